@@ -1,0 +1,75 @@
+"""Checks that configurations share. Each raises a `ValueError` that names the field and the value got."""
+
+from collections.abc import Collection
+from difflib import get_close_matches
+from typing import Any
+
+
+def check_positive_int(config: Any, *names: str, minimum: int = 1) -> None:
+    """Each field is a whole number of at least `minimum`."""
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise ValueError(f"`{name}` must be a whole number of at least {minimum}, got {value!r}")
+
+
+def check_fraction(config: Any, *names: str) -> None:
+    """Each field is a number in [0, 1)."""
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise ValueError(f"`{name}` must lie in [0, 1), got {value!r}")
+
+
+def check_positive_float(config: Any, *names: str) -> None:
+    """Each field is a finite number above 0."""
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            raise ValueError(f"`{name}` must be a number above 0, got {value!r}")
+
+
+def check_bool(config: Any, *names: str) -> None:
+    """Each field is True or False, not a number or a string that happens to be truthy."""
+    for name in names:
+        if not isinstance(value := getattr(config, name), bool):
+            raise ValueError(f"`{name}` must be True or False, got {value!r}")
+
+
+def check_choice(config: Any, name: str, choices: Collection[str]) -> None:
+    """The field is one of `choices`."""
+    if (value := getattr(config, name)) not in choices:
+        raise ValueError(f"`{name}` must be one of {sorted(choices)}, got {value!r}")
+
+
+def check_known_fields(known: Collection[str], given: Collection[str]) -> None:
+    """No extra field is a misspelling of a known one; others pass, as transformers writes some of its own."""
+    for name in given:
+        if name not in known and (close := get_close_matches(name, known, n=1, cutoff=0.75)):
+            raise ValueError(f"unknown field `{name}`; did you mean `{close[0]}`?")
+
+
+def check_labels(config: Any) -> None:
+    """`id2label` counts 0..C-1, its names are distinct, and `label2id` is its inverse (made so when it is missing)."""
+    id2label = config.id2label
+    if not id2label:
+        raise ValueError(f"`num_labels` must be at least 1, got {id2label!r} as `id2label`")
+    if sorted(id2label) != list(range(len(id2label))):
+        raise ValueError(f"`id2label` must map 0..{len(id2label) - 1} to names, got the keys {sorted(id2label)}")
+    inverse = {name: index for index, name in id2label.items()}
+    if len(inverse) != len(id2label):
+        names = list(id2label.values())
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"`id2label` names must be distinct, got {repeated} more than once")
+    if config.label2id is None or len(config.label2id) == 0:
+        config.label2id = inverse
+    elif {str(name): int(index) for name, index in config.label2id.items()} != inverse:
+        raise ValueError(f"`label2id` must be the inverse of `id2label`, got {config.label2id!r} for {id2label!r}")
+
+
+def as_pair(name: str, value: Any) -> tuple[int, int]:
+    """`value` (a whole number, or two as (height, width)) as (height, width); both at least 1."""
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in pair):
+        raise ValueError(f"`{name}` must be a whole number above 0 or a pair (height, width) of them, got {value!r}")
+    return pair[0], pair[1]

@@ -1,0 +1,237 @@
+"""Configuration of the Vision Transformer (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929)."""
+
+from typing import Any, ClassVar, Self
+
+from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
+
+from .config_checks import (
+    as_pair,
+    check_bool,
+    check_choice,
+    check_fraction,
+    check_known_fields,
+    check_labels,
+    check_positive_float,
+    check_positive_int,
+)
+
+# Table 1 of the ViT paper, Ti and S as DeiT (https://arxiv.org/abs/2012.12877) adds them.
+PRESETS: dict[str, dict[str, int]] = {
+    "Ti": {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "patch_size": 16},
+    "S": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "patch_size": 16},
+    "B": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "patch_size": 16},
+    "L": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 16},
+    "H": {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "patch_size": 14},
+}
+
+
+class HubViTConfig(PreTrainedConfig):
+    """What a ViT is. Every value is checked; a wrong one raises a `ValueError` that names the field and the value.
+
+    Args:
+        hidden_size: Width D of a token.
+        num_hidden_layers: Number of encoder layers.
+        num_attention_heads: Heads per layer; must divide `hidden_size`.
+        intermediate_size: Width of the MLP; None means 4 D, with SwiGLU two thirds of that, up to a multiple of 8.
+        hidden_act: Activation of the plain MLP, a name transformers knows.
+        use_swiglu_ffn: Gated MLP silu(x W_g) * (x W_u) W_d (https://arxiv.org/abs/2002.05202) instead of the plain one.
+        qkv_bias: Whether queries, keys and values have a bias.
+        layer_norm_eps: Epsilon of every LayerNorm.
+        layer_scale_init_value: Start value of LayerScale (https://arxiv.org/abs/2103.17239); None means no LayerScale.
+        hidden_dropout_prob: Dropout on embeddings and on the output of each attention and MLP, in [0, 1).
+        attention_probs_dropout_prob: Dropout on attention weights, in [0, 1).
+        classifier_dropout: Dropout before the classifier, in [0, 1).
+        drop_path_rate: Stochastic depth (https://arxiv.org/abs/1603.09382): probability to drop a sample's residual
+            branch, in [0, 1).
+        drop_path_schedule: "linear" grows from 0 in the first layer to the rate in the last, "uniform" is constant.
+        image_size: Pixels, one number or (height, width), of the grid that the position embeddings are stored for.
+            Other sizes work at run time: the embeddings are resampled.
+        patch_size: Pixels, one number or (height, width).
+        num_channels: Channels of the image.
+        patch_bias: Whether the patch projection has a bias.
+        use_cls_token: Whether a CLS token is prepended.
+        num_register_tokens: Registers (https://arxiv.org/abs/2309.16588), after CLS; they have no position.
+        use_mask_token: Whether a learned token for masked patches exists.
+        position_embedding_type: "learned", or "sincos": fixed 2D sine-cosine (https://arxiv.org/abs/2104.02057).
+        position_embedding_prefix: Whether CLS (and the distillation token) have a position embedding of their own.
+        position_embedding_resampling: "bicubic_antialias" (as timm), or "bicubic" without antialiasing (as the native
+            classes of transformers and the authors of DeiT).
+        embedding_norm: A LayerNorm between embeddings and encoder (as CLIP).
+        pool: What the classifier sees: "cls", the "mean" of the patch tokens, or both beside each other, "cls+mean".
+        norm_after_pool: Apply the last LayerNorm after pooling instead of before.
+        add_pooling_layer: A linear layer and tanh after pooling in the bare model (as BERT).
+        initializer_range: Standard deviation of the truncated normal that starts linear layers and tokens.
+        **kwargs: Labels (`num_labels`, `id2label`, `label2id`), `problem_type` and what else transformers accepts.
+
+    Example:
+        >>> config = HubViTConfig.preset("S", image_size=(224, 160), num_labels=5)
+        >>> config.hidden_size, config.grid_size, config.num_prefix_tokens
+        (384, (14, 10), 1)
+    """
+
+    model_type = "vithub_vit"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["hidden_states", "attentions"]
+    base_model_tp_plan: ClassVar[dict[str, str]] = {
+        "layers.*.attention.q_proj": "colwise",
+        "layers.*.attention.k_proj": "colwise",
+        "layers.*.attention.v_proj": "colwise",
+        "layers.*.attention.o_proj": "rowwise",
+        "layers.*.mlp.fc1": "colwise",
+        "layers.*.mlp.fc2": "rowwise",
+        "layers.*.mlp.gate_proj": "colwise",
+        "layers.*.mlp.up_proj": "colwise",
+        "layers.*.mlp.down_proj": "rowwise",
+    }
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int | None = None
+    hidden_act: str = "gelu"
+    use_swiglu_ffn: bool = False
+    qkv_bias: bool = True
+    layer_norm_eps: float = 1e-6
+    layer_scale_init_value: float | None = None
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    classifier_dropout: float = 0.0
+    drop_path_rate: float = 0.0
+    drop_path_schedule: str = "linear"
+    image_size: int | tuple[int, int] | list[int] = 224
+    patch_size: int | tuple[int, int] | list[int] = 16
+    num_channels: int = 3
+    patch_bias: bool = True
+    use_cls_token: bool = True
+    num_register_tokens: int = 0
+    use_mask_token: bool = False
+    position_embedding_type: str = "learned"
+    position_embedding_prefix: bool = True
+    position_embedding_resampling: str = "bicubic_antialias"
+    embedding_norm: bool = False
+    pool: str = "cls"
+    norm_after_pool: bool = False
+    add_pooling_layer: bool = False
+    initializer_range: float = 0.02
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> Self:
+        """The paper's Ti, S, B, L or H, with any field overridden."""
+        if name not in PRESETS:
+            raise ValueError(f"`name` must be one of {list(PRESETS)}, got {name!r}")
+        return cls(**{**PRESETS[name], **overrides})
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        check_known_fields([*self.__dataclass_fields__, "num_labels", "attn_implementation"], kwargs)
+        if isinstance(self.image_size, list):  # as JSON has it
+            self.image_size = as_pair("image_size", self.image_size)
+        if isinstance(self.patch_size, list):
+            self.patch_size = as_pair("patch_size", self.patch_size)
+        check_positive_int(self, "hidden_size", "num_hidden_layers", "num_attention_heads", "num_channels")
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+            if self.use_swiglu_ffn:
+                self.intermediate_size = (int(self.intermediate_size * 2 / 3) + 7) // 8 * 8
+        super().__post_init__(**kwargs)
+        self.check()
+
+    def check(self) -> None:
+        """Raises a `ValueError` that names the first field whose value is wrong or contradicts another."""
+        check_positive_int(self, "intermediate_size")
+        check_positive_int(self, "num_register_tokens", minimum=0)
+        check_positive_float(self, "layer_norm_eps", "initializer_range")
+        check_fraction(self, "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+        check_fraction(self, "drop_path_rate")
+        check_bool(self, "use_swiglu_ffn", "qkv_bias", "patch_bias", "use_cls_token", "use_mask_token")
+        check_bool(self, "position_embedding_prefix", "embedding_norm", "norm_after_pool", "add_pooling_layer")
+        check_choice(self, "hidden_act", list(ACT2FN))
+        check_choice(self, "drop_path_schedule", ["linear", "uniform"])
+        check_choice(self, "position_embedding_type", ["learned", "sincos"])
+        check_choice(self, "position_embedding_resampling", ["bicubic", "bicubic_antialias"])
+        check_choice(self, "pool", ["cls", "mean", "cls+mean"])
+        if self.problem_type is not None:
+            check_choice(
+                self, "problem_type", ["regression", "single_label_classification", "multi_label_classification"]
+            )
+        check_labels(self)
+        if self.layer_scale_init_value is not None:
+            check_positive_float(self, "layer_scale_init_value")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` must be a multiple of `num_attention_heads`, got {self.hidden_size} and "
+                f"{self.num_attention_heads}"
+            )
+        if self.position_embedding_type == "sincos" and self.hidden_size % 4:
+            raise ValueError(f"`hidden_size` must be a multiple of 4 with sincos positions, got {self.hidden_size}")
+        (height, width), (patch_height, patch_width) = self.image_hw, self.patch_hw
+        if height % patch_height or width % patch_width:
+            raise ValueError(
+                f"`image_size` must be a multiple of `patch_size`, got {self.image_size!r} and {self.patch_size!r}"
+            )
+        if "cls" in self.pool and not self.use_cls_token:
+            raise ValueError(f"`pool` {self.pool!r} needs `use_cls_token=True`; without it, use pool='mean'")
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """`image_size` as (height, width)."""
+        return as_pair("image_size", self.image_size)
+
+    @property
+    def patch_hw(self) -> tuple[int, int]:
+        """`patch_size` as (height, width)."""
+        return as_pair("patch_size", self.patch_size)
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Rows and columns of patches that the position embeddings are stored for."""
+        (height, width), (patch_height, patch_width) = self.image_hw, self.patch_hw
+        return height // patch_height, width // patch_width
+
+    @property
+    def num_class_tokens(self) -> int:
+        """Tokens that come first and may have a position embedding: CLS."""
+        return int(self.use_cls_token)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the patches: the class tokens, then registers."""
+        return self.num_class_tokens + self.num_register_tokens
+
+    @property
+    def num_position_prefix(self) -> int:
+        """Rows of the position embeddings that belong to class tokens; they come first."""
+        return self.num_class_tokens if self.position_embedding_prefix else 0
+
+    @property
+    def mlp_size(self) -> int:
+        """`intermediate_size`, which is a number once the configuration is made."""
+        assert self.intermediate_size is not None
+        return self.intermediate_size
+
+    @property
+    def pooled_size(self) -> int:
+        """Width of what the classifier sees."""
+        return self.hidden_size * len(self.pool.split("+"))
+
+    @property
+    def drop_path_rates(self) -> list[float]:
+        """The rate of each layer, first to last."""
+        depth = self.num_hidden_layers
+        if self.drop_path_schedule == "uniform" or depth == 1:
+            return [float(self.drop_path_rate)] * depth
+        return [self.drop_path_rate * layer / (depth - 1) for layer in range(depth)]
+
+    @property
+    def output_attentions(self) -> bool:
+        """Whether every call returns attention maps. Allowed with every attention implementation."""
+        return bool(self._output_attentions)
+
+    @output_attentions.setter
+    def output_attentions(self, value: bool) -> None:
+        self._output_attentions = value
+
+    def validate_output_attentions(self) -> None:
+        """Nothing to refuse: maps are returned under every attention implementation."""
+
+
+__all__ = ["PRESETS", "HubViTConfig"]

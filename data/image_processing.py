@@ -1,0 +1,80 @@
+"""The stock image processor that is saved beside the weights, and what it says about pixels."""
+
+import math
+from typing import Any
+
+from PIL import Image
+from transformers import BitImageProcessor, BitImageProcessorPil
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+BACKENDS = {"torchvision": BitImageProcessor, "pil": BitImageProcessorPil}
+RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+
+
+def build_image_processor(
+    image_hw: tuple[int, int],
+    *,
+    crop_ratio: float = 0.875,
+    mean: tuple[float, ...] | list[float] = IMAGENET_DEFAULT_MEAN,
+    std: tuple[float, ...] | list[float] = IMAGENET_DEFAULT_STD,
+    interpolation: str = "bicubic",
+    keep_aspect: bool = True,
+    backend: str = "torchvision",
+) -> Any:
+    """The processor of the usual evaluation transform: resize, crop the centre, scale to [0, 1], normalise.
+
+    Args:
+        image_hw: (height, width) in pixels of what the model sees.
+        crop_ratio: Part of the resized image's side that the crop keeps, in (0, 1].
+        mean: Per channel, on the scale [0, 1].
+        std: Likewise.
+        interpolation: One of "nearest", "lanczos", "bilinear", "bicubic".
+        keep_aspect: Resize the shorter side (to its crop side / crop_ratio) and keep the proportions; False squeezes
+            the image to height and width.
+        backend: "torchvision", or "pil" where torchvision is missing.
+
+    Returns:
+        A `BitImageProcessor` of transformers: it resizes the shorter side and crops, under both backends.
+    """
+    if not 0 < crop_ratio <= 1:
+        raise ValueError(f"`crop_ratio` must lie in (0, 1], got {crop_ratio!r}")
+    if interpolation not in RESAMPLING:
+        raise ValueError(f"`interpolation` must be one of {sorted(RESAMPLING)}, got {interpolation!r}")
+    height, width = image_hw
+    resized = [math.floor(side / crop_ratio) for side in image_hw]
+    square = height == width
+    size = {"shortest_edge": resized[0]} if keep_aspect and square else {"height": resized[0], "width": resized[1]}
+    if backend not in BACKENDS:
+        raise ValueError(f"`backend` must be one of {sorted(BACKENDS)}, got {backend!r}")
+    return BACKENDS[backend](
+        do_resize=True,
+        size=size,
+        resample=Image.Resampling(RESAMPLING[interpolation]),
+        do_center_crop=True,
+        crop_size={"height": height, "width": width},
+        do_rescale=True,
+        do_normalize=True,
+        image_mean=list(mean),
+        image_std=list(std),
+        do_convert_rgb=True,
+    )
+
+
+def resize_image_processor(processor: Any, image_hw: tuple[int, int]) -> Any:
+    """A copy of a stock processor for another (height, width) in pixels, with the same crop ratio."""
+    values = processor.to_dict()
+    height, width = image_hw
+    old = values["crop_size"] if values.get("do_center_crop") and values.get("crop_size") else values["size"]
+    old_height, old_width = (old["height"], old["width"]) if "height" in old else (old["shortest_edge"],) * 2
+    size = dict(values["size"])
+    if "shortest_edge" in size and height == width:
+        values["size"] = {"shortest_edge": round(size["shortest_edge"] * height / old_height)}
+    else:
+        rows, columns = (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
+        values["size"] = {"height": round(rows * height / old_height), "width": round(columns * width / old_width)}
+    if values.get("do_center_crop"):
+        values["crop_size"] = {"height": height, "width": width}
+    return type(processor).from_dict(values)
+
+
+__all__ = ["BACKENDS", "RESAMPLING", "build_image_processor", "resize_image_processor"]

@@ -1,0 +1,210 @@
+"""What each tensor is called elsewhere: one table per family of checkpoints.
+
+A row names our parameters and theirs; `{i}` stands for each layer, and a name without ending also covers `.weight` and
+`.bias`. Several of ours in one row are theirs cut along the first dimension. The encoder's rows leave out the prefix
+("vit.", "deit.", ...) that a model with a head puts before them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Row:
+    """One correspondence. `view` tells how their shape differs: see `_to_their_shape`."""
+
+    ours: tuple[str, ...]
+    theirs: str
+    view: str = "same"
+
+
+def _row(ours: str | tuple[str, ...], theirs: str, view: str = "same") -> Row:
+    return Row((ours,) if isinstance(ours, str) else ours, theirs, view)
+
+
+_QKV = tuple(f"layers.{{i}}.attention.{name}_proj" for name in "qkv")
+_GATED = ("layers.{i}.mlp.gate_proj", "layers.{i}.mlp.up_proj")
+
+_TRANSFORMERS_EMBEDDINGS = (
+    _row("embeddings.cls_token", "embeddings.cls_token"),
+    _row("embeddings.position_embeddings", "embeddings.position_embeddings"),
+    _row("embeddings.patch_embeddings", "embeddings.patch_embeddings.projection", view="patch"),
+    _row("layernorm", "layernorm"),
+)
+_TRANSFORMERS_ATTENTION = (
+    _row(_QKV[0], "encoder.layer.{i}.attention.attention.query"),
+    _row(_QKV[1], "encoder.layer.{i}.attention.attention.key"),
+    _row(_QKV[2], "encoder.layer.{i}.attention.attention.value"),
+    _row("layers.{i}.attention.o_proj", "encoder.layer.{i}.attention.output.dense"),
+)
+
+VIT = (
+    *_TRANSFORMERS_EMBEDDINGS,
+    *_TRANSFORMERS_ATTENTION,
+    _row("embeddings.mask_token", "embeddings.mask_token"),
+    _row("layers.{i}.layernorm_before", "encoder.layer.{i}.layernorm_before"),
+    _row("layers.{i}.layernorm_after", "encoder.layer.{i}.layernorm_after"),
+    _row("layers.{i}.mlp.fc1", "encoder.layer.{i}.intermediate.dense"),
+    _row("layers.{i}.mlp.fc2", "encoder.layer.{i}.output.dense"),
+    _row("pooler.dense", "pooler.dense"),
+    _row("classifier", "classifier"),
+    _row("decoder", "decoder.0", view="pointwise"),
+)
+
+DEIT = (
+    *VIT,
+    _row("embeddings.distillation_token", "embeddings.distillation_token"),
+    _row("classifier", "cls_classifier"),
+    _row("distillation_classifier", "distillation_classifier"),
+)
+
+DINOV2 = (
+    *_TRANSFORMERS_EMBEDDINGS,
+    *_TRANSFORMERS_ATTENTION,
+    _row("embeddings.mask_token", "embeddings.mask_token", view="token"),
+    _row("embeddings.register_tokens", "embeddings.register_tokens"),
+    _row("layers.{i}.layernorm_before", "encoder.layer.{i}.norm1"),
+    _row("layers.{i}.layernorm_after", "encoder.layer.{i}.norm2"),
+    _row("layers.{i}.layer_scale1.scale", "encoder.layer.{i}.layer_scale1.lambda1"),
+    _row("layers.{i}.layer_scale2.scale", "encoder.layer.{i}.layer_scale2.lambda1"),
+    _row("layers.{i}.mlp.fc1", "encoder.layer.{i}.mlp.fc1"),
+    _row("layers.{i}.mlp.fc2", "encoder.layer.{i}.mlp.fc2"),
+    _row(_GATED, "encoder.layer.{i}.mlp.weights_in"),
+    _row("layers.{i}.mlp.down_proj", "encoder.layer.{i}.mlp.weights_out"),
+    _row("classifier", "classifier"),
+)
+
+TIMM = (
+    _row("embeddings.cls_token", "cls_token"),
+    _row("embeddings.distillation_token", "dist_token"),
+    _row("embeddings.register_tokens", "reg_token"),
+    _row("embeddings.position_embeddings", "pos_embed"),
+    _row("embeddings.patch_embeddings", "patch_embed.proj", view="patch"),
+    _row("embeddings.norm", "norm_pre"),
+    _row("layers.{i}.layernorm_before", "blocks.{i}.norm1"),
+    _row(_QKV, "blocks.{i}.attn.qkv"),
+    _row("layers.{i}.attention.o_proj", "blocks.{i}.attn.proj"),
+    _row("layers.{i}.layer_scale1.scale", "blocks.{i}.ls1.gamma"),
+    _row("layers.{i}.layer_scale1.scale", "blocks.{i}.gamma_1"),  # DeiT-III as its authors publish it
+    _row("layers.{i}.layernorm_after", "blocks.{i}.norm2"),
+    _row("layers.{i}.mlp.fc1", "blocks.{i}.mlp.fc1"),
+    _row("layers.{i}.mlp.fc2", "blocks.{i}.mlp.fc2"),
+    _row(_GATED, "blocks.{i}.mlp.fc1"),
+    _row("layers.{i}.mlp.down_proj", "blocks.{i}.mlp.fc2"),
+    _row("layers.{i}.layer_scale2.scale", "blocks.{i}.ls2.gamma"),
+    _row("layers.{i}.layer_scale2.scale", "blocks.{i}.gamma_2"),
+    _row("layernorm", "norm"),
+    _row("layernorm", "fc_norm"),
+    _row("classifier", "head"),
+    _row("distillation_classifier", "head_dist"),
+)
+
+TABLES = {"vit": VIT, "deit": DEIT, "dinov2": DINOV2, "dinov2_with_registers": DINOV2, "timm": TIMM}
+
+# Written before the encoder's names in models with a head.
+PREFIXES = ("vit.", "deit.", "dinov2.", "dinov2_with_registers.")
+
+
+class KeyMismatchError(ValueError):
+    """A checkpoint does not fit the model; the message lists the keys."""
+
+
+def to_ours(
+    state: dict[str, torch.Tensor], family: str, shapes: dict[str, torch.Size]
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Their tensors under our names, and the names of theirs that found no place.
+
+    Args:
+        state: Their tensors.
+        family: A key of `TABLES`.
+        shapes: Shape of each of our parameters, named as in our model, prefix included.
+
+    Raises:
+        KeyMismatchError: Tensors of another shape than ours, all of them listed.
+    """
+    theirs = {_without_prefix(name): (name, tensor) for name, tensor in state.items()}
+    full = {_without_prefix(name): name for name in shapes}
+    renamed: dict[str, torch.Tensor] = {}
+    misshaped: list[str] = []
+    for ours, their_name, _ in _expanded(family, full):
+        if their_name not in theirs or full[ours[0]] in renamed:
+            continue
+        source, tensor = theirs.pop(their_name)
+        for name, part in zip(ours, tensor.chunk(len(ours)) if len(ours) > 1 else [tensor], strict=True):
+            wanted = shapes[full[name]]
+            if part.numel() != wanted.numel() or (part.ndim == len(wanted) and part.shape != wanted):
+                misshaped.append(f"{source} {tuple(part.shape)} for {full[name]} {tuple(wanted)}")
+            else:
+                renamed[full[name]] = part.reshape(wanted).contiguous()
+    if misshaped:
+        raise KeyMismatchError("shapes do not fit:\n  " + "\n  ".join(misshaped))
+    return renamed, sorted(source for source, _ in theirs.values())
+
+
+def to_theirs(
+    state: dict[str, torch.Tensor],
+    family: str,
+    patch_shape: tuple[int, int, int],
+    available: set[str] | None = None,
+    skip: frozenset[str] = frozenset(),
+) -> dict[str, torch.Tensor]:
+    """Our tensors under their names, without prefix.
+
+    Args:
+        state: Our tensors, with or without prefix.
+        family: A key of `TABLES`.
+        patch_shape: (channels, height, width) of a patch.
+        available: Their names, where several rows could serve; None takes the first that fits.
+        skip: Their names that are not wanted.
+
+    Raises:
+        KeyMismatchError: Tensors of ours that have no name there, all of them listed.
+    """
+    ours = {_without_prefix(name): tensor for name, tensor in state.items()}
+    renamed: dict[str, torch.Tensor] = {}
+    placed: set[str] = set()
+    for names, their_name, view in _expanded(family, ours):
+        wanted = available is None or their_name in available
+        if not wanted or their_name in skip or placed.issuperset(names):
+            continue
+        tensor = torch.cat([ours[name] for name in names]) if len(names) > 1 else ours[names[0]]
+        renamed[their_name] = _to_their_shape(tensor, view, patch_shape)
+        placed.update(names)
+    if left := sorted(set(ours) - placed):
+        raise KeyMismatchError(f"no name in {family} for: {', '.join(left)}")
+    return renamed
+
+
+def _expanded(family: str, ours: dict[str, object] | dict[str, str] | dict[str, torch.Tensor]) -> Iterator[
+    tuple[tuple[str, ...], str, str]
+]:  # fmt: skip
+    """Each row of the table, for each layer and ending, whose names of ours all exist."""
+    depth = 1 + max((int(name.split(".")[1]) for name in ours if name.startswith("layers.")), default=-1)
+    for row in TABLES[family]:
+        for layer in range(depth) if "{i}" in row.theirs else range(1):
+            for ending in ("", ".weight", ".bias"):
+                names = tuple(name.format(i=layer) + ending for name in row.ours)
+                if all(name in ours for name in names):
+                    yield names, row.theirs.format(i=layer) + ending, row.view
+
+
+def _to_their_shape(tensor: torch.Tensor, view: str, patch_shape: tuple[int, int, int]) -> torch.Tensor:
+    if view == "patch" and tensor.ndim == 2:  # (D, C * height * width) to a convolution's kernel
+        return tensor.view(-1, *patch_shape)
+    if view == "pointwise" and tensor.ndim == 2:  # (out, in) to the kernel of a 1 x 1 convolution
+        return tensor[:, :, None, None]
+    if view == "token":  # (1, 1, D) to (1, D)
+        return tensor[0]
+    return tensor
+
+
+def _without_prefix(name: str) -> str:
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name
+
+
+__all__ = ["PREFIXES", "TABLES", "KeyMismatchError", "to_ours", "to_theirs"]

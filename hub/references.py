@@ -1,0 +1,45 @@
+"""Models of other libraries as functions from pixels to output, for comparison with ours."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from .parity import model_output
+
+Reference = Callable[[torch.Tensor, str], torch.Tensor]
+
+
+def native_reference(native: PreTrainedModel) -> Reference:
+    """A model of transformers, in fp32, at any size that it can resample to."""
+    model = deepcopy(native).float().eval()
+    config = model.config
+    trained = tuple(config.image_size) if isinstance(config.image_size, list | tuple) else (config.image_size,) * 2
+
+    def run(pixels: torch.Tensor, attention: str) -> torch.Tensor:
+        model.set_attn_implementation(attention)
+        resamples_only_when_asked = config.model_type in ("vit", "deit")
+        if resamples_only_when_asked and tuple(pixels.shape[2:]) != trained:
+            return model_output(model, pixels, interpolate_pos_encoding=True)
+        return model_output(model, pixels)
+
+    return run
+
+
+def timm_reference(model: Any) -> Reference:
+    """A timm vision transformer in fp32; its position embeddings are resampled to the size asked for."""
+
+    def run(pixels: torch.Tensor, attention: str) -> torch.Tensor:
+        resized = deepcopy(model).float().eval()
+        for block in resized.blocks:
+            block.attn.fused_attn = attention == "sdpa"
+        if tuple(pixels.shape[2:]) != tuple(resized.patch_embed.img_size):
+            resized.set_input_size(img_size=tuple(pixels.shape[2:]))
+        return resized(pixels) if model.num_classes else resized.forward_features(pixels)
+
+    return run
+
+
+__all__ = ["Reference", "native_reference", "timm_reference"]

@@ -1,0 +1,62 @@
+"""Giving a classifier another set of labels."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+class HeadResizing:
+    """Mixin of classifiers whose `head_names` name linear layers (or None) with one row per label."""
+
+    head_names: ClassVar[tuple[str, ...]] = ()
+    config: Any
+
+    def resize(self, labels: Sequence[str] | int) -> None:
+        """Gives the heads a new label set, in place.
+
+        A label that the model already has under the same name keeps its weights; the rows of the others start anew,
+        and a warning names them.
+
+        Args:
+            labels: Names in the order of their indices, or a number of labels named LABEL_0, LABEL_1, ...
+        """
+        names = [f"LABEL_{i}" for i in range(labels)] if isinstance(labels, int) else [str(name) for name in labels]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"`labels` must be at least one distinct name, got {labels!r}")
+        old_rows = {name: row for row, name in self.config.id2label.items()}
+        kept = {} if isinstance(labels, int) else {row: old_rows[n] for row, n in enumerate(names) if n in old_rows}
+        if list(self.config.id2label.values()) == names:
+            return
+        fresh = [name for row, name in enumerate(names) if row not in kept]
+        for head_name in self.head_names:
+            if (head := getattr(self, head_name)) is not None:
+                setattr(self, head_name, _resized(head, len(names), kept, self.config.initializer_range))
+        self.config.id2label = dict(enumerate(names))
+        self.config.label2id = {name: row for row, name in enumerate(names)}
+        if fresh:
+            shown = ", ".join(fresh[:10]) + (f" and {len(fresh) - 10} more" if len(fresh) > 10 else "")
+            logger.warning(
+                "%s: the rows of %d of %d labels were re-initialised and need training: %s",
+                " and ".join(self.head_names), len(fresh), len(names), shown,
+            )  # fmt: skip
+
+
+def _resized(head: nn.Linear, size: int, kept: dict[int, int], std: float) -> nn.Linear:
+    """A layer of `size` rows; `kept` maps its rows to rows of `head`, the rest starts as at first."""
+    layer = nn.Linear(head.in_features, size, device=head.weight.device, dtype=head.weight.dtype)
+    nn.init.trunc_normal_(layer.weight, std=std)
+    nn.init.zeros_(layer.bias)
+    if kept:
+        with torch.no_grad():
+            new, old = list(kept), list(kept.values())
+            layer.weight[new], layer.bias[new] = head.weight[old], head.bias[old]
+    layer.requires_grad_(head.weight.requires_grad)
+    return layer
+
+
+__all__ = ["HeadResizing"]

@@ -1,0 +1,132 @@
+"""The parts of a vision transformer that hold no attention.
+
+Shapes: B images, C channels, N tokens, D = hidden size, M = width of the MLP.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from ..configuration.configuration_vit import HubViTConfig
+
+
+class HubViTPatchEmbedding(nn.Module):
+    """An image as a row of patches, each flattened and projected linearly (ViT, eq. 1).
+
+    `weight` is (D, C * patch height * patch width): the linear layer's matrix, and the convolution's kernel flattened.
+    """
+
+    def __init__(self, config: HubViTConfig) -> None:
+        super().__init__()
+        self.num_channels = config.num_channels
+        self.patch_hw = config.patch_hw
+        pixels = config.num_channels * config.patch_hw[0] * config.patch_hw[1]
+        self.weight = nn.Parameter(torch.empty(config.hidden_size, pixels))
+        self.bias = nn.Parameter(torch.empty(config.hidden_size)) if config.patch_bias else None
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, C, height, width) to (B, N, D), patches row by row; height and width are multiples of the patch's."""
+        if pixel_values.device.type == "cpu" and runs_in_half_precision(pixel_values):
+            return self.project_patches(pixel_values)  # about twice as fast there; elsewhere the convolution is
+        return self.convolve(pixel_values)
+
+    def project_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The linear form: cut, flatten each patch channel by channel, multiply."""
+        batch, channels, height, width = pixel_values.shape
+        patch_height, patch_width = self.patch_hw
+        rows, columns = height // patch_height, width // patch_width
+        patches = pixel_values.reshape(batch, channels, rows, patch_height, columns, patch_width)
+        patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)  # (B, N, C * patch pixels)
+        return nn.functional.linear(patches, self.weight, self.bias)
+
+    def convolve(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The convolution with the patch as kernel and as stride, equal to `project_patches`."""
+        kernel = self.weight.view(-1, self.num_channels, *self.patch_hw)
+        grid = nn.functional.conv2d(pixel_values, kernel, self.bias, stride=self.patch_hw)
+        return grid.flatten(2).transpose(1, 2)  # (B, D, rows, columns) to (B, N, D)
+
+
+def runs_in_half_precision(states: torch.Tensor) -> bool:
+    """Whether matrix products of these states run in a 16-bit type, by themselves or under autocast."""
+    return states.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(states.device.type)
+
+
+class HubViTMLP(nn.Module):
+    """Two linear layers with an activation between: (B, N, D) to (B, N, M) to (B, N, D)."""
+
+    def __init__(self, config: HubViTConfig) -> None:
+        super().__init__()
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc1 = nn.Linear(config.hidden_size, config.mlp_size)
+        self.fc2 = nn.Linear(config.mlp_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) to (B, N, D)."""
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class HubViTSwiGLU(nn.Module):
+    """Gated MLP (Shazeer 2020, https://arxiv.org/abs/2002.05202): (silu(x W_gate) * (x W_up)) W_down."""
+
+    def __init__(self, config: HubViTConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.mlp_size)
+        self.up_proj = nn.Linear(config.hidden_size, config.mlp_size)
+        self.down_proj = nn.Linear(config.mlp_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) to (B, N, D)."""
+        gated = nn.functional.silu(self.gate_proj(hidden_states)) * self.up_proj(hidden_states)
+        return self.down_proj(gated)
+
+
+class HubViTLayerScale(nn.Module):
+    """A learned factor per channel on a residual branch (CaiT, https://arxiv.org/abs/2103.17239, eq. 4)."""
+
+    def __init__(self, config: HubViTConfig) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(config.hidden_size))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) to (B, N, D)."""
+        return hidden_states * self.scale
+
+
+def add_residual(
+    hidden_states: torch.Tensor,
+    branch: Callable[[torch.Tensor], torch.Tensor],
+    drop_path: float = 0.0,
+    skip: bool = True,
+) -> torch.Tensor:
+    """x + branch(x), with stochastic depth per sample (Huang et al. 2016, https://arxiv.org/abs/1603.09382).
+
+    Each sample's branch is dropped with probability `drop_path` and the others are scaled by 1 / (1 - drop_path).
+
+    Args:
+        hidden_states: (B, N, D).
+        branch: Maps (b, N, D) to (b, N, D), each sample on its own.
+        drop_path: Probability in [0, 1).
+        skip: Do not compute the branch of dropped samples. A compiled graph, whose shapes are fixed, computes it.
+    """
+    if drop_path == 0:
+        return hidden_states + branch(hidden_states)
+    keep = 1 - drop_path
+    kept = torch.rand(hidden_states.shape[0], device=hidden_states.device) < keep  # (B,)
+    if torch.compiler.is_compiling() or not skip:
+        factor = (kept / keep).to(hidden_states.dtype).view(-1, 1, 1)
+        return hidden_states + branch(hidden_states) * factor
+    rows = kept.nonzero().squeeze(1)
+    update = branch(hidden_states[rows]).to(hidden_states.dtype)
+    return hidden_states.index_add(0, rows, update, alpha=1 / keep)
+
+
+__all__ = [
+    "HubViTLayerScale",
+    "HubViTMLP",
+    "HubViTPatchEmbedding",
+    "HubViTSwiGLU",
+    "add_residual",
+    "runs_in_half_precision",
+]

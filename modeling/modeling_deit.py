@@ -1,0 +1,167 @@
+"""DeiT (Touvron et al. 2021, https://arxiv.org/abs/2012.12877): a ViT with a token that learns from a teacher.
+
+Shapes: B images, C channels, N tokens, D = hidden size, L labels.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from ..configuration.configuration_deit import HubDeiTConfig
+from ..configuration.configuration_vit import HubViTConfig
+from .classification_loss import classification_loss, distillation_loss
+from .classifier_heads import HeadResizing
+from .modeling_vit import HubViTEmbeddings, HubViTModel, HubViTPreTrainedModel, freeze_mask_token, with_fields
+
+
+class HubDeiTEmbeddings(HubViTEmbeddings):
+    """Differs from `HubViTEmbeddings` by the distillation token, after CLS."""
+
+    config: HubDeiTConfig
+
+    def __init__(self, config: HubViTConfig) -> None:
+        super().__init__(config)
+        has_token = self.config.use_distillation_token
+        self.distillation_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if has_token else None
+
+    def prefix_tokens(self) -> list[torch.Tensor]:
+        """CLS, then the distillation token."""
+        return super().prefix_tokens() + ([] if self.distillation_token is None else [self.distillation_token])
+
+
+class HubDeiTPreTrainedModel(HubViTPreTrainedModel):
+    """Differs from `HubViTPreTrainedModel` by the configuration."""
+
+    config: HubDeiTConfig
+    config_class = HubDeiTConfig
+    base_model_prefix = "deit"
+    _no_split_modules = ["HubDeiTEmbeddings", "HubViTLayer"]  # noqa: RUF012
+
+
+class HubDeiTModel(HubDeiTPreTrainedModel, HubViTModel):
+    """Differs from `HubViTModel` by the distillation token: `last_hidden_state[:, 1]` when there is a CLS token."""
+
+    embeddings_class = HubDeiTEmbeddings
+
+
+@dataclass
+class HubDeiTImageClassifierOutput(ModelOutput):
+    """What the DeiT classifier returns.
+
+    Args:
+        loss: Scalar, when labels or a teacher's answers were given.
+        logits: (B, L), the mean of both heads, or the CLS head's where it is the only one.
+        cls_logits: (B, L) of the head on the CLS token.
+        distillation_logits: (B, L) of the head on the distillation token, or None.
+        hidden_states: See `HubViTModel`.
+        attentions: See `HubViTModel`.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    cls_logits: torch.Tensor | None = None
+    distillation_logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class HubDeiTForImageClassification(HeadResizing, HubDeiTPreTrainedModel):
+    """A DeiT with a classifier on CLS and one on the distillation token, which can be trained with a teacher."""
+
+    head_names = ("classifier", "distillation_classifier")
+
+    def __init__(self, config: HubDeiTConfig) -> None:
+        config = with_fields(config, add_pooling_layer=False)
+        super().__init__(config)
+        self.deit = HubDeiTModel(config)
+        freeze_mask_token(self.deit)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.pooled_size, config.num_labels)
+        has_head = config.use_distillation_head
+        self.distillation_classifier = nn.Linear(config.hidden_size, config.num_labels) if has_head else None
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        teacher_logits: torch.Tensor | None = None,
+        teacher_labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> HubDeiTImageClassifierOutput:
+        """Classifies images; with a teacher's answers also the loss of distillation.
+
+        With labels and a teacher the loss is (1 - alpha) * base(CLS head, labels) + alpha * teacher's term on the
+        distillation head (DeiT, eq. 2 and 3; see `distillation_loss`). With a teacher alone it is the teacher's term.
+        With labels alone it is the base loss of `logits`, so that both heads learn; in training this is refused when
+        the configuration asks for distillation.
+
+        Args:
+            pixel_values: (B, C, height, width), normalised.
+            labels: See `classification_loss`: indices (B,), or probabilities (B, L) as mixup makes them.
+            teacher_logits: (B, L) of the teacher, for the same images and labels.
+            teacher_labels: (B,) the teacher's decisions, enough for hard distillation.
+            **kwargs: As `HubViTModel`, `output_attentions` among them.
+
+        Raises:
+            ValueError: A teacher is given with `distillation="none"`, or missing in training with another.
+        """
+        outputs = self.deit(pixel_values, **kwargs)
+        cls_logits = self.classifier(self.dropout(outputs.pooler_output))
+        distillation_logits, logits = None, cls_logits
+        if self.distillation_classifier is not None:
+            token = outputs.last_hidden_state[:, int(self.config.use_cls_token)]
+            distillation_logits = self.distillation_classifier(self.dropout(token))
+            logits = (cls_logits + distillation_logits) / 2
+        return HubDeiTImageClassifierOutput(
+            loss=self._loss(logits, cls_logits, distillation_logits, labels, teacher_logits, teacher_labels),
+            logits=logits,
+            cls_logits=cls_logits,
+            distillation_logits=distillation_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _loss(
+        self,
+        logits: torch.Tensor,
+        cls_logits: torch.Tensor,
+        distillation_logits: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        teacher_logits: torch.Tensor | None,
+        teacher_labels: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        config = self.config
+        if teacher_logits is None and teacher_labels is None:
+            if labels is None:
+                return None
+            if self.training and config.distillation != "none":
+                raise ValueError(
+                    f"training with distillation={config.distillation!r} needs `teacher_logits` or `teacher_labels`; "
+                    "set config.distillation = 'none' to train without a teacher"
+                )
+            return classification_loss(logits, labels, config)
+        if config.distillation == "none":
+            raise ValueError(
+                "`teacher_logits` or `teacher_labels` given, but config.distillation is 'none'; "
+                "set it to 'soft' or 'hard'"
+            )
+        student = cls_logits if distillation_logits is None else distillation_logits
+        taught = distillation_loss(student, config, teacher_logits, teacher_labels)
+        if labels is None:
+            return taught
+        alpha = config.distillation_alpha
+        return (1 - alpha) * classification_loss(cls_logits, labels, config) + alpha * taught
+
+
+__all__ = [
+    "HubDeiTForImageClassification",
+    "HubDeiTImageClassifierOutput",
+    "HubDeiTModel",
+    "HubDeiTPreTrainedModel",
+]

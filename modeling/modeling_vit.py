@@ -1,0 +1,387 @@
+"""The Vision Transformer (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929).
+
+Shapes: B images, C channels, P prefix tokens (CLS, registers), N tokens (P and the patches), D = hidden size, L labels.
+"""
+
+from copy import deepcopy
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
+from transformers.utils.generic import can_return_tuple
+
+from ..configuration.configuration_vit import HubViTConfig
+from .attention import HubViTAttention
+from .classification_loss import classification_loss
+from .classifier_heads import HeadResizing
+from .input_size import InputSizing
+from .layers import HubViTLayerScale, HubViTMLP, HubViTPatchEmbedding, HubViTSwiGLU, add_residual
+from .modeling_base import HubPreTrainedModel
+from .position_embeddings import resample_position_embeddings, sincos_position_embeddings
+
+ConfigT = TypeVar("ConfigT", bound=HubViTConfig)
+
+
+def with_fields(config: ConfigT, **fields: Any) -> ConfigT:
+    """The configuration itself where it has these values (None: any value), else a copy that has them."""
+    changed = {name: value for name, value in fields.items() if value not in (None, getattr(config, name))}
+    if changed:
+        config = deepcopy(config)
+        for name, value in changed.items():
+            setattr(config, name, value)
+    return config
+
+
+class HubViTEmbeddings(nn.Module):
+    """Patches, prefix tokens and positions as one row of tokens (ViT, eq. 1)."""
+
+    def __init__(self, config: HubViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.hidden_size
+        self.patch_embeddings = HubViTPatchEmbedding(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if config.use_cls_token else None
+        registers = config.num_register_tokens
+        self.register_tokens = nn.Parameter(torch.zeros(1, registers, width)) if registers else None
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width)) if config.use_mask_token else None
+        positions = torch.zeros(1, config.num_position_prefix + config.grid_size[0] * config.grid_size[1], width)
+        if config.position_embedding_type == "learned":
+            self.position_embeddings = nn.Parameter(positions)
+        else:
+            self.register_buffer("position_embeddings", positions)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if config.embedding_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def prefix_tokens(self) -> list[torch.Tensor]:
+        """The tokens before the registers, in order, each (1, 1, D); their positions come first."""
+        return [] if self.cls_token is None else [self.cls_token]
+
+    def positions(self, rows: int, columns: int) -> torch.Tensor:
+        """(1, prefix + rows * columns, D) for a grid of patches."""
+        config, prefix, stored = self.config, self.config.num_position_prefix, self.position_embeddings
+        if config.position_embedding_type == "sincos" and (rows, columns) != config.grid_size:
+            patches = sincos_position_embeddings(config.hidden_size, rows, columns).to(stored)
+            return torch.cat([stored[:, :prefix], patches[None]], dim=1)
+        return resample_position_embeddings(
+            stored, prefix, config.grid_size, (rows, columns), config.position_embedding_resampling
+        )
+
+    def check_pixels(self, pixel_values: torch.Tensor) -> tuple[int, int]:
+        """Rows and columns of patches of (B, C, height, width), or a `ValueError` that says what does not fit."""
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise ValueError(
+                f"`pixel_values` must be (batch, {self.config.num_channels}, height, width), "
+                f"got {tuple(pixel_values.shape)}"
+            )
+        (height, width), (patch_height, patch_width) = pixel_values.shape[2:], self.config.patch_hw
+        if height % patch_height or width % patch_width or not height or not width:
+            raise ValueError(
+                f"height and width of `pixel_values` must be multiples of the patch {patch_height} x {patch_width}, "
+                f"got {height} x {width}"
+            )
+        return height // patch_height, width // patch_width
+
+    def forward(self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, C, height, width) to (B, N, D); `bool_masked_pos` (B, rows * columns) is True for masked patches."""
+        rows, columns = self.check_pixels(pixel_values)
+        patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))
+        if bool_masked_pos is not None:
+            if self.mask_token is None:
+                raise ValueError("`bool_masked_pos` needs `use_mask_token=True` in the configuration")
+            masked = bool_masked_pos.bool().view(-1, rows * columns, 1)
+            patches = torch.where(masked, self.mask_token.to(patches.dtype), patches)
+        batch, positions = patches.shape[0], self.positions(rows, columns)
+        prefix = self.prefix_tokens()
+        if self.config.num_position_prefix:
+            prefix = [token + positions[:, i : i + 1] for i, token in enumerate(prefix)]
+        if self.register_tokens is not None:
+            prefix.append(self.register_tokens)
+        tokens = [token.expand(batch, -1, -1) for token in prefix]
+        tokens.append(patches + positions[:, self.config.num_position_prefix :])
+        embeddings: torch.Tensor = self.dropout(self.norm(torch.cat(tokens, dim=1)))
+        return embeddings
+
+
+class HubViTLayer(GradientCheckpointingLayer):
+    """Pre-norm encoder layer: attention, then MLP, each on a residual branch (ViT, eq. 2 and 3)."""
+
+    def __init__(self, config: HubViTConfig, drop_path: float) -> None:
+        super().__init__()
+        self.drop_path = drop_path
+        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = HubViTAttention(config)
+        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = HubViTSwiGLU(config) if config.use_swiglu_ffn else HubViTMLP(config)
+        scaled = config.layer_scale_init_value is not None
+        self.layer_scale1 = HubViTLayerScale(config) if scaled else nn.Identity()
+        self.layer_scale2 = HubViTLayerScale(config) if scaled else nn.Identity()
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self, hidden_states: torch.Tensor, output_attentions: bool = False, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(B, N, D) to (B, N, D), and the attention weights when asked for; further arguments go to the attention."""
+        weights: torch.Tensor | None = None
+
+        def attend(states: torch.Tensor) -> torch.Tensor:
+            nonlocal weights
+            update, weights = self.attention(self.layernorm_before(states), output_attentions, **kwargs)
+            return self.layer_scale1(self.dropout(update))
+
+        def transform(states: torch.Tensor) -> torch.Tensor:
+            return self.layer_scale2(self.dropout(self.mlp(self.layernorm_after(states))))
+
+        rate = self.drop_path if self.training else 0.0
+        # with maps wanted, those of samples that are dropped too
+        hidden_states = add_residual(hidden_states, attend, rate, skip=not output_attentions)
+        hidden_states = add_residual(hidden_states, transform, rate)
+        return hidden_states, weights if output_attentions else None
+
+
+class HubViTPreTrainedModel(InputSizing, HubPreTrainedModel):
+    """Initialisation, loading and resizing that all ViT models share."""
+
+    config: HubViTConfig
+    config_class = HubViTConfig
+    base_model_prefix = "vit"
+    _no_split_modules = ["HubViTEmbeddings", "HubViTLayer"]  # noqa: RUF012
+    _input_embed_layer = "patch_embeddings"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Truncated normal for matrices and tokens, zero for biases; the patch projection scaled by its fan-in."""
+        std = self.config.initializer_range
+        if isinstance(module, HubViTPatchEmbedding):
+            init.trunc_normal_(module.weight, std=module.weight.shape[1] ** -0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, HubViTLayerScale):
+            init.constant_(module.scale, self.config.layer_scale_init_value)
+        elif isinstance(module, HubViTEmbeddings):
+            self._init_embeddings(module, std)
+
+    def _init_embeddings(self, module: HubViTEmbeddings, std: float) -> None:
+        for token in (*module.prefix_tokens(), module.register_tokens):
+            if token is not None:
+                init.trunc_normal_(token, std=std)
+        if module.mask_token is not None:
+            init.zeros_(module.mask_token)
+        config = module.config
+        if config.position_embedding_type == "learned":
+            init.trunc_normal_(module.position_embeddings, std=std)
+        else:
+            patches = sincos_position_embeddings(config.hidden_size, *config.grid_size)
+            prefix = patches.new_zeros(config.num_position_prefix, config.hidden_size)
+            init.copy_(module.position_embeddings, torch.cat([prefix, patches])[None])
+
+
+class HubViTPooler(nn.Module):
+    """A linear layer and tanh (BERT, https://arxiv.org/abs/1810.04805): (B, D') to (B, D')."""
+
+    def __init__(self, config: HubViTConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.pooled_size, config.pooled_size)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """(B, D') to (B, D'), in [-1, 1]."""
+        return torch.tanh(self.dense(pooled))
+
+
+class HubViTModel(HubViTPreTrainedModel):
+    """The encoder without a head.
+
+    Args:
+        config: What to build.
+        add_pooling_layer: Overrides the configuration's field, in the model's own copy of it.
+        use_mask_token: Likewise.
+    """
+
+    embeddings_class = HubViTEmbeddings
+
+    def __init__(
+        self, config: HubViTConfig, add_pooling_layer: bool | None = None, use_mask_token: bool | None = None
+    ) -> None:
+        config = with_fields(config, add_pooling_layer=add_pooling_layer, use_mask_token=use_mask_token)
+        super().__init__(config)
+        self.embeddings = self.embeddings_class(config)
+        self.layers = nn.ModuleList(HubViTLayer(config, rate) for rate in config.drop_path_rates)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pooler = HubViTPooler(config) if config.add_pooling_layer else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch projection."""
+        return self.embeddings.patch_embeddings
+
+    # The heads' weights, where the folder of a classifier or masked image model is loaded as a bare encoder.
+    _keys_to_ignore_on_load_unexpected = [r"^(distillation_)?classifier\.", r"^decoder\."]  # noqa: RUF012
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        bool_masked_pos: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Encodes images.
+
+        Args:
+            pixel_values: (B, C, height, width), normalised; height and width any multiples of the patch's.
+            bool_masked_pos: (B, patches), True where a patch is replaced by the mask token.
+            interpolate_pos_encoding: Not needed, as any size works; False refuses other sizes than `image_size`.
+            output_attentions: Return the attention weights of each layer, (B, heads, N, N), under any implementation.
+            output_hidden_states: Return the embeddings and each layer's output, before the last LayerNorm.
+            **kwargs: Passed to the attention implementation.
+
+        Returns:
+            `last_hidden_state` (B, N, D) and `pooler_output` (B, D), or (B, 2 D) for pool "cls+mean".
+        """
+        if interpolate_pos_encoding is False and tuple(pixel_values.shape[2:]) != self.config.image_hw:
+            raise ValueError(
+                f"`pixel_values` of {tuple(pixel_values.shape[2:])} differ from `image_size` "
+                f"{self.config.image_hw}, and `interpolate_pos_encoding=False` forbids resampling"
+            )
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        hidden_states = self.embeddings(pixel_values, bool_masked_pos)
+        all_states, all_weights = [hidden_states], []
+        for layer in self.layers:
+            hidden_states, weights = layer(hidden_states, output_attentions=output_attentions, **kwargs)
+            if output_hidden_states:
+                all_states.append(hidden_states)
+            if output_attentions:
+                all_weights.append(weights)
+        if not self.config.norm_after_pool:
+            hidden_states = self.layernorm(hidden_states)
+        pooled = self.pool(hidden_states)
+        if self.config.norm_after_pool:
+            pooled = self.layernorm(pooled)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states,
+            pooler_output=pooled if self.pooler is None else self.pooler(pooled),
+            hidden_states=tuple(all_states) if output_hidden_states else None,
+            attentions=tuple(all_weights) if output_attentions else None,
+        )
+
+    def pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) to (B, D) or (B, 2 D), as `config.pool` says; the mean leaves prefix tokens out."""
+        parts = []
+        if "cls" in self.config.pool:
+            parts.append(hidden_states[:, 0])
+        if "mean" in self.config.pool:
+            parts.append(hidden_states[:, self.config.num_prefix_tokens :].mean(dim=1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+class HubViTForImageClassification(HeadResizing, HubViTPreTrainedModel):
+    """The encoder and a linear classifier on what it pools."""
+
+    head_names = ("classifier",)
+
+    def __init__(self, config: HubViTConfig) -> None:
+        config = with_fields(config, add_pooling_layer=False)
+        super().__init__(config)
+        self.vit = HubViTModel(config)
+        freeze_mask_token(self.vit)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.pooled_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> ImageClassifierOutput:
+        """Classifies images.
+
+        Args:
+            pixel_values: (B, C, height, width), normalised.
+            labels: See `classification_loss`: class indices (B,), or floats (B, L). They never change `problem_type`.
+            **kwargs: As `HubViTModel`, `output_attentions` among them.
+
+        Returns:
+            `logits` (B, L), and `loss` when labels are given.
+        """
+        outputs = self.vit(pixel_values, **kwargs)
+        logits = self.classifier(self.dropout(outputs.pooler_output))
+        loss = None if labels is None else classification_loss(logits, labels, self.config)
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class HubViTForMaskedImageModeling(HubViTPreTrainedModel):
+    """Reconstructs the pixels of masked patches (SimMIM, https://arxiv.org/abs/2111.09886)."""
+
+    def __init__(self, config: HubViTConfig) -> None:
+        config = with_fields(config, add_pooling_layer=False, use_mask_token=True)
+        super().__init__(config)
+        self.vit = HubViTModel(config)
+        pixels = config.num_channels * config.patch_hw[0] * config.patch_hw[1]
+        self.decoder = nn.Linear(config.hidden_size, pixels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None, **kwargs: Any
+    ) -> MaskedImageModelingOutput:
+        """Reconstructs images.
+
+        Args:
+            pixel_values: (B, C, height, width), normalised.
+            bool_masked_pos: (B, patches), True where a patch is hidden from the encoder.
+            **kwargs: As `HubViTModel`.
+
+        Returns:
+            `reconstruction` (B, C, height, width), and with a mask `loss`: the mean absolute error per channel over
+            masked pixels.
+        """
+        outputs = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, **kwargs)
+        batch, channels, height, width = pixel_values.shape
+        (patch_height, patch_width) = self.config.patch_hw
+        rows, columns = height // patch_height, width // patch_width
+        patches = self.decoder(outputs.last_hidden_state[:, self.vit.config.num_prefix_tokens :])
+        patches = patches.view(batch, rows, columns, channels, patch_height, patch_width)
+        reconstruction = patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, height, width)
+        loss = None
+        if bool_masked_pos is not None:
+            mask = bool_masked_pos.to(reconstruction).view(batch, 1, rows, 1, columns, 1)
+            error = (
+                (pixel_values - reconstruction).abs().view(batch, channels, rows, patch_height, columns, patch_width)
+            )
+            masked_pixels = mask.sum() * patch_height * patch_width
+            loss = (error * mask).sum() / (masked_pixels + 1e-5) / channels
+        return MaskedImageModelingOutput(
+            loss=loss, reconstruction=reconstruction, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+def freeze_mask_token(encoder: HubViTModel) -> None:
+    """No gradient for a classifier's mask token: it is never used, and distributed training would wait for it."""
+    if encoder.embeddings.mask_token is not None:
+        encoder.embeddings.mask_token.requires_grad_(False)
+
+
+__all__ = [
+    "HubViTEmbeddings",
+    "HubViTForImageClassification",
+    "HubViTForMaskedImageModeling",
+    "HubViTModel",
+    "HubViTPreTrainedModel",
+    "freeze_mask_token",
+    "with_fields",
+]

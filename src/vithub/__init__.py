@@ -1,0 +1,74 @@
+"""Vision transformers that live on the Hugging Face Hub.
+
+Importing this package registers its models with the Auto classes of transformers. Everything below is loaded on first
+use.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForMaskedImageModeling,
+    BitImageProcessor,
+    BitImageProcessorPil,
+)
+
+from .configuration.configuration_deit import HubDeiTConfig
+from .configuration.configuration_vit import HubViTConfig
+from .modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
+from .modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
+
+if TYPE_CHECKING:
+    from .hub.conversion import load, load_image_processor
+    from .hub.convert import convert
+
+__version__ = version("vithub")
+
+# Where each name that is loaded on first use lives.
+_HOMES = {
+    "convert": "hub.convert",
+    "load": "hub.conversion",
+    "load_image_processor": "hub.conversion",
+}
+
+__all__ = [
+    "HubDeiTConfig",
+    "HubDeiTForImageClassification",
+    "HubDeiTModel",
+    "HubViTConfig",
+    "HubViTForImageClassification",
+    "HubViTForMaskedImageModeling",
+    "HubViTModel",
+    "convert",
+    "load",
+    "load_image_processor",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vithub' has no attribute {name!r}")
+    return getattr(import_module(f"vithub.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _register() -> None:
+    processors: dict[str, type] = {"torchvision": BitImageProcessor, "pil": BitImageProcessorPil}
+    for config_class, model_class in ((HubViTConfig, HubViTModel), (HubDeiTConfig, HubDeiTModel)):
+        AutoConfig.register(config_class.model_type, config_class)
+        AutoModel.register(config_class, model_class)
+        AutoImageProcessor.register(config_class, image_processor_classes=processors)
+    AutoModelForImageClassification.register(HubViTConfig, HubViTForImageClassification)
+    AutoModelForImageClassification.register(HubDeiTConfig, HubDeiTForImageClassification)
+    AutoModelForMaskedImageModeling.register(HubViTConfig, HubViTForMaskedImageModeling)
+
+
+_register()
