@@ -25,6 +25,8 @@ from .references import native_reference, timm_reference
 from .timm_configs import config_from_timm, config_to_timm, fold_register_positions, timm_model
 from .transformers_configs import FAMILIES, config_from_transformers
 
+logger = transformers.utils.logging.get_logger(__name__)
+
 # Model class by configuration class and task.
 MODELS: dict[type[HubViTConfig], dict[str, type[PreTrainedModel]]] = {
     HubViTConfig: {
@@ -51,6 +53,7 @@ class Conversion:
         differences: Largest difference from the source's output by comparison; empty where nothing was compared.
         dropped: Names of tensors that the task does not need.
         notes: What a user should know.
+        fresh: Names of tensors that the checkpoint lacks and that need training.
     """
 
     model: PreTrainedModel
@@ -60,6 +63,7 @@ class Conversion:
     differences: dict[str, float] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
 
     @property
     def max_difference(self) -> float | None:
@@ -136,6 +140,9 @@ def open_checkpoint(
         conversion.image_processor = resize_image_processor(conversion.image_processor, model.config.image_hw)
     if labels is not None:
         model.resize(labels)
+    elif conversion.fresh:
+        names = ", ".join(conversion.fresh)
+        logger.warning("%s: not in the checkpoint and need training: %s", type(model).__name__, names)
     if dtype is not None:
         model.to(dtype)
         model.config.dtype = dtype
@@ -190,7 +197,7 @@ def _from_ours(checkpoint: Checkpoint, task: str | None, fields: dict[str, Any])
     model, info = model_class.from_pretrained(checkpoint.folder, output_loading_info=True, **fields)
     _refuse_missing(checkpoint.name, info["missing_keys"], allow_heads=task not in (None, own))
     processor = _saved_processor(checkpoint) or default_processor(model.config)
-    return Conversion(model, processor, checkpoint.name, "vithub")
+    return Conversion(model, processor, checkpoint.name, "vithub", fresh=sorted(info["missing_keys"]))
 
 
 def _from_transformers(
@@ -278,19 +285,12 @@ def _build(
     config.dtype = dtype
     missing = model.load_state_dict(renamed, strict=False).missing_keys
     _refuse_missing(name, missing, allow_heads=wanted != own_task)
-    if missing:
-        _warn_fresh(model, missing)
-    return Conversion(model, None, name, family, dropped=dropped)
+    return Conversion(model, None, name, family, dropped=dropped, fresh=sorted(missing))
 
 
 def _refuse_missing(name: str, missing: Sequence[str], allow_heads: bool) -> None:
     if refused := sorted(key for key in missing if not (allow_heads and _bare(key).startswith(_HEADS))):
         raise KeyMismatchError(f"{name}: missing tensors: {', '.join(refused)}")
-
-
-def _warn_fresh(model: PreTrainedModel, missing: Sequence[str]) -> None:
-    logger = transformers.utils.logging.get_logger(__name__)
-    logger.warning("%s: not in the checkpoint and need training: %s", type(model).__name__, ", ".join(sorted(missing)))
 
 
 def _bare(key: str) -> str:

@@ -55,14 +55,15 @@ class InputSizing:
         stored = config_class.from_dict(values)
         if isinstance(config, str | PathLike):
             config = config_class.from_pretrained(config, **hub)
-        given: Any = config if config is not None else stored
+        given: Any = stored if config is None else config
         sizes = {name: kwargs.pop(name, None) or getattr(given, name) for name in ("image_size", "patch_size")}
         wanted = {name: as_pair(name, value) for name, value in sizes.items()}
         if wanted == {"image_size": stored.image_hw, "patch_size": stored.patch_hw}:
             return load(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
         if config is not None:
-            config = deepcopy(config)
-            config.image_size, config.patch_size = stored.image_size, stored.patch_size
+            given = deepcopy(given)
+            given.image_size, given.patch_size = stored.image_size, stored.patch_size
+            config = given
         loaded = load(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info
         model.set_input_size(**sizes)

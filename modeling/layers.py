@@ -99,6 +99,7 @@ def add_residual(
     branch: Callable[[torch.Tensor], torch.Tensor],
     drop_path: float = 0.0,
     skip: bool = True,
+    batch_window: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """x + branch(x), with stochastic depth per sample (Huang et al. 2016, https://arxiv.org/abs/1603.09382).
 
@@ -109,11 +110,15 @@ def add_residual(
         branch: Maps (b, N, D) to (b, N, D), each sample on its own.
         drop_path: Probability in [0, 1).
         skip: Do not compute the branch of dropped samples. A compiled graph, whose shapes are fixed, computes it.
+        batch_window: (first, total) where these B samples are a part of a batch of `total`: with the same state of the
+            generator, samples are then dropped as in the whole batch, however it is cut.
     """
     if drop_path == 0:
         return hidden_states + branch(hidden_states)
     keep = 1 - drop_path
-    kept = torch.rand(hidden_states.shape[0], device=hidden_states.device) < keep  # (B,)
+    first, total = batch_window or (0, hidden_states.shape[0])
+    draws = torch.rand(total, device=hidden_states.device)[first : first + hidden_states.shape[0]]
+    kept = draws < keep  # (B,)
     if torch.compiler.is_compiling() or not skip:
         factor = (kept / keep).to(hidden_states.dtype).view(-1, 1, 1)
         return hidden_states + branch(hidden_states) * factor

@@ -121,7 +121,11 @@ class HubViTLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self, hidden_states: torch.Tensor, output_attentions: bool = False, **kwargs: Any
+        self,
+        hidden_states: torch.Tensor,
+        output_attentions: bool = False,
+        batch_window: tuple[int, int] | None = None,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, N, D) to (B, N, D), and the attention weights when asked for; further arguments go to the attention."""
         weights: torch.Tensor | None = None
@@ -136,8 +140,8 @@ class HubViTLayer(GradientCheckpointingLayer):
 
         rate = self.drop_path if self.training else 0.0
         # with maps wanted, those of samples that are dropped too
-        hidden_states = add_residual(hidden_states, attend, rate, skip=not output_attentions)
-        hidden_states = add_residual(hidden_states, transform, rate)
+        hidden_states = add_residual(hidden_states, attend, rate, not output_attentions, batch_window)
+        hidden_states = add_residual(hidden_states, transform, rate, batch_window=batch_window)
         return hidden_states, weights if output_attentions else None
 
 
@@ -244,7 +248,7 @@ class HubViTModel(HubViTPreTrainedModel):
             interpolate_pos_encoding: Not needed, as any size works; False refuses other sizes than `image_size`.
             output_attentions: Return the attention weights of each layer, (B, heads, N, N), under any implementation.
             output_hidden_states: Return the embeddings and each layer's output, before the last LayerNorm.
-            **kwargs: Passed to the attention implementation.
+            **kwargs: `batch_window` (see `add_residual`); others are passed to the attention implementation.
 
         Returns:
             `last_hidden_state` (B, N, D) and `pooler_output` (B, D), or (B, 2 D) for pool "cls+mean".

@@ -26,14 +26,20 @@ from .modeling.modeling_vit import HubViTForImageClassification, HubViTForMasked
 if TYPE_CHECKING:
     from .hub.conversion import load, load_image_processor
     from .hub.convert import convert
+    from .training.finetuning import finetune
+    from .training.predicting import predict
+    from .training.run_evaluation import evaluate
 
 __version__ = version("vithub")
 
 # Where each name that is loaded on first use lives.
 _HOMES = {
     "convert": "hub.convert",
+    "evaluate": "training.run_evaluation",
+    "finetune": "training.finetuning",
     "load": "hub.conversion",
     "load_image_processor": "hub.conversion",
+    "predict": "training.predicting",
 }
 
 __all__ = [
@@ -45,8 +51,11 @@ __all__ = [
     "HubViTForMaskedImageModeling",
     "HubViTModel",
     "convert",
+    "evaluate",
+    "finetune",
     "load",
     "load_image_processor",
+    "predict",
 ]
 
 

@@ -81,6 +81,18 @@ def test_stochastic_depth_keeps_the_mean():
     assert (got[:, 0, 0] == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
 
 
+@given(cut=st.integers(1, 15), rate=st.floats(0.1, 0.9), seed=st.integers(0, 100))
+def test_a_cut_batch_drops_the_samples_of_the_whole(cut, rate, seed):
+    states = torch.randn(16, 2, 3)
+    torch.manual_seed(seed)
+    whole = add_residual(states, branch, rate)
+    torch.manual_seed(seed)
+    first = add_residual(states[:cut], branch, rate, batch_window=(0, 16))
+    torch.manual_seed(seed)
+    second = add_residual(states[cut:], branch, rate, batch_window=(cut, 16))
+    assert torch.equal(torch.cat([first, second]), whole)
+
+
 def test_dropped_samples_are_not_computed():
     seen = []
 

@@ -1,0 +1,150 @@
+"""A data set of labelled images, ready to train on: three splits, numbered labels, encoded images."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset
+
+from .labels import LabelSet, find_labels, label_counts, numbered
+from .sources import DataError, encoded_images, find_image_column, find_label_column, read_source
+from .splits import find_splits, stratified_parts
+
+IMAGE, LABEL = "image", "label"
+
+
+@dataclass
+class ImageData:
+    """Labelled images in splits.
+
+    Args:
+        name: Of the source.
+        labels: Names of the classes.
+        train: Columns "image" (encoded) and "label" (a number, or a list of them).
+        validation: What the best epoch is chosen on.
+        test: What is looked at once, at the end; None where the source has none and none was drawn.
+        notes: What a reader of the results should know of the splits.
+    """
+
+    name: str
+    labels: LabelSet
+    train: Dataset
+    validation: Dataset
+    test: Dataset | None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def splits(self) -> dict[str, Dataset]:
+        """The splits by name, those that exist."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: table for name, table in found.items() if table is not None}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images in each split."""
+        return {name: len(table) for name, table in self.splits.items()}
+
+
+@dataclass
+class LabelledTables:
+    """Splits as the source has them: columns "image" (encoded) and "label" (a number, or a list of them).
+
+    Args:
+        name: Of the source.
+        labels: Names of the classes.
+        tables: "train", "validation" and "test", as far as there are such.
+    """
+
+    name: str
+    labels: LabelSet
+    tables: dict[str, Dataset]
+
+
+def read_labelled_tables(
+    source: Any,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    train_split: str | None = None,
+    validation_split: str | None = None,
+    test_split: str | None = None,
+    revision: str | None = None,
+) -> LabelledTables:
+    """Reads and checks a data set without drawing splits; the arguments are those of `load_image_data`."""
+    raw = read_source(source, revision)
+    first = next(iter(raw.tables.values()))
+    image_column = find_image_column(first, image_column)
+    label_column = find_label_column(first, label_column, image_column)
+    named = {"train": train_split, "validation": validation_split, "test": test_split}
+    found = find_splits(raw.tables, named)
+    labels = find_labels(found, label_column)
+    tables: dict[str, Dataset] = {}
+    for role, table in found.items():
+        encoded = encoded_images(numbered(table, label_column, labels, role), image_column, raw.folder)
+        tables[role] = _columns(encoded, image_column, label_column)
+    return LabelledTables(raw.name, labels, tables)
+
+
+def load_image_data(
+    source: Any, *, validation_fraction: float = 0.1, test_fraction: float = 0.1, split_seed: int = 0, **columns: Any
+) -> ImageData:
+    """Reads, checks and splits a data set.
+
+    Args:
+        source: As `read_source`.
+        validation_fraction: Of each class of the training split, in (0, 1); drawn where there is no validation split.
+        test_fraction: Of each class, in [0, 1); drawn too where there is one split only.
+        split_seed: Of the draw; it does not depend on the seed of the training.
+        **columns: `image_column`, `label_column`, `train_split`, `validation_split`, `test_split`: names, where they
+            should not be found; `revision` of a Hub id.
+
+    Raises:
+        DataError: What is wrong, with its file, row or column.
+    """
+    read = read_labelled_tables(source, **columns)
+    tables, labels, notes = dict(read.tables), read.labels, []
+    if "validation" not in tables:
+        draw_test = "test" not in tables and test_fraction > 0
+        tables |= _drawn(tables["train"], labels, validation_fraction, test_fraction if draw_test else 0.0, split_seed)
+        drawn = "validation and test splits were" if draw_test else "validation split was"
+        notes.append(f"the {drawn} drawn from the training images (stratified, seed {split_seed})")
+    elif "test" not in tables:
+        notes.append("there is no test split: the figures are of the validation split, which also chose the best epoch")
+    data = ImageData(read.name, labels, tables["train"], tables["validation"], tables.get("test"), notes)
+    _check_classes(data)
+    return data
+
+
+def _columns(table: Dataset, image_column: str, label_column: str) -> Dataset:
+    table = table.select_columns([image_column, label_column])
+    renamed = {image_column: IMAGE, label_column: LABEL}
+    return table.rename_columns({old: new for old, new in renamed.items() if old != new})
+
+
+def _drawn(
+    table: Dataset, labels: LabelSet, validation_fraction: float, test_fraction: float, seed: int
+) -> dict[str, Dataset]:
+    if not 0 < validation_fraction < 1 or not 0 <= test_fraction < 1 or validation_fraction + test_fraction >= 1:
+        raise DataError(
+            f"`validation_fraction` and `test_fraction` must be fractions that leave something to train on, got "
+            f"{validation_fraction} and {test_fraction}"
+        )
+    column = table[LABEL]
+    classes = [tuple(row) for row in column] if labels.multi_label else list(column)
+    keys = {key: number for number, key in enumerate(sorted(set(classes)))}
+    fractions = (validation_fraction, test_fraction)
+    validation, test, train = stratified_parts([keys[key] for key in classes], fractions, seed)
+    parts = {"train": train, "validation": validation} | ({"test": test} if test_fraction else {})
+    for role, rows in parts.items():
+        if len(rows) == 0:
+            raise DataError(f"{len(table)} images are too few to draw a {role} split from")
+    return {role: table.select(rows) for role, rows in parts.items()}
+
+
+def _check_classes(data: ImageData) -> None:
+    counts = label_counts(data.train, LABEL, data.labels)
+    if empty := [name for name, count in zip(data.labels.names, counts, strict=True) if count == 0]:
+        shown = ", ".join(empty[:12])
+        raise DataError(f"no training image has the class{'' if len(empty) == 1 else 'es'} {shown}")
+
+
+__all__ = ["IMAGE", "LABEL", "ImageData", "LabelledTables", "load_image_data", "read_labelled_tables"]

@@ -1,0 +1,106 @@
+"""Which images come at which step: a function of the seed and the step, cut into parts for processes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from .seeding import Stream, derived_generator
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """What a training sample is drawn from.
+
+    Args:
+        index: Row of the data set.
+        epoch: From 0.
+        position: Within the epoch; two copies of one image have two positions.
+    """
+
+    index: int
+    epoch: int
+    position: int
+
+
+class TrainingOrder:
+    """The order of all training images, epoch after epoch, in global batches.
+
+    Each epoch is a new permutation. With repeated augmentation (https://arxiv.org/abs/1901.09335, as DeiT uses it) a
+    batch holds `repeats` copies of fewer images, so that an epoch has the same number of steps and sees a part of the
+    images.
+
+    Args:
+        size: Number of images.
+        batch_size: Of all processes and accumulation steps together; at most `size`.
+        seed: Of the permutations.
+        repeats: Copies of an image in a batch.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, repeats: int = 1) -> None:
+        if not 1 <= batch_size <= size:
+            raise ValueError(f"`batch_size` must be 1 to {size}, the number of training images, got {batch_size}")
+        self.size, self.batch_size, self.seed, self.repeats = size, batch_size, seed, repeats
+        self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch; the images left over are in the next epoch as likely as the others."""
+        return self.size // self.batch_size
+
+    def batch(self, step: int) -> list[SampleKey]:
+        """The global batch of a step, counted from 0 over all epochs."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._permutation = derived_generator(self.seed, Stream.ORDER, epoch).permutation(self.size)
+            self._epoch = epoch
+        start = step_in_epoch * self.batch_size
+        distinct = -(-self.batch_size // self.repeats)
+        first = step_in_epoch * distinct
+        # copies stand a block apart, so that neighbours, which may be mixed, are different images
+        rows = [int(self._permutation[first + slot % distinct]) for slot in range(self.batch_size)]
+        return [SampleKey(row, epoch, start + slot) for slot, row in enumerate(rows)]
+
+
+def part_of(batch: Sequence[SampleKey], part: int, parts: int) -> list[SampleKey]:
+    """The part-th of `parts` equal pieces of a batch."""
+    size = len(batch) // parts
+    return list(batch[part * size : (part + 1) * size])
+
+
+class MicroBatches(Sampler[list[SampleKey]]):
+    """What one process loads: its piece of every accumulation step, from one training step to another.
+
+    Args:
+        order: Of all images.
+        start: First step.
+        stop: One past the last step.
+        accumulation: Pieces of a step that are computed one after the other.
+        process: Number of this process.
+        processes: Number of processes.
+    """
+
+    def __init__(
+        self, order: TrainingOrder, start: int, stop: int, accumulation: int = 1, process: int = 0, processes: int = 1
+    ) -> None:
+        if order.batch_size % (accumulation * processes):
+            raise ValueError(
+                f"`batch_size` {order.batch_size} must be a multiple of accumulation steps times processes, "
+                f"{accumulation} x {processes}"
+            )
+        self.order, self.start, self.stop = order, start, stop
+        self.accumulation, self.process, self.processes = accumulation, process, processes
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) * self.accumulation
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        parts = self.accumulation * self.processes
+        for step in range(self.start, self.stop):
+            batch = self.order.batch(step)
+            for micro in range(self.accumulation):
+                yield part_of(batch, micro * self.processes + self.process, parts)
+
+
+__all__ = ["MicroBatches", "SampleKey", "TrainingOrder", "part_of"]

@@ -1,0 +1,191 @@
+"""Reading a data set of labelled images from wherever it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    List,
+    Value,
+    disable_progress_bars,
+    enable_progress_bars,
+    load_dataset,
+)
+from datasets.utils import are_progress_bars_disabled
+
+from .digits import digits_dataset
+from .images import EXTENSIONS
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+LABEL_NAMES = ("label", "labels", "class", "target", "category", "fine_label", "species", "y")
+IMAGE_NAMES = ("image", "img", "picture", "photo", "file_name", "filename", "image_path", "path", "file")
+
+
+class DataError(ValueError):
+    """A data set that cannot be used; the message names the file, row or column and what would be right."""
+
+
+@dataclass
+class RawSplits:
+    """Tables as they were read, before labels are checked.
+
+    Args:
+        tables: By the source's own split names.
+        name: Of the source, for messages and cards.
+        folder: That relative image paths start from.
+    """
+
+    tables: dict[str, Dataset]
+    name: str
+    folder: Path | None = None
+
+
+def read_source(source: Any, revision: str | None = None) -> RawSplits:
+    """The tables of a data set, images still encoded.
+
+    Args:
+        source: "digits"; a folder of one folder per class, or of such folders for "train", "validation" and "test"; a
+            folder of Parquet files; a `.csv` or `.parquet` file with a column of images or paths; a Hub id; or a
+            `Dataset` or `DatasetDict`.
+        revision: Branch, tag or commit, for a Hub id.
+
+    Raises:
+        DataError: There is no such source, or nothing usable in it.
+    """
+    if isinstance(source, Dataset):
+        return RawSplits({"train": source}, "a Dataset in memory")
+    if isinstance(source, Mapping):
+        return RawSplits(dict(source), "a DatasetDict in memory")
+    if source == "digits":
+        return RawSplits({"all": digits_dataset()}, "digits")
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _read_table(path)
+    if path.is_dir():
+        parquet = sorted(path.rglob("*.parquet"))
+        return _read_parquet_folder(path) if parquet else _read_class_folders(path)
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise DataError(f"no data set at {source}: give an existing folder or file, a Hub id (user/name) or 'digits'")
+    loaded = load_dataset(str(source), revision=revision)
+    return RawSplits(dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}, str(source))
+
+
+def _read_parquet_folder(folder: Path) -> RawSplits:
+    return RawSplits(dict(_quietly(str(folder))), folder.name, folder)
+
+
+def _read_table(file: Path) -> RawSplits:
+    kinds = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+    if file.suffix not in kinds:
+        raise DataError(f"{file} must be a .csv, .tsv or .parquet file, got {file.suffix!r}")
+    options = {"sep": "\t"} if file.suffix == ".tsv" else {}
+    tables = _quietly(kinds[file.suffix], data_files={"train": str(file)}, **options)
+    return RawSplits(dict(tables), file.name, file.parent)
+
+
+def _quietly(*arguments: Any, **options: Any) -> DatasetDict:
+    """`load_dataset` of local files, without its progress bars."""
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        return load_dataset(*arguments, **options)
+    finally:
+        if shown:
+            enable_progress_bars()
+
+
+def _read_class_folders(folder: Path) -> RawSplits:
+    """One folder per class, below one folder per split or not."""
+    below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not below:
+        raise DataError(f"{folder} holds neither Parquet files nor one folder of images per class")
+    known = {name for names in SPLIT_NAMES.values() for name in names}
+    if not any(path.name.lower() in known for path in below):
+        return RawSplits({"all": _class_table({path.name: path for path in below})}, folder.name, folder)
+    splits = [path for path in below if path.name.lower() in known]
+    if others := [path.name for path in below if path not in splits]:
+        raise DataError(f"{folder} mixes folders of splits ({[s.name for s in splits]}) and others ({others})")
+    names = sorted({path.name for split in splits for path in split.iterdir() if path.is_dir()})
+    tables = {}
+    for split in splits:
+        tables[split.name.lower()] = _class_table({name: split / name for name in names})
+    return RawSplits(tables, folder.name, folder)
+
+
+def _class_table(classes: dict[str, Path]) -> Dataset:
+    files: list[str] = []
+    labels: list[int] = []
+    for label, (name, class_folder) in enumerate(classes.items()):
+        found = sorted(path for path in class_folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+        if not found:
+            raise DataError(f"the class {name!r} has no images in {class_folder} ({', '.join(sorted(EXTENSIONS))})")
+        files += [str(path) for path in found]
+        labels += [label] * len(found)
+    features = Features({"image": Image(decode=False), "label": ClassLabel(names=list(classes))})
+    return Dataset.from_dict({"image": files, "label": labels}, features=features)
+
+
+def find_image_column(table: Dataset, named: str | None) -> str:
+    """The column of images: the one named, the only one of that type, or one with a usual name."""
+    return _find_column(table, named, "image", IMAGE_NAMES, lambda feature: isinstance(feature, Image))
+
+
+def find_label_column(table: Dataset, named: str | None, image_column: str) -> str:
+    """The column of labels: the one named, the only one of class labels, or one with a usual name."""
+
+    def is_label(feature: Any) -> bool:
+        return isinstance(feature, ClassLabel) or (
+            isinstance(feature, List) and isinstance(feature.feature, ClassLabel)
+        )
+
+    return _find_column(table.remove_columns(image_column), named, "label", LABEL_NAMES, is_label)
+
+
+def _find_column(table: Dataset, named: str | None, what: str, usual: tuple[str, ...], fits: Any) -> str:
+    columns = ", ".join(table.column_names)
+    if named is not None:
+        if named not in table.column_names:
+            raise DataError(f"there is no {what} column {named!r}; the columns are: {columns}")
+        return named
+    typed = [name for name, feature in table.features.items() if fits(feature)]
+    if len(typed) == 1:
+        return typed[0]
+    by_name = [name for name in usual if name in (typed or table.column_names)]
+    if by_name:
+        return by_name[0]
+    raise DataError(f"no {what} column was found among: {columns}; name it with `{what}_column`")
+
+
+def encoded_images(table: Dataset, column: str, folder: Path | None) -> Dataset:
+    """The table with `column` as encoded images: {"bytes", "path"}, or paths made absolute."""
+    feature = table.features[column]
+    if isinstance(feature, Image):
+        return table.cast_column(column, Image(decode=False))
+    if isinstance(feature, Value) and feature.dtype in ("string", "large_string"):
+        base = folder or Path()
+
+        def absolute(paths: list[str | None]) -> dict[str, list[str | None]]:
+            return {column: [None if path is None else str(base / path) for path in paths]}
+
+        table = table.map(absolute, batched=True, input_columns=[column], desc=None, load_from_cache_file=False)
+    return table.cast_column(column, Image(decode=False))
+
+
+__all__ = [
+    "DataError",
+    "RawSplits",
+    "encoded_images",
+    "find_image_column",
+    "find_label_column",
+    "read_source",
+]

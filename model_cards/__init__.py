@@ -1,0 +1,1 @@
+"""Card templates and the cards of released models; no code."""

@@ -1,0 +1,59 @@
+"""The `vithub` command."""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from vithub.scripts.commands import register
+
+app = typer.Typer(
+    name="vithub",
+    help="Vision transformers that live on the Hugging Face Hub: train, evaluate, convert and publish them.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+register(app)
+
+
+def main() -> None:
+    """Runs the command; exit code 0 on success, 2 on wrong use, 1 on failure, which is told in one line."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    sys.exit(run(app))
+
+
+def run(command: Callable[[], Any]) -> int:
+    """Calls a command and turns its errors into an exit code."""
+    from vithub.training.recipe import RecipeError
+
+    try:
+        command()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except RecipeError as error:
+        return _fail(error, 2)
+    except (ValueError, OSError, RuntimeError, TypeError) as error:
+        if _is_ours(error):
+            return _fail(error, 1)
+        raise
+    return 0
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether an error was made for the person at the keyboard: of this package's own kinds, or of the system."""
+    return type(error).__module__.startswith(("vithub.", "huggingface_hub.")) or isinstance(error, OSError)
+
+
+def _fail(error: object, code: int) -> int:
+    typer.echo(f"vithub: error: {error}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""What each subcommand takes; the work is done by the package's functions of the same names."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="a run's folder, or a Hub id")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds every subcommand."""
+    app.command(epilog=_recipe_help())(finetune)
+    app.command()(evaluate)
+    app.command()(predict)
+    app.command()(convert)
+
+
+def _recipe_help() -> str:
+    """Every field of a recipe with its default, for the end of a help page."""
+    from vithub.training.presets import preset_names
+    from vithub.training.recipe import field_names
+
+    lines = [f"  {name} = {default!r}  {description}" for name, (default, description) in field_names().items()]
+    return "\b\nPresets: " + ", ".join(preset_names()) + "\n\n\b\nRecipe fields for --set:\n" + "\n".join(lines)
+
+
+def finetune(
+    model: Annotated[str | None, typer.Option(help="deit-s, vit-b/32 ... (from scratch), a folder or a Hub id")] = None,
+    data: Annotated[str | None, typer.Option(help="'digits', a folder, a .csv or .parquet file, or a Hub id")] = None,
+    output: Annotated[str | None, typer.Option(help="the run's folder  [default: a new one below runs/]")] = None,
+    preset: Annotated[str | None, typer.Option(help="named recipe  [default: by model and data]")] = None,
+    recipe: Annotated[str | None, typer.Option(help="file of a whole recipe, such as a run's recipe.yaml")] = None,
+    epochs: Annotated[int | None, typer.Option(help="passes over the training images  [default: the recipe's]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images per step  [default: the recipe's]")] = None,
+    lr: Annotated[float | None, typer.Option(help="peak learning rate  [default: the recipe's]")] = None,
+    image_size: Annotated[int | None, typer.Option(help="pixels  [default: the model's]")] = None,
+    label_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
+    seed: Annotated[int | None, typer.Option(help="of all random choices  [default: the recipe's]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --output")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any recipe field")] = None,
+) -> None:
+    """Trains an image classifier; without options a small DeiT on handwritten digits."""
+    from vithub.training.finetuning import finetune as run
+    from vithub.training.progress import TerminalReporter
+
+    values: dict[str, Any] = {
+        "training.batch_size": batch_size,
+        "training.lr": lr,
+        "model.image_size": image_size,
+        "data.label_column": label_column,
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    with TerminalReporter() as reporter:
+        run(
+            model, data, output, recipe=recipe, preset_name=preset, epochs=epochs, seed=seed, resume=resume,
+            values=given | assignments(set_ or []), reporter=reporter,
+        )  # fmt: skip
+
+
+def assignments(texts: list[str]) -> dict[str, Any]:
+    """NAME=VALUE texts as fields, values read as YAML: `training.lr=1e-3`, `augmentation.scale=[0.5, 1]`."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise typer.BadParameter(f"--set takes NAME=VALUE, got {text!r}")
+        try:
+            loaded = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise typer.BadParameter(f"--set {name}: {value!r} is no YAML value") from error
+        values[name.strip()] = _number(loaded)
+    return values
+
+
+def _number(value: Any) -> Any:
+    """YAML reads 1e-3 as text; as a number it is meant."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def evaluate(
+    folder: Folder,
+    data: Annotated[str | None, typer.Option(help="as for finetune  [default: the run's own]")] = None,
+    split: Annotated[str | None, typer.Option(help="train, validation or test  [default: the one reported]")] = None,
+    output: Annotated[str | None, typer.Option(help="new folder for metrics.json and pictures")] = None,
+    label_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
+    batch_size: Annotated[int, typer.Option(help="images at once")] = 64,
+    workers: Annotated[int | None, typer.Option(help="loading processes  [default: by the number of cores]")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Measures a classifier on labelled images: accuracy, top-5, F1, per class, confusion matrix."""
+    from rich.console import Console
+    from vithub.training.progress import TerminalReporter
+    from vithub.training.run_evaluation import evaluate as run
+    from vithub.training.run_evaluation import result_table
+
+    with TerminalReporter() as reporter:
+        result = run(
+            folder, data, split, out=output, label_column=label_column, batch_size=batch_size, workers=workers,
+            reporter=reporter,
+        )  # fmt: skip
+    if json_:
+        typer.echo(json.dumps(result))
+    else:
+        Console().print(result_table(result))
+
+
+def predict(
+    folder: Folder,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="files, folders or URLs")],
+    top: Annotated[int, typer.Option(min=1, help="labels per image")] = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="images at once")] = 32,
+    json_: Annotated[bool, typer.Option("--json", help="print one line of JSON per image")] = False,
+) -> None:
+    """Tells the most likely labels of images."""
+    from rich.console import Console
+    from vithub.training.predicting import predict as run
+    from vithub.training.predicting import prediction_table
+
+    predictions = run(folder, images, top=top, batch_size=batch_size)
+    if json_:
+        for prediction in predictions:
+            typer.echo(json.dumps(prediction))
+            sys.stdout.flush()
+    else:
+        Console().print(prediction_table(list(predictions)))
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="a folder, a file of weights or a Hub id")],
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="to write; must not exist, or be empty")],
+    to: Annotated[str, typer.Option(help="vithub, transformers or timm")] = "vithub",
+    image_size: Annotated[int | None, typer.Option(help="pixels  [default: the checkpoint's]")] = None,
+    patch_size: Annotated[int | None, typer.Option(help="pixels  [default: the checkpoint's]")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="backbone, image-classification or masked-image-modeling"),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub id")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what the folder holds")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
+) -> None:
+    """Converts a checkpoint of transformers, timm or DeiT's authors, or one of ours to transformers or timm."""
+    from vithub.hub.convert import TARGETS
+    from vithub.hub.convert import convert as run
+
+    if to not in TARGETS:
+        raise typer.BadParameter(f"--to takes one of {', '.join(TARGETS)}, got {to!r}")
+    report = run(
+        source, target, to, task=task, image_size=image_size, patch_size=patch_size, revision=revision,
+        overwrite=overwrite,
+    )  # fmt: skip
+    if json_:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    typer.echo(f"{report.architecture}: {report.tensors} tensors, {report.parameters:,} values, into {target}")
+    typer.echo(f"largest difference from the source, fp32, {len(report.differences)} comparisons: "
+               f"{report.max_difference:.2e}")  # fmt: skip
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+
+
+__all__ = ["assignments", "register"]

@@ -1,0 +1,35 @@
+"""Where and with what a run was made."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("vithub", "torch", "torchvision", "transformers", "accelerate", "datasets", "timm", "safetensors")
+
+
+def software_versions() -> dict[str, str]:
+    """Version of Python and of each package that computes."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> str:
+    """The processor, and the GPU where there is one, in a few words."""
+    name = platform.processor() or platform.machine()
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.is_file():
+        models = [line.split(":", 1)[1].strip() for line in cpu_info.read_text().splitlines() if "model name" in line]
+        name = f"{models[0]}, {len(models)} cores" if models else name
+    if torch.cuda.is_available():
+        name = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}; {name}"
+    return name
+
+
+__all__ = ["hardware", "software_versions"]

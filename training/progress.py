@@ -1,0 +1,103 @@
+"""What a person sees of a run: a live bar in a terminal, plain lines elsewhere."""
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger("vithub")
+
+
+class Reporter(Protocol):
+    """What a run tells while it works."""
+
+    def message(self, text: str) -> None:
+        """One line that stays."""
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        """A task of `total` parts begins, `done` of which are done."""
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        """Parts of the task are done; `figures` are shown beside it."""
+
+    def stop(self) -> None:
+        """The task has ended."""
+
+
+class QuietReporter:
+    """Only the log, at level INFO; for use from Python."""
+
+    def message(self, text: str) -> None:
+        """One line in the log."""
+        logger.info(text)
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        """Nothing."""
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        """Nothing."""
+
+    def stop(self) -> None:
+        """Nothing."""
+
+
+class TerminalReporter:
+    """A bar with figures and the time left where the output is a terminal; else a plain line every few seconds."""
+
+    def __init__(self, console: Console | None = None, every: float = 15.0) -> None:
+        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.every = every
+        self._progress: Progress | None = None
+        self._task, self._total, self._done, self._begun, self._shown = "", 0, 0, 0.0, 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def message(self, text: str) -> None:
+        """One line above the bar."""
+        (self._progress.console if self._progress else self.console).print(text, markup=False)
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        """Begins a bar, or remembers when the task began."""
+        self.stop()
+        self._task, self._total, self._done = task, total, done
+        self._begun = self._shown = time.monotonic()
+        if self.console.is_terminal:
+            columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+            self._progress = Progress(
+                *columns, TextColumn("{task.fields[figures]}"), console=self.console, transient=True
+            )
+            self._progress.start()
+            self._progress.add_task(task, total=total, completed=done, figures="")
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        """Moves the bar, or prints a line when it is time."""
+        self._done += amount
+        text = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], advance=amount, figures=text)
+        elif time.monotonic() - self._shown >= self.every:
+            self._shown = time.monotonic()
+            self.console.print(f"{self._task} {self._done}/{self._total}  {text}", markup=False)
+
+    def stop(self) -> None:
+        """Removes the bar."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.0f}"
+
+
+__all__ = ["QuietReporter", "Reporter", "TerminalReporter"]
