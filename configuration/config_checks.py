@@ -73,3 +73,15 @@ def as_pair(name: str, value: Any) -> tuple[int, int]:
     if len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in pair):
         raise ValueError(f"`{name}` must be a whole number above 0 or a pair (height, width) of them, got {value!r}")
     return pair[0], pair[1]
+
+
+__all__ = [
+    "as_pair",
+    "check_bool",
+    "check_choice",
+    "check_fraction",
+    "check_known_fields",
+    "check_labels",
+    "check_positive_float",
+    "check_positive_int",
+]

@@ -19,7 +19,7 @@ Range = tuple[float, float]
 class Augmentation(BaseModel):
     """Settings of the training transform, of mixing and of repetition. All draws come from (seed, epoch, sample)."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
     crop: Literal["random_resized", "simple", "padded", "none"] = Field(
         "random_resized",
@@ -48,6 +48,12 @@ class Augmentation(BaseModel):
     def mixes(self) -> bool:
         """Whether batches are mixed at all."""
         return self.mixup > 0 or self.cutmix > 0
+
+    def varying_fields(self) -> list[str]:
+        """Names of the settings that make an image look different in each epoch."""
+        names = ["horizontal_flip", "vertical_flip", "rand_augment", "three_augment", "color_jitter", "random_erasing"]
+        varying = [name for name in [*names, "mixup", "cutmix"] if getattr(self, name)]
+        return (["crop"] if self.crop != "none" else []) + varying
 
 
 class TrainTransform:

@@ -9,9 +9,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from .image_data import IMAGE, LABEL
-from .images import decode_image
+from .images import BadImageError, decode_image
 from .samplers import SampleKey
-from .seeding import Stream, seeded
+from .seeding import Stream, derived_generator, seeded
 
 
 class EvaluationTransform:
@@ -38,6 +38,8 @@ class LabelledImages(Dataset[dict[str, torch.Tensor]]):
         num_labels: Where rows have any number of labels: how many there are; they become 0 or 1 per class.
         seed: Of the random choices.
         name: Of the split, for messages.
+        skip_bad: An image that cannot be decoded is no error: in training another one, drawn at random, takes its
+            place; in evaluation it is left out (see `collate`).
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class LabelledImages(Dataset[dict[str, torch.Tensor]]):
         num_labels: int | None = None,
         seed: int = 0,
         name: str = "train",
+        skip_bad: bool = False,
     ) -> None:
         self.table, self.transform, self.num_labels, self.seed, self.name = table, transform, num_labels, seed, name
+        self.skip_bad = skip_bad
 
     def __len__(self) -> int:
         return len(self.table)
@@ -62,18 +66,48 @@ class LabelledImages(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
         """`pixel_values` (C, height, width), `labels` (a number, or 0 and 1 per class) and `index`.
 
-        In training also `epoch` and `position`, those of the key.
+        In training also `epoch` and `position`, those of the key. With `skip_bad` also `bad`: the row that could not
+        be decoded, or -1.
+
+        Raises:
+            BadImageError: It cannot be decoded, and `skip_bad` is not set.
         """
-        index = key.index if isinstance(key, SampleKey) else int(key)
-        row = self.table[index]
-        image = decode_image(row[IMAGE], f"row {index} of split {self.name!r}")
-        sample = {"labels": self._labels(row[LABEL]), "index": torch.tensor(index)}
         if not isinstance(key, SampleKey):
-            return {"pixel_values": self.transform(image), **sample}
+            return self._evaluation_sample(int(key))
+        index, bad = key.index, -1
+        draws = derived_generator(self.seed, Stream.REPLACEMENT, key.epoch, key.position)
+        for _ in range(100):
+            try:
+                image, labels = self._row(index)
+                break
+            except BadImageError:
+                if not self.skip_bad:
+                    raise
+                bad, index = key.index, int(draws.integers(len(self)))
+        else:
+            raise BadImageError(f"split {self.name!r}: 100 images drawn one after the other could not be decoded")
         with seeded(self.seed, Stream.SAMPLE, key.epoch, key.position):
             pixels = self.transform(image)
         place = {"epoch": torch.tensor(key.epoch), "position": torch.tensor(key.position)}
-        return {"pixel_values": pixels, **sample, **place}
+        return {"pixel_values": pixels, "labels": labels, **self._numbers(index, bad), **place}
+
+    def _evaluation_sample(self, index: int) -> dict[str, torch.Tensor]:
+        bad = -1
+        try:
+            image, labels = self._row(index)
+        except BadImageError:
+            if not self.skip_bad:
+                raise
+            image, labels, bad = Image.new("RGB", (8, 8)), self._labels(self.table[index][LABEL]), index
+        return {"pixel_values": self.transform(image), "labels": labels, **self._numbers(index, bad)}
+
+    def _row(self, index: int) -> tuple[Image.Image, torch.Tensor]:
+        row = self.table[index]
+        return decode_image(row[IMAGE], f"row {index} of split {self.name!r}"), self._labels(row[LABEL])
+
+    def _numbers(self, index: int, bad: int) -> dict[str, torch.Tensor]:
+        numbers = {"index": torch.tensor(index)}
+        return {**numbers, "bad": torch.tensor(bad)} if self.skip_bad else numbers
 
     def _labels(self, value: Any) -> torch.Tensor:
         if self.num_labels is None:

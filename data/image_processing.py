@@ -1,6 +1,7 @@
 """The stock image processor that is saved beside the weights, and what it says about pixels."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -60,6 +61,41 @@ def build_image_processor(
     )
 
 
+@dataclass(frozen=True)
+class PixelFormat:
+    """What a model's pixels are.
+
+    Args:
+        image_hw: (height, width) of what it sees.
+        mean: Per channel, on the scale [0, 1], subtracted.
+        std: Likewise, divided by.
+    """
+
+    image_hw: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def pixel_format(processor: Any) -> PixelFormat:
+    """What a stock image processor of transformers, or its wrapper of timm, makes of an image.
+
+    Raises:
+        ValueError: It does not say a size.
+    """
+    if isinstance(timm := getattr(processor, "data_config", None), dict):
+        _, height, width = timm["input_size"]
+        return PixelFormat((height, width), tuple(timm["mean"]), tuple(timm["std"]))
+    values = processor.to_dict()
+    size = (values.get("crop_size") if values.get("do_center_crop") else None) or values.get("size") or {}
+    if "height" not in size and "shortest_edge" not in size:
+        raise ValueError(f"{type(processor).__name__} states no size of the model's pixels, only {size}")
+    height, width = (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
+    mean, std = values.get("image_mean"), values.get("image_std")
+    if not values.get("do_normalize", True) or mean is None or std is None:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return PixelFormat((height, width), tuple(mean), tuple(std))
+
+
 def resize_image_processor(processor: Any, image_hw: tuple[int, int]) -> Any:
     """A copy of a stock processor for another (height, width) in pixels, with the same crop ratio."""
     values = processor.to_dict()
@@ -77,4 +113,11 @@ def resize_image_processor(processor: Any, image_hw: tuple[int, int]) -> Any:
     return type(processor).from_dict(values)
 
 
-__all__ = ["BACKENDS", "RESAMPLING", "build_image_processor", "resize_image_processor"]
+__all__ = [
+    "BACKENDS",
+    "RESAMPLING",
+    "PixelFormat",
+    "build_image_processor",
+    "pixel_format",
+    "resize_image_processor",
+]

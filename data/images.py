@@ -16,6 +16,10 @@ EXTENSIONS = frozenset(
 class BadImageError(ValueError):
     """An image that cannot be decoded; the message names the file or row and the reason."""
 
+    def __init__(self, message: str) -> None:
+        # a loading process hands it over with its traceback written before it
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].rstrip())
+
 
 def decode_image(value: Any, name: str = "image") -> Image.Image:
     """The image as RGB, turned upright as its EXIF says.
@@ -56,7 +60,7 @@ def _opened(value: Any) -> Image.Image:
     if isinstance(value, str | Path):
         if not Path(value).is_file():
             raise ValueError("no such file")
-        return Image.open(value)
+        return Image.open(io.BytesIO(Path(value).read_bytes()))  # no file stays open, of a damaged image either
     if isinstance(value, np.ndarray):
         return Image.fromarray(value)
     raise TypeError(f"expected an image, a path or the bytes of a file, got {type(value).__name__}")

@@ -103,4 +103,16 @@ class MicroBatches(Sampler[list[SampleKey]]):
                 yield part_of(batch, micro * self.processes + self.process, parts)
 
 
-__all__ = ["MicroBatches", "SampleKey", "TrainingOrder", "part_of"]
+class EpochMicroBatches(MicroBatches):
+    """Differs from `MicroBatches` by covering one epoch, which `set_epoch` chooses."""
+
+    def __init__(self, order: TrainingOrder, accumulation: int = 1, process: int = 0, processes: int = 1) -> None:
+        super().__init__(order, 0, order.steps_per_epoch, accumulation, process, processes)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Takes the steps of an epoch, counted from 0."""
+        self.start = epoch * self.order.steps_per_epoch
+        self.stop = self.start + self.order.steps_per_epoch
+
+
+__all__ = ["EpochMicroBatches", "MicroBatches", "SampleKey", "TrainingOrder", "part_of"]

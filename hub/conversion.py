@@ -1,5 +1,6 @@
 """Any checkpoint we know as one of our models, and our models as checkpoints of others."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..configuration.configuration_vit import HubViTConfig
 from ..data.image_processing import build_image_processor, resize_image_processor
 from ..modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
 from ..modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
-from .checkpoints import Checkpoint, CheckpointError, checkpoint_of, locate, read_checkpoint
+from .checkpoints import Checkpoint, CheckpointError, checkpoint_of, locate, read_checkpoint, read_json
 from .key_tables import KeyMismatchError, to_ours
 from .original_deit import config_from_original
 from .parity import check_parity
@@ -148,6 +149,16 @@ def open_checkpoint(
         model.config.dtype = dtype
     model.eval()
     return conversion
+
+
+def is_convertible(folder: Path) -> bool:
+    """Whether a folder holds one of our models, or one of a family that becomes one of ours."""
+    if not (folder / "config.json").is_file():
+        return True
+    config = read_json(folder / "config.json")
+    if "architecture" in config:
+        return re.match(r"vit_|deit3?_", config["architecture"]) is not None
+    return config.get("model_type") in (HubViTConfig.model_type, HubDeiTConfig.model_type, *FAMILIES)
 
 
 def load_image_processor(source: str | Path, revision: str | None = None, token: str | None = None) -> Any:
@@ -355,4 +366,13 @@ def _sizes(config: HubViTConfig, task: str, nonsquare: bool = False) -> list[tup
     return [config.image_hw, ((rows // 2 + 1) * height, max(1, columns // 2) * width)]
 
 
-__all__ = ["MODELS", "TASKS", "Conversion", "load", "load_image_processor", "open_checkpoint", "task_of"]
+__all__ = [
+    "MODELS",
+    "TASKS",
+    "Conversion",
+    "is_convertible",
+    "load",
+    "load_image_processor",
+    "open_checkpoint",
+    "task_of",
+]

@@ -10,12 +10,34 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from ..configuration.configuration_deit import HubDeiTConfig
+from ..configuration.configuration_vit import HubViTConfig
 
 PACKAGE_URL = "https://pypi.org/project/vithub/"
-_CITATIONS = {
-    "vit": "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021. https://arxiv.org/abs/2010.11929",
-    "deit": "Touvron et al., Training data-efficient image transformers & distillation through attention, ICML 2021. "
-    "https://arxiv.org/abs/2012.12877",
+MULTI_LABEL = "multi_label_classification"
+_VIT = "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021. https://arxiv.org/abs/2010.11929"
+_DEIT = (
+    "Touvron et al., Training data-efficient image transformers & distillation through attention, ICML 2021. "
+    "https://arxiv.org/abs/2012.12877"
+)
+_CALIBRATION = "Guo et al., On Calibration of Modern Neural Networks, ICML 2017. https://arxiv.org/abs/1706.04599"
+# Short and long name, and what to cite, of the models of this package.
+_FAMILIES: dict[str, tuple[str, str, list[str]]] = {
+    HubViTConfig.model_type: ("ViT", "A vision transformer (ViT)", [_VIT]),
+    HubDeiTConfig.model_type: ("DeiT", "A data-efficient image transformer (DeiT)", [_VIT, _DEIT]),
+}
+# The rows of the table of results: key in metrics.json and name.
+_SINGLE_ROWS = {
+    "accuracy": "accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "macro_f1": "macro F1",
+    "expected_calibration_error": "expected calibration error",
+}
+_MULTI_ROWS = {
+    "mean_average_precision": "mean average precision",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "accuracy": "images with every label right",
+    "expected_calibration_error": "expected calibration error",
 }
 
 
@@ -35,32 +57,23 @@ def render_card(folder: Path, location: str | None = None) -> str:
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     recipe_text = (folder / "recipe.yaml").read_text(encoding="utf-8")
     recipe = yaml.safe_load(recipe_text)
-    labels = [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
-    split = metrics["reported_split"]
+    labels = _labels(config, metrics)
     base_model = _base_model(recipe)
-    deit = config["model_type"] == HubDeiTConfig.model_type
     values = {
-        "card_data": _card_data(recipe, metrics, base_model).to_yaml(),
-        "title": f"{'DeiT' if deit else 'ViT'} for {metrics['data']['name']}",
-        "family": "data-efficient image transformer (DeiT)" if deit else "vision transformer (ViT)",
+        **_about_model(config, metrics),
+        **_about_results(folder, metrics, labels),
+        "card_data": _card_data(recipe, config, metrics, base_model).to_yaml(),
         "labels": labels,
         "labels_text": ", ".join(labels[:20]) + (f" and {len(labels) - 20} more" if len(labels) > 20 else ""),
         "package_url": PACKAGE_URL,
         "data": metrics["data"],
         "base_model": base_model,
-        "split": split,
-        "results": metrics[split],
-        "validation": metrics["validation"],
-        "per_class": metrics["per_class"],
         "published_epoch": metrics["published_epoch"],
         "publish": recipe["training"]["publish"],
+        "weights": metrics.get("weights"),
+        "teacher": _teacher(metrics.get("teacher")),
         "epochs": len(metrics["history"]),
-        "parameters": metrics["parameters"],
-        "image_hw": _pair(config["image_size"]),
-        "patch_hw": _pair(config["patch_size"]),
         "location": location or str(folder),
-        "worst": _worst(metrics["per_class"]),
-        "confused": _confused(metrics["confusion"], labels),
         "seconds_text": _duration(metrics["seconds"]),
         "hardware": metrics["hardware"],
         "precision": metrics["precision"],
@@ -69,18 +82,86 @@ def render_card(folder: Path, location: str | None = None) -> str:
         "recipe_text": recipe_text,
         "versions": metrics["versions"],
         "license_text": "No licence was chosen for these weights; ask their author before you pass them on.",
-        "citations": [_CITATIONS["vit"]] + ([_CITATIONS["deit"]] if deit else []),
     }
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
-    environment.globals["percent"] = lambda value: f"{100 * value:.1f} %"
+    environment.globals["percent"] = _percent
+    environment.filters["cell"] = lambda text: " ".join(text.split()).replace("|", "\\|")
     template = (files("vithub.model_cards") / "image_classification.md").read_text(encoding="utf-8")
     return environment.from_string(template).render(values)
 
 
-def _card_data(recipe: dict[str, Any], metrics: dict[str, Any], base_model: str | None) -> ModelCardData:
+def _about_model(config: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """What it is: one of ours, or another classifier, of which only that is said which its configuration says."""
+    model_type, ours = config["model_type"], config["model_type"] in _FAMILIES
+    architecture = config.get("architecture")
+    short, family, citations = _FAMILIES.get(
+        model_type, (architecture or model_type, f"An image classifier of type `{model_type}`", [])
+    )
+    if architecture and not ours:
+        family = f"The image classifier `{architecture}` (`{model_type}`)"
+    size = metrics.get("image_hw") or (config["image_size"] if ours else None)
+    return {
+        "title": f"{short} for {metrics['data']['name']}",
+        "family": family,
+        "ours": ours,
+        "needs_timm": model_type == "timm_wrapper",
+        "citations": citations + ([_CALIBRATION] if metrics.get("reliability") else []),
+        "parameters": metrics["parameters"],
+        "image_hw": _pair(size) if size else None,
+        "patch_hw": _pair(config["patch_size"]) if ours else None,
+    }
+
+
+def _about_results(folder: Path, metrics: dict[str, Any], labels: list[str]) -> dict[str, Any]:
+    """What was measured."""
+    split, multi_label = metrics["reported_split"], metrics.get("problem") == MULTI_LABEL
+    headline = "mean_average_precision" if multi_label else "accuracy"
+    names = dict(_MULTI_ROWS if multi_label else _SINGLE_ROWS)
+    if len(labels) <= 5:
+        names.pop("top5_accuracy", None)
+    intervals = metrics.get("intervals") or {}
+    bad = {name: len(set(images)) for name, images in (metrics.get("bad_images") or {}).items() if images}
+    rows = [
+        {"name": name, "text": _with_interval(metrics[split][key], intervals.get(key)), "headline": key == headline}
+        for key, name in names.items()
+        if metrics[split].get(key) is not None
+    ]
+    pictures = {
+        "confusion_matrix.png": metrics.get("confusion") is not None,
+        "reliability.png": bool(metrics.get("reliability")),
+        "learning_curves.png": bool(metrics["history"]),
+    }
+    return {
+        "multi_label": multi_label,
+        "split": split,
+        "rows": rows,
+        "images": metrics["data"]["sizes"][split] - bad.get(split, 0),
+        "has_intervals": any("interval" in row["text"] for row in rows),
+        "headline_name": names[headline],
+        "validation_headline": metrics["validation"][headline],
+        "per_class": metrics["per_class"],
+        "bad_images": bad,
+        "pictures": {name for name, due in pictures.items() if due or (folder / name).is_file()},
+        "worst": _worst(metrics["per_class"]),
+        "confused": _confused(metrics.get("confusion"), labels),
+    }
+
+
+def _labels(config: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
+    """Their names in the order of the logits; a configuration of timm's models does not number them."""
+    numbered = config.get("id2label")
+    if numbered:
+        return [str(name) for _, name in sorted(numbered.items(), key=lambda item: int(item[0]))]
+    return [str(row["label"]) for row in metrics["per_class"]]
+
+
+def _card_data(
+    recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any], base_model: str | None
+) -> ModelCardData:
     source = recipe["data"]["source"]
     hub_data = source if source.count("/") == 1 and not Path(source).exists() else None
     split = metrics["reported_split"]
+    headline = "mean_average_precision" if metrics.get("problem") == MULTI_LABEL else "accuracy"
     results = [
         EvalResult(
             task_type="image-classification",
@@ -90,15 +171,16 @@ def _card_data(recipe: dict[str, Any], metrics: dict[str, Any], base_model: str 
             metric_type=name,
             metric_value=round(metrics[split][key], 4),
         )
-        for name, key in (("accuracy", "accuracy"), ("f1", "macro_f1"))
+        for name, key in ((headline, headline), ("f1", "macro_f1"))
     ]
+    transformer = ["vision-transformer"] if config["model_type"] in _FAMILIES else []
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
-        tags=["vithub", "vision", "image-classification", "vision-transformer"],
+        tags=["vithub", "vision", "image-classification", *transformer],
         datasets=[hub_data] if hub_data else None,
         base_model=base_model,
-        metrics=["accuracy", "f1"],
+        metrics=[headline, "f1"],
         model_name=f"vithub on {metrics['data']['name']}",
         eval_results=results,
     )
@@ -110,6 +192,14 @@ def _base_model(recipe: dict[str, Any]) -> str | None:
     if Path(source).exists():
         return Path(source).resolve().name
     return source if source.count("/") == 1 and not source.split("/")[1].isdigit() else None
+
+
+def _teacher(teacher: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The teacher, a folder by its own name only."""
+    if teacher is None:
+        return None
+    name = teacher["name"]
+    return {**teacher, "name": Path(name).resolve().name if Path(name).exists() else name}
 
 
 def _worst(rows: list[dict[str, Any]], count: int = 3) -> list[dict[str, Any]]:
@@ -124,6 +214,17 @@ def _confused(confusion: list[list[int]] | None, labels: list[str], count: int =
         if row != column and value
     ]
     return sorted(pairs, key=lambda pair: -pair["count"])[:count]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _with_interval(value: float, ends: list[float] | None) -> str:
+    """A share in per cent; an interval without width says nothing and is left out."""
+    if ends is None or ends[0] == ends[1]:
+        return _percent(value)
+    return f"{_percent(value)} (95 % interval {100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
 
 
 def _pair(size: int | list[int]) -> tuple[int, int]:

@@ -33,6 +33,8 @@ def run(command: Callable[[], Any]) -> int:
     try:
         command()
     except SystemExit as stop:
+        if isinstance(message := getattr(stop, "message", None), str):
+            typer.echo(f"vithub: {message}", err=True)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
@@ -42,7 +44,15 @@ def run(command: Callable[[], Any]) -> int:
         if _is_ours(error):
             return _fail(error, 1)
         raise
+    finally:
+        _part_processes()
     return 0
+
+
+def _part_processes() -> None:
+    """Leaves the other processes of a launch, where there are some."""
+    if (torch := sys.modules.get("torch")) and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _is_ours(error: BaseException) -> bool:

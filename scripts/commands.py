@@ -40,6 +40,8 @@ def finetune(
     image_size: Annotated[int | None, typer.Option(help="pixels  [default: the model's]")] = None,
     label_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
     seed: Annotated[int | None, typer.Option(help="of all random choices  [default: the recipe's]")] = None,
+    teacher: Annotated[str | None, typer.Option(help="classifier to learn from: a folder or a Hub id")] = None,
+    front_end: Annotated[str, typer.Option(help="whose loop runs: accelerate or trainer")] = "accelerate",
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --output")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any recipe field")] = None,
 ) -> None:
@@ -54,10 +56,12 @@ def finetune(
         "data.label_column": label_column,
     }
     given = {name: value for name, value in values.items() if value is not None}
+    if front_end not in ("accelerate", "trainer"):
+        raise typer.BadParameter(f"--front-end takes accelerate or trainer, got {front_end!r}")
     with TerminalReporter() as reporter:
         run(
             model, data, output, recipe=recipe, preset_name=preset, epochs=epochs, seed=seed, resume=resume,
-            values=given | assignments(set_ or []), reporter=reporter,
+            values=given | assignments(set_ or []), teacher=teacher, front_end=front_end, reporter=reporter,
         )  # fmt: skip
 
 

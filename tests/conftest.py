@@ -33,6 +33,24 @@ TINY = {
     "num_labels": 5,
 }
 
+# A training of a second: a DeiT of 28,000 parameters that sees digits of 12 x 12 pixels, in fp32 and in this process.
+QUICK = {
+    "model.source": "deit-ti/4",
+    "model.image_size": 12,
+    "model.fields": {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "initializer_range": 0.1},
+    "data.test_fraction": 0.2,
+    "data.workers": 0,
+    "augmentation.crop": "padded",
+    "augmentation.horizontal_flip": 0.0,
+    "training.epochs": 2,
+    "training.batch_size": 40,
+    "training.lr": 4e-3,
+    "training.warmup": 1,
+    "training.precision": "fp32",
+    "evaluation.crop_ratio": 1.0,
+}
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
 
 @pytest.fixture
 def tiny():
@@ -56,6 +74,38 @@ def randomised():
         return model.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def quick():
+    """Makes the values of a training of a second: `quick({"training.epochs": 3})`."""
+
+    def make(values=None):
+        return QUICK | (values or {})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digit_folders(tmp_path_factory):
+    """400 real digits as PNG files in one folder per class, so named that the order of the names is another."""
+    from vithub.data.digits import digits_dataset
+
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    for number, row in enumerate(digits_dataset().select(range(400))):
+        file = folder / WORDS[row["label"]] / f"{number:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        row["image"].save(file)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(digit_folders, tmp_path_factory, quick):
+    """A run that has learned something, about half of the labels; tests read its folder and do not write to it."""
+    from vithub.training.recipe import Recipe
+
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    return vithub.finetune(data=digit_folders, out=out, recipe=Recipe(), values=quick({"training.epochs": 10}))
 
 
 @pytest.fixture(scope="session")

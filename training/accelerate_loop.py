@@ -1,27 +1,24 @@
 """The training loop, on Accelerate."""
 
 import math
-import resource
-import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import nn
 
-from .evaluating import evaluate_classifier
+from .interruption import Interrupted, StopRequest
 from .precision import resolve_precision
+from .processes import new_accelerator, process_state
 from .progress import Reporter
-from .run_checkpoints import MODEL, last_checkpoint, read_state, restore, save_checkpoint, save_tensors
+from .run_checkpoints import last_checkpoint
+from .run_record import RunRecord
 from .task import TrainingTask
-
-BEST = "best.safetensors"
+from .trackers import finish_trackers, start_trackers, tracker_names
 
 
 class NonFiniteLossError(RuntimeError):
@@ -33,188 +30,112 @@ class LoopResult:
     """What a training left.
 
     Args:
-        history: One entry per epoch.
+        record: Of the run; the weights to publish are in the task's model.
+        accelerator: Of the processes.
         published_epoch: From 1, the epoch whose weights are in the task's model now.
-        seconds: Spent in training and validation, over all resumptions.
         precision: "fp32", "bf16" or "fp16".
-        device: Where it ran.
-        processes: Number of processes.
-        resumed_from: Steps that an earlier process had done.
+        front_end: "accelerate" or "trainer".
     """
 
-    history: list[dict[str, Any]]
+    record: RunRecord
+    accelerator: Accelerator
     published_epoch: int
-    seconds: float
     precision: str
-    device: str
-    processes: int
-    resumed_from: int = 0
-    losses: list[float] = field(default_factory=list)
-
-
-@dataclass
-class _Progress:
-    """What a checkpoint holds besides tensors."""
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: tuple[float, float] = (-1.0, 0.0)
-    best_epoch: int = 0
-    seconds: float = 0.0
+    front_end: str = "accelerate"
 
 
 class AccelerateLoop:
-    """Trains a task, leaving checkpoints in `folder`, and the best weights in the task's model at the end."""
+    """Trains a task, leaving checkpoints below `folder`, and the weights to publish in the task's model at the end."""
 
     def __init__(self, task: TrainingTask, folder: Path, reporter: Reporter) -> None:
-        AcceleratorState._reset_state()  # another run in this process may have had another precision
         settings = task.recipe.training
-        self.task, self.folder, self.reporter = task, folder / "checkpoints", reporter
-        probe = Accelerator()
-        self.precision = resolve_precision(settings.precision, probe.device)
-        AcceleratorState._reset_state()
-        self.accelerator = Accelerator(mixed_precision="no" if self.precision == "fp32" else self.precision)
-        model: Any = task.model.to(self.accelerator.device)
-        if task.recipe.model.activation_checkpointing:
-            model.activation_checkpointing_enable()
-        optimizer = task.optimizer(model)
-        self.start = self._restore(model, optimizer)
-        runner = torch.compile(model) if task.recipe.model.compile else model
+        self.task, self.reporter = task, reporter
+        checkpoints = folder / "checkpoints"
+        self.precision = resolve_precision(settings.precision, process_state().device)
+        trackers = tracker_names(settings.trackers)
+        self.accelerator = new_accelerator(
+            mixed_precision="no" if self.precision == "fp32" else self.precision,
+            log_with=trackers or None,
+            project_dir=folder / "logs",
+        )
+        start_trackers(self.accelerator, trackers, task.recipe)
+        task.prepare(self.accelerator.device, checkpoints)
+        optimizer = task.optimizer()
+        runner = torch.compile(task.learner) if task.recipe.model.compile else task.learner
         self.model, self.optimizer = self.accelerator.prepare(runner, optimizer)
-        self.losses: list[float] = []
-
-    def _restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        self.progress = _Progress()
-        checkpoint = last_checkpoint(self.folder)
-        if checkpoint is None:
-            return 0
-        state = read_state(checkpoint)
-        restore(checkpoint, model, optimizer)
-        self.progress = _Progress(**{name: state[name] for name in vars(self.progress)})
-        return int(state["step"])
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        self.record = RunRecord(task, checkpoints, self.accelerator, inner, reporter)
+        self.start = self.record.restore()
 
     def run(self) -> LoopResult:
-        """Trains to the end, or to an early stop."""
+        """Trains to the end, or to an early stop.
+
+        Raises:
+            NonFiniteLossError: The loss is not finite, and the recipe does not skip such steps.
+            Interrupted: SIGTERM or SIGINT came; a checkpoint is saved.
+        """
         task, accelerator = self.task, self.accelerator
         loader = iter(task.train_loader(self.start, accelerator.process_index, accelerator.num_processes))
         per_epoch, epochs = task.order.steps_per_epoch, task.recipe.training.epochs
-        if self.start:
-            self.reporter.message(f"resuming from step {self.start} of {task.total_steps}")
-        for epoch in range(self.start // per_epoch, epochs):
-            if self._stops_early():
-                break
-            first = max(self.start, epoch * per_epoch)
-            self._train_epoch(loader, epoch, first, (epoch + 1) * per_epoch)
-        return LoopResult(
-            history=self.progress.history,
-            published_epoch=self._load_published(),
-            seconds=self.progress.seconds,
-            precision=self.precision,
-            device=accelerator.device.type,
-            processes=accelerator.num_processes,
-            resumed_from=self.start,
-            losses=self.losses,
-        )
+        with StopRequest() as request:
+            for epoch in range(self.start // per_epoch, epochs):
+                if self.record.stops_early():
+                    break
+                self._train_epoch(loader, epoch, max(self.start, epoch * per_epoch), request)
+        published = self.record.load_published()
+        finish_trackers(accelerator)
+        return LoopResult(self.record, accelerator, published, self.precision)
 
-    def _train_epoch(self, loader: Any, epoch: int, first: int, stop: int) -> None:
-        task, begun = self.task, time.perf_counter()
+    def _train_epoch(self, loader: Iterator[Any], epoch: int, first: int, request: StopRequest) -> None:
+        task, per_epoch = self.task, self.task.order.steps_per_epoch
         self.model.train()
-        before = epoch * task.order.steps_per_epoch
-        self.reporter.start(f"epoch {epoch + 1}/{task.recipe.training.epochs}", stop - before, first - before)
-        total, rate = 0.0, 0.0
+        before, stop = epoch * per_epoch, (epoch + 1) * per_epoch
+        self.reporter.start(f"epoch {epoch + 1}/{task.recipe.training.epochs}", per_epoch, first - before)
+        self.record.begin_epoch(first)
+        begun, rate = time.perf_counter(), task.set_lr(self.optimizer, stop - 1)
         for step in range(first, stop):
             rate = task.set_lr(self.optimizer, step)
-            loss = self._step(loader, step)
-            total += loss
-            self.losses.append(loss)
+            loss, signum, bad = self._step(loader, step, rate, request)
+            self.record.end_step(step, loss, bad)
             speed = (step + 1 - first) * task.batch_size / (time.perf_counter() - begun)
             self.reporter.advance(1, loss=loss, lr=rate, **{"images/s": speed})
+            self.accelerator.log({"loss": loss, "lr": rate}, step=step)
+            if signum:
+                self.reporter.stop()
+                raise Interrupted(signum, step + 1, self.record.save(step + 1))
         self.reporter.stop()
-        trained = time.perf_counter() - begun
-        counts = evaluate_classifier(
-            self.accelerator.unwrap_model(self.model), task.evaluation_images("validation"), task.num_labels,
-            batch_size=task.recipe.evaluation.batch_size, workers=task.workers, autocast=self.accelerator.autocast,
-            reporter=self.reporter,
-        )  # fmt: skip
-        figures = counts.compute()
-        self.progress.seconds += time.perf_counter() - begun
-        entry = {
-            "epoch": epoch + 1,
-            "step": stop,
-            "train_loss": total / (stop - first),
-            "validation_loss": figures["loss"],
-            "validation_accuracy": figures["accuracy"],
-            "lr": rate,
-            "images_per_second": (stop - first) * task.batch_size / trained,
-            "peak_memory_mb": _peak_memory_mb(),
-        }
-        self.progress.history.append(entry)
-        self.reporter.message(
-            f"epoch {epoch + 1:>3}  loss {entry['train_loss']:.4f}  validation loss {entry['validation_loss']:.4f}  "
-            f"accuracy {100 * entry['validation_accuracy']:.2f} %  {entry['images_per_second']:.0f} images/s"
-        )
-        self._save(stop, (figures["accuracy"], -figures["loss"]), epoch + 1)
+        self.accelerator.log(self.record.end_epoch(stop, rate), step=stop)
 
-    def _step(self, loader: Any, step: int) -> float:
-        """One optimizer step; returns the loss of the whole batch."""
+    def _step(
+        self, loader: Iterator[Any], step: int, rate: float, request: StopRequest
+    ) -> tuple[float, int, list[str]]:
+        """One optimizer step; returns the whole batch's loss, a signal that came, and undecodable images."""
         task, accelerator, settings = self.task, self.accelerator, self.task.recipe.training
-        pieces = []
+        pieces, rows, bad = [], list[int](), list[str]()
         for micro in range(settings.accumulation):
-            batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in next(loader).items()}
+            asked = time.perf_counter()
+            batch = next(loader)
+            self.record.waited(time.perf_counter() - asked)
+            rows += batch["index"].tolist()
+            bad += task.bad_images(batch)
+            batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
             last = micro == settings.accumulation - 1
             with accelerator.no_sync(self.model) if not last else nullcontext():
                 with accelerator.autocast():
                     loss = task.loss(self.model, batch)
                 accelerator.backward(loss / settings.accumulation)
             pieces.append(loss.detach())
-        value = float(accelerator.reduce(torch.stack(pieces).mean(), "mean"))
-        if not math.isfinite(value):
-            raise NonFiniteLossError(
-                f"the loss of step {step} is {value} at a learning rate of {task.schedule(step):.3g}; the last good "
-                f"checkpoint is {last_checkpoint(self.folder) or 'none'}"
-            )
-        if settings.clip_norm is not None:
-            accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
-        self.optimizer.step()
+        mine = torch.stack([torch.stack(pieces).mean(), torch.tensor(float(request.signum), device=accelerator.device)])
+        value, signal = accelerator.reduce(mine, "mean").tolist()
+        if math.isfinite(value):
+            if settings.clip_norm is not None:
+                accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+            self.optimizer.step()
+        elif settings.on_nonfinite == "stop":
+            checkpoint = last_checkpoint(self.record.folder)
+            raise NonFiniteLossError(task.nonfinite_message(step, value, rate, rows, checkpoint))
         self.optimizer.zero_grad()
-        return value
-
-    def _save(self, step: int, quality: tuple[float, float], epoch: int) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        model = self.accelerator.unwrap_model(self.model)
-        if quality > tuple(self.progress.best):
-            self.progress.best, self.progress.best_epoch = quality, epoch
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_tensors(dict(model.state_dict()), self.folder / f".{BEST}")
-            (self.folder / f".{BEST}").replace(self.folder / BEST)
-        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        save_checkpoint(
-            self.folder, step, model, optimizer, vars(self.progress), self.task.recipe.training.keep_checkpoints
-        )
-
-    def _stops_early(self) -> bool:
-        patience, done = self.task.recipe.training.early_stop, len(self.progress.history)
-        return patience is not None and done - self.progress.best_epoch >= patience
-
-    def _load_published(self) -> int:
-        """Puts the weights to publish into the task's model; returns their epoch."""
-        self.accelerator.wait_for_everyone()
-        last = last_checkpoint(self.folder)
-        if self.task.recipe.training.publish == "best" or last is None:
-            file, epoch = self.folder / BEST, self.progress.best_epoch
-        else:
-            file, epoch = last / MODEL, len(self.progress.history)
-        self.task.model.load_state_dict(safetensors.torch.load_file(file))
-        self.task.model.eval()
-        return epoch
+        return value, request.signum or (15 if signal else 0), bad
 
 
-def _peak_memory_mb() -> float:
-    """Largest memory of this process, of the GPU where there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-__all__ = ["BEST", "MODEL", "AccelerateLoop", "LoopResult", "NonFiniteLossError"]
+__all__ = ["AccelerateLoop", "LoopResult", "NonFiniteLossError"]

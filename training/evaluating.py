@@ -1,16 +1,35 @@
-"""Running a classifier over a split."""
+"""Running a classifier over a split, in one process or shared out over many."""
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ..data.image_dataset import LabelledImages, collate
-from .classification_metrics import ClassificationCounts
+from ..data.images import BadImageError
+from .classification_metrics import ClassificationCounts, counts_for
+from .feature_cache import FeatureRows
+from .multi_label_metrics import MultiLabelCounts
 from .progress import QuietReporter, Reporter
+
+
+@dataclass
+class Evaluation:
+    """What a classifier did on a split.
+
+    Args:
+        counts: Of all processes together.
+        bad_images: Names of the images that could not be decoded and were left out.
+    """
+
+    counts: ClassificationCounts | MultiLabelCounts
+    bad_images: list[str] = field(default_factory=list)
 
 
 def default_workers() -> int:
@@ -19,58 +38,104 @@ def default_workers() -> int:
     return 0 if cores < 2 else min(8, cores // 2)
 
 
-def batches(images: LabelledImages, batch_size: int, workers: int) -> Iterator[dict[str, torch.Tensor]]:
-    """All images of a split, in order; a few are loaded faster without starting another process."""
-    yield from DataLoader(
+def part_of_split(size: int, batch_size: int, process: int = 0, processes: int = 1) -> list[tuple[list[int], int]]:
+    """The batches of one process: rows, and how many of them count.
+
+    Every process gets as many batches as the others, as sharded models need; one that has run out gets row 0, which
+    does not count.
+    """
+    own = list(range(process, size, processes))
+    longest = -(-size // processes)
+    parts = [own[first : first + batch_size] for first in range(0, longest, batch_size)]
+    return [(rows or [0], len(rows)) for rows in parts]
+
+
+def batches(
+    images: LabelledImages | FeatureRows, batch_size: int, workers: int, process: int = 0, processes: int = 1
+) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
+    """A process's batches of a split, and how many of their rows count."""
+    parts = part_of_split(len(images), batch_size, process, processes)
+    loader = DataLoader(
         images,
-        batch_size=batch_size,
-        num_workers=min(workers, len(images) // 512),
+        batch_sampler=[rows for rows, _ in parts],
+        num_workers=min(workers, len(images) // 512),  # a few are loaded faster without starting another process
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
     )
+    yield from zip(loader, (count for _, count in parts), strict=True)
 
 
 @torch.inference_mode()
 def evaluate_classifier(
     model: nn.Module,
-    images: LabelledImages,
+    images: LabelledImages | FeatureRows,
     num_labels: int,
     *,
+    multi_label: bool = False,
     batch_size: int = 64,
     workers: int = 0,
     autocast: Any = None,
+    accelerator: Accelerator | None = None,
+    max_bad_share: float = 0.0,
     reporter: Reporter | None = None,
-) -> ClassificationCounts:
+) -> Evaluation:
     """Counts of a classifier on a split; the model's mode is put back.
 
     Args:
         model: Returns `logits` (B, C) for `pixel_values`.
         images: With the evaluation transform.
         num_labels: C.
+        multi_label: Whether an image has any number of labels.
         batch_size: Images at once.
         workers: Loading processes.
         autocast: A context manager factory for the forward pass; None computes in the weights' own type.
+        accelerator: Shares the split out over its processes; every one gets the counts of all.
+        max_bad_share: Part of the split that may be undecodable, where `images` skips such.
         reporter: Told of each batch.
+
+    Raises:
+        BadImageError: An image cannot be decoded, or more than `max_bad_share` of them.
     """
     reporter = reporter or QuietReporter()
+    process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     device = next(model.parameters()).device
-    counts, was_training = ClassificationCounts(num_labels), model.training
+    counts, was_training = counts_for(num_labels, multi_label), model.training
+    bad: list[int] = []
     model.eval()
     reporter.start(f"evaluating {images.name}", len(images))
     try:
-        for batch in batches(images, batch_size, workers):
+        for batch, count in batches(images, batch_size, workers, process, processes):
             pixels = batch["pixel_values"].to(device)
             if autocast is None:
                 logits = model(pixel_values=pixels).logits
             else:
                 with autocast():
                     logits = model(pixel_values=pixels).logits
-            counts.update(logits, batch["labels"])
-            reporter.advance(len(pixels))
+            good = torch.arange(len(pixels)) < count
+            if "bad" in batch:
+                bad += [int(row) for row in batch["bad"][good] if row >= 0]
+                good &= batch["bad"] < 0
+            counts.update(logits[good.to(logits.device)], batch["labels"][good])
+            reporter.advance(count * processes)
     finally:
         model.train(was_training)
         reporter.stop()
-    return counts
+    if accelerator is not None and processes > 1:
+        counts.load([accelerator.reduce(tensor.to(device), "sum").cpu() for tensor in counts.tensors()])
+        bad = gather_object(bad)
+    names = [images.describe(row) for row in sorted(bad)]
+    check_bad_share(names, len(images), max_bad_share, images.name)
+    return Evaluation(counts, names)
 
 
-__all__ = ["batches", "default_workers", "evaluate_classifier"]
+def check_bad_share(bad: list[str], size: int, largest: float, split: str) -> None:
+    """Raises a `BadImageError` where more than a part `largest` of a split's images could not be decoded."""
+    if len(bad) > largest * size:
+        shown = ", ".join(bad[:5]) + (" and others" if len(bad) > 5 else "")
+        raise BadImageError(
+            f"{len(bad)} of {size} images of split {split!r} could not be decoded, more than data.max_bad_share "
+            f"{largest:g}: {shown}"
+        )
+
+
+__all__ = ["Evaluation", "batches", "check_bad_share", "default_workers", "evaluate_classifier", "part_of_split"]

@@ -1,15 +1,19 @@
-"""Pictures of a run: learning curves and confusion matrix."""
+"""Pictures of a run: learning curves, confusion matrix and reliability."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 DPI = 150
+HEADLINES = {"accuracy": "accuracy", "mean_average_precision": "mean average precision"}
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -19,33 +23,84 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save_learning_curves(history: list[dict[str, Any]], file: Path) -> None:
-    """Loss, accuracy and learning rate against the epoch.
+def save_learning_curves(history: list[dict[str, Any]], file: Path, headline: str = "accuracy") -> None:
+    """Loss, headline, learning rate, throughput and memory against the epoch.
 
     Args:
-        history: One entry per epoch: `epoch`, `train_loss`, `validation_loss`, `validation_accuracy` (0 to 1), `lr`.
+        history: One entry per epoch: `epoch`, `train_loss`, `validation_loss`, `validation_` and the headline (0 to 1),
+            `lr`, `images_per_second`, `peak_memory_mb`.
         file: A .png to write.
+        headline: The metric that the epochs are compared by.
     """
-    figure = new_figure(10, 3.2)
-    losses, accuracy, rate = figure.subplots(1, 3)
+    figure = new_figure(11, 6)
+    panels = figure.subplots(2, 3).flatten()
+    losses, quality, rate, speed, memory, legend = panels
     epochs = [entry["epoch"] for entry in history]
-    losses.plot(epochs, [entry["train_loss"] for entry in history], color=BLUE, label="training")
-    losses.plot(epochs, [entry["validation_loss"] for entry in history], color=ORANGE, label="validation")
-    losses.set(xlabel="epoch", ylabel="loss (nats)")
-    losses.legend(frameon=False)
-    accuracy.plot(epochs, [100 * entry["validation_accuracy"] for entry in history], color=ORANGE)
-    best = max(history, key=lambda entry: entry["validation_accuracy"])
-    accuracy.plot(best["epoch"], 100 * best["validation_accuracy"], "o", color=ORANGE, label="best epoch")
-    accuracy.set(xlabel="epoch", ylabel="validation accuracy (%)")
-    accuracy.legend(frameon=False, loc="lower right")
-    rate.plot(epochs, [entry["lr"] for entry in history], color=GREEN)
-    rate.set(xlabel="epoch", ylabel="learning rate")
-    for axes in (losses, accuracy, rate):
+    marker = "o" if len(history) <= 30 else ""  # one epoch alone makes no line
+
+    def draw(axes: Any, key: str, color: str, factor: float = 1.0, label: str | None = None) -> Any:
+        values = [factor * entry[key] for entry in history]
+        return axes.plot(epochs, values, color=color, marker=marker, markersize=3, label=label)[0]
+
+    name = f"validation_{headline}"
+    best = max(history, key=lambda entry: (entry[name], -entry["validation_loss"]))
+    entries = [draw(losses, "train_loss", BLUE, label="training"), draw(losses, "validation_loss", ORANGE)]
+    entries[1].set_label("validation")
+    draw(quality, name, ORANGE, factor=100)
+    style = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.5}
+    entries += quality.plot(best["epoch"], 100 * best[name], color=GREY, linestyle="none", **style)
+    entries[2].set_label(f"best epoch: {best['epoch']} ({100 * best[name]:.1f} %)")
+    draw(rate, "lr", GREEN)
+    draw(speed, "images_per_second", GREEN)
+    draw(memory, "peak_memory_mb", GREEN)
+    losses.set_ylabel("loss (nats)")
+    quality.set_ylabel(f"{HEADLINES.get(headline, headline.replace('_', ' '))} (%)")
+    rate.set_ylabel("learning rate")
+    speed.set_ylabel("training images per second")
+    memory.set_ylabel("peak memory (MB)")
+    legend.axis("off")
+    legend.legend(handles=entries, frameon=False, loc="center left", fontsize=11)
+    for axes, key in ((speed, "images_per_second"), (memory, "peak_memory_mb")):
+        axes.set_ylim(0, 1.1 * max(entry[key] for entry in history))
+    for axes in panels[:-1]:
+        axes.set_xlabel("epoch")
+        axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file)
 
 
-def save_confusion_matrix(confusion: np.ndarray, names: list[str], file: Path) -> None:
+def save_reliability(bins: list[dict[str, Any]], file: Path) -> None:
+    """How often decisions of each confidence are right, and how many there are of each.
+
+    Args:
+        bins: `low`, `high`, `images`, `confidence` and `accuracy` each, as `reliability` of the counts gives them.
+        file: A .png to write.
+    """
+    figure = new_figure(5, 5.6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    filled = [entry for entry in bins if entry["images"]]
+    total = sum(entry["images"] for entry in filled)
+    left = [100 * entry["low"] for entry in filled]
+    width = [100 * (entry["high"] - entry["low"]) for entry in filled]
+    bar = {"align": "edge", "edgecolor": "white", "linewidth": 0.8}
+    above.bar(left, [100 * entry["accuracy"] for entry in filled], width, color=BLUE, label="right", **bar)
+    confidence = [100 * entry["confidence"] for entry in filled]
+    middle = [start + wide / 2 for start, wide in zip(left, width, strict=True)]
+    above.plot(middle, confidence, "_", color=ORANGE, markersize=13, markeredgewidth=2.5, label="mean confidence")
+    above.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
+    below.bar(left, [100 * entry["images"] / total for entry in filled], width, color=GREY, **bar)
+    above.set(ylabel="right decisions (%)", xlim=(0, 100), ylim=(0, 100))
+    below.set(xlabel="confidence (%)", ylabel="decisions (%)")
+    error = sum(abs(entry["confidence"] - entry["accuracy"]) * entry["images"] for entry in filled) / total
+    figure.suptitle(f"expected calibration error {100 * error:.1f} %", fontsize=11)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file)
+
+
+def save_confusion_matrix(confusion: np.ndarray, names: Sequence[str], file: Path) -> None:
     """True against predicted class, in per cent of the true class; counts are written in the cells of up to 20.
 
     Args:
@@ -54,16 +109,17 @@ def save_confusion_matrix(confusion: np.ndarray, names: list[str], file: Path) -
         file: A .png to write.
     """
     count = len(names)
-    side = min(14.0, 2.6 + 0.42 * count)
-    figure = new_figure(side + 0.8, side)
+    shown = _drawable(names)
+    side = min(14.0, max(2.6, 0.42 * count)) + (0.09 * max(map(len, shown)) if count <= 60 else 0) + 0.8
+    figure = new_figure(side + 1.2, side)
     axes = figure.subplots()
     shares = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100)
     figure.colorbar(image, label="images of the true class (%)", shrink=0.8)
     axes.set(xlabel="predicted class", ylabel="true class")
     if count <= 60:
-        axes.set_xticks(range(count), names, rotation=90)
-        axes.set_yticks(range(count), names)
+        axes.set_xticks(range(count), shown, rotation=90)
+        axes.set_yticks(range(count), shown)
     if count <= 20:
         for row, column in np.ndindex(count, count):
             if confusion[row, column]:
@@ -73,4 +129,16 @@ def save_confusion_matrix(confusion: np.ndarray, names: list[str], file: Path) -
     figure.savefig(file)
 
 
-__all__ = ["new_figure", "save_confusion_matrix", "save_learning_curves"]
+def _drawable(names: Sequence[str], longest: int = 30) -> list[str]:
+    """Names as matplotlib can draw them: no formulas, not too long, and a number where the font lacks a letter."""
+    letters = get_font(findfont(FontProperties())).get_charmap()
+    shown = []
+    for number, name in enumerate(names):
+        line = " ".join(name.split())
+        if any(ord(letter) not in letters for letter in line):
+            line = f"class {number}"
+        shown.append((line if len(line) <= longest else f"{line[: longest - 1]}…").replace("$", r"\$"))
+    return shown
+
+
+__all__ = ["new_figure", "save_confusion_matrix", "save_learning_curves", "save_reliability"]

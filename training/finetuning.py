@@ -3,18 +3,22 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
 from .accelerate_loop import AccelerateLoop, LoopResult
 from .environment import hardware, software_versions
 from .evaluating import evaluate_classifier
+from .hub_trainer import HubTrainer
 from .model_source import is_from_scratch
 from .presets import preset
+from .processes import process_state
 from .progress import QuietReporter, Reporter
 from .recipe import Recipe
-from .run_folder import RECIPE, open_run_folder, write_run
+from .run_checkpoints import whole_state
+from .run_folder import free_run_folder, measurements, open_run_folder, run_recipe, write_run
 from .task import TrainingTask, build_task
 
 
@@ -46,6 +50,8 @@ def finetune(
     seed: int | None = None,
     resume: bool = False,
     values: dict[str, Any] | None = None,
+    teacher: Any = None,
+    front_end: Literal["accelerate", "trainer"] = "accelerate",
     reporter: Reporter | None = None,
 ) -> Run:
     """Trains a classifier and leaves a folder that `AutoModelForImageClassification` and `pipeline` load.
@@ -62,6 +68,9 @@ def finetune(
         seed: Overrides the recipe's.
         resume: Go on with the run in `out`.
         values: Further fields by dotted name, such as {"training.lr": 1e-3}.
+        teacher: A folder or Hub id of an image classifier to learn from, or a module that answers the student's pixels
+            with logits in the order of the student's labels. None takes the recipe's.
+        front_end: Whose loop runs, Accelerate's or that of transformers' `Trainer`; the losses are the same.
         reporter: Told of the progress; None writes to the log.
 
     Raises:
@@ -69,62 +78,106 @@ def finetune(
         DataError: The data set cannot be used.
         TargetError: The folder holds something already or cannot be written.
     """
-    reporter = reporter or QuietReporter()
+    state = process_state()
+    reporter = (reporter or QuietReporter()) if state.is_main_process else QuietReporter()
     in_memory = None if data is None or isinstance(data, str | Path) else data
+    module = None if isinstance(teacher, str | Path) else teacher
     named = {
-        "model.source": model,
+        "model.source": None if model is None else str(model),
         "data.source": "a Dataset in memory" if in_memory is not None else None if data is None else str(data),
+        "distillation.teacher": "a module" if module is not None else None if teacher is None else str(teacher),
         "training.epochs": epochs,
         "seed": seed,
     }
     given = {name: value for name, value in named.items() if value is not None} | (values or {})
     if resume and recipe is None and preset_name is None and out is not None:
-        recipe = Path(out) / RECIPE
+        recipe = run_recipe(Path(out).expanduser())
     chosen = resolve_recipe(recipe, preset_name, model, data).with_values(given)
-    folder = Path(out).expanduser() if out is not None else free_folder(chosen)
-    open_run_folder(folder, chosen, resume)
-    task = build_task(chosen, in_memory)
+    folder = _agreed_folder(out, chosen)
+    if state.is_main_process:
+        open_run_folder(folder, chosen, resume)
+    state.wait_for_everyone()
+    try:
+        task = build_task(chosen, in_memory, state.num_processes, module)
+    except Exception:
+        if state.is_main_process and not resume:
+            free_run_folder(folder)
+        raise
     sizes = ", ".join(f"{count} {split}" for split, count in task.data.sizes.items())
     parameters = sum(p.numel() for p in task.model.parameters())
     reporter.message(
         f"{type(task.model).__name__} ({parameters / 1e6:.1f} M parameters) on {task.data.name} ({sizes} images, "
         f"{task.num_labels} classes), {task.total_steps} steps of {task.batch_size} images, into {folder}"
     )
-    return complete_run(task, AccelerateLoop(task, folder, reporter).run(), folder, reporter)
+    loop = HubTrainer(task, folder, reporter) if front_end == "trainer" else AccelerateLoop(task, folder, reporter)
+    return complete_run(task, loop.run(), folder, reporter)
+
+
+def _agreed_folder(out: str | Path | None, recipe: Recipe) -> Path:
+    """The run's folder, the same in all processes."""
+    chosen = [Path(out).expanduser() if out is not None else free_folder(recipe)]
+    folder: Path = broadcast_object_list(chosen)[0]
+    return folder
 
 
 def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter: Reporter) -> Run:
-    """Evaluates the best weights as they will be served, in fp32, and writes the run's folder."""
+    """Evaluates the published weights as they will be served, in fp32, and writes the run's folder."""
     split = "test" if task.data.test is not None else "validation"
-    figures: dict[str, Any] = {}
-    for name in dict.fromkeys(["validation", split]):
-        counts = evaluate_classifier(
-            task.model, task.evaluation_images(name), task.num_labels,
-            batch_size=task.recipe.evaluation.batch_size, workers=task.workers, reporter=reporter,
-        )  # fmt: skip
-        figures[name] = counts.compute()
+    progress, multi_label = result.record.progress, task.data.labels.multi_label
+    evaluations = {
+        name: evaluate_classifier(
+            task.model, task.evaluation_images(name), task.num_labels, multi_label=multi_label,
+            batch_size=task.recipe.evaluation.batch_size, workers=task.workers, accelerator=result.accelerator,
+            max_bad_share=task.recipe.data.max_bad_share, reporter=reporter,
+        )
+        for name in dict.fromkeys(["validation", split])
+    }  # fmt: skip
+    counts = evaluations[split].counts
+    bad_images = {"train": progress.bad_images} | {name: found.bad_images for name, found in evaluations.items()}
     metrics = {
-        **figures,
+        "problem": task.model.config.problem_type,
+        **{name: found.counts.compute() for name, found in evaluations.items()},
+        **measurements(counts, list(task.data.labels.names)),
         "reported_split": split,
-        "per_class": counts.per_class(list(task.data.labels.names)),
-        "confusion": counts.confusion.tolist() if task.num_labels <= 200 else None,
         "published_epoch": result.published_epoch,
-        "history": result.history,
+        "weights": "ema" if result.record.ema is not None else "trained",
+        "teacher": _teacher_description(task),
+        "history": progress.history,
         "data": {"name": task.data.name, "sizes": task.data.sizes, "notes": task.data.notes},
+        "bad_images": {name: names for name, names in bad_images.items() if names},
+        "skipped_steps": progress.skipped_steps,
+        "image_hw": list(task.pixels.image_hw),
         "parameters": sum(p.numel() for p in task.model.parameters()),
         "batch_size": task.batch_size,
-        "seconds": round(result.seconds, 1),
+        "seconds": round(progress.seconds, 1),
         "precision": result.precision,
-        "device": result.device,
-        "processes": result.processes,
+        "device": result.accelerator.device.type,
+        "processes": result.accelerator.num_processes,
+        "front_end": result.front_end,
         "hardware": hardware(),
         "versions": software_versions(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_run(folder, task.model, task.image_processor, metrics, counts)
-    accuracy = 100 * figures[split]["accuracy"]
-    reporter.message(f"{split} accuracy {accuracy:.2f} % after {result.seconds:.0f} s; {folder} is ready to load")
-    return Run(folder, metrics, task.model, result.losses)
+    state = whole_state(task.model)
+    if result.accelerator.is_main_process:
+        write_run(folder, task.model, task.image_processor, metrics, counts, state)
+    result.accelerator.wait_for_everyone()
+    headline = counts.headline
+    reporter.message(
+        f"{split} {headline.replace('_', ' ')} {100 * metrics[split][headline]:.2f} % after {progress.seconds:.0f} s; "
+        f"{folder} is ready to load"
+    )
+    return Run(folder, metrics, task.model, result.record.losses)
+
+
+def _teacher_description(task: TrainingTask) -> dict[str, Any] | None:
+    if task.teacher is None:
+        return None
+    return {
+        "name": task.teacher.name,
+        "kind": task.recipe.distillation.kind,
+        "through": task.criterion.through,
+    }
 
 
 def resolve_recipe(recipe: Recipe | str | Path | None, preset_name: str | None, model: str | None, data: Any) -> Recipe:

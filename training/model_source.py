@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +11,15 @@ from transformers import PreTrainedModel
 from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_vit import HubViTConfig
 from ..data.image_processing import build_image_processor
-from ..hub.conversion import open_checkpoint
+from ..hub.checkpoints import locate, read_json
+from ..hub.conversion import is_convertible, open_checkpoint
 from ..modeling.modeling_deit import HubDeiTForImageClassification
 from ..modeling.modeling_vit import HubViTForImageClassification
-from .recipe import EvaluationSettings, ModelSettings
+from .foreign_models import foreign_classifier
+from .recipe import Recipe
+from .recipe_sections import EvaluationSettings
 
+SINGLE_LABEL = "single_label_classification"
 _PRESET = re.compile(r"(?P<family>vit|deit)-(?P<size>ti|s|b|l|h)(?:/(?P<patch>\d+))?", re.IGNORECASE)
 _SIZES = {"ti": "Ti", "s": "S", "b": "B", "l": "L", "h": "H"}
 
@@ -24,29 +29,31 @@ def is_from_scratch(source: str) -> bool:
     return _PRESET.fullmatch(source) is not None
 
 
-def build_classifier(
-    settings: ModelSettings, evaluation: EvaluationSettings, labels: Sequence[str], multi_label: bool = False
-) -> tuple[PreTrainedModel, Any]:
+def build_classifier(recipe: Recipe, labels: Sequence[str], multi_label: bool = False) -> tuple[PreTrainedModel, Any]:
     """The classifier of a recipe, in fp32, with these labels, and its image processor.
 
     A model from scratch draws its weights from torch's generator. A checkpoint keeps the weights of labels that it
-    has under the same name; new ones start anew, with a warning.
+    has under the same name; new ones start anew, with a warning. What is neither ours nor convertible to ours (a CNN
+    of transformers or timm) is trained as it is.
+
+    Raises:
+        RecipeError: A field does not suit the model.
+        CheckpointError: The source is missing, or no classifier.
     """
-    problem = "multi_label_classification" if multi_label else "single_label_classification"
-    fields = dict(settings.fields)
+    settings, evaluation = recipe.model, recipe.evaluation
+    fields: dict[str, Any] = {"problem_type": "multi_label_classification" if multi_label else SINGLE_LABEL}
+    fields |= settings.fields
     sizes: dict[str, Any] = {"image_size": settings.image_size, "patch_size": settings.patch_size}
     if match := _PRESET.fullmatch(settings.source):
-        return _from_scratch(match, evaluation, labels, {**fields, "problem_type": problem}, sizes)
-    opened = open_checkpoint(
-        settings.source,
-        task="image-classification",
-        labels=labels,
-        dtype=torch.float32,
-        revision=settings.revision,
-        problem_type=problem,
-        **sizes,
-        **fields,
-    )
+        if match["family"].lower() == "deit":
+            fields = distillation_fields(recipe) | fields
+        return _from_scratch(match, evaluation, labels, fields, sizes)
+    path = locate(settings.source, settings.revision)
+    if path.is_dir() and not is_convertible(path):
+        return foreign_classifier(path, settings, evaluation, labels, fields)
+    if _is_deit(path):
+        fields = distillation_fields(recipe) | fields
+    opened = open_checkpoint(path, task="image-classification", labels=labels, dtype=torch.float32, **sizes, **fields)
     config: Any = opened.model.config
     processor = opened.image_processor
     return opened.model, build_image_processor(
@@ -55,6 +62,28 @@ def build_classifier(
         mean=processor.image_mean,
         std=processor.image_std,
         interpolation=evaluation.interpolation,
+    )
+
+
+def distillation_fields(recipe: Recipe) -> dict[str, Any]:
+    """What a DeiT's configuration says of a recipe's teacher."""
+    settings = recipe.distillation
+    if settings.teacher is None:
+        return {"distillation": "none"}
+    return {
+        "distillation": settings.kind,
+        "distillation_temperature": settings.temperature,
+        "distillation_alpha": settings.alpha,
+        "distillation_reduction": settings.reduction,
+    }
+
+
+def _is_deit(path: Path) -> bool:
+    if not (path / "config.json").is_file():
+        return False
+    config = read_json(path / "config.json")
+    return config.get("model_type") in (HubDeiTConfig.model_type, "deit") or "distilled" in config.get(
+        "architecture", ""
     )
 
 
@@ -78,4 +107,4 @@ def _from_scratch(
     return model_class(config), processor
 
 
-__all__ = ["build_classifier", "is_from_scratch"]
+__all__ = ["build_classifier", "distillation_fields", "is_from_scratch"]

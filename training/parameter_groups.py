@@ -1,4 +1,4 @@
-"""Which parameters decay and how fast each layer learns."""
+"""Which parameters learn, which decay, and how fast each layer learns."""
 
 import re
 from typing import Any
@@ -7,10 +7,11 @@ from torch import nn
 
 # Learned tensors that weight decay would only shrink: DeiT's list, by our names and those of other libraries.
 _NO_DECAY = re.compile(r"(cls|dist|distillation|register|reg|mask)_tokens?$|pos(ition)?_embed(dings?)?$")
+_HEAD = re.compile(r"(^|\.)(classifier|distillation_classifier|cls_classifier|head|head_dist|fc)(\.|$)")
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0
+    model: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0, backbone_factor: float | None = None
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer, each with its learning rate, weight decay and name.
 
@@ -23,43 +24,92 @@ def parameter_groups(
         lr: Of the head.
         weight_decay: Of matrices.
         layer_decay: In (0, 1].
+        backbone_factor: The rate of all but the head, relative to the head's; None leaves it to `layer_decay`.
     """
-    depth = 1 + max(
-        (layer for name, _ in model.named_parameters() if (layer := layer_of(name)) is not None), default=-1
-    )
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    depth = depth_of(model)
+    groups: dict[tuple[int, bool, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim > 1 and _NO_DECAY.search(name) is None
-        level = _level(name, depth)
+        level, head = level_of(name, depth), is_head(name)
         scale = layer_decay ** (depth + 1 - level)
+        if backbone_factor is not None and not head:
+            scale *= backbone_factor
         group = groups.setdefault(
-            (level, decays),
+            (level, head, decays),
             {
                 "params": [],
                 "lr": lr * scale,
                 "scale": scale,
                 "weight_decay": weight_decay if decays else 0.0,
-                "name": f"level {level}, {'decay' if decays else 'no decay'}",
+                "name": f"level {level}{', head' if head else ''}, {'decay' if decays else 'no decay'}",
+                "decays": decays,
+                "inner": 0 < level <= depth,
             },
         )
         group["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
 
 
+def freeze_parameters(model: nn.Module, lowest: int | str) -> int:
+    """Keeps parameters from learning.
+
+    Args:
+        model: Whose parameters are frozen.
+        lowest: "backbone" for all but the head; else how many of the lowest parts, of which the embeddings are the
+            first and each layer is another.
+
+    Returns:
+        The number of frozen values.
+    """
+    depth, frozen = depth_of(model), 0
+    for name, parameter in model.named_parameters():
+        below = not is_head(name) if lowest == "backbone" else level_of(name, depth) < int(lowest)
+        if below and parameter.requires_grad:
+            parameter.requires_grad_(False)
+            frozen += parameter.numel()
+    return frozen
+
+
+def keep_frozen_statistics(model: nn.Module) -> None:
+    """Puts frozen batch norms into evaluation mode, so that their statistics stay as they are."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training and module.weight is not None:
+            module.train(module.weight.requires_grad)
+
+
+def is_head(name: str) -> bool:
+    """Whether a parameter belongs to a classifier's last layer, by its name."""
+    return _HEAD.search(name) is not None and layer_of(name) is None
+
+
+def depth_of(model: nn.Module) -> int:
+    """The number of layers, by the parameters' names."""
+    layers = (layer_of(name) for name, _ in model.named_parameters())
+    return 1 + max((layer for layer in layers if layer is not None), default=-1)
+
+
 def layer_of(name: str) -> int | None:
     """The number of the layer that a parameter's name tells, or None for embeddings, last norm and head."""
-    match = re.search(r"(?:^|\.)(?:layers?|blocks)\.(\d+)\.", name)
+    match = re.search(r"(?:^|\.)(?:layers?|blocks|stages)\.(\d+)\.", name)
     return int(match[1]) if match else None
 
 
-def _level(name: str, depth: int) -> int:
+def level_of(name: str, depth: int) -> int:
     """0 for embeddings, 1 to `depth` for layers, `depth` + 1 for the last norm, pooler and head."""
     layer = layer_of(name)
     if layer is not None:
         return layer + 1
-    return 0 if re.search(r"embed|token", name) else depth + 1
+    return 0 if re.search(r"embed|token|stem", name) else depth + 1
 
 
-__all__ = ["layer_of", "parameter_groups"]
+__all__ = [
+    "depth_of",
+    "freeze_parameters",
+    "is_head",
+    "keep_frozen_statistics",
+    "layer_of",
+    "level_of",
+    "parameter_groups",
+]

@@ -3,9 +3,8 @@
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from .recipe import Recipe, RecipeError
+from .yaml_text import read_yaml
 
 _FOLDER = files(__package__) / "presets"
 
@@ -24,7 +23,7 @@ def preset_text(name: str) -> str:
 
 def preset(name: str) -> Recipe:
     """A named recipe, with the defaults of what its file leaves out."""
-    content: dict[str, Any] = yaml.safe_load(preset_text(name))
+    content: dict[str, Any] = read_yaml(preset_text(name))
     return Recipe.from_dict({"preset": name, **content})
 
 

@@ -1,96 +1,25 @@
 """Everything that decides a training run, typed and checked; saved whole beside the weights it made."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..data.augmentation import Augmentation
-
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+from .recipe_sections import (
+    DataSettings,
+    DistillationSettings,
+    EvaluationSettings,
+    ModelSettings,
+    Section,
+    TrainingSettings,
+)
+from .yaml_text import read_yaml, write_yaml
 
 
 class RecipeError(ValueError):
     """A recipe with a wrong field; the message names it, the value got and what would be right."""
-
-
-class Section(BaseModel):
-    """A group of settings: no other names, checked when they are set."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
-
-
-class ModelSettings(Section):
-    """What is trained."""
-
-    source: str = Field(
-        "deit-ti", description="a preset from scratch (vit|deit-ti|s|b|l|h, /PATCH), a folder or a Hub id"
-    )
-    revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
-    image_size: int | tuple[int, int] | None = Field(
-        None, description="pixels, or height and width; default: the model's"
-    )
-    patch_size: int | tuple[int, int] | None = Field(None, description="pixels; default: the model's")
-    fields: dict[str, Any] = Field(default_factory=dict, description="fields of the configuration, e.g. drop_path_rate")
-    activation_checkpointing: bool = Field(False, description="recompute layers in the backward pass to save memory")
-    compile: bool = Field(False, description="torch.compile")
-
-
-class DataSettings(Section):
-    """What it is trained on."""
-
-    source: str = Field("digits", description="'digits', a folder, a .csv or .parquet file, or a Hub id")
-    revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
-    image_column: str | None = Field(None, description="default: found")
-    label_column: str | None = Field(None, description="default: found")
-    train_split: str | None = Field(None, description="default: found")
-    validation_split: str | None = Field(None, description="default: found, or drawn from the training split")
-    test_split: str | None = Field(None, description="default: found, or drawn where there is one split only")
-    validation_fraction: Share = Field(0.1, description="drawn where there is no validation split")
-    test_fraction: Share = Field(0.1, description="drawn where there is one split only")
-    split_seed: int = Field(0, ge=0, description="of drawn splits")
-    workers: int | None = Field(None, ge=0, description="loading processes; default: by the number of cores")
-
-
-class TrainingSettings(Section):
-    """How it learns."""
-
-    epochs: int = Field(30, ge=1)
-    batch_size: int = Field(64, ge=1, description="images per step, over all processes and accumulation steps")
-    accumulation: int = Field(1, ge=1, description="pieces of a batch that are computed one after the other")
-    lr: Positive = Field(5e-4, description="peak learning rate")
-    min_lr: float = Field(1e-6, ge=0, description="at the end of the schedule")
-    warmup: float = Field(5, ge=0, description="epochs of linear warm-up")
-    warmup_lr: float = Field(1e-6, ge=0, description="at the start of the warm-up")
-    weight_decay: float = Field(0.05, ge=0, description="none on norms, biases, tokens and position embeddings")
-    betas: tuple[Share, Share] = Field((0.9, 0.999))
-    epsilon: Positive = Field(1e-8)
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; default: no clipping")
-    label_smoothing: Share = Field(0.1)
-    layer_decay: float = Field(
-        1.0, gt=0, le=1, description="factor of the learning rate from each layer to the one below"
-    )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where it is fast, else fp32"
-    )
-    early_stop: int | None = Field(
-        None, ge=1, description="epochs without a better validation accuracy before it stops"
-    )
-    publish: Literal["best", "last"] = Field(
-        "best", description="weights of the epoch with the best validation accuracy (of equal ones the lowest loss), "
-        "or of the last epoch"
-    )
-    keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints are kept")
-
-
-class EvaluationSettings(Section):
-    """How it is judged."""
-
-    crop_ratio: float = Field(0.875, gt=0, le=1, description="part of the resized image that the centre crop keeps")
-    batch_size: int = Field(64, ge=1)
-    interpolation: Literal["bicubic", "bilinear"] = Field("bicubic")
 
 
 class Recipe(Section):
@@ -101,12 +30,18 @@ class Recipe(Section):
     data: DataSettings = Field(default_factory=DataSettings)
     augmentation: Augmentation = Field(default_factory=Augmentation)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
+    distillation: DistillationSettings = Field(default_factory=DistillationSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of all random choices but the drawing of splits")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         batch, accumulation = self.training.batch_size, self.training.accumulation
+        if self.training.loss == "bce" and self.training.label_smoothing > 0:
+            raise ValueError(
+                "training.label_smoothing must be 0 with training.loss bce, which takes every target above 0 as 1, "
+                f"got {self.training.label_smoothing}"
+            )
         if batch % accumulation:
             raise ValueError(f"training.batch_size {batch} must be a multiple of training.accumulation {accumulation}")
         if self.augmentation.mixes and batch // accumulation % 2:
@@ -130,7 +65,7 @@ class Recipe(Section):
             place = content
             for section in sections:
                 if not isinstance(place.get(section), dict):
-                    raise RecipeError(f"there is no recipe field {name!r}")
+                    raise RecipeError(f"there is no recipe field {name!r}; {_near(name)}")
                 place = place[section]
             if last not in place and sections[-1:] != ["fields"]:
                 raise RecipeError(f"there is no recipe field {name!r}; {_near(name)}")
@@ -149,8 +84,8 @@ class Recipe(Section):
     def from_yaml(cls, file: str | Path) -> Self:
         """A recipe from a file, such as the `recipe.yaml` of a run."""
         try:
-            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+            content = read_yaml(Path(file).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RecipeError(f"{file} is no readable recipe: {error}") from error
         if not isinstance(content, dict):
             raise RecipeError(f"{file} must hold a recipe, got {type(content).__name__}")
@@ -161,8 +96,7 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""
-        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
-        return text
+        return write_yaml(self.model_dump(mode="json"))
 
 
 def field_names(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, tuple[Any, str]]:
@@ -174,6 +108,14 @@ def field_names(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, 
             found |= field_names(inner, f"{prefix}{name}.")
         else:
             found[prefix + name] = (info.get_default(call_default_factory=True), info.description or "")
+    return found
+
+
+def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one dictionary with dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return found
 
 
@@ -194,4 +136,4 @@ def _near(name: str) -> str:
     return f"did you mean {', '.join(close)}?" if close else "`vithub finetune --help` lists them"
 
 
-__all__ = ["Recipe", "RecipeError", "field_names"]
+__all__ = ["Recipe", "RecipeError", "field_names", "flat"]

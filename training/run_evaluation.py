@@ -58,8 +58,9 @@ def evaluate(
     labelled = LabelledImages(table, EvaluationTransform(processor), name=split)
     counts = evaluate_classifier(
         _Relabelled(model, _numbers(names, model.config.id2label)), labelled, len(names), batch_size=batch_size,
-        workers=default_workers() if workers is None else workers, reporter=reporter,
-    )  # fmt: skip
+        workers=default_workers() if workers is None else workers, multi_label=found.labels.multi_label,
+        reporter=reporter,
+    ).counts  # fmt: skip
     result = {
         "model": str(folder),
         "data": found.name,

@@ -1,17 +1,21 @@
 """The folder that a run leaves: a model that loads as it is, its card, and how it came about."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from ..hub.folders import TargetError
 from ..hub.model_card import write_card
 from .classification_metrics import ClassificationCounts
-from .figures import save_confusion_matrix, save_learning_curves
-from .recipe import Recipe, RecipeError
+from .figures import save_confusion_matrix, save_learning_curves, save_reliability
+from .multi_label_metrics import MultiLabelCounts
+from .recipe import Recipe, RecipeError, flat
 
 RECIPE, METRICS = "recipe.yaml", "metrics.json"
 
@@ -26,9 +30,7 @@ def open_run_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
     if folder.is_file():
         raise TargetError(f"{folder} is a file; name a folder")
     if resume:
-        if not (folder / RECIPE).is_file():
-            raise TargetError(f"{folder} holds no run to resume ({RECIPE} is missing)")
-        if differences := _differences(Recipe.from_yaml(folder / RECIPE), recipe):
+        if differences := _differences(Recipe.from_yaml(run_recipe(folder)), recipe):
             raise RecipeError(f"the run in {folder} has another recipe: {'; '.join(differences)}")
         return
     if folder.is_dir() and any(folder.iterdir()):
@@ -41,8 +43,26 @@ def open_run_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
         raise TargetError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
+def run_recipe(folder: Path) -> Path:
+    """The recipe's file of a run to resume.
+
+    Raises:
+        TargetError: There is no run.
+    """
+    if not (folder / RECIPE).is_file():
+        raise TargetError(f"{folder} holds no run to resume ({RECIPE} is missing)")
+    return folder / RECIPE
+
+
+def free_run_folder(folder: Path) -> None:
+    """Gives up the folder of a run that could not begin, so that the corrected one can have it."""
+    (folder / RECIPE).unlink(missing_ok=True)
+    with suppress(OSError):  # it holds something
+        folder.rmdir()
+
+
 def _differences(old: Recipe, new: Recipe) -> list[str]:
-    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    before, after = flat(old.model_dump()), flat(new.model_dump())
     return [
         f"{name} is {before.get(name)!r}, not {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())
@@ -50,11 +70,16 @@ def _differences(old: Recipe, new: Recipe) -> list[str]:
     ]
 
 
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+def measurements(counts: ClassificationCounts | MultiLabelCounts, names: list[str]) -> dict[str, Any]:
+    """What `metrics.json` says of a split besides its figures: intervals, classes, confusion, calibration."""
+    confusion = counts.confusion
+    single = isinstance(counts, ClassificationCounts)
+    return {
+        "intervals": {name: list(ends) for name, ends in counts.intervals().items()},
+        "per_class": counts.per_class(names),
+        "confusion": confusion.tolist() if confusion is not None and len(names) <= 200 else None,
+        "reliability": counts.reliability() if single else None,
+    }
 
 
 def write_run(
@@ -62,7 +87,8 @@ def write_run(
     model: PreTrainedModel,
     image_processor: Any,
     metrics: dict[str, Any],
-    counts: ClassificationCounts,
+    counts: ClassificationCounts | MultiLabelCounts,
+    state: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Writes model, processor, metrics, pictures and card into a run's folder.
 
@@ -72,14 +98,31 @@ def write_run(
         image_processor: The evaluation transform.
         metrics: The content of `metrics.json`.
         counts: Of the split that the results are of.
+        state: The model's tensors, where it is sharded.
     """
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    model.save_pretrained(folder)
+    with quiet_transformers():
+        model.save_pretrained(folder, state_dict=state)
     image_processor.save_pretrained(folder)
-    save_learning_curves(metrics["history"], folder / "learning_curves.png")
-    save_confusion_matrix(counts.confusion.numpy(), names, folder / "confusion_matrix.png")
+    save_learning_curves(metrics["history"], folder / "learning_curves.png", counts.headline)
+    if counts.confusion is not None:
+        save_confusion_matrix(counts.confusion.numpy(), names, folder / "confusion_matrix.png")
+    if metrics["reliability"]:
+        save_reliability(metrics["reliability"], folder / "reliability.png")
     _write_json(folder / METRICS, metrics)
     write_card(folder)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without the progress bars of transformers, for what takes a moment."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
@@ -88,9 +131,4 @@ def _write_json(file: Path, content: dict[str, Any]) -> None:
     staging.replace(file)
 
 
-def weights_are_finite(model: torch.nn.Module) -> bool:
-    """Whether every parameter is a number."""
-    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
-
-
-__all__ = ["METRICS", "RECIPE", "open_run_folder", "weights_are_finite", "write_run"]
+__all__ = ["METRICS", "RECIPE", "free_run_folder", "measurements", "open_run_folder", "run_recipe", "write_run"]

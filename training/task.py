@@ -1,6 +1,8 @@
 """What is learned from what: the part of a run that the Accelerate loop and `Trainer` share."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,16 +13,21 @@ from transformers import PreTrainedModel
 from ..data.augmentation import TrainTransform
 from ..data.image_data import ImageData, load_image_data
 from ..data.image_dataset import EvaluationTransform, LabelledImages, collate
+from ..data.image_processing import PixelFormat, pixel_format
 from ..data.mixing import mix_batch, targets_from_labels
-from ..data.samplers import MicroBatches, TrainingOrder
+from ..data.samplers import EpochMicroBatches, MicroBatches, TrainingOrder
 from ..data.seeding import Stream, derived_seed
 from ..modeling.modeling_vit import HubViTPreTrainedModel
 from .evaluating import default_workers
-from .losses import training_loss
+from .feature_cache import FeatureRows, LinearHeads, cached_features, caches_features
+from .losses import TrainingLoss
 from .model_source import build_classifier
-from .parameter_groups import parameter_groups
+from .optimizers import build_optimizer
+from .parameter_groups import freeze_parameters, keep_frozen_statistics
 from .recipe import Recipe, RecipeError
-from .schedules import CosineSchedule
+from .schedules import Schedule, build_schedule
+from .teacher_cache import cached_logits, check_cacheable
+from .teachers import Teacher
 
 
 @dataclass
@@ -34,6 +41,11 @@ class TrainingTask:
         data: The splits.
         order: Which images come at which step.
         batch_size: Images per step.
+        criterion: The loss.
+        teacher: On the model's device, or None.
+        teacher_table: (N, L), its cached logits, or None.
+        heads: What learns, where the backbone is frozen and its features are cached.
+        features: Of the splits, in that case.
     """
 
     recipe: Recipe
@@ -42,6 +54,16 @@ class TrainingTask:
     data: ImageData
     order: TrainingOrder
     batch_size: int
+    criterion: TrainingLoss
+    teacher: Teacher | None = None
+    teacher_table: torch.Tensor | None = None
+    heads: LinearHeads | None = None
+    features: dict[str, FeatureRows] = field(default_factory=dict)
+
+    @property
+    def learner(self) -> nn.Module:
+        """What is trained and kept in checkpoints: the model, or its heads where features are cached."""
+        return self.model if self.heads is None else self.heads
 
     @property
     def total_steps(self) -> int:
@@ -60,57 +82,108 @@ class TrainingTask:
         return default_workers() if workers is None else workers
 
     @property
-    def schedule(self) -> CosineSchedule:
+    def schedule(self) -> Schedule:
         """Learning rate by step."""
-        settings = self.recipe.training
-        warmup = min(round(settings.warmup * self.order.steps_per_epoch), self.total_steps - 1)
-        return CosineSchedule(settings.lr, self.total_steps, max(0, warmup), settings.warmup_lr, settings.min_lr)
+        return build_schedule(self.recipe.training, self.batch_size, self.order.steps_per_epoch, self.total_steps)
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """What the model sees."""
+        return pixel_format(self.image_processor)
 
     def train_images(self) -> LabelledImages:
         """The training split with the training transform."""
-        transform = TrainTransform(
-            self.recipe.augmentation,
-            self.model.config.image_hw,
-            self.image_processor.image_mean,
-            self.image_processor.image_std,
-        )
-        return LabelledImages(self.data.train, transform, self._label_width(), self.recipe.seed, "train")
+        pixels = self.pixels
+        transform = TrainTransform(self.recipe.augmentation, pixels.image_hw, list(pixels.mean), list(pixels.std))
+        return self._images("train", transform)
+
+    def validation_rows(self) -> LabelledImages | FeatureRows:
+        """What the learner is judged on after each epoch."""
+        return self.features.get("validation") or self.evaluation_images("validation")
 
     def evaluation_images(self, split: str) -> LabelledImages:
         """A split with the evaluation transform, the saved processor's."""
-        transform = EvaluationTransform(self.image_processor)
-        return LabelledImages(self.data.splits[split], transform, self._label_width(), self.recipe.seed, split)
+        return self._images(split, EvaluationTransform(self.image_processor))
+
+    def _images(self, split: str, transform: Callable[[Any], torch.Tensor]) -> LabelledImages:
+        return LabelledImages(
+            self.data.splits[split],
+            transform,
+            self._label_width(),
+            self.recipe.seed,
+            split,
+            skip_bad=self.recipe.data.on_bad_image == "skip",
+        )
 
     def _label_width(self) -> int | None:
         return self.num_labels if self.data.labels.multi_label else None
 
     def train_loader(self, start: int = 0, process: int = 0, processes: int = 1) -> DataLoader[Any]:
         """This process's batches from step `start` to the end, one per accumulation step."""
-        batches = MicroBatches(
-            self.order, start, self.total_steps, self.recipe.training.accumulation, process, processes
-        )
+        accumulation = self.recipe.training.accumulation
+        return self._loader(MicroBatches(self.order, start, self.total_steps, accumulation, process, processes))
+
+    def epoch_loader(self, process: int = 0, processes: int = 1) -> DataLoader[Any]:
+        """This process's batches of one epoch; its `batch_sampler.set_epoch` tells which."""
+        return self._loader(EpochMicroBatches(self.order, self.recipe.training.accumulation, process, processes))
+
+    def _loader(self, batches: MicroBatches) -> DataLoader[Any]:
         return DataLoader(
-            self.train_images(),
+            self.features.get("train") or self.train_images(),
             batch_sampler=batches,
-            num_workers=self.workers,
+            num_workers=0 if self.features else self.workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """AdamW over the parameter groups of a model."""
-        settings = self.recipe.training
-        groups = parameter_groups(model, settings.lr, settings.weight_decay, settings.layer_decay)
-        kinds = {parameter.device.type for group in groups for parameter in group["params"]}
-        fused = kinds <= {"cpu", "cuda"}
-        return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.epsilon, fused=fused)
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The recipe's optimizer over what learns."""
+        return build_optimizer(self.learner, self.recipe.training, self.schedule.lr)
+
+    def prepare(self, device: torch.device, folder: Path) -> None:
+        """Moves the model and its teacher to a device, and fills the caches that the recipe calls for in a folder."""
+        self.model.to(device)
+        if self.recipe.model.activation_checkpointing:
+            self.model.activation_checkpointing_enable()
+        if caches_features(self.recipe):
+            self.heads = LinearHeads(self.model)
+            size = self.recipe.evaluation.batch_size
+            self.features = {
+                images.name: cached_features(self.model, self.heads, images, folder, size, self.workers)
+                for images in (self.train_images(), self.evaluation_images("validation"))
+            }
+        if self.teacher is None:
+            return
+        self.teacher.to(device)
+        if self.recipe.distillation.cache and self.teacher_table is None:
+            self.teacher_table = cached_logits(
+                self.teacher, self.train_images(), folder, device, self.recipe.evaluation.batch_size, self.workers
+            )
 
     def set_lr(self, optimizer: torch.optim.Optimizer, step: int) -> float:
         """Gives every group its rate of a step, and returns the head's."""
-        factor = self.schedule.factor(step)
+        schedule = self.schedule
+        factor = schedule.factor(step)
         for group in optimizer.param_groups:
-            group["lr"] = self.recipe.training.lr * group["scale"] * factor
-        return self.recipe.training.lr * factor
+            group["lr"] = schedule.lr * group["scale"] * factor
+        return schedule.lr * factor
+
+    def describe(self, row: int) -> str:
+        """File or row of a training image, for messages."""
+        return self.train_images().describe(row)
+
+    def bad_images(self, batch: dict[str, torch.Tensor]) -> list[str]:
+        """Names of the images for which others stand in a batch."""
+        return [self.describe(int(row)) for row in batch["bad"] if row >= 0] if "bad" in batch else []
+
+    def nonfinite_message(self, step: int, value: float, rate: float, rows: list[int], checkpoint: Path | None) -> str:
+        """What to say of a loss that is not finite, with the images of its step."""
+        names = ", ".join(self.describe(row) for row in rows[:8])
+        more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+        return (
+            f"the loss of step {step} is {value} at a learning rate of {rate:.3g}; its images: {names}{more}; "
+            f"the last good checkpoint is {checkpoint or 'none'}"
+        )
 
     def step_of(self, batch: dict[str, torch.Tensor]) -> int:
         """The training step that a batch belongs to, from 0."""
@@ -125,6 +198,7 @@ class TrainingTask:
             batch: As the train loader gives it, on the model's device.
         """
         recipe, step = self.recipe, self.step_of(batch)
+        keep_frozen_statistics(self.learner)
         targets = targets_from_labels(batch["labels"], self.num_labels, recipe.training.label_smoothing)
         pixels = batch["pixel_values"]
         off = recipe.augmentation.mix_off_epoch
@@ -132,19 +206,30 @@ class TrainingTask:
             pixels, targets = mix_batch(pixels, targets, recipe.augmentation, recipe.seed, Stream.MIX, step)
         torch.manual_seed(derived_seed(recipe.seed, Stream.MODEL, step))
         arguments: dict[str, Any] = {}
-        if isinstance(self.model, HubViTPreTrainedModel):
+        if isinstance(self.learner, HubViTPreTrainedModel):
             arguments["batch_window"] = (int(batch["position"][0]) % self.batch_size, self.batch_size)
         outputs = model(pixel_values=pixels, **arguments)
-        return training_loss(outputs, targets, self.data.labels.multi_label)
+        return self.criterion(outputs, targets, self._teacher_logits(pixels, batch["index"]))
+
+    def _teacher_logits(self, pixels: torch.Tensor, index: torch.Tensor) -> torch.Tensor | None:
+        if self.teacher is None:
+            return None
+        if self.teacher_table is not None:
+            return self.teacher_table[index.cpu()].to(pixels.device)
+        return self.teacher.logits(pixels)
 
 
-def build_task(recipe: Recipe, data: Any = None, processes: int = 1) -> TrainingTask:
+def build_task(
+    recipe: Recipe, data: Any = None, processes: int = 1, teacher: nn.Module | Teacher | None = None
+) -> TrainingTask:
     """Reads the data and builds the model that a recipe names.
 
     Args:
         recipe: What to train.
         data: A `Dataset` or `DatasetDict` in memory, instead of the recipe's source.
         processes: Number of training processes.
+        teacher: A module, or a `Teacher`, instead of the recipe's; a module gets the student's pixels and answers
+            with logits in the order of the student's labels.
     """
     settings = recipe.data
     images = load_image_data(
@@ -160,10 +245,32 @@ def build_task(recipe: Recipe, data: Any = None, processes: int = 1) -> Training
         revision=settings.revision,
     )
     torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
-    model, processor = build_classifier(recipe.model, recipe.evaluation, images.labels.names, images.labels.multi_label)
+    labels = images.labels
+    model, processor = build_classifier(recipe, labels.names, labels.multi_label)
+    if recipe.training.freeze:
+        freeze_parameters(model, recipe.training.freeze)
     batch_size = _batch_size(recipe, len(images.train), processes)
     order = TrainingOrder(len(images.train), batch_size, recipe.seed, recipe.augmentation.repeats)
-    return TrainingTask(recipe, model, processor, images, order, batch_size)
+    has_token = getattr(model, "distillation_classifier", None) is not None
+    criterion = TrainingLoss(recipe.training, recipe.distillation, has_token, labels.multi_label)
+    return TrainingTask(
+        recipe, model, processor, images, order, batch_size, criterion,
+        teacher=_teacher(recipe, teacher, pixel_format(processor), labels.names),
+    )  # fmt: skip
+
+
+def _teacher(
+    recipe: Recipe, given: nn.Module | Teacher | None, pixels: PixelFormat, labels: Sequence[str]
+) -> Teacher | None:
+    if recipe.distillation.teacher is None:
+        return None
+    if recipe.distillation.cache:
+        check_cacheable(recipe)
+    if isinstance(given, Teacher):
+        return given
+    if given is not None:
+        return Teacher(given, pixels, name=type(given).__name__)
+    return Teacher.load(recipe.distillation, pixels, labels)
 
 
 def _batch_size(recipe: Recipe, images: int, processes: int) -> int:

@@ -1,0 +1,72 @@
+"""The code blocks of README and docs run as they stand, in one folder per document, from top to bottom.
+
+A block after a comment `<!-- not run: why -->` is left out.
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import BitImageProcessorPil, ViTConfig, ViTForImageClassification
+from vithub.scripts.command_line import app, run
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n+)?```(?P<kind>\w+)\n(?P<code>.*?)```", re.DOTALL)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with what the documents name: `photos` of three classes and a `checkpoint` of transformers."""
+    monkeypatch.chdir(tmp_path)
+    draws = np.random.default_rng(0)
+    for channel, name in enumerate(("daisy", "rose", "tulip")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = draws.integers(0, 120, (24, 32, 3), dtype=np.uint8)
+            pixels[..., channel] += 120
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.jpg")
+    torch.manual_seed(0)
+    names = {"id2label": {0: "cat", 1: "dog"}, "label2id": {"cat": 0, "dog": 1}}
+    config = ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8,
+        **names,
+    )  # fmt: skip
+    ViTForImageClassification(config).save_pretrained(tmp_path / "checkpoint")
+    BitImageProcessorPil(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        tmp_path / "checkpoint"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
+def test_code_blocks_run(document, workplace):
+    for block in BLOCK.finditer(document.read_text(encoding="utf-8")):
+        if block["skip"]:
+            continue
+        if block["kind"] == "python":
+            exec(compile(block["code"], document.name, "exec"), {"__name__": "__main__"})
+        elif block["kind"] == "bash":
+            for line in block["code"].replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:1] == ["vithub"]:
+                    assert run(lambda: app(words[1:])) == 0, line  # noqa: B023
+
+
+@pytest.mark.parametrize(
+    "document", [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda f: f.name
+)
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
+
+
+def test_the_readme_has_its_five_recipes_and_its_picture():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\*\*(\d)\. ", text, re.MULTILINE) == ["1", "2", "3", "4", "5"]
+    assert (ROOT / "docs/pictures/demo.png").is_file()

@@ -1,0 +1,71 @@
+"""Image classifiers that are not ours, as students: CNNs and others of transformers and timm."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel, logging
+
+from ..data.image_processing import build_image_processor, pixel_format
+from ..hub.checkpoints import CheckpointError
+from .recipe import RecipeError
+from .recipe_sections import EvaluationSettings, ModelSettings
+
+logger = logging.get_logger(__name__)
+
+
+def foreign_classifier(
+    path: Path, settings: ModelSettings, evaluation: EvaluationSettings, labels: Sequence[str], fields: dict[str, Any]
+) -> tuple[PreTrainedModel, Any]:
+    """A classifier as transformers loads it, in fp32, with these labels, and an image processor for it.
+
+    The head is kept where it has as many rows as there are labels, and starts anew otherwise, with a warning.
+
+    Args:
+        path: Its folder.
+        settings: `image_size` is what it will be shown; `patch_size` must be None.
+        evaluation: Of the image processor.
+        labels: Names.
+        fields: Of its configuration.
+
+    Raises:
+        CheckpointError: transformers cannot load it.
+        RecipeError: A patch size for a model that is none of ours.
+    """
+    if settings.patch_size is not None:
+        raise RecipeError(f"model.patch_size: {path} is not a ViT of ours, got {settings.patch_size}")
+    names = dict(enumerate(labels))
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of the new head; ours follows
+    try:
+        model, report = AutoModelForImageClassification.from_pretrained(
+            path,
+            id2label=names,
+            label2id={name: number for number, name in names.items()},
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **fields,
+        )
+        pixels = pixel_format(AutoImageProcessor.from_pretrained(path))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} could not be loaded as an image classifier: {error}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    fresh = sorted({str(key[0]) for key in report["mismatched_keys"]} | set(report["missing_keys"]))
+    if fresh:
+        logger.warning("%s: not in the checkpoint and need training: %s", type(model).__name__, ", ".join(fresh))
+    size = settings.image_size or pixels.image_hw
+    processor = build_image_processor(
+        (size, size) if isinstance(size, int) else size,
+        crop_ratio=evaluation.crop_ratio,
+        mean=pixels.mean,
+        std=pixels.std,
+        interpolation=evaluation.interpolation,
+    )
+    return model, processor
+
+
+__all__ = ["foreign_classifier"]

@@ -1,0 +1,151 @@
+"""The groups of settings of a recipe, but for augmentation, which `data` defines."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A group of settings: no other names, checked when they are set."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+
+
+class ModelSettings(Section):
+    """What is trained."""
+
+    source: str = Field(
+        "deit-ti", description="from scratch: vit|deit-ti|s|b|l|h, with /PATCH; or a folder or Hub id of any classifier"
+    )
+    revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
+    image_size: int | tuple[int, int] | None = Field(
+        None, description="pixels, or height and width; default: the model's"
+    )
+    patch_size: int | tuple[int, int] | None = Field(None, description="pixels; default: the model's")
+    fields: dict[str, Any] = Field(default_factory=dict, description="fields of the configuration, e.g. drop_path_rate")
+    activation_checkpointing: bool = Field(False, description="recompute layers in the backward pass to save memory")
+    compile: bool = Field(False, description="torch.compile")
+
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        """Pairs as lists, as a file holds them."""
+        try:
+            return json.loads(json.dumps(value))
+        except TypeError as error:
+            raise ValueError(f"must be plain data ({error})") from error
+
+
+class DataSettings(Section):
+    """What it is trained on."""
+
+    source: str = Field("digits", description="'digits', a folder, a .csv or .parquet file, or a Hub id")
+    revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
+    image_column: str | None = Field(None, description="default: found")
+    label_column: str | None = Field(None, description="default: found")
+    train_split: str | None = Field(None, description="default: found")
+    validation_split: str | None = Field(None, description="default: found, or drawn from the training split")
+    test_split: str | None = Field(None, description="default: found, or drawn where there is one split only")
+    validation_fraction: Share = Field(0.1, description="drawn where there is no validation split")
+    test_fraction: Share = Field(0.1, description="drawn where there is one split only")
+    split_seed: int = Field(0, ge=0, description="of drawn splits")
+    workers: int | None = Field(None, ge=0, description="loading processes; default: by the number of cores")
+    on_bad_image: Literal["error", "skip"] = Field(
+        "error", description="an image that cannot be decoded: stop, or train without it and list it in metrics.json"
+    )
+    max_bad_share: Share = Field(0.01, description="part of a split that may be skipped before it is an error")
+
+
+class TrainingSettings(Section):
+    """How it learns."""
+
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(64, ge=1, description="images per step, over all processes and accumulation steps")
+    accumulation: int = Field(1, ge=1, description="pieces of a batch that are computed one after the other")
+    optimizer: Literal["adamw", "sgd", "lamb", "muon"] = Field("adamw")
+    lr: Positive = Field(5e-4, description="peak learning rate")
+    lr_batch: int | None = Field(None, ge=1, description="lr is for this batch size and scaled to the one used")
+    schedule: Literal["cosine", "linear", "step", "constant"] = Field("cosine")
+    min_lr: float = Field(1e-6, ge=0, description="at the end of the schedule")
+    step_epochs: int = Field(30, ge=1, description="epochs between the drops of the step schedule")
+    step_factor: float = Field(0.1, gt=0, lt=1, description="of the rate at each drop of the step schedule")
+    warmup: float = Field(5, ge=0, description="length of the linear warm-up")
+    warmup_unit: Literal["epochs", "steps", "ratio"] = Field("epochs", description="ratio: part of all steps")
+    warmup_lr: float = Field(1e-6, ge=0, description="at the start of the warm-up")
+    weight_decay: float = Field(0.05, ge=0, description="none on norms, biases, tokens and position embeddings")
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="of AdamW and LAMB")
+    epsilon: Positive = Field(1e-8)
+    momentum: Share = Field(0.9, description="of SGD and Muon")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; default: no clipping")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor of the learning rate from each layer to the one below"
+    )
+    backbone_lr: float | None = Field(None, gt=0, description="peak rate of all but the head; default: as the head")
+    freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = Field(
+        0, description="number of lowest layers that stay as they are, embeddings included; backbone: all but the head"
+    )
+    loss: Literal["cross_entropy", "bce"] = Field(
+        "cross_entropy", description="bce: a yes or no per class, targets above 0 counting as 1 (DeiT-III)"
+    )
+    label_smoothing: Share = Field(0.1)
+    ema_decay: Share | None = Field(None, description="of an average of the weights, which is then what is judged")
+    ema_warmup: bool = Field(True, description="a smaller ema_decay in the first steps")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where it is fast, else fp32"
+    )
+    early_stop: int | None = Field(
+        None, ge=1, description="epochs without a better validation accuracy before it stops"
+    )
+    publish: Literal["best", "last"] = Field(
+        "best",
+        description="weights of the epoch with the best validation accuracy (of equal ones the lowest loss), "
+        "or of the last epoch",
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints are kept")
+    checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints; default: each epoch")
+    trackers: list[Literal["tensorboard", "trackio", "wandb"]] | None = Field(
+        None, description="where figures go while it runs; default: tensorboard, into the run's logs/, if installed"
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop", description="a loss that is infinite or not a number: stop, or leave the step out and count it"
+    )
+
+
+class DistillationSettings(Section):
+    """Who teaches it (DeiT, https://arxiv.org/abs/2012.12877)."""
+
+    teacher: str | None = Field(None, description="a folder or Hub id of any image classifier; default: no teacher")
+    revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
+    kind: Literal["soft", "hard"] = Field("hard", description="learn the teacher's probabilities or its decision")
+    through: Literal["auto", "token", "logits"] = Field(
+        "auto", description="a distillation token with its own head, or the classifier itself; auto: by the model"
+    )
+    temperature: Positive = Field(1.0, description="of soft distillation (DeiT's paper: 3)")
+    alpha: float = Field(0.5, ge=0, le=1, description="weight of the teacher's term (DeiT's paper, soft: 0.1)")
+    reduction: Literal["deit", "batchmean"] = Field(
+        "deit", description="soft: the divergence summed and divided by images x classes (DeiT) or by images (timm)"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the teacher")
+    cache: bool = Field(False, description="ask once per image; only where augmentation changes nothing")
+
+
+class EvaluationSettings(Section):
+    """How it is judged."""
+
+    crop_ratio: float = Field(0.875, gt=0, le=1, description="part of the resized image that the centre crop keeps")
+    batch_size: int = Field(64, ge=1)
+    interpolation: Literal["bicubic", "bilinear"] = Field("bicubic")
+
+
+__all__ = [
+    "DataSettings",
+    "DistillationSettings",
+    "EvaluationSettings",
+    "ModelSettings",
+    "Section",
+    "TrainingSettings",
+]

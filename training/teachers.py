@@ -1,0 +1,107 @@
+"""A teacher: any classifier, asked about the pixels that the student sees."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from ..data.image_processing import PixelFormat, pixel_format
+from .any_classifier import load_classifier
+from .precision import has_fast_bf16
+from .recipe import RecipeError
+from .recipe_sections import DistillationSettings
+
+
+class Teacher:
+    """Answers with logits in the order of the student's labels; it is not trained and not saved with the student.
+
+    Args:
+        model: Pixels (B, C, height, width) to logits, or to an output with `logits`; put into evaluation mode.
+        student: The pixels that it will be given.
+        columns: The teacher's class of each of the student's labels; None where they are the same.
+        pixels: The pixels that it expects; None where they are the student's.
+        bf16: Whether it computes in bf16.
+        name: For messages and cards.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        student: PixelFormat,
+        columns: Sequence[int] | None = None,
+        pixels: PixelFormat | None = None,
+        bf16: bool = False,
+        name: str = "a module",
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.student, self.pixels, self.bf16, self.name = student, pixels or student, bf16, name
+        self.columns = None if columns is None else torch.tensor(columns)
+
+    @classmethod
+    def load(cls, settings: DistillationSettings, student: PixelFormat, labels: Sequence[str]) -> Self:
+        """The teacher of a recipe: a classifier of ours, of transformers or of timm.
+
+        Raises:
+            RecipeError: It does not know every label of the student by name.
+            CheckpointError: It cannot be loaded.
+        """
+        assert settings.teacher is not None
+        model, processor = load_classifier(settings.teacher, settings.revision)
+        columns = teacher_columns(dict(model.config.id2label), labels, settings.teacher)
+        bf16 = settings.precision == "bf16"
+        if settings.precision == "auto":
+            bf16 = has_fast_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(model.float(), student, columns, pixel_format(processor), bf16, settings.teacher)
+
+    def to(self, device: torch.device) -> Self:
+        """Moves it to a device."""
+        self.model.to(device)
+        return self
+
+    @torch.no_grad()
+    def logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, L), fp32, for pixels (B, C, height, width) that are normalised for the student."""
+        pixels = self.adapt(pixel_values)
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs: Any = self.model(pixels)
+        logits: torch.Tensor = getattr(outputs, "logits", outputs)
+        logits = logits.float()
+        return logits if self.columns is None else logits[:, self.columns.to(logits.device)]
+
+    def adapt(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The student's pixels with the teacher's mean, deviation and size (bicubic, antialiased)."""
+        ours, theirs = self.student, self.pixels
+        if (ours.mean, ours.std) != (theirs.mean, theirs.std):
+            shape = (1, -1, 1, 1)
+            own_mean, own_std, mean, std = (
+                torch.tensor(values, device=pixel_values.device, dtype=torch.float32).view(shape)
+                for values in (ours.mean, ours.std, theirs.mean, theirs.std)
+            )
+            pixel_values = (pixel_values.float() * own_std + own_mean - mean) / std
+        if tuple(pixel_values.shape[2:]) != tuple(theirs.image_hw):
+            pixel_values = nn.functional.interpolate(
+                pixel_values, theirs.image_hw, mode="bicubic", antialias=True, align_corners=False
+            )
+        return pixel_values
+
+
+def teacher_columns(id2label: dict[int, str], labels: Sequence[str], name: str) -> list[int] | None:
+    """The teacher's class of each of the student's labels, by name; None where they are the same.
+
+    Raises:
+        RecipeError: Some label has no class of that name; they are listed.
+    """
+    by_name = {str(label): int(number) for number, label in id2label.items()}
+    if unknown := [label for label in labels if label not in by_name]:
+        known = ", ".join(list(by_name)[:8])
+        raise RecipeError(
+            f"distillation.teacher: {name} has no class named {', '.join(unknown[:8])}; it knows {known}"
+            f"{' and others' if len(by_name) > 8 else ''}. Give it these labels first: "
+            f"vithub finetune --model {name} --data DATA"
+        )
+    columns = [by_name[label] for label in labels]
+    return None if columns == list(range(len(by_name))) else columns
+
+
+__all__ = ["Teacher", "teacher_columns"]
