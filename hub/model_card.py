@@ -1,6 +1,7 @@
 """The model card of a run: everything in it comes from the run's own files."""
 
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ..configuration.configuration_vit import HubViTConfig
 
 PACKAGE_URL = "https://pypi.org/project/vithub/"
 MULTI_LABEL = "multi_label_classification"
+_FROM_SCRATCH = re.compile(r"(vit|deit)-(ti|s|b|l|h)(/\d+)?", re.IGNORECASE)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.csv)(?<!\.parquet)")
 _VIT = "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021. https://arxiv.org/abs/2010.11929"
 _DEIT = (
     "Touvron et al., Training data-efficient image transformers & distillation through attention, ICML 2021. "
@@ -57,21 +60,20 @@ def render_card(folder: Path, location: str | None = None) -> str:
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     recipe_text = (folder / "recipe.yaml").read_text(encoding="utf-8")
     recipe = yaml.safe_load(recipe_text)
-    labels = _labels(config, metrics)
-    base_model = _base_model(recipe)
+    labels, teacher = _labels(config, metrics), metrics.get("teacher")
     values = {
         **_about_model(config, metrics),
         **_about_results(folder, metrics, labels),
-        "card_data": _card_data(recipe, config, metrics, base_model).to_yaml(),
+        "card_data": _card_data(recipe, config, metrics).to_yaml(),
         "labels": labels,
         "labels_text": ", ".join(labels[:20]) + (f" and {len(labels) - 20} more" if len(labels) > 20 else ""),
         "package_url": PACKAGE_URL,
         "data": metrics["data"],
-        "base_model": base_model,
+        "base_model": _base_model(recipe["model"]["source"]),
         "published_epoch": metrics["published_epoch"],
         "publish": recipe["training"]["publish"],
         "weights": metrics.get("weights"),
-        "teacher": _teacher(metrics.get("teacher")),
+        "teacher": teacher and {**teacher, "name": _public_name(teacher["name"])},
         "epochs": len(metrics["history"]),
         "location": location or str(folder),
         "seconds_text": _duration(metrics["seconds"]),
@@ -85,6 +87,7 @@ def render_card(folder: Path, location: str | None = None) -> str:
     }
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
     environment.globals["percent"] = _percent
+    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["cell"] = lambda text: " ".join(text.split()).replace("|", "\\|")
     template = (files("vithub.model_cards") / "image_classification.md").read_text(encoding="utf-8")
     return environment.from_string(template).render(values)
@@ -155,11 +158,8 @@ def _labels(config: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
     return [str(row["label"]) for row in metrics["per_class"]]
 
 
-def _card_data(
-    recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any], base_model: str | None
-) -> ModelCardData:
-    source = recipe["data"]["source"]
-    hub_data = source if source.count("/") == 1 and not Path(source).exists() else None
+def _card_data(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
+    hub_data = _hub_id(recipe["data"]["source"])
     split = metrics["reported_split"]
     headline = "mean_average_precision" if metrics.get("problem") == MULTI_LABEL else "accuracy"
     results = [
@@ -179,27 +179,26 @@ def _card_data(
         pipeline_tag="image-classification",
         tags=["vithub", "vision", "image-classification", *transformer],
         datasets=[hub_data] if hub_data else None,
-        base_model=base_model,
+        base_model=_hub_id(_base_model(recipe["model"]["source"]) or ""),
         metrics=[headline, "f1"],
         model_name=f"vithub on {metrics['data']['name']}",
         eval_results=results,
     )
 
 
-def _base_model(recipe: dict[str, Any]) -> str | None:
-    """The Hub id or the folder's name of what the run started from."""
-    source = recipe["model"]["source"]
-    if Path(source).exists():
-        return Path(source).resolve().name
-    return source if source.count("/") == 1 and not source.split("/")[1].isdigit() else None
+def _hub_id(source: str) -> str | None:
+    """A source that is a Hub id, and no file or folder."""
+    return source if _HUB_ID.fullmatch(source) and not Path(source).exists() else None
 
 
-def _teacher(teacher: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The teacher, a folder by its own name only."""
-    if teacher is None:
-        return None
-    name = teacher["name"]
-    return {**teacher, "name": Path(name).resolve().name if Path(name).exists() else name}
+def _public_name(source: str) -> str:
+    """A Hub id as it is, a file or folder by its own name only."""
+    return _hub_id(source) or Path(source).expanduser().resolve().name
+
+
+def _base_model(source: str) -> str | None:
+    """What the run started from; None from scratch."""
+    return None if _FROM_SCRATCH.fullmatch(source) else _public_name(source)
 
 
 def _worst(rows: list[dict[str, Any]], count: int = 3) -> list[dict[str, Any]]:
@@ -217,7 +216,7 @@ def _confused(confusion: list[list[int]] | None, labels: list[str], count: int =
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def _with_interval(value: float, ends: list[float] | None) -> str:

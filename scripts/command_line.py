@@ -1,10 +1,14 @@
 """The `vithub` command."""
 
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
+import huggingface_hub
+import transformers
 import typer
 from vithub.scripts.commands import register
 
@@ -30,6 +34,7 @@ def run(command: Callable[[], Any]) -> int:
     """Calls a command and turns its errors into an exit code."""
     from vithub.training.recipe import RecipeError
 
+    _quiet_libraries()
     try:
         command()
     except SystemExit as stop:
@@ -55,9 +60,20 @@ def _part_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
+def _quiet_libraries() -> None:
+    """Without the bars of other libraries, which flash by in a terminal and are noise elsewhere."""
+    transformers.utils.logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        huggingface_hub.utils.disable_progress_bars()
+
+
 def _is_ours(error: BaseException) -> bool:
-    """Whether an error was made for the person at the keyboard: of this package's own kinds, or of the system."""
-    return type(error).__module__.startswith(("vithub.", "huggingface_hub.")) or isinstance(error, OSError)
+    """Whether an error was made for the person at the keyboard: by this package, or by the system."""
+    if type(error).__module__.startswith(("vithub.", "huggingface_hub.")) or isinstance(error, OSError):
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, ValueError) and frame.f_globals["__name__"].startswith("vithub.")
 
 
 def _fail(error: object, code: int) -> int:

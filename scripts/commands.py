@@ -33,14 +33,20 @@ def finetune(
     data: Annotated[str | None, typer.Option(help="'digits', a folder, a .csv or .parquet file, or a Hub id")] = None,
     output: Annotated[str | None, typer.Option(help="the run's folder  [default: a new one below runs/]")] = None,
     preset: Annotated[str | None, typer.Option(help="named recipe  [default: by model and data]")] = None,
-    recipe: Annotated[str | None, typer.Option(help="file of a whole recipe, such as a run's recipe.yaml")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="file of a whole recipe, such as a run's recipe.yaml  [default: a preset]")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the training images  [default: the recipe's]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images per step  [default: the recipe's]")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate  [default: the recipe's]")] = None,
     image_size: Annotated[int | None, typer.Option(help="pixels  [default: the model's]")] = None,
     label_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
     seed: Annotated[int | None, typer.Option(help="of all random choices  [default: the recipe's]")] = None,
-    teacher: Annotated[str | None, typer.Option(help="classifier to learn from: a folder or a Hub id")] = None,
+    on_bad_image: Annotated[str | None, typer.Option(help="error or skip  [default: the recipe's]")] = None,
+    on_nonfinite: Annotated[str | None, typer.Option(help="stop or skip  [default: the recipe's]")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="classifier to learn from: a folder or a Hub id  [default: none]")
+    ] = None,
     front_end: Annotated[str, typer.Option(help="whose loop runs: accelerate or trainer")] = "accelerate",
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --output")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any recipe field")] = None,
@@ -54,6 +60,8 @@ def finetune(
         "training.lr": lr,
         "model.image_size": image_size,
         "data.label_column": label_column,
+        "data.on_bad_image": on_bad_image,
+        "training.on_nonfinite": on_nonfinite,
     }
     given = {name: value for name, value in values.items() if value is not None}
     if front_end not in ("accelerate", "trainer"):
@@ -67,34 +75,27 @@ def finetune(
 
 def assignments(texts: list[str]) -> dict[str, Any]:
     """NAME=VALUE texts as fields, values read as YAML: `training.lr=1e-3`, `augmentation.scale=[0.5, 1]`."""
+    from vithub.training.yaml_text import read_yaml
+
     values: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not separator or not name:
             raise typer.BadParameter(f"--set takes NAME=VALUE, got {text!r}")
         try:
-            loaded = yaml.safe_load(value)
+            values[name.strip()] = read_yaml(value)
         except yaml.YAMLError as error:
             raise typer.BadParameter(f"--set {name}: {value!r} is no YAML value") from error
-        values[name.strip()] = _number(loaded)
     return values
-
-
-def _number(value: Any) -> Any:
-    """YAML reads 1e-3 as text; as a number it is meant."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def evaluate(
     folder: Folder,
     data: Annotated[str | None, typer.Option(help="as for finetune  [default: the run's own]")] = None,
     split: Annotated[str | None, typer.Option(help="train, validation or test  [default: the one reported]")] = None,
-    output: Annotated[str | None, typer.Option(help="new folder for metrics.json and pictures")] = None,
+    output: Annotated[
+        str | None, typer.Option(help="new folder for metrics.json and pictures  [default: none]")
+    ] = None,
     label_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
     batch_size: Annotated[int, typer.Option(help="images at once")] = 64,
     workers: Annotated[int | None, typer.Option(help="loading processes  [default: by the number of cores]")] = None,
@@ -146,9 +147,9 @@ def convert(
     patch_size: Annotated[int | None, typer.Option(help="pixels  [default: the checkpoint's]")] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="backbone, image-classification or masked-image-modeling"),
+        typer.Option(help="backbone, image-classification or masked-image-modeling  [default: the checkpoint's]"),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub id")] = None,
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub id  [default: main]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what the folder holds")] = False,
     json_: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
 ) -> None:

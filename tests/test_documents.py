@@ -34,6 +34,7 @@ def workplace(tmp_path, monkeypatch):
     names = {"id2label": {0: "cat", 1: "dog"}, "label2id": {"cat": 0, "dog": 1}}
     config = ViTConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8,
+        layer_norm_eps=1e-6,
         **names,
     )  # fmt: skip
     ViTForImageClassification(config).save_pretrained(tmp_path / "checkpoint")

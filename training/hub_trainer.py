@@ -48,6 +48,7 @@ class HubTrainer(Trainer):
             use_cpu=on_cpu(),
             ddp_find_unused_parameters=False,
             num_train_epochs=settings.epochs,
+            per_device_train_batch_size=task.batch_size // settings.accumulation // process_state().num_processes,
             gradient_accumulation_steps=settings.accumulation,
             max_grad_norm=settings.clip_norm or 0.0,
             torch_compile=task.recipe.model.compile,
@@ -77,7 +78,8 @@ class HubTrainer(Trainer):
         steps = self.task.total_steps
         if self.start < steps:
             with tempfile.TemporaryDirectory() as folder, self.request:
-                state = TrainerState(global_step=self.start, max_steps=steps)
+                size = self.args.per_device_train_batch_size
+                state = TrainerState(global_step=self.start, max_steps=steps, train_batch_size=size)
                 state.save_to_json(str(Path(folder) / "trainer_state.json"))
                 self.train(resume_from_checkpoint=folder if self.start else None)
         else:

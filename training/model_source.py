@@ -16,7 +16,7 @@ from ..hub.conversion import is_convertible, open_checkpoint
 from ..modeling.modeling_deit import HubDeiTForImageClassification
 from ..modeling.modeling_vit import HubViTForImageClassification
 from .foreign_models import foreign_classifier
-from .recipe import Recipe
+from .recipe import Recipe, RecipeError
 from .recipe_sections import EvaluationSettings
 
 SINGLE_LABEL = "single_label_classification"
@@ -98,9 +98,11 @@ def _from_scratch(
     model_class = HubDeiTForImageClassification if config_class is HubDeiTConfig else HubViTForImageClassification
     patch = {"patch_size": int(match["patch"])} if match["patch"] else {}
     given = {name: size for name, size in sizes.items() if size is not None}
-    config = config_class.preset(
-        _SIZES[match["size"].lower()], **{**patch, **given, **fields, "id2label": dict(enumerate(labels))}
-    )
+    values = {**patch, **given, **fields, "id2label": dict(enumerate(labels))}
+    try:
+        config = config_class.preset(_SIZES[match["size"].lower()], **values)
+    except ValueError as error:
+        raise RecipeError(f"model: {error}") from error
     processor = build_image_processor(
         config.image_hw, crop_ratio=evaluation.crop_ratio, interpolation=evaluation.interpolation
     )

@@ -80,7 +80,7 @@ class MultiLabelCounts:
         self.calibration.update(logits.abs().sigmoid(), right)
 
     def _count_logits(self, logits: torch.Tensor, present: torch.Tensor, group: torch.Tensor) -> None:
-        bins = ((logits + REACH) * (BINS / (2 * REACH))).floor().long().clamp(0, BINS - 1)  # (B, L)
+        bins = ((logits + REACH) * (BINS / (2 * REACH))).floor().clamp(0, BINS - 1).long()  # (B, L)
         row = present.long() * self.num_labels + torch.arange(self.num_labels)  # of the histogram
         ones = torch.ones(bins.numel(), dtype=torch.int32)
         self.histogram.view(-1).index_add_(0, (row * BINS + bins).flatten(), ones)

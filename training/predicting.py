@@ -10,6 +10,7 @@ import requests
 import torch
 from PIL import Image
 from rich.table import Table
+from rich.text import Text
 
 from ..data.images import EXTENSIONS, BadImageError, decode_image
 from ..data.sources import DataError
@@ -102,9 +103,8 @@ def prediction_table(predictions: list[dict[str, Any]]) -> Table:
     for prediction in predictions:
         for rank, entry in enumerate(prediction["predictions"]):
             name = prediction["image"] if rank == 0 else ""
-            table.add_row(
-                name, entry["label"], f"{entry['score']:.1%}", end_section=entry is prediction["predictions"][-1]
-            )
+            last = entry is prediction["predictions"][-1]
+            table.add_row(Text(name), Text(entry["label"]), f"{entry['score']:.1%}", end_section=last)
     return table
 
 

@@ -59,6 +59,10 @@ class DataSettings(Section):
     )
     max_bad_share: Share = Field(0.01, description="part of a split that may be skipped before it is an error")
 
+    def reading(self) -> dict[str, Any]:
+        """The arguments of `load_image_data`, but for the source."""
+        return self.model_dump(exclude={"source", "workers", "on_bad_image", "max_bad_share"})
+
 
 class TrainingSettings(Section):
     """How it learns."""

@@ -127,7 +127,7 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
                 slot: tensor if slot == "step" else _like(tensor, parameter) for slot, tensor in states[name].items()
             }
     for group, numbers in zip(optimizer.param_groups, read_state(checkpoint)["groups"], strict=True):
-        group.update(numbers)
+        group.update({name: torch.tensor(number) for name, number in numbers.items()})
 
 
 def load_whole(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
@@ -163,7 +163,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 def _group_numbers(optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
     """Counters that an optimizer keeps with its groups, as LAMB does, rather than with each tensor."""
-    return [{name: group[name] for name in ("step",) if name in group} for group in optimizer.param_groups]
+    return [{"step": float(group["step"])} if "step" in group else {} for group in optimizer.param_groups]
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:

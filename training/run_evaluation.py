@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from ..data.image_data import LabelledTables, load_image_data, read_labelled_tables
 from ..data.image_dataset import EvaluationTransform, LabelledImages
@@ -13,8 +15,10 @@ from ..data.sources import DataError
 from ..hub.checkpoints import locate
 from ..hub.folders import new_folder
 from .any_classifier import load_classifier
+from .classification_metrics import ClassificationCounts
 from .evaluating import default_workers, evaluate_classifier
 from .figures import save_confusion_matrix
+from .multi_label_metrics import MultiLabelCounts
 from .progress import QuietReporter, Reporter
 from .recipe import Recipe
 from .run_folder import METRICS, RECIPE
@@ -44,10 +48,12 @@ def evaluate(
         reporter: Told of the progress.
 
     Returns:
-        `split`, `images`, `metrics` (see `ClassificationCounts.compute`), `per_class` and `confusion`.
+        `split`, `images`, `metrics` (see `compute` of `ClassificationCounts` and `MultiLabelCounts`), and `labels`,
+        `per_class` and `confusion` of the data's labels and of others that the model took an image for.
 
     Raises:
-        DataError: The data cannot be used, or has a label that the model does not know.
+        DataError: The data cannot be used, has a label that the model does not know, or another number of labels per
+            image than the model gives.
     """
     reporter = reporter or QuietReporter()
     path = locate(folder)
@@ -55,11 +61,15 @@ def evaluate(
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     found, split = _tables(path, data, split, label_column)
     table, names = found.tables[split], found.labels.names
-    labelled = LabelledImages(table, EvaluationTransform(processor), name=split)
+    multi_label = found.labels.multi_label
+    if multi_label != (model.config.problem_type == "multi_label_classification"):
+        one, other = ("any number of labels", "one") if multi_label else ("one label", "any number")
+        raise DataError(f"an image of {found.name} has {one}, the model gives {other}")
+    order = _numbers(names, model.config.id2label, multi_label)
+    labelled = LabelledImages(table, EvaluationTransform(processor), len(order) if multi_label else None, name=split)
     counts = evaluate_classifier(
-        _Relabelled(model, _numbers(names, model.config.id2label)), labelled, len(names), batch_size=batch_size,
-        workers=default_workers() if workers is None else workers, multi_label=found.labels.multi_label,
-        reporter=reporter,
+        _Relabelled(model, order), labelled, len(order), batch_size=batch_size, multi_label=multi_label,
+        workers=default_workers() if workers is None else workers, reporter=reporter,
     ).counts  # fmt: skip
     result = {
         "model": str(folder),
@@ -67,14 +77,28 @@ def evaluate(
         "split": split,
         "images": len(table),
         "metrics": counts.compute(),
-        "per_class": counts.per_class(list(names)),
-        "confusion": counts.confusion.tolist(),
+        **_by_class(counts, [model.config.id2label[number] for number in order], len(names)),
     }
     if out is not None:
         with new_folder(out) as staging:
             (staging / METRICS).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            save_confusion_matrix(counts.confusion.numpy(), list(names), staging / "confusion_matrix.png")
+            if result["confusion"] is not None:
+                confusion = np.array(result["confusion"])
+                save_confusion_matrix(confusion, result["labels"], staging / "confusion_matrix.png")
     return result
+
+
+def _by_class(counts: ClassificationCounts | MultiLabelCounts, names: list[str], in_data: int) -> dict[str, Any]:
+    """Figures of the first `in_data` classes, and of others that were predicted."""
+    rows, confusion = counts.per_class(names), counts.confusion
+    if confusion is None:
+        return {"labels": names, "per_class": rows, "confusion": None}
+    shown = [number for number in range(len(names)) if number < in_data or confusion[:, number].any()]
+    return {
+        "labels": [names[number] for number in shown],
+        "per_class": [rows[number] for number in shown],
+        "confusion": confusion[shown][:, shown].tolist(),
+    }
 
 
 def _tables(path: Path, data: Any, split: str | None, label_column: str | None) -> tuple[LabelledTables, str]:
@@ -86,8 +110,8 @@ def _tables(path: Path, data: Any, split: str | None, label_column: str | None) 
     else:
         if not (path / RECIPE).is_file():
             raise DataError(f"{path} holds no {RECIPE}, so that its data is not known; name it with --data")
-        settings = Recipe.from_yaml(path / RECIPE).data.model_dump(exclude={"workers"})
-        images = load_image_data(settings.pop("source"), **settings | column)
+        settings = Recipe.from_yaml(path / RECIPE).data
+        images = load_image_data(settings.source, **settings.reading() | column)
         found = LabelledTables(images.name, images.labels, images.splits)
         split = split or json.loads((path / METRICS).read_text(encoding="utf-8"))["reported_split"]
     if split not in found.tables:
@@ -95,19 +119,20 @@ def _tables(path: Path, data: Any, split: str | None, label_column: str | None) 
     return found, split
 
 
-def _numbers(names: tuple[str, ...], id2label: dict[int, str]) -> list[int]:
-    """The model's number of each label of the data."""
+def _numbers(names: tuple[str, ...], id2label: dict[int, str], only_these: bool) -> list[int]:
+    """The model's number of each label of the data, and after them of its other ones, which an answer may be too."""
     known = {name: number for number, name in id2label.items()}
     if unknown := [name for name in names if name not in known]:
         raise DataError(
             f"the model does not know the label{'' if len(unknown) == 1 else 's'} {', '.join(unknown[:12])}; it knows "
             f"{', '.join(list(known)[:12])}"
         )
-    return [known[name] for name in names]
+    own = [known[name] for name in names]
+    return own if only_these else own + [number for number in id2label if number not in set(own)]
 
 
 class _Relabelled(torch.nn.Module):
-    """A classifier whose logits are in the order of the data's labels."""
+    """A classifier whose logits are in another order, such as that of the data's labels."""
 
     def __init__(self, model: torch.nn.Module, numbers: list[int]) -> None:
         super().__init__()
@@ -123,15 +148,17 @@ def result_table(result: dict[str, Any]) -> Table:
     """A result for a terminal."""
     metrics = result["metrics"]
     title = f"{result['data']}, {result['split']} split, {result['images']} images: accuracy {metrics['accuracy']:.2%}"
-    table = Table("class", title=title, title_justify="left")
+    table = Table("class", title=Text(title), title_justify="left")
     for column in ("images", "precision", "recall", "F1"):
         table.add_column(column, justify="right")
     for row in result["per_class"]:
-        table.add_row(
-            row["label"], str(row["images"]), f"{row['precision']:.1%}", f"{row['recall']:.1%}", f"{row['f1']:.1%}"
-        )
-    top5 = f"top-5 {metrics['top5_accuracy']:.2%}, " if len(result["per_class"]) > 5 else ""
-    table.caption = f"{top5}macro F1 {metrics['macro_f1']:.2%}, loss {metrics['loss']:.4f}"
+        figures = (f"{row[name]:.1%}" for name in ("precision", "recall", "f1"))
+        table.add_row(Text(row["label"]), str(row["images"]), *figures)
+    shown = {"mean_average_precision": "mean average precision", "top5_accuracy": "top-5", "macro_f1": "macro F1"}
+    if len(result["labels"]) <= 5:
+        del shown["top5_accuracy"]
+    parts = [f"{text} {metrics[name]:.2%}" for name, text in shown.items() if name in metrics]
+    table.caption = ", ".join([*parts, f"loss {metrics['loss']:.4f}"])
     return table
 
 

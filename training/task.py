@@ -231,19 +231,7 @@ def build_task(
         teacher: A module, or a `Teacher`, instead of the recipe's; a module gets the student's pixels and answers
             with logits in the order of the student's labels.
     """
-    settings = recipe.data
-    images = load_image_data(
-        settings.source if data is None else data,
-        image_column=settings.image_column,
-        label_column=settings.label_column,
-        train_split=settings.train_split,
-        validation_split=settings.validation_split,
-        test_split=settings.test_split,
-        validation_fraction=settings.validation_fraction,
-        test_fraction=settings.test_fraction,
-        split_seed=settings.split_seed,
-        revision=settings.revision,
-    )
+    images = load_image_data(recipe.data.source if data is None else data, **recipe.data.reading())
     torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
     labels = images.labels
     model, processor = build_classifier(recipe, labels.names, labels.multi_label)

@@ -1,6 +1,8 @@
 """Fixtures of the training tests."""
 
 import pytest
+from datasets import ClassLabel, Dataset, Features, Image, List
+from vithub.data.digits import digits_dataset
 from vithub.training.finetuning import finetune
 from vithub.training.progress import QuietReporter
 from vithub.training.recipe import Recipe
@@ -48,3 +50,19 @@ def losses_of(train, tmp_path_factory):
         return heard.losses
 
     return run
+
+
+@pytest.fixture(scope="session")
+def multi_label_digits():
+    """300 digits with any of three labels; a 1 has none of them."""
+    names = ["even", "large", "round"]
+    features = Features({"image": Image(), "label": List(ClassLabel(names=names))})
+    rows = digits_dataset().select(range(300))
+    labels = [[n for n, holds in enumerate((d % 2 == 0, d > 4, d in (0, 6, 8, 9))) if holds] for d in rows["label"]]
+    return Dataset.from_dict({"image": list(rows["image"]), "label": labels}, features=features)
+
+
+@pytest.fixture(scope="session")
+def multi_label_run(train, multi_label_digits, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "multi"
+    return train(out, {"training.epochs": 6, "augmentation.mixup": 0.2}, data=multi_label_digits)
