@@ -84,6 +84,19 @@ def read_labelled_tables(
     return LabelledTables(raw.name, labels, tables)
 
 
+def read_image_tables(
+    source: Any, image_column: str | None = None, revision: str | None = None
+) -> tuple[dict[str, Dataset], str]:
+    """The splits of a data set with the column "image" alone, by the source's own names, and the source's name."""
+    raw = read_source(source, revision)
+    column = find_image_column(next(iter(raw.tables.values())), image_column)
+    tables = {}
+    for name, table in raw.tables.items():
+        encoded = encoded_images(table, column, raw.folder).select_columns([column])
+        tables[name] = encoded if column == IMAGE else encoded.rename_column(column, IMAGE)
+    return tables, raw.name
+
+
 def load_image_data(
     source: Any, *, validation_fraction: float = 0.1, test_fraction: float = 0.1, split_seed: int = 0, **columns: Any
 ) -> ImageData:
@@ -147,4 +160,12 @@ def _check_classes(data: ImageData) -> None:
         raise DataError(f"no training image has the class{'' if len(empty) == 1 else 'es'} {shown}")
 
 
-__all__ = ["IMAGE", "LABEL", "ImageData", "LabelledTables", "load_image_data", "read_labelled_tables"]
+__all__ = [
+    "IMAGE",
+    "LABEL",
+    "ImageData",
+    "LabelledTables",
+    "load_image_data",
+    "read_image_tables",
+    "read_labelled_tables",
+]

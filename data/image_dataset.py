@@ -33,7 +33,7 @@ class LabelledImages(Dataset[dict[str, torch.Tensor]]):
     are drawn (training).
 
     Args:
-        table: Columns "image" (encoded) and "label".
+        table: Columns "image" (encoded) and, unless it is only predicted, "label".
         transform: PIL image to tensor.
         num_labels: Where rows have any number of labels: how many there are; they become 0 or 1 per class.
         seed: Of the random choices.
@@ -52,15 +52,19 @@ class LabelledImages(Dataset[dict[str, torch.Tensor]]):
         skip_bad: bool = False,
     ) -> None:
         self.table, self.transform, self.num_labels, self.seed, self.name = table, transform, num_labels, seed, name
-        self.skip_bad = skip_bad
+        self.skip_bad, self.labelled = skip_bad, LABEL in table.column_names
 
     def __len__(self) -> int:
         return len(self.table)
 
+    def file(self, index: int) -> str | None:
+        """File that an image came from, where it had one."""
+        path: str | None = self.table[index][IMAGE].get("path")
+        return path
+
     def describe(self, index: int) -> str:
         """File or row of an image, for messages."""
-        path = self.table[index][IMAGE].get("path")
-        row = f"row {index} of split {self.name!r}"
+        path, row = self.file(index), f"row {index} of split {self.name!r}"
         return f"{path} ({row})" if path else row
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
@@ -89,7 +93,7 @@ class LabelledImages(Dataset[dict[str, torch.Tensor]]):
         with seeded(self.seed, Stream.SAMPLE, key.epoch, key.position):
             pixels = self.transform(image)
         place = {"epoch": torch.tensor(key.epoch), "position": torch.tensor(key.position)}
-        return {"pixel_values": pixels, "labels": labels, **self._numbers(index, bad), **place}
+        return {"pixel_values": pixels, **labels, **self._numbers(index, bad), **place}
 
     def _evaluation_sample(self, index: int) -> dict[str, torch.Tensor]:
         bad = -1
@@ -98,23 +102,25 @@ class LabelledImages(Dataset[dict[str, torch.Tensor]]):
         except BadImageError:
             if not self.skip_bad:
                 raise
-            image, labels, bad = Image.new("RGB", (8, 8)), self._labels(self.table[index][LABEL]), index
-        return {"pixel_values": self.transform(image), "labels": labels, **self._numbers(index, bad)}
+            image, labels, bad = Image.new("RGB", (8, 8)), self._labels(self.table[index]), index
+        return {"pixel_values": self.transform(image), **labels, **self._numbers(index, bad)}
 
-    def _row(self, index: int) -> tuple[Image.Image, torch.Tensor]:
+    def _row(self, index: int) -> tuple[Image.Image, dict[str, torch.Tensor]]:
         row = self.table[index]
-        return decode_image(row[IMAGE], f"row {index} of split {self.name!r}"), self._labels(row[LABEL])
+        return decode_image(row[IMAGE], f"row {index} of split {self.name!r}"), self._labels(row)
 
     def _numbers(self, index: int, bad: int) -> dict[str, torch.Tensor]:
         numbers = {"index": torch.tensor(index)}
         return {**numbers, "bad": torch.tensor(bad)} if self.skip_bad else numbers
 
-    def _labels(self, value: Any) -> torch.Tensor:
+    def _labels(self, row: dict[str, Any]) -> dict[str, torch.Tensor]:
+        if not self.labelled:
+            return {}
         if self.num_labels is None:
-            return torch.tensor(value)
+            return {"labels": torch.tensor(row[LABEL])}
         labels = torch.zeros(self.num_labels)
-        labels[torch.tensor(value, dtype=torch.long)] = 1
-        return labels
+        labels[torch.tensor(row[LABEL], dtype=torch.long)] = 1
+        return {"labels": labels}
 
 
 def collate(samples: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ from datasets import (
     enable_progress_bars,
     load_dataset,
 )
+from datasets.exceptions import DatasetsError
 from datasets.utils import are_progress_bars_disabled
 
 from .digits import digits_dataset
@@ -81,7 +82,7 @@ def read_source(source: Any, revision: str | None = None) -> RawSplits:
 
 
 def _read_parquet_folder(folder: Path) -> RawSplits:
-    return RawSplits(dict(_quietly(str(folder))), folder.name, folder)
+    return RawSplits(dict(_read_local(folder, str(folder))), folder.name, folder)
 
 
 def _read_table(file: Path) -> RawSplits:
@@ -89,16 +90,19 @@ def _read_table(file: Path) -> RawSplits:
     if file.suffix not in kinds:
         raise DataError(f"{file} must be a .csv, .tsv or .parquet file, got {file.suffix!r}")
     options = {"sep": "\t"} if file.suffix == ".tsv" else {}
-    tables = _quietly(kinds[file.suffix], data_files={"train": str(file)}, **options)
+    tables = _read_local(file, kinds[file.suffix], data_files={"train": str(file)}, **options)
     return RawSplits(dict(tables), file.name, file.parent)
 
 
-def _quietly(*arguments: Any, **options: Any) -> DatasetDict:
+def _read_local(source: Path, *arguments: Any, **options: Any) -> DatasetDict:
     """`load_dataset` of local files, without its progress bars."""
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
         return load_dataset(*arguments, **options)
+    except (DatasetsError, OSError, ValueError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise DataError(f"{source} cannot be read: {reason}") from error
     finally:
         if shown:
             enable_progress_bars()

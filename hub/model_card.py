@@ -124,7 +124,7 @@ def _about_results(folder: Path, metrics: dict[str, Any], labels: list[str]) -> 
         names.pop("top5_accuracy", None)
     intervals = metrics.get("intervals") or {}
     bad = {name: len(set(images)) for name, images in (metrics.get("bad_images") or {}).items() if images}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "text": _with_interval(metrics[split][key], intervals.get(key)), "headline": key == headline}
         for key, name in names.items()
         if metrics[split].get(key) is not None

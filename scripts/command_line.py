@@ -7,9 +7,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import huggingface_hub
 import transformers
 import typer
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from vithub.scripts.commands import register
 
 app = typer.Typer(
@@ -65,7 +65,7 @@ def _quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-        huggingface_hub.utils.disable_progress_bars()
+        disable_progress_bars()
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -77,7 +77,7 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _fail(error: object, code: int) -> int:
-    typer.echo(f"vithub: error: {error}", err=True)
+    typer.echo(f"vithub: error: {' '.join(str(error).split())}", err=True)
     return code
 
 

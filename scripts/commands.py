@@ -29,8 +29,14 @@ def _recipe_help() -> str:
 
 
 def finetune(
-    model: Annotated[str | None, typer.Option(help="deit-s, vit-b/32 ... (from scratch), a folder or a Hub id")] = None,
-    data: Annotated[str | None, typer.Option(help="'digits', a folder, a .csv or .parquet file, or a Hub id")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="deit-s, vit-b/32 ... (from scratch), a folder or a Hub id  [default: the recipe's]"),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="'digits', a folder, a .csv or .parquet file, or a Hub id  [default: the recipe's]"),
+    ] = None,
     output: Annotated[str | None, typer.Option(help="the run's folder  [default: a new one below runs/]")] = None,
     preset: Annotated[str | None, typer.Option(help="named recipe  [default: by model and data]")] = None,
     recipe: Annotated[
@@ -103,6 +109,7 @@ def evaluate(
 ) -> None:
     """Measures a classifier on labelled images: accuracy, top-5, F1, per class, confusion matrix."""
     from rich.console import Console
+    from vithub.training.processes import process_state
     from vithub.training.progress import TerminalReporter
     from vithub.training.run_evaluation import evaluate as run
     from vithub.training.run_evaluation import result_table
@@ -112,6 +119,8 @@ def evaluate(
             folder, data, split, out=output, label_column=label_column, batch_size=batch_size, workers=workers,
             reporter=reporter,
         )  # fmt: skip
+    if not process_state().is_main_process:
+        return
     if json_:
         typer.echo(json.dumps(result))
     else:
@@ -120,17 +129,36 @@ def evaluate(
 
 def predict(
     folder: Folder,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="files, folders or URLs")],
+    images: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE...]", help="files, folders or URLs")] = None,
     top: Annotated[int, typer.Option(min=1, help="labels per image")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="images at once")] = 32,
     json_: Annotated[bool, typer.Option("--json", help="print one line of JSON per image")] = False,
+    data: Annotated[str | None, typer.Option(help="a data set instead of images, as for finetune")] = None,
+    split: Annotated[str | None, typer.Option(help="of --data  [default: test, or the last]")] = None,
+    output: Annotated[str | None, typer.Option(help="folder for Parquet files of the predictions of --data")] = None,
+    embeddings: Annotated[bool, typer.Option("--embeddings", help="add the features of each image")] = False,
+    on_bad_image: Annotated[str, typer.Option(help="error, or skip for empty predictions, with --data")] = "error",
+    resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --output")] = False,
 ) -> None:
-    """Tells the most likely labels of images."""
+    """Tells the most likely labels of images, or writes those of a whole data set to files."""
     from rich.console import Console
     from vithub.training.predicting import predict as run
     from vithub.training.predicting import prediction_table
 
-    predictions = run(folder, images, top=top, batch_size=batch_size)
+    if (data is None) == (not images) or (data is None) != (output is None):
+        raise typer.BadParameter("give images, or --data with --output")
+    if data is not None and output is not None:
+        from vithub.training.dataset_prediction import predict_dataset
+        from vithub.training.progress import TerminalReporter
+
+        with TerminalReporter() as reporter:
+            target = predict_dataset(
+                folder, data, output, split=split, embeddings=embeddings, batch_size=batch_size,
+                on_bad_image=on_bad_image, resume=resume, reporter=reporter,
+            )  # fmt: skip
+        typer.echo(f"predictions are in {target}")
+        return
+    predictions = run(folder, images or [], top=top, batch_size=batch_size)
     if json_:
         for prediction in predictions:
             typer.echo(json.dumps(prediction))

@@ -1,6 +1,7 @@
 """The training loop, on Accelerate."""
 
 import math
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -126,7 +127,7 @@ class AccelerateLoop:
                 accelerator.backward(loss / settings.accumulation)
             pieces.append(loss.detach())
         mine = torch.stack([torch.stack(pieces).mean(), torch.tensor(float(request.signum), device=accelerator.device)])
-        value, signal = accelerator.reduce(mine, "mean").tolist()
+        value, signum = accelerator.reduce(mine, "mean").tolist()
         if math.isfinite(value):
             if settings.clip_norm is not None:
                 accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
@@ -135,7 +136,7 @@ class AccelerateLoop:
             checkpoint = last_checkpoint(self.record.folder)
             raise NonFiniteLossError(task.nonfinite_message(step, value, rate, rows, checkpoint))
         self.optimizer.zero_grad()
-        return value, request.signum or (15 if signal else 0), bad
+        return value, request.signum or (signal.SIGTERM if signum else 0), bad
 
 
 __all__ = ["AccelerateLoop", "LoopResult", "NonFiniteLossError"]

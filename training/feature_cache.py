@@ -53,8 +53,8 @@ class LinearHeads(nn.Module):
         return HeadOutput((logits[0] + logits[1]) / 2, logits[0], logits[1])
 
     @torch.no_grad()
-    def features(self, model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, heads, D), fp32: what the heads are given for pixels (B, C, height, width)."""
+    def features(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, heads, D), fp32: what the heads are given for pixels (B, C, height, width), and the model's logits."""
         seen: list[torch.Tensor] = []
         hooks = [layer.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for layer in self.layers]
         try:
@@ -65,7 +65,7 @@ class LinearHeads(nn.Module):
         features = torch.stack(seen, dim=1)
         if features.ndim != 3 or not torch.allclose(self(features).logits, logits, atol=1e-2, rtol=1e-2):
             raise RecipeError(f"training.freeze: {type(model).__name__} does more after its head; vary the images")
-        return features.float()
+        return features.float(), logits
 
 
 class FeatureRows(Dataset[dict[str, torch.Tensor]]):
@@ -118,7 +118,7 @@ def cached_features(
     model.eval()
     loader: DataLoader[Any] = DataLoader(images, batch_size=batch_size, num_workers=workers, collate_fn=collate)
     for batch in loader:
-        parts.append(heads.features(model, batch["pixel_values"].to(device)).cpu())
+        parts.append(heads.features(model, batch["pixel_values"].to(device))[0].cpu())
         labels.append(batch["labels"])
     rows = FeatureRows(images, torch.cat(parts), torch.cat(labels))
     folder.mkdir(parents=True, exist_ok=True)

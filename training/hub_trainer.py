@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -149,7 +150,7 @@ class _RecordCallback(TrainerCallback):
     """Tells the record of steps and epochs."""
 
     def __init__(self, trainer: HubTrainer) -> None:
-        self.trainer, self.loss, self.begun, self.first = trainer, 0.0, 0.0, 0
+        self.trainer, self.loss, self.signum, self.begun, self.first = trainer, 0.0, 0, 0.0, 0
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.trainer.open_record()
@@ -164,7 +165,9 @@ class _RecordCallback(TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = self.trainer
         mine = torch.stack(trainer.pieces).sum()
-        self.loss = float(trainer.accelerator.reduce(mine, "mean"))
+        asked = torch.tensor(float(trainer.request.signum), device=mine.device)
+        self.loss, signum = trainer.accelerator.reduce(torch.stack([mine, asked]), "mean").tolist()
+        self.signum = trainer.request.signum or (signal.SIGTERM if signum else 0)
         if math.isfinite(self.loss):
             return
         if trainer.task.recipe.training.on_nonfinite == "stop":
@@ -184,9 +187,9 @@ class _RecordCallback(TrainerCallback):
         speed = (step + 1 - self.first) * trainer.task.batch_size / (time.perf_counter() - self.begun)
         rate = trainer.task.schedule(step)
         trainer.reporter.advance(1, loss=self.loss, lr=rate, **{"images/s": speed})
-        if trainer.request.signum:
+        if self.signum:
             trainer.reporter.stop()
-            raise Interrupted(trainer.request.signum, step + 1, record.save(step + 1))
+            raise Interrupted(self.signum, step + 1, record.save(step + 1))
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer, step = self.trainer, state.global_step

@@ -19,6 +19,7 @@ from .classification_metrics import ClassificationCounts
 from .evaluating import default_workers, evaluate_classifier
 from .figures import save_confusion_matrix
 from .multi_label_metrics import MultiLabelCounts
+from .processes import new_accelerator
 from .progress import QuietReporter, Reporter
 from .recipe import Recipe
 from .run_folder import METRICS, RECIPE
@@ -55,10 +56,11 @@ def evaluate(
         DataError: The data cannot be used, has a label that the model does not know, or another number of labels per
             image than the model gives.
     """
-    reporter = reporter or QuietReporter()
+    accelerator = new_accelerator()
+    reporter = (reporter or QuietReporter()) if accelerator.is_main_process else QuietReporter()
     path = locate(folder)
     model, processor = load_classifier(path)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(accelerator.device)
     found, split = _tables(path, data, split, label_column)
     table, names = found.tables[split], found.labels.names
     multi_label = found.labels.multi_label
@@ -69,7 +71,7 @@ def evaluate(
     labelled = LabelledImages(table, EvaluationTransform(processor), len(order) if multi_label else None, name=split)
     counts = evaluate_classifier(
         _Relabelled(model, order), labelled, len(order), batch_size=batch_size, multi_label=multi_label,
-        workers=default_workers() if workers is None else workers, reporter=reporter,
+        workers=default_workers() if workers is None else workers, accelerator=accelerator, reporter=reporter,
     ).counts  # fmt: skip
     result = {
         "model": str(folder),
@@ -79,7 +81,7 @@ def evaluate(
         "metrics": counts.compute(),
         **_by_class(counts, [model.config.id2label[number] for number in order], len(names)),
     }
-    if out is not None:
+    if out is not None and accelerator.is_main_process:
         with new_folder(out) as staging:
             (staging / METRICS).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             if result["confusion"] is not None:
