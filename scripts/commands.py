@@ -133,7 +133,9 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="labels per image")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="images at once")] = 32,
     json_: Annotated[bool, typer.Option("--json", help="print one line of JSON per image")] = False,
-    data: Annotated[str | None, typer.Option(help="a data set instead of images, as for finetune")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="a data set instead of images, as for finetune  [default: none]")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="of --data  [default: test, or the last]")] = None,
     output: Annotated[str | None, typer.Option(help="folder for Parquet files of the predictions of --data")] = None,
     embeddings: Annotated[bool, typer.Option("--embeddings", help="add the features of each image")] = False,

@@ -23,10 +23,10 @@ class CalibrationBins:
 
     def update(self, confidence: torch.Tensor, right: torch.Tensor) -> None:
         """Adds decisions: confidence in [0, 1] and whether each was right, both of one shape."""
-        confidence = rounded(confidence).flatten()
+        confidence = confidence.double().flatten()
         inner_edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1]
         number = torch.bucketize(confidence, inner_edges)  # an edge belongs to the bin below it
-        values = torch.stack([torch.ones_like(confidence), confidence, right.double().flatten()])
+        values = torch.stack([torch.ones_like(confidence), rounded(confidence), right.double().flatten()])
         self.sums.index_add_(1, number, values)
 
     def expected_error(self) -> float:

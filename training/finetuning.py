@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
@@ -20,6 +20,8 @@ from .recipe import Recipe
 from .run_checkpoints import whole_state
 from .run_folder import free_run_folder, measurements, open_run_folder, run_recipe, write_run
 from .task import TrainingTask, build_task
+
+FRONT_ENDS = ("accelerate", "trainer")
 
 
 @dataclass
@@ -51,7 +53,7 @@ def finetune(
     resume: bool = False,
     values: dict[str, Any] | None = None,
     teacher: Any = None,
-    front_end: Literal["accelerate", "trainer"] = "accelerate",
+    front_end: str = "accelerate",
     reporter: Reporter | None = None,
 ) -> Run:
     """Trains a classifier and leaves a folder that `AutoModelForImageClassification` and `pipeline` load.
@@ -70,7 +72,8 @@ def finetune(
         values: Further fields by dotted name, such as {"training.lr": 1e-3}.
         teacher: A folder or Hub id of an image classifier to learn from, or a module that answers the student's pixels
             with logits in the order of the student's labels. None takes the recipe's.
-        front_end: Whose loop runs, Accelerate's or that of transformers' `Trainer`; the losses are the same.
+        front_end: Whose loop runs: "accelerate", or "trainer" for that of transformers' `Trainer`; the losses are the
+            same.
         reporter: Told of the progress; None writes to the log.
 
     Raises:
@@ -78,6 +81,8 @@ def finetune(
         DataError: The data set cannot be used.
         TargetError: The folder holds something already or cannot be written.
     """
+    if front_end not in FRONT_ENDS:
+        raise ValueError(f"`front_end` must be one of {', '.join(FRONT_ENDS)}, got {front_end!r}")
     state = process_state()
     reporter = (reporter or QuietReporter()) if state.is_main_process else QuietReporter()
     in_memory = None if data is None or isinstance(data, str | Path) else data

@@ -38,6 +38,9 @@ class HubTrainer(Trainer):
         reporter: Told of the progress.
     """
 
+    optimizer: Any
+    lr_scheduler: Any
+
     def __init__(self, task: TrainingTask, folder: Path, reporter: Reporter) -> None:
         self.task, self.reporter, self.folder = task, reporter, folder / "checkpoints"
         settings = task.recipe.training
@@ -99,7 +102,7 @@ class HubTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The task's batches of this process, one epoch at a time."""
         loader = self.task.epoch_loader(self.args.process_index, self.args.world_size)
-        loader.set_epoch = loader.batch_sampler.set_epoch  # type: ignore[attr-defined, union-attr]
+        loader.set_epoch = loader.batch_sampler.set_epoch  # type: ignore[union-attr]
         return loader
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:

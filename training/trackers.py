@@ -1,5 +1,6 @@
 """Where figures go while a run lasts: trackers of Accelerate."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,7 +11,7 @@ from .recipe import Recipe, RecipeError, flat
 TENSORBOARD = "tensorboard"
 
 
-def tracker_names(wanted: list[str] | None) -> list[str]:
+def tracker_names(wanted: Sequence[str] | None) -> list[str]:
     """The trackers of a recipe; None is TensorBoard, in a local folder, where it is installed.
 
     Raises:

@@ -155,6 +155,12 @@ def test_where_all_is_right_resampling_knows_of_no_error():
     assert set(counts.intervals(samples=20).values()) == {(1.0, 1.0)}
 
 
+def test_a_ranking_without_fault_stays_so_however_close_the_logits_are():
+    labels = (torch.arange(120) % 3 == 0).long()[:, None]
+    counts = counted(1.1 + 0.2 * labels, labels)
+    assert counts.intervals(samples=50)["mean_average_precision"] == (1.0, 1.0)
+
+
 def test_classes_that_a_sample_lacks_do_not_count_as_failures():
     # One image per class and all of them right: a sample lacks a third of the classes, and F1 is 1 all the same.
     multi = counted(20 * torch.eye(8) - 10, torch.eye(8, dtype=torch.int64))

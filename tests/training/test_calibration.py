@@ -31,8 +31,11 @@ def test_the_error_is_that_of_the_paper(decisions):
 
 def test_an_edge_belongs_to_the_bin_below_it():
     bins = CalibrationBins()
-    bins.update(torch.tensor([1 / BINS, 1.0], dtype=torch.float64), torch.tensor([True, True]))
-    assert [row["images"] for row in bins.rows()] == [1] + [0] * (BINS - 2) + [1]
+    edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)
+    bins.update(edges[1:], torch.ones(BINS))
+    assert [row["images"] for row in bins.rows()] == [1] * BINS
+    bins.update(torch.nextafter(edges[1:-1], edges[2:]), torch.ones(BINS - 1))
+    assert [row["images"] for row in bins.rows()] == [1] + [2] * (BINS - 1)
 
 
 def test_the_bins_tell_how_sure_and_how_right_the_decisions_are():

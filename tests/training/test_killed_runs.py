@@ -75,7 +75,7 @@ def keep(tmp_path, digit_folders, quick):
 
 def test_a_run_killed_again_and_again_ends_equal_to_the_unbroken_one(keep, train, tmp_path):
     draws = random.Random(0)
-    deaths = [draws.randint(1, 24) for _ in range(8)]
+    deaths = [draws.randint(1, 24) for _ in range(6)]
     endings = keep(tmp_path / "killed", [*deaths, 0])
     assert endings[:3] == [signal.SIGKILL] * 3
     assert endings[-1] == 0

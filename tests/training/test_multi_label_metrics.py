@@ -43,7 +43,7 @@ def mean_average_precision(logits, labels):
 cases = st.tuples(st.integers(1, 60), st.integers(1, 8), st.integers(0, 1000))
 
 
-@given(case=cases, levels=st.integers(2, 500))
+@given(case=cases, levels=st.integers(2, 2000))
 def test_figures_are_those_of_scikit_learn(case, levels):
     logits, labels = draw(*case)
     assume(labels.any())

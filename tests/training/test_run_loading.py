@@ -74,6 +74,16 @@ def test_what_the_pipeline_answers_is_what_was_reported(elsewhere, finished_run,
     assert elsewhere[0]["scores of paths"] == elsewhere[0]["scores"][:5]
 
 
+def test_predict_gives_the_scores_of_the_pipeline(elsewhere, finished_run, tested_images):
+    for batch_size in (1, 32):
+        predictions = list(vithub.predict(finished_run.folder, tested_images[0], top=10, batch_size=batch_size))
+        assert [prediction["image"] for prediction in predictions] == tested_images[0]
+        for prediction, scores in zip(predictions, elsewhere[0]["scores"], strict=True):
+            assert prediction["predictions"][0]["label"] == scores[0]["label"]
+            expected = {entry["label"]: entry["score"] for entry in scores}
+            assert {e["label"]: e["score"] for e in prediction["predictions"]} == pytest.approx(expected, rel=1e-5)
+
+
 def test_evaluate_gives_the_numbers_that_were_reported(finished_run):
     result = vithub.evaluate(finished_run.folder)
     assert result["metrics"] == finished_run.metrics["test"]
@@ -81,16 +91,6 @@ def test_evaluate_gives_the_numbers_that_were_reported(finished_run):
     assert result["per_class"] == finished_run.metrics["per_class"]
     validation = vithub.evaluate(finished_run.folder, split="validation")
     assert validation["metrics"] == finished_run.metrics["validation"]
-
-
-@pytest.mark.parametrize("batch_size", [1, 32])
-def test_predict_gives_the_scores_of_the_pipeline(batch_size, elsewhere, finished_run, tested_images):
-    predictions = list(vithub.predict(finished_run.folder, tested_images[0], top=10, batch_size=batch_size))
-    assert [prediction["image"] for prediction in predictions] == tested_images[0]
-    for prediction, scores in zip(predictions, elsewhere[0]["scores"], strict=True):
-        assert prediction["predictions"][0]["label"] == scores[0]["label"]
-        expected = {entry["label"]: entry["score"] for entry in scores}
-        assert {e["label"]: e["score"] for e in prediction["predictions"]} == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_published_weights_are_the_best_ones_in_fp32(finished_run):
