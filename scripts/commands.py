@@ -53,6 +53,7 @@ def finetune(
     teacher: Annotated[
         str | None, typer.Option(help="classifier to learn from: a folder or a Hub id  [default: none]")
     ] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="low-rank adapters (rank 8) instead of all weights")] = False,
     front_end: Annotated[str, typer.Option(help="whose loop runs: accelerate or trainer")] = "accelerate",
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --output")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any recipe field")] = None,
@@ -68,6 +69,7 @@ def finetune(
         "data.label_column": label_column,
         "data.on_bad_image": on_bad_image,
         "training.on_nonfinite": on_nonfinite,
+        "lora.rank": 8 if lora else None,
     }
     given = {name: value for name, value in values.items() if value is not None}
     if front_end not in ("accelerate", "trainer"):
@@ -137,7 +139,9 @@ def predict(
         str | None, typer.Option(help="a data set instead of images, as for finetune  [default: none]")
     ] = None,
     split: Annotated[str | None, typer.Option(help="of --data  [default: test, or the last]")] = None,
-    output: Annotated[str | None, typer.Option(help="folder for Parquet files of the predictions of --data")] = None,
+    output: Annotated[
+        str | None, typer.Option(help="folder for Parquet files of the predictions of --data  [default: none]")
+    ] = None,
     embeddings: Annotated[bool, typer.Option("--embeddings", help="add the features of each image")] = False,
     on_bad_image: Annotated[str, typer.Option(help="error, or skip for empty predictions, with --data")] = "error",
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --output")] = False,

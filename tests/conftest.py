@@ -47,6 +47,7 @@ QUICK = {
     "training.lr": 4e-3,
     "training.warmup": 1,
     "training.precision": "fp32",
+    "training.trackers": [],
     "evaluation.crop_ratio": 1.0,
 }
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

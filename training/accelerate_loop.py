@@ -19,7 +19,6 @@ from .progress import Reporter
 from .run_checkpoints import last_checkpoint
 from .run_record import RunRecord
 from .task import TrainingTask
-from .trackers import finish_trackers, start_trackers, tracker_names
 
 
 class NonFiniteLossError(RuntimeError):
@@ -53,13 +52,9 @@ class AccelerateLoop:
         self.task, self.reporter = task, reporter
         checkpoints = folder / "checkpoints"
         self.precision = resolve_precision(settings.precision, process_state().device)
-        trackers = tracker_names(settings.trackers)
         self.accelerator = new_accelerator(
             mixed_precision="no" if self.precision == "fp32" else self.precision,
-            log_with=trackers or None,
-            project_dir=folder / "logs",
         )
-        start_trackers(self.accelerator, trackers, task.recipe)
         task.prepare(self.accelerator.device, checkpoints)
         optimizer = task.optimizer()
         runner = torch.compile(task.learner) if task.recipe.model.compile else task.learner
@@ -84,7 +79,6 @@ class AccelerateLoop:
                     break
                 self._train_epoch(loader, epoch, max(self.start, epoch * per_epoch), request)
         published = self.record.load_published()
-        finish_trackers(accelerator)
         return LoopResult(self.record, accelerator, published, self.precision)
 
     def _train_epoch(self, loader: Iterator[Any], epoch: int, first: int, request: StopRequest) -> None:
@@ -97,15 +91,14 @@ class AccelerateLoop:
         for step in range(first, stop):
             rate = task.set_lr(self.optimizer, step)
             loss, signum, bad = self._step(loader, step, rate, request)
-            self.record.end_step(step, loss, bad)
+            self.record.end_step(step, loss, rate, bad)
             speed = (step + 1 - first) * task.batch_size / (time.perf_counter() - begun)
             self.reporter.advance(1, loss=loss, lr=rate, **{"images/s": speed})
-            self.accelerator.log({"loss": loss, "lr": rate}, step=step)
             if signum:
                 self.reporter.stop()
                 raise Interrupted(signum, step + 1, self.record.save(step + 1))
         self.reporter.stop()
-        self.accelerator.log(self.record.end_epoch(stop, rate), step=stop)
+        self.record.end_epoch(stop, rate)
 
     def _step(
         self, loader: Iterator[Any], step: int, rate: float, request: StopRequest

@@ -128,6 +128,7 @@ def _agreed_folder(out: str | Path | None, recipe: Recipe) -> Path:
 def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter: Reporter) -> Run:
     """Evaluates the published weights as they will be served, in fp32, and writes the run's folder."""
     split = "test" if task.data.test is not None else "validation"
+    task.finish(folder if result.accelerator.is_main_process else None)
     progress, multi_label = result.record.progress, task.data.labels.multi_label
     evaluations = {
         name: evaluate_classifier(

@@ -21,7 +21,6 @@ from .progress import Reporter
 from .run_checkpoints import last_checkpoint, read_state
 from .run_record import RunRecord
 from .task import TrainingTask
-from .trackers import tracker_names
 
 logger = logging.getLogger("vithub")
 
@@ -63,7 +62,7 @@ class HubTrainer(Trainer):
             eval_strategy="no",
             save_strategy="no",
             logging_steps=1,
-            report_to=tracker_names(settings.trackers) or "none",
+            report_to="none",  # the record tells the trackers
             disable_tqdm=True,
         )
         task.prepare(arguments.device, self.folder)
@@ -185,7 +184,7 @@ class _RecordCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer, step = self.trainer, state.global_step - 1
         record = _record(trainer)
-        record.end_step(step, self.loss, trainer.bad)
+        record.end_step(step, self.loss, trainer.task.schedule(step), trainer.bad)
         trainer.pieces, trainer.rows, trainer.bad = [], [], []
         speed = (step + 1 - self.first) * trainer.task.batch_size / (time.perf_counter() - self.begun)
         rate = trainer.task.schedule(step)

@@ -11,6 +11,7 @@ from .recipe_sections import (
     DataSettings,
     DistillationSettings,
     EvaluationSettings,
+    LoraSettings,
     ModelSettings,
     Section,
     TrainingSettings,
@@ -31,6 +32,7 @@ class Recipe(Section):
     augmentation: Augmentation = Field(default_factory=Augmentation)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     distillation: DistillationSettings = Field(default_factory=DistillationSettings)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     seed: int = Field(0, ge=0, description="of all random choices but the drawing of splits")
 
@@ -41,6 +43,10 @@ class Recipe(Section):
             raise ValueError(
                 "training.label_smoothing must be 0 with training.loss bce, which takes every target above 0 as 1, "
                 f"got {self.training.label_smoothing}"
+            )
+        if self.lora.rank is not None and self.training.freeze:
+            raise ValueError(
+                f"lora.rank freezes all but adapters and head: training.freeze must be 0, got {self.training.freeze!r}"
             )
         if batch % accumulation:
             raise ValueError(f"training.batch_size {batch} must be a multiple of training.accumulation {accumulation}")

@@ -137,6 +137,18 @@ class DistillationSettings(Section):
     cache: bool = Field(False, description="ask once per image; only where augmentation changes nothing")
 
 
+class LoraSettings(Section):
+    """Low-rank adapters instead of all weights (https://arxiv.org/abs/2106.09685); needs the extra `lora`."""
+
+    rank: int | None = Field(None, ge=1, description="of the adapters; default: none, all weights learn")
+    alpha: Positive = Field(16, description="scale: an adapter counts alpha / rank")
+    dropout: Share = Field(0.0, description="of what an adapter is given")
+    targets: list[str] | None = Field(None, description="names of the layers; default: query and value projections")
+    publish: Literal["merged", "adapter"] = Field(
+        "merged", description="merged: into the weights; adapter: those, and the adapters by themselves in adapter/"
+    )
+
+
 class EvaluationSettings(Section):
     """How it is judged."""
 
@@ -149,6 +161,7 @@ __all__ = [
     "DataSettings",
     "DistillationSettings",
     "EvaluationSettings",
+    "LoraSettings",
     "ModelSettings",
     "Section",
     "TrainingSettings",

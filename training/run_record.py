@@ -33,6 +33,7 @@ from .run_checkpoints import (
     whole_state,
 )
 from .task import TrainingTask
+from .trackers import Trackers
 
 
 @dataclass
@@ -86,6 +87,7 @@ class RunRecord:
             if accelerator.distributed_type == DistributedType.FSDP:
                 raise RecipeError("training.ema_decay: not with FSDP, whose sharded modules cannot be copied; take DDP")
             self.ema = ModelEmaV3(task.learner, decay=settings.ema_decay, use_warmup=settings.ema_warmup)
+        self.trackers = Trackers(settings.trackers, folder.parent / "logs", task.recipe)
         self._clock, self._epoch_begun, self._waited = time.perf_counter(), time.perf_counter(), 0.0
         self._first = 0
 
@@ -120,15 +122,17 @@ class RunRecord:
         """Time that a step waited for its images."""
         self._waited += seconds
 
-    def end_step(self, step: int, loss: float, bad: list[str]) -> None:
+    def end_step(self, step: int, loss: float, lr: float, bad: list[str]) -> None:
         """After the optimizer's step number `step` (from 0); saves a checkpoint where the recipe says so.
 
         Args:
             step: Number of the step.
             loss: Of its whole batch; not finite where the step was left out.
+            lr: Of the head.
             bad: Names of its images that could not be decoded.
         """
         self.losses.append(loss)
+        self.trackers.log({"train/loss": loss, "train/lr": lr}, step)
         if loss - loss == 0:
             self.progress.loss_sum += loss
             if self.ema is not None:
@@ -174,6 +178,8 @@ class RunRecord:
             f"{evaluation.headline.replace('_', ' ')} {100 * figures[evaluation.headline]:.2f} %  "
             f"{entry['images_per_second']:.0f} images/s"
         )
+        told = {f"epoch/{name}": float(value) for name, value in entry.items() if name not in ("epoch", "step")}
+        self.trackers.log(told, step)
         self._keep_best((figures[evaluation.headline], -figures["loss"]), epoch)
         self.save(step)
         return entry
@@ -214,6 +220,7 @@ class RunRecord:
 
     def load_published(self) -> int:
         """Puts the weights to publish into the task's model; returns their epoch."""
+        self.trackers.finish()
         self.accelerator.wait_for_everyone()
         last = last_checkpoint(self.folder)
         if self.task.recipe.training.publish == "best" or last is None:

@@ -20,6 +20,7 @@ from ..data.seeding import Stream, derived_seed
 from ..modeling.modeling_vit import HubViTPreTrainedModel
 from .evaluating import default_workers
 from .feature_cache import FeatureRows, LinearHeads, cached_features, caches_features
+from .lora import ADAPTER, Adapters
 from .losses import TrainingLoss
 from .model_source import build_classifier
 from .optimizers import build_optimizer
@@ -46,6 +47,7 @@ class TrainingTask:
         teacher_table: (N, L), its cached logits, or None.
         heads: What learns, where the backbone is frozen and its features are cached.
         features: Of the splits, in that case.
+        adapters: In the model, until `finish`.
     """
 
     recipe: Recipe
@@ -59,6 +61,7 @@ class TrainingTask:
     teacher_table: torch.Tensor | None = None
     heads: LinearHeads | None = None
     features: dict[str, FeatureRows] = field(default_factory=dict)
+    adapters: Adapters | None = None
 
     @property
     def learner(self) -> nn.Module:
@@ -160,6 +163,15 @@ class TrainingTask:
                 self.teacher, self.train_images(), folder, device, self.recipe.evaluation.batch_size, self.workers
             )
 
+    def finish(self, folder: Path | None) -> None:
+        """Makes the model what is published: adapters merged, and saved into a run's folder where asked for."""
+        if self.adapters is None:
+            return
+        if folder is not None and self.recipe.lora.publish == "adapter":
+            self.adapters.save(folder / ADAPTER, self.recipe.model.source)
+        self.adapters.merge()
+        self.adapters = None
+
     def set_lr(self, optimizer: torch.optim.Optimizer, step: int) -> float:
         """Gives every group its rate of a step, and returns the head's."""
         schedule = self.schedule
@@ -237,13 +249,14 @@ def build_task(
     model, processor = build_classifier(recipe, labels.names, labels.multi_label)
     if recipe.training.freeze:
         freeze_parameters(model, recipe.training.freeze)
+    adapters = Adapters(model, recipe.lora) if recipe.lora.rank is not None else None
     batch_size = _batch_size(recipe, len(images.train), processes)
     order = TrainingOrder(len(images.train), batch_size, recipe.seed, recipe.augmentation.repeats)
     has_token = getattr(model, "distillation_classifier", None) is not None
     criterion = TrainingLoss(recipe.training, recipe.distillation, has_token, labels.multi_label)
     return TrainingTask(
         recipe, model, processor, images, order, batch_size, criterion,
-        teacher=_teacher(recipe, teacher, pixel_format(processor), labels.names),
+        teacher=_teacher(recipe, teacher, pixel_format(processor), labels.names), adapters=adapters,
     )  # fmt: skip
 
 

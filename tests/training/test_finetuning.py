@@ -1,5 +1,4 @@
 import json
-import re
 import shutil
 
 import pytest
@@ -7,23 +6,11 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
-from vithub.data.sources import DataError
-from vithub.hub.folders import TargetError
 from vithub.training.finetuning import finetune
-from vithub.training.recipe import RecipeError
 
 import vithub
 
 WEIGHTS = "model.safetensors"
-
-
-def content(folder):
-    """Every file below a folder, byte for byte, and when it was changed."""
-    return {
-        file.relative_to(folder): (file.read_bytes(), file.stat().st_mtime_ns)
-        for file in folder.rglob("*")
-        if file.is_file()
-    }
 
 
 def weights(folder):
@@ -189,74 +176,6 @@ def test_a_loss_that_is_no_number_stops_the_run_and_tells_where(train, tmp_path)
     assert not (tmp_path / "run" / WEIGHTS).exists()
 
 
-def test_a_folder_that_holds_another_run_is_refused_and_nothing_in_it_changes(plain_run, train):
-    before = content(plain_run.folder)
-    with pytest.raises(TargetError, match=rf"{re.escape(str(plain_run.folder))} holds another run"):
-        train(plain_run.folder)
-    assert content(plain_run.folder) == before
-
-
-def test_a_folder_with_other_files_is_refused_and_nothing_in_it_changes(train, tmp_path):
-    (tmp_path / "thesis.tex").write_text("all of it")
-    before = content(tmp_path)
-    with pytest.raises(TargetError, match="holds files already"):
-        train(tmp_path)
-    assert content(tmp_path) == before
-
-
-@pytest.mark.parametrize("target", ["file", "file/run"])
-def test_a_target_that_cannot_be_written_is_named_before_anything_is_computed(target, train, tmp_path, listener):
-    (tmp_path / "file").write_text("kept")
-    told = listener()
-    with pytest.raises(TargetError, match=re.escape(target)):
-        train(tmp_path / target, reporter=told)
-    assert told.losses == []
-    assert (tmp_path / "file").read_text() == "kept"
-
-
-def test_resuming_with_another_recipe_is_refused_and_the_fields_are_named(plain_run, train):
-    before = content(plain_run.folder)
-    with pytest.raises(RecipeError) as caught:
-        train(plain_run.folder, {"training.lr": 0.25, "training.epochs": 9}, resume=True)
-    assert "training.lr is 0.004, not 0.25" in str(caught.value)
-    assert "training.epochs is 2, not 9" in str(caught.value)
-    assert "batch_size" not in str(caught.value)
-    assert content(plain_run.folder) == before
-
-
-@pytest.mark.parametrize("exists", [True, False])
-def test_there_must_be_a_run_to_resume(exists, tmp_path):
-    folder = tmp_path / "run"
-    if exists:
-        folder.mkdir()
-    with pytest.raises(TargetError, match=r"run holds no run to resume"):
-        finetune(out=folder, resume=True)
-    assert list(tmp_path.rglob("*")) == ([folder] if exists else [])
-
-
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
-        ({"data": "/no/such/place"}, DataError),
-        ({"values": {"model.fields": {"num_attention_heads": 5}}}, ValueError),
-        ({"values": {"data.label_column": "species"}}, DataError),
-        ({"values": {"training.batch_size": 30, "training.accumulation": 4}}, RecipeError),
-    ],
-)
-def test_a_run_that_could_not_begin_leaves_its_target_free(options, error, train, tmp_path):
-    (tmp_path / "run").mkdir()
-    with pytest.raises(error):
-        train(tmp_path / "run", **options)
-    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
-
-
-@pytest.mark.parametrize("values", [{"num_attention_heads": 5}, {"hiden_size": 32}, {"drop_path_rate": 1.5}])
-def test_a_wrong_field_of_the_model_is_named_with_its_value(values, train, quick, tmp_path):
-    ((name, value),) = values.items()
-    with pytest.raises(ValueError, match=rf"{name}.*({value}|did you mean)"):
-        train(tmp_path / "run", {"model.fields": quick()["model.fields"] | values})
-
-
 def test_mixing_ends_at_its_epoch_and_changes_nothing_with_probability_zero(plain_run, losses_of):
     both = {"augmentation.mixup": 0.8, "augmentation.cutmix": 1.0}
     assert losses_of(14, both | {"augmentation.mix_probability": 0.0}) == plain_run.losses
@@ -288,39 +207,3 @@ def test_pictures_that_are_not_square_are_seen_as_they_are_evaluated(train, tmp_
     run = train(tmp_path / "run", {"model.image_size": (8, 16), "training.epochs": 1})
     assert run.model.config.image_hw == (8, 16)
     assert vithub.evaluate(run.folder)["metrics"] == pytest.approx(run.metrics["test"])
-
-
-@pytest.fixture
-def odd_images(tmp_path):
-    """Two classes of images smaller than a patch, and in many modes."""
-    modes = ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "RGB", "RGB"]
-    for label in ("dark", "light"):
-        for number, mode in enumerate(modes):
-            grey = Image.new("L", (3 + number % 2, 2), 200 if label == "light" else 20)
-            image = Image.new("I;16", grey.size, 51400 if label == "light" else 5140) if mode == "I;16" else grey
-            file = tmp_path / "odd" / label / f"{number}.{'tif' if mode == 'CMYK' else 'png'}"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            (image if mode in ("L", "I;16") else image.convert(mode)).save(file)
-    return tmp_path / "odd"
-
-
-def test_images_of_every_mode_and_smaller_than_a_patch_are_learned_from(odd_images, train, tmp_path):
-    values = {"training.epochs": 12, "training.batch_size": 8, "data.validation_fraction": 0.2}
-    run = train(tmp_path / "run", values, data=odd_images)
-    assert run.metrics["data"]["sizes"]["train"] == 12
-    assert run.metrics["test"]["accuracy"] == 1.0
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_cut_short_stops_the_training_and_is_named_in_one_line(workers, odd_images, train, tmp_path):
-    whole = Image.effect_noise((64, 64), 90)
-    for label in ("dark", "light"):
-        for number in range(10):
-            whole.save(odd_images / label / f"{number}.jpg")
-    victim = odd_images / "dark" / "3.jpg"
-    victim.write_bytes(victim.read_bytes()[:900])
-    values = {"training.batch_size": 8, "data.workers": workers, "data.validation_fraction": 0.05}
-    with pytest.raises(ValueError, match=r"dark/3\.jpg: .*truncated") as caught:
-        train(tmp_path / "run", values | {"data.test_fraction": 0.05}, data=odd_images)
-    assert type(caught.value).__name__ == "BadImageError"
-    assert "\n" not in str(caught.value)
