@@ -14,6 +14,7 @@ from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_vit import HubViTConfig
 
 PACKAGE_URL = "https://pypi.org/project/vithub/"
+IN_MEMORY = "a Dataset in memory"  # what a recipe says of data that has no name
 MULTI_LABEL = "multi_label_classification"
 _FROM_SCRATCH = re.compile(r"(vit|deit)-(ti|s|b|l|h)(/\d+)?", re.IGNORECASE)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.csv)(?<!\.parquet)")
@@ -82,6 +83,7 @@ def render_card(folder: Path, location: str | None = None) -> str:
         "processes": metrics["processes"],
         "batch_size": metrics["batch_size"],
         "recipe_text": recipe_text,
+        "in_memory": recipe["data"]["source"] == IN_MEMORY,
         "versions": metrics["versions"],
         "license_text": "No licence was chosen for these weights; ask their author before you pass them on.",
     }

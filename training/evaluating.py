@@ -99,7 +99,7 @@ def evaluate_classifier(
     reporter = reporter or QuietReporter()
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     device = next(model.parameters()).device
-    counts, was_training = counts_for(num_labels, multi_label), model.training
+    counts, was_training = counts_for(num_labels, multi_label, process, processes), model.training
     bad: list[int] = []
     model.eval()
     reporter.start(f"evaluating {images.name}", len(images))

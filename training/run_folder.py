@@ -18,6 +18,10 @@ from .multi_label_metrics import MultiLabelCounts
 from .recipe import Recipe, RecipeError, flat
 
 RECIPE, METRICS = "recipe.yaml", "metrics.json"
+# Fields that may change when a run is resumed: no number depends on them.
+WITHOUT_EFFECT = {
+    "data.workers", "training.checkpoint_steps", "training.keep_checkpoints", "training.trackers",
+}  # fmt: skip
 
 
 def open_run_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
@@ -66,19 +70,18 @@ def _differences(old: Recipe, new: Recipe) -> list[str]:
     return [
         f"{name} is {before.get(name)!r}, not {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
+        if before.get(name) != after.get(name) and name not in WITHOUT_EFFECT
     ]
 
 
 def measurements(counts: ClassificationCounts | MultiLabelCounts, names: list[str]) -> dict[str, Any]:
     """What `metrics.json` says of a split besides its figures: intervals, classes, confusion, calibration."""
     confusion = counts.confusion
-    single = isinstance(counts, ClassificationCounts)
     return {
         "intervals": {name: list(ends) for name, ends in counts.intervals().items()},
         "per_class": counts.per_class(names),
         "confusion": confusion.tolist() if confusion is not None and len(names) <= 200 else None,
-        "reliability": counts.reliability() if single else None,
+        "reliability": counts.reliability(),
     }
 
 

@@ -293,6 +293,15 @@ def test_notes_about_the_data_keep_their_letters(run_folder):
     assert "From ImageNet, Seed 0." in run_folder(data=data)[2]
 
 
+def test_a_run_on_data_in_memory_is_repeated_with_that_data(run_folder):
+    named, unnamed = run_folder()[2], run_folder(recipe={"data.source": "a Dataset in memory"})[2]
+    assert "```bash\nvithub finetune --recipe recipe.yaml --output again\n```" in named
+    assert "vithub.finetune(data=data" not in named
+    assert "`data` being the same data set" in unnamed
+    assert '```python\nvithub.finetune(data=data, recipe="recipe.yaml", out="again")\n```' in unnamed
+    assert "```bash" not in unnamed
+
+
 def test_the_recipe_in_the_card_is_the_recipe(run_folder):
     folder, _, card = run_folder()
     inside = re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1]

@@ -104,6 +104,16 @@ def test_any_logits_are_ranked_within_a_thousandth_of_scikit_learn(images, sprea
     assert found == pytest.approx(mean_average_precision(logits, labels), abs=1e-3)
 
 
+def test_neighbouring_bins_are_told_apart_from_end_to_end():
+    # Class by class one image in a bin and, with the label, one in the next.
+    middles = (torch.arange(8192, dtype=torch.float64) - 4096 + 0.5) * WIDTH
+    for start in range(0, 8191, 819):
+        lower, upper = middles[start : start + 819], middles[start + 1 : start + 820]
+        logits = torch.stack([lower[: len(upper)], upper])
+        found = counted(logits, torch.tensor([[0], [1]]).expand(2, len(upper)))
+        assert found.compute()["mean_average_precision"] == 1
+
+
 def test_the_headline_is_what_compute_gives():
     single, multi = counts_for(3, False), counts_for(3, True)
     assert isinstance(single, ClassificationCounts)
