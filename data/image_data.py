@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from .labels import LabelSet, find_labels, label_counts, numbered
 from .sources import DataError, encoded_images, find_image_column, find_label_column, read_source
@@ -19,7 +19,7 @@ class ImageData:
     Args:
         name: Of the source.
         labels: Names of the classes.
-        train: Columns "image" (encoded) and "label" (a number, or a list of them).
+        train: Columns "image" (encoded) and "label" (a number, or a list of them); a table, or a stream of such rows.
         validation: What the best epoch is chosen on.
         test: What is looked at once, at the end; None where the source has none and none was drawn.
         notes: What a reader of the results should know of the splits.
@@ -27,7 +27,7 @@ class ImageData:
 
     name: str
     labels: LabelSet
-    train: Dataset
+    train: Any
     validation: Dataset
     test: Dataset | None
     notes: list[str] = field(default_factory=list)
@@ -40,8 +40,8 @@ class ImageData:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Images in each split."""
-        return {name: len(table) for name, table in self.splits.items()}
+        """Images in each split, but for one that is a stream."""
+        return {name: len(table) for name, table in self.splits.items() if not isinstance(table, IterableDataset)}
 
 
 @dataclass

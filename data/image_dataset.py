@@ -114,13 +114,16 @@ class LabelledImages(Dataset[dict[str, torch.Tensor]]):
         return {**numbers, "bad": torch.tensor(bad)} if self.skip_bad else numbers
 
     def _labels(self, row: dict[str, Any]) -> dict[str, torch.Tensor]:
-        if not self.labelled:
-            return {}
-        if self.num_labels is None:
-            return {"labels": torch.tensor(row[LABEL])}
-        labels = torch.zeros(self.num_labels)
-        labels[torch.tensor(row[LABEL], dtype=torch.long)] = 1
-        return {"labels": labels}
+        return {"labels": label_tensor(row[LABEL], self.num_labels)} if self.labelled else {}
+
+
+def label_tensor(value: Any, num_labels: int | None) -> torch.Tensor:
+    """A label's number; with `num_labels` a list of them as 0 or 1 per class, (num_labels,), fp32."""
+    if num_labels is None:
+        return torch.tensor(value)
+    labels = torch.zeros(num_labels)
+    labels[torch.tensor(value, dtype=torch.long)] = 1
+    return labels
 
 
 def collate(samples: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -128,4 +131,4 @@ def collate(samples: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tenso
     return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
-__all__ = ["EvaluationTransform", "LabelledImages", "collate"]
+__all__ = ["EvaluationTransform", "LabelledImages", "collate", "label_tensor"]

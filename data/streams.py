@@ -1,6 +1,6 @@
 """Reading more images than fit on the disk: a stream, shuffled block by block, that goes on from any row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -146,8 +146,8 @@ class StreamBatches(Sampler[list[StreamKey]]):
             for micro in range(self.accumulation):
                 first = step_in_epoch * self.order.batch_size + (micro * self.processes + self.process) * size
                 piece = list(islice(rows, size))
-                yield [StreamKey(row, index, epoch, first + slot) for slot, (_, index, row) in enumerate(piece)]
                 self.places[step + 1] = piece[-1][0]
+                yield [StreamKey(row, index, epoch, first + slot) for slot, (_, index, row) in enumerate(piece)]
 
     def place_at(self, step: int) -> StreamPlace:
         """Where the stream is when `step` steps are done; steps before are forgotten."""
@@ -156,17 +156,4 @@ class StreamBatches(Sampler[list[StreamKey]]):
         return self.places[step]
 
 
-def filled(samples: Sequence[dict[str, Any] | None]) -> list[dict[str, Any]]:
-    """Samples, with the next good one of the batch in the place of each that is missing.
-
-    Raises:
-        DataError: All are missing.
-    """
-    good = [number for number, sample in enumerate(samples) if sample is not None]
-    if not good:
-        raise DataError(f"none of the {len(samples)} images of a batch could be decoded")
-    chosen = [next((n for n in good if n >= number), good[0]) for number in range(len(samples))]
-    return [sample for number in chosen if (sample := samples[number]) is not None]
-
-
-__all__ = ["ShuffledStream", "StreamBatches", "StreamKey", "StreamOrder", "StreamPlace", "filled"]
+__all__ = ["ShuffledStream", "StreamBatches", "StreamKey", "StreamOrder", "StreamPlace"]

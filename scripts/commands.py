@@ -43,6 +43,8 @@ def finetune(
         str | None, typer.Option(help="file of a whole recipe, such as a run's recipe.yaml  [default: a preset]")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the training images  [default: the recipe's]")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="end after so many steps  [default: the recipe's]")] = None,
+    streaming: Annotated[bool, typer.Option("--streaming", help="read the data as a stream, never all of it")] = False,
     batch_size: Annotated[int | None, typer.Option(help="images per step  [default: the recipe's]")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate  [default: the recipe's]")] = None,
     image_size: Annotated[int | None, typer.Option(help="pixels  [default: the model's]")] = None,
@@ -64,6 +66,8 @@ def finetune(
 
     values: dict[str, Any] = {
         "training.batch_size": batch_size,
+        "training.max_steps": max_steps,
+        "data.streaming": True if streaming else None,
         "training.lr": lr,
         "model.image_size": image_size,
         "data.label_column": label_column,

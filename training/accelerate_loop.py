@@ -72,10 +72,10 @@ class AccelerateLoop:
         """
         task, accelerator = self.task, self.accelerator
         loader = iter(task.train_loader(self.start, accelerator.process_index, accelerator.num_processes))
-        per_epoch, epochs = task.order.steps_per_epoch, task.recipe.training.epochs
+        per_epoch = task.order.steps_per_epoch
         with StopRequest() as request:
-            for epoch in range(self.start // per_epoch, epochs):
-                if self.record.stops_early():
+            for epoch in range(self.start // per_epoch, task.epochs):
+                if self.record.stops_early() or self.start == task.total_steps:
                     break
                 self._train_epoch(loader, epoch, max(self.start, epoch * per_epoch), request)
         published = self.record.load_published()
@@ -84,8 +84,8 @@ class AccelerateLoop:
     def _train_epoch(self, loader: Iterator[Any], epoch: int, first: int, request: StopRequest) -> None:
         task, per_epoch = self.task, self.task.order.steps_per_epoch
         self.model.train()
-        before, stop = epoch * per_epoch, (epoch + 1) * per_epoch
-        self.reporter.start(f"epoch {epoch + 1}/{task.recipe.training.epochs}", per_epoch, first - before)
+        before, stop = epoch * per_epoch, min((epoch + 1) * per_epoch, task.total_steps)
+        self.reporter.start(f"epoch {epoch + 1}/{task.epochs}", stop - before, first - before)
         self.record.begin_epoch(first)
         begun, rate = time.perf_counter(), task.set_lr(self.optimizer, stop - 1)
         for step in range(first, stop):

@@ -93,7 +93,7 @@ def caches_features(recipe: Recipe) -> bool:
     """Whether every epoch would show a frozen backbone the same pixels."""
     skips = recipe.data.on_bad_image == "skip"
     static = recipe.training.freeze == "backbone" and not recipe.augmentation.varying_fields()
-    return static and recipe.distillation.teacher is None and not skips
+    return static and recipe.distillation.teacher is None and not skips and not recipe.data.streaming
 
 
 def cached_features(

@@ -50,7 +50,7 @@ class HubTrainer(Trainer):
             output_dir=str(self.folder),
             use_cpu=on_cpu(),
             ddp_find_unused_parameters=False,
-            num_train_epochs=settings.epochs,
+            max_steps=task.total_steps,
             per_device_train_batch_size=task.batch_size // settings.accumulation // process_state().num_processes,
             gradient_accumulation_steps=settings.accumulation,
             max_grad_norm=settings.clip_norm or 0.0,
@@ -160,7 +160,7 @@ class _RecordCallback(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer, per_epoch = self.trainer, self.trainer.task.order.steps_per_epoch
         epoch, done = divmod(state.global_step, per_epoch)
-        trainer.reporter.start(f"epoch {epoch + 1}/{trainer.task.recipe.training.epochs}", per_epoch, done)
+        trainer.reporter.start(f"epoch {epoch + 1}/{trainer.task.epochs}", per_epoch, done)
         self.begun, self.first = time.perf_counter(), state.global_step
         _record(trainer).begin_epoch(state.global_step)
 

@@ -44,6 +44,10 @@ class Recipe(Section):
                 "training.label_smoothing must be 0 with training.loss bce, which takes every target above 0 as 1, "
                 f"got {self.training.label_smoothing}"
             )
+        if self.data.streaming and self.training.max_steps is None:
+            raise ValueError("training.max_steps must be given with data.streaming, whose length is not known")
+        if self.data.streaming and (self.distillation.cache or self.augmentation.repeats > 1):
+            raise ValueError("data.streaming sees an image once: no distillation.cache and augmentation.repeats 1")
         if self.lora.rank is not None and self.training.freeze:
             raise ValueError(
                 f"lora.rank freezes all but adapters and head: training.freeze must be 0, got {self.training.freeze!r}"

@@ -54,6 +54,14 @@ class DataSettings(Section):
     test_fraction: Share = Field(0.1, description="drawn where there is one split only")
     split_seed: int = Field(0, ge=0, description="of drawn splits")
     workers: int | None = Field(None, ge=0, description="loading processes; default: by the number of cores")
+    streaming: bool = Field(
+        False, description="read the training images in order and never all; Parquet, WebDataset, Hub"
+    )
+    shuffle_buffer: int = Field(1000, ge=1, description="streaming: images that are shuffled with each other")
+    held_out_images: int = Field(
+        5000, ge=1, description="streaming: most images taken for validation and for test each"
+    )
+    labels: list[str] | None = Field(None, description="names of the labels; default: found; streaming may need them")
     on_bad_image: Literal["error", "skip"] = Field(
         "error", description="an image that cannot be decoded: stop, or train without it and list it in metrics.json"
     )
@@ -61,13 +69,22 @@ class DataSettings(Section):
 
     def reading(self) -> dict[str, Any]:
         """The arguments of `load_image_data`, but for the source."""
-        return self.model_dump(exclude={"source", "workers", "on_bad_image", "max_bad_share"})
+        names = ["image_column", "label_column", "train_split", "validation_split", "test_split"]
+        drawn = ["validation_fraction", "test_fraction", "split_seed", "revision"]
+        return {name: getattr(self, name) for name in names + drawn}
+
+    def streamed(self) -> dict[str, Any]:
+        """The arguments of `load_streamed_data`, but for the source."""
+        names = ["image_column", "label_column", "train_split", "validation_split", "test_split"]
+        return {name: getattr(self, name) for name in [*names, "held_out_images", "labels", "revision"]}
 
 
 class TrainingSettings(Section):
     """How it learns."""
 
     epochs: int = Field(30, ge=1)
+    max_steps: int | None = Field(None, ge=1, description="end after so many steps; with streaming it is needed")
+    steps_per_epoch: int = Field(1000, ge=1, description="streaming: steps from one evaluation to the next")
     batch_size: int = Field(64, ge=1, description="images per step, over all processes and accumulation steps")
     accumulation: int = Field(1, ge=1, description="pieces of a batch that are computed one after the other")
     optimizer: Literal["adamw", "sgd", "lamb", "muon"] = Field("adamw")

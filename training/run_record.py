@@ -109,6 +109,8 @@ class RunRecord:
         scaler = self.accelerator.scaler
         if scaler is not None and state.get("scaler"):
             scaler.load_state_dict(state["scaler"])
+        if self.task.stream is not None:
+            self.task.stream.places = state["stream"]
         self.resumed_from = int(state["step"])
         self.reporter.message(f"resuming from step {self.resumed_from} of {self.task.total_steps}")
         return self.resumed_from
@@ -141,7 +143,8 @@ class RunRecord:
             self.progress.skipped_steps.append(step)
         self.progress.bad_images = sorted({*self.progress.bad_images, *bad})
         every = self.task.recipe.training.checkpoint_steps
-        if every is not None and (step + 1) % every == 0 and (step + 1) % self.task.order.steps_per_epoch:
+        ends = (step + 1) % self.task.order.steps_per_epoch == 0 or step + 1 == self.task.total_steps
+        if every is not None and (step + 1) % every == 0 and not ends:
             self.save(step + 1)
 
     def end_epoch(self, step: int, lr: float) -> dict[str, Any]:
@@ -153,17 +156,19 @@ class RunRecord:
         """
         task, progress = self.task, self.progress
         trained = time.perf_counter() - self._epoch_begun
-        per_epoch, epoch = task.order.steps_per_epoch, step // task.order.steps_per_epoch
+        per_epoch = task.order.steps_per_epoch
+        epoch = -(-step // per_epoch)
+        begun = (epoch - 1) * per_epoch
         if self.accelerator.num_processes > 1:
             progress.bad_images = sorted(set(gather_object(progress.bad_images)))
-        check_bad_share(progress.bad_images, len(task.data.train), task.recipe.data.max_bad_share, "train")
+        check_bad_share(progress.bad_images, task.images_seen(step), task.recipe.data.max_bad_share, "train")
         evaluation = self._validate()
         figures = evaluation.compute()
-        skipped = sum(step - per_epoch <= number < step for number in progress.skipped_steps)
+        skipped = sum(begun <= number < step for number in progress.skipped_steps)
         entry = {
             "epoch": epoch,
             "step": step,
-            "train_loss": progress.loss_sum / max(1, per_epoch - skipped),
+            "train_loss": progress.loss_sum / max(1, step - begun - skipped),
             "validation_loss": figures["loss"],
             f"validation_{evaluation.headline}": figures[evaluation.headline],
             "lr": lr,
@@ -208,6 +213,8 @@ class RunRecord:
         self._clock = now
         scaler = self.accelerator.scaler
         state = asdict(self.progress) | {"scaler": scaler.state_dict() if scaler is not None else None}
+        if self.task.stream is not None:
+            state["stream"] = gather_object([self.task.stream.place_at(step)])
         return save_checkpoint(
             self.folder, step, self.task.learner, self.optimizer, state, self.task.recipe.training.keep_checkpoints,
             ema=self.ema.module if self.ema else None, write=self.accelerator.is_main_process,

@@ -17,6 +17,9 @@ from ..data.image_processing import PixelFormat, pixel_format
 from ..data.mixing import mix_batch, targets_from_labels
 from ..data.samplers import EpochMicroBatches, MicroBatches, TrainingOrder
 from ..data.seeding import Stream, derived_seed
+from ..data.stream_images import StreamedImages
+from ..data.streamed_data import load_streamed_data
+from ..data.streams import StreamOrder
 from ..modeling.modeling_vit import HubViTPreTrainedModel
 from .evaluating import default_workers
 from .feature_cache import FeatureRows, LinearHeads, cached_features, caches_features
@@ -29,6 +32,7 @@ from .recipe import Recipe, RecipeError
 from .schedules import Schedule, build_schedule
 from .teacher_cache import cached_logits, check_cacheable
 from .teachers import Teacher
+from .train_batches import StreamLoading, build_order, table_loader
 
 
 @dataclass
@@ -41,27 +45,43 @@ class TrainingTask:
         image_processor: The evaluation transform, saved with the model.
         data: The splits.
         order: Which images come at which step.
-        batch_size: Images per step.
         criterion: The loss.
         teacher: On the model's device, or None.
         teacher_table: (N, L), its cached logits, or None.
         heads: What learns, where the backbone is frozen and its features are cached.
         features: Of the splits, in that case.
         adapters: In the model, until `finish`.
+        stream: Of the training images, where they are one.
     """
 
     recipe: Recipe
     model: PreTrainedModel
     image_processor: Any
     data: ImageData
-    order: TrainingOrder
-    batch_size: int
+    order: TrainingOrder | StreamOrder
     criterion: TrainingLoss
     teacher: Teacher | None = None
     teacher_table: torch.Tensor | None = None
     heads: LinearHeads | None = None
     features: dict[str, FeatureRows] = field(default_factory=dict)
     adapters: Adapters | None = None
+    stream: StreamLoading | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, StreamOrder):
+            skip = self.recipe.data.on_bad_image == "skip"
+            images = StreamedImages(self._train_transform(), self._label_width(), self.recipe.seed, skip)
+            self.stream = StreamLoading(self.recipe, self.data, self.order, images, self.workers)
+
+    @property
+    def batch_size(self) -> int:
+        """Images per step, over all processes and accumulation steps."""
+        return self.order.batch_size
+
+    @property
+    def epochs(self) -> int:
+        """How often it is evaluated; the last epoch may be cut short."""
+        return -(-self.total_steps // self.order.steps_per_epoch)
 
     @property
     def learner(self) -> nn.Module:
@@ -71,7 +91,11 @@ class TrainingTask:
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""
-        return self.recipe.training.epochs * self.order.steps_per_epoch
+        settings = self.recipe.training
+        if self.stream is not None:
+            return settings.max_steps or 0
+        steps = settings.epochs * self.order.steps_per_epoch
+        return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
     @property
     def num_labels(self) -> int:
@@ -96,9 +120,11 @@ class TrainingTask:
 
     def train_images(self) -> LabelledImages:
         """The training split with the training transform."""
+        return self._images("train", self._train_transform())
+
+    def _train_transform(self) -> TrainTransform:
         pixels = self.pixels
-        transform = TrainTransform(self.recipe.augmentation, pixels.image_hw, list(pixels.mean), list(pixels.std))
-        return self._images("train", transform)
+        return TrainTransform(self.recipe.augmentation, pixels.image_hw, list(pixels.mean), list(pixels.std))
 
     def validation_rows(self) -> LabelledImages | FeatureRows:
         """What the learner is judged on after each epoch."""
@@ -123,21 +149,21 @@ class TrainingTask:
 
     def train_loader(self, start: int = 0, process: int = 0, processes: int = 1) -> DataLoader[Any]:
         """This process's batches from step `start` to the end, one per accumulation step."""
+        if self.stream is not None:
+            return self.stream.loader(start, self.total_steps, process, processes)
+        assert isinstance(self.order, TrainingOrder)
         accumulation = self.recipe.training.accumulation
         return self._loader(MicroBatches(self.order, start, self.total_steps, accumulation, process, processes))
 
     def epoch_loader(self, process: int = 0, processes: int = 1) -> DataLoader[Any]:
         """This process's batches of one epoch; its `batch_sampler.set_epoch` tells which."""
+        if not isinstance(self.order, TrainingOrder):
+            raise RecipeError("data.streaming: only with the front end of Accelerate")
         return self._loader(EpochMicroBatches(self.order, self.recipe.training.accumulation, process, processes))
 
     def _loader(self, batches: MicroBatches) -> DataLoader[Any]:
-        return DataLoader(
-            self.features.get("train") or self.train_images(),
-            batch_sampler=batches,
-            num_workers=0 if self.features else self.workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-        )
+        images = self.features.get("train") or self.train_images()
+        return table_loader(images, batches, 0 if self.features else self.workers, collate)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """The recipe's optimizer over what learns."""
@@ -182,7 +208,11 @@ class TrainingTask:
 
     def describe(self, row: int) -> str:
         """File or row of a training image, for messages."""
-        return self.train_images().describe(row)
+        return self.stream.images.describe(row) if self.stream is not None else self.train_images().describe(row)
+
+    def images_seen(self, step: int) -> int:
+        """Number of training images of a table, or how many of a stream were read in so many steps."""
+        return step * self.batch_size if self.stream is not None else len(self.data.train)
 
     def bad_images(self, batch: dict[str, torch.Tensor]) -> list[str]:
         """Names of the images for which others stand in a batch."""
@@ -243,19 +273,22 @@ def build_task(
         teacher: A module, or a `Teacher`, instead of the recipe's; a module gets the student's pixels and answers
             with logits in the order of the student's labels.
     """
-    images = load_image_data(recipe.data.source if data is None else data, **recipe.data.reading())
+    source = recipe.data.source if data is None else data
+    if recipe.data.streaming:
+        images = load_streamed_data(source, **recipe.data.streamed())
+    else:
+        images = load_image_data(source, **recipe.data.reading())
     torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
     labels = images.labels
     model, processor = build_classifier(recipe, labels.names, labels.multi_label)
     if recipe.training.freeze:
         freeze_parameters(model, recipe.training.freeze)
     adapters = Adapters(model, recipe.lora) if recipe.lora.rank is not None else None
-    batch_size = _batch_size(recipe, len(images.train), processes)
-    order = TrainingOrder(len(images.train), batch_size, recipe.seed, recipe.augmentation.repeats)
+    order = build_order(recipe, images, processes)
     has_token = getattr(model, "distillation_classifier", None) is not None
     criterion = TrainingLoss(recipe.training, recipe.distillation, has_token, labels.multi_label)
     return TrainingTask(
-        recipe, model, processor, images, order, batch_size, criterion,
+        recipe, model, processor, images, order, criterion,
         teacher=_teacher(recipe, teacher, pixel_format(processor), labels.names), adapters=adapters,
     )  # fmt: skip
 
@@ -272,22 +305,6 @@ def _teacher(
     if given is not None:
         return Teacher(given, pixels, name=type(given).__name__)
     return Teacher.load(recipe.distillation, pixels, labels)
-
-
-def _batch_size(recipe: Recipe, images: int, processes: int) -> int:
-    """The recipe's batch size, or the largest that fits a smaller training split."""
-    parts = recipe.training.accumulation * processes
-    unit = parts * (2 if recipe.augmentation.mixes else 1)
-    if recipe.training.batch_size % unit:
-        raise RecipeError(
-            f"training.batch_size: must be a multiple of {unit} ({recipe.training.accumulation} accumulation steps, "
-            f"{processes} processes{', pairs to mix' if recipe.augmentation.mixes else ''}), "
-            f"got {recipe.training.batch_size}"
-        )
-    fitting = min(recipe.training.batch_size, images // unit * unit)
-    if fitting == 0:
-        raise RecipeError(f"training.batch_size: {images} training images are fewer than the smallest batch, {unit}")
-    return fitting
 
 
 __all__ = ["TrainingTask", "build_task"]
