@@ -42,6 +42,7 @@ def summarise(rounds: list[dict[str, dict[str, Any]]], batch_size: int, operatio
             "images_per_second": spread(speeds[name]),
             "share_of_gemm_rate": spread(shares),
             "cores_of_others": spread([figures["cores_of_others"] for figures in own]),
+            "page_faults_per_step": spread([figures["page_faults_per_step"] for figures in own]),
             "steps": sum(figures["steps"] for figures in own),
         }
         for kind in ("peak_memory_mb", "peak_gpu_memory_mb"):

@@ -21,9 +21,13 @@ from report import OURS, PEERS, describe_machine, describe_versions, summarise, 
 from rich.console import Console
 from worker import seconds_of_others
 
+_JOB_OPTIONS = ("model", "image_size", "batch_size", "threads", "device", "drop_path", "allocator")
 MODES, PRECISIONS = ("inference", "training"), ("fp32", "bf16")
 TOLERANCE = 1e-4  # of logits, between any two contenders, fp32
 DISTURBED = 0.05  # share of the processor, used by others, that spoils a measurement
+# glibc then keeps freed memory. By default the heap's layout at launch decides whether each step gives its memory back
+# and fetches it anew, which makes processes with the same work differ by up to a fifth.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
 
 
@@ -33,7 +37,9 @@ class Worker:
     def __init__(self, job: dict[str, Any]) -> None:
         self.name = job["contender"]
         command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = os.environ | (KEEP_MEMORY if job["allocator"] == "keep" else {})
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self._send(job)
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -146,6 +152,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--mode", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--drop-path", type=float, default=0.0, help="stochastic depth; transformers' ViT has none")
+    parser.add_argument(
+        "--allocator",
+        choices=("keep", "default"),
+        default="keep",
+        help="keep: freed memory stays in the process; default: the luck of each launch is in the figures",
+    )
     parser.add_argument("--json", type=Path, default=Path("runs/benchmark.json"), help="file for all figures")
     parser.add_argument("--quick", action="store_true", help="batches of 4, 2 rounds of 1 second: to see that it runs")
     options = parser.parse_args(arguments)
@@ -170,8 +182,7 @@ def main() -> None:
     machine = describe_machine(options.device, options.threads)
     if machine["load_before"] > 0.5:
         console.print(f"The load of this machine is {machine['load_before']:.1f}: other work will be in the figures.")
-    job = {key: getattr(options, key) for key in ("model", "image_size", "batch_size", "threads", "device")}
-    job["drop_path"] = options.drop_path
+    job = {key: getattr(options, key) for key in _JOB_OPTIONS}
     result: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]]),
         "machine": machine,

@@ -135,14 +135,25 @@ def measure(step: Callable[[], object], device: str, seconds: float) -> dict[str
     synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     step()
     synchronize()
-    start, others, steps = time.perf_counter(), seconds_of_others(), 0
+    start, others, faults, steps = time.perf_counter(), seconds_of_others(), page_faults(), 0
     while steps < 2 or time.perf_counter() - start < seconds:
         step()
         synchronize()
         steps += 1
     elapsed = time.perf_counter() - start
     others = (seconds_of_others() - others) / elapsed
-    return {"steps_per_second": steps / elapsed, "steps": steps, "cores_of_others": max(0.0, others), **memory(device)}
+    return {
+        "steps_per_second": steps / elapsed,
+        "steps": steps,
+        "cores_of_others": max(0.0, others),
+        "page_faults_per_step": (page_faults() - faults) / steps,
+        **memory(device),
+    }
+
+
+def page_faults() -> int:
+    """Pages of memory that the system has handed to this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def seconds_of_others() -> float:

@@ -19,7 +19,8 @@ from .progress import QuietReporter, Reporter
 from .recipe import Recipe
 from .run_checkpoints import whole_state
 from .run_folder import free_run_folder, measurements, open_run_folder, run_recipe, write_run
-from .task import TrainingTask, build_task
+from .task import TrainingTask
+from .task_building import build_task
 
 FRONT_ENDS = ("accelerate", "trainer")
 

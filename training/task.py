@@ -1,6 +1,6 @@
 """What is learned from what: the part of a run that the Accelerate loop and `Trainer` share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,28 +11,26 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from ..data.augmentation import TrainTransform
-from ..data.image_data import ImageData, load_image_data
+from ..data.image_data import ImageData
 from ..data.image_dataset import EvaluationTransform, LabelledImages, collate
 from ..data.image_processing import PixelFormat, pixel_format
 from ..data.mixing import mix_batch, targets_from_labels
 from ..data.samplers import EpochMicroBatches, MicroBatches, TrainingOrder
 from ..data.seeding import Stream, derived_seed
 from ..data.stream_images import StreamedImages
-from ..data.streamed_data import load_streamed_data
 from ..data.streams import StreamOrder
 from ..modeling.modeling_vit import HubViTPreTrainedModel
 from .evaluating import default_workers
 from .feature_cache import FeatureRows, LinearHeads, cached_features, caches_features
 from .lora import ADAPTER, Adapters
 from .losses import TrainingLoss
-from .model_source import build_classifier
 from .optimizers import build_optimizer
-from .parameter_groups import freeze_parameters, keep_frozen_statistics
+from .parameter_groups import keep_frozen_statistics
 from .recipe import Recipe, RecipeError
 from .schedules import Schedule, build_schedule
-from .teacher_cache import cached_logits, check_cacheable
+from .teacher_cache import cached_logits
 from .teachers import Teacher
-from .train_batches import StreamLoading, build_order, table_loader
+from .train_batches import StreamLoading, table_loader
 
 
 @dataclass
@@ -261,50 +259,4 @@ class TrainingTask:
         return self.teacher.logits(pixels)
 
 
-def build_task(
-    recipe: Recipe, data: Any = None, processes: int = 1, teacher: nn.Module | Teacher | None = None
-) -> TrainingTask:
-    """Reads the data and builds the model that a recipe names.
-
-    Args:
-        recipe: What to train.
-        data: A `Dataset` or `DatasetDict` in memory, instead of the recipe's source.
-        processes: Number of training processes.
-        teacher: A module, or a `Teacher`, instead of the recipe's; a module gets the student's pixels and answers
-            with logits in the order of the student's labels.
-    """
-    source = recipe.data.source if data is None else data
-    if recipe.data.streaming:
-        images = load_streamed_data(source, **recipe.data.streamed())
-    else:
-        images = load_image_data(source, **recipe.data.reading())
-    torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
-    labels = images.labels
-    model, processor = build_classifier(recipe, labels.names, labels.multi_label)
-    if recipe.training.freeze:
-        freeze_parameters(model, recipe.training.freeze)
-    adapters = Adapters(model, recipe.lora) if recipe.lora.rank is not None else None
-    order = build_order(recipe, images, processes)
-    has_token = getattr(model, "distillation_classifier", None) is not None
-    criterion = TrainingLoss(recipe.training, recipe.distillation, has_token, labels.multi_label)
-    return TrainingTask(
-        recipe, model, processor, images, order, criterion,
-        teacher=_teacher(recipe, teacher, pixel_format(processor), labels.names), adapters=adapters,
-    )  # fmt: skip
-
-
-def _teacher(
-    recipe: Recipe, given: nn.Module | Teacher | None, pixels: PixelFormat, labels: Sequence[str]
-) -> Teacher | None:
-    if recipe.distillation.teacher is None:
-        return None
-    if recipe.distillation.cache:
-        check_cacheable(recipe)
-    if isinstance(given, Teacher):
-        return given
-    if given is not None:
-        return Teacher(given, pixels, name=type(given).__name__)
-    return Teacher.load(recipe.distillation, pixels, labels)
-
-
-__all__ = ["TrainingTask", "build_task"]
+__all__ = ["TrainingTask"]

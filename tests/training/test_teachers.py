@@ -62,7 +62,7 @@ def test_the_loss_of_a_step_is_the_model_s_own_loss_of_distillation(
     train, finished_run, digit_folders, tmp_path, kind, through
 ):
     from vithub.training.recipe import Recipe
-    from vithub.training.task import build_task
+    from vithub.training.task_building import build_task
 
     values = {
         "distillation.teacher": str(finished_run.folder),

@@ -1,0 +1,70 @@
+"""From a recipe to what is trained: the data read, the model built, the teacher loaded."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data.image_data import load_image_data
+from ..data.image_processing import PixelFormat, pixel_format
+from ..data.seeding import Stream, derived_seed
+from ..data.streamed_data import load_streamed_data
+from .lora import Adapters
+from .losses import TrainingLoss
+from .model_source import build_classifier
+from .parameter_groups import freeze_parameters
+from .recipe import Recipe
+from .task import TrainingTask
+from .teacher_cache import check_cacheable
+from .teachers import Teacher
+from .train_batches import build_order
+
+
+def build_task(
+    recipe: Recipe, data: Any = None, processes: int = 1, teacher: nn.Module | Teacher | None = None
+) -> TrainingTask:
+    """Reads the data and builds the model that a recipe names.
+
+    Args:
+        recipe: What to train.
+        data: A `Dataset` or `DatasetDict` in memory, instead of the recipe's source.
+        processes: Number of training processes.
+        teacher: A module, or a `Teacher`, instead of the recipe's; a module gets the student's pixels and answers
+            with logits in the order of the student's labels.
+    """
+    source = recipe.data.source if data is None else data
+    if recipe.data.streaming:
+        images = load_streamed_data(source, **recipe.data.streamed())
+    else:
+        images = load_image_data(source, **recipe.data.reading())
+    torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
+    labels = images.labels
+    model, processor = build_classifier(recipe, labels.names, labels.multi_label)
+    if recipe.training.freeze:
+        freeze_parameters(model, recipe.training.freeze)
+    adapters = Adapters(model, recipe.lora) if recipe.lora.rank is not None else None
+    order = build_order(recipe, images, processes)
+    has_token = getattr(model, "distillation_classifier", None) is not None
+    criterion = TrainingLoss(recipe.training, recipe.distillation, has_token, labels.multi_label)
+    return TrainingTask(
+        recipe, model, processor, images, order, criterion,
+        teacher=_teacher(recipe, teacher, pixel_format(processor), labels.names), adapters=adapters,
+    )  # fmt: skip
+
+
+def _teacher(
+    recipe: Recipe, given: nn.Module | Teacher | None, pixels: PixelFormat, labels: Sequence[str]
+) -> Teacher | None:
+    if recipe.distillation.teacher is None:
+        return None
+    if recipe.distillation.cache:
+        check_cacheable(recipe)
+    if isinstance(given, Teacher):
+        return given
+    if given is not None:
+        return Teacher(given, pixels, name=type(given).__name__)
+    return Teacher.load(recipe.distillation, pixels, labels)
+
+
+__all__ = ["build_task"]
