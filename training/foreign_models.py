@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel, logging
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel, logging
 
 from ..data.image_processing import build_image_processor, pixel_format
 from ..hub.checkpoints import CheckpointError
@@ -39,15 +39,17 @@ def foreign_classifier(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its report of the new head; ours follows
     try:
+        config = AutoConfig.from_pretrained(path, **fields)
+        config.id2label, config.label2id = names, {name: number for number, name in names.items()}
+        if hasattr(config, "label_names"):  # timm's, which it saves in the place of ours
+            config.label_names = list(labels)
         model, report = AutoModelForImageClassification.from_pretrained(
             path,
-            id2label=names,
-            label2id={name: number for number, name in names.items()},
+            config=config,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
-            **fields,
         )
         pixels = pixel_format(AutoImageProcessor.from_pretrained(path))
     except (OSError, ValueError) as error:
