@@ -49,7 +49,7 @@ class Adapters:
         if not any(name.split(".")[-1] in targets or name in targets for name in names):
             raise RecipeError(f"lora.targets: {type(model).__name__} has no layers named {', '.join(targets)}")
         self.heads = sorted({name.rpartition(".")[0] for name, _ in model.named_parameters() if is_head(name)})
-        self.config = LoraConfig(
+        self.config: Any = LoraConfig(
             r=settings.rank or 0, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=list(targets)
         )
         self.model = LoraModel(model, self.config, "default")

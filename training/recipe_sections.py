@@ -158,7 +158,7 @@ class LoraSettings(Section):
     """Low-rank adapters instead of all weights (https://arxiv.org/abs/2106.09685); needs the extra `lora`."""
 
     rank: int | None = Field(None, ge=1, description="of the adapters; default: none, all weights learn")
-    alpha: Positive = Field(16, description="scale: an adapter counts alpha / rank")
+    alpha: int = Field(16, ge=1, description="scale: an adapter counts alpha / rank")
     dropout: Share = Field(0.0, description="of what an adapter is given")
     targets: list[str] | None = Field(None, description="names of the layers; default: query and value projections")
     publish: Literal["merged", "adapter"] = Field(
