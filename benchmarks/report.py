@@ -34,7 +34,7 @@ def summarise(rounds: list[dict[str, dict[str, Any]]], batch_size: int, operatio
     """
     gemm = [measured["gemm"]["steps_per_second"] * 2 * GEMM_SIZE**3 for measured in rounds]
     contenders, speeds = {}, {}
-    for name in (OURS, *PEERS):
+    for name in (name for name in rounds[0] if name != "gemm"):
         own = [measured[name] for measured in rounds]
         speeds[name] = [figures["steps_per_second"] * batch_size for figures in own]
         shares = [speed * operations / rate for speed, rate in zip(speeds[name], gemm, strict=True)]
@@ -50,7 +50,8 @@ def summarise(rounds: list[dict[str, dict[str, Any]]], batch_size: int, operatio
                 contenders[name][kind] = max(figures[kind] for figures in own)
     slower, faster = sorted(PEERS, key=lambda name: statistics.median(speeds[name]))
     ratios = {}
-    for place, peer in (("faster_peer", faster), ("slower_peer", slower)):
+    variants = {name.removeprefix(f"{OURS}+"): name for name in speeds if name.startswith(f"{OURS}+")}
+    for place, peer in {"faster_peer": faster, "slower_peer": slower, **variants}.items():
         pairs = [ours / theirs for ours, theirs in zip(speeds[OURS], speeds[peer], strict=True)]
         ratios[place] = {"name": peer, **spread(pairs)}
     return {"gemm_flops_per_second": spread(gemm), "contenders": contenders, "ours_to": ratios}

@@ -24,11 +24,14 @@ from worker import seconds_of_others
 _JOB_OPTIONS = ("model", "image_size", "batch_size", "threads", "device", "drop_path", "allocator")
 MODES, PRECISIONS = ("inference", "training"), ("fp32", "bf16")
 TOLERANCE = 1e-4  # of logits, between any two contenders, fp32
+VARIANTS = ("fused-attention", "product-attention", "convolution", "masking")
 DISTURBED = 0.05  # share of the processor, used by others, that spoils a measurement
 # glibc then keeps freed memory. By default the heap's layout at launch decides whether each step gives its memory back
 # and fetches it anew, which makes processes with the same work differ by up to a fifth.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
+os.environ.update(
+    HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1", KINETO_LOG_LEVEL="99"
+)
 
 
 class Worker:
@@ -107,7 +110,7 @@ class Quiet:
     def measure(self, worker: Worker, seconds: float) -> dict[str, Any]:
         """A measurement made in peace, or the last one before the patience ends; that is counted as disturbed."""
         while True:
-            self._wait()
+            self.wait()
             figures = worker.ask(do="measure", seconds=seconds)
             if figures["cores_of_others"] <= self.limit:
                 return figures
@@ -116,7 +119,8 @@ class Quiet:
                 return figures
             self.repeated += 1
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Until others leave the processor alone for a second, or the patience ends."""
         others = self.limit + 1
         while others > self.limit and time.monotonic() < self.deadline:
             before, start = seconds_of_others(), time.monotonic()
@@ -135,7 +139,13 @@ def run_case(job: dict[str, Any], names: tuple[str, ...], options: argparse.Name
             turn = number % len(workers)
             order = workers[turn:] + workers[:turn]
             measured.append({worker.name: quiet.measure(worker, options.seconds) for worker in order})
-    return {"rounds": measured, "repeated": quiet.repeated, "disturbed": quiet.disturbed}
+        case = {"rounds": measured, "repeated": quiet.repeated, "disturbed": quiet.disturbed}
+        if options.profile:
+            case["time_by_operation"] = {}
+            for worker in (worker for worker in workers if worker.name != "gemm"):
+                quiet.wait()
+                case["time_by_operation"][worker.name] = worker.ask(do="profile")
+    return case
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -152,6 +162,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--mode", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--drop-path", type=float, default=0.0, help="stochastic depth; transformers' ViT has none")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=(), help="ours with one choice undone, too")
+    parser.add_argument("--profile", action="store_true", help="also the time by operation of one step")
     parser.add_argument(
         "--allocator",
         choices=("keep", "default"),
@@ -178,7 +190,8 @@ def main() -> None:
     from shared_weights import write_weights  # reads the environment above
 
     console, names = Console(), (OURS, *PEERS)
-    console.width = max(console.width, 110)  # where it is no terminal
+    variants = [f"{OURS}+{name}" for name in options.variants]
+    console.width = max(console.width, 120)  # where it is no terminal
     machine = describe_machine(options.device, options.threads)
     if machine["load_before"] > 0.5:
         console.print(f"The load of this machine is {machine['load_before']:.1f}: other work will be in the figures.")
@@ -198,10 +211,13 @@ def main() -> None:
         for mode in options.mode:
             for precision in options.precision:
                 case: dict[str, Any] = {"mode": mode, "precision": precision}
-                case |= run_case(job | case, (*names, "gemm"), options)
+                case |= run_case(job | case, (*names, *variants, "gemm"), options)
                 case |= summarise(case.pop("rounds"), options.batch_size, operations[mode])
                 result["cases"].append(case)
                 console.print(table_of(case))
+                for name, shares in case.get("time_by_operation", {}).items():
+                    parts = (f"{operation} {share:.0%}" for operation, share in shares.items())
+                    console.print(f"{name}: {', '.join(parts)}")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     console.print(f"All figures: {options.json}")

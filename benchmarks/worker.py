@@ -1,7 +1,7 @@
 """One contender in a process of its own, driven over standard input and output.
 
-Reads one JSON object per line and answers each with one line: first the job, then requests ({"do": "check"} or
-{"do": "measure", "seconds": 5}) until the input ends. It computes only between a request and its answer.
+Reads one JSON object per line: first the job, then requests ({"do": "check"}, {"do": "measure", "seconds": 5} or
+{"do": "profile"}) until the input ends, and answers each request with one line. It computes only in between.
 """
 
 import contextlib
@@ -31,14 +31,19 @@ CHECKED_IMAGES = 2
 
 
 def load_model(job: dict[str, Any]) -> Any:
-    """The contender's model with the weights that all share."""
-    folder = Path(job["weights"]) / job["contender"]
-    if job["contender"] == "vithub":
+    """The contender's model with the weights that all share; "vithub+choice" is ours with one choice undone."""
+    library, _, variant = job["contender"].partition("+")
+    folder = Path(job["weights"]) / library
+    if library == "vithub":
         from vithub import HubViTForImageClassification
 
+        if variant:
+            from variants import VARIANTS
+
+            VARIANTS[variant]()
         fields = {"attn_implementation": "sdpa", "drop_path_rate": job["drop_path"]}
         return HubViTForImageClassification.from_pretrained(folder, **fields)
-    if job["contender"] == "transformers":  # its ViT has no stochastic depth
+    if library == "transformers":  # its ViT has no stochastic depth
         from transformers import ViTForImageClassification
 
         return ViTForImageClassification.from_pretrained(folder, attn_implementation="sdpa")
@@ -151,6 +156,16 @@ def measure(step: Callable[[], object], device: str, seconds: float) -> dict[str
     }
 
 
+def profile(step: Callable[[], object]) -> dict[str, float]:
+    """Share of the processor time by operation, those above 1 %; the profiler's own cost is in it."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        step()
+    times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    total = sum(times.values())
+    shares = {name.removeprefix("aten::"): time / total for name, time in times.items() if time > 0.01 * total}
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
 def page_faults() -> int:
     """Pages of memory that the system has handed to this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -202,7 +217,8 @@ def main() -> None:
                 kinds = {"inference": inference, "training": training}
                 step = matrix_product(job) if job["contender"] == "gemm" else kinds[job["mode"]](job)
                 forget_peak()
-            answer = measure(step, job["device"], request["seconds"])
+            measured = request["do"] == "measure"
+            answer = measure(step, job["device"], request["seconds"]) if measured else profile(step)
         answers.write(json.dumps(answer) + "\n")
 
 
