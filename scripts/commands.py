@@ -111,6 +111,7 @@ def evaluate(
     label_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
     batch_size: Annotated[int, typer.Option(help="images at once")] = 64,
     workers: Annotated[int | None, typer.Option(help="loading processes  [default: by the number of cores]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with a killed evaluation into --output")] = False,
     json_: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
     """Measures a classifier on labelled images: accuracy, top-5, F1, per class, confusion matrix."""
@@ -120,10 +121,12 @@ def evaluate(
     from vithub.training.run_evaluation import evaluate as run
     from vithub.training.run_evaluation import result_table
 
+    if resume and output is None:
+        raise typer.BadParameter("--resume needs --output")
     with TerminalReporter() as reporter:
         result = run(
             folder, data, split, out=output, label_column=label_column, batch_size=batch_size, workers=workers,
-            reporter=reporter,
+            resume=resume, reporter=reporter,
         )  # fmt: skip
     if not process_state().is_main_process:
         return

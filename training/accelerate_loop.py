@@ -19,6 +19,7 @@ from .progress import Reporter
 from .run_checkpoints import last_checkpoint
 from .run_record import RunRecord
 from .task import TrainingTask
+from .weight_average import weight_average
 
 
 class NonFiniteLossError(RuntimeError):
@@ -56,11 +57,12 @@ class AccelerateLoop:
             mixed_precision="no" if self.precision == "fp32" else self.precision,
         )
         task.prepare(self.accelerator.device, checkpoints)
+        average = weight_average(task.learner, settings, self.accelerator)
         optimizer = task.optimizer()
         runner = torch.compile(task.learner) if task.recipe.model.compile else task.learner
         self.model, self.optimizer = self.accelerator.prepare(runner, optimizer)
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
-        self.record = RunRecord(task, checkpoints, self.accelerator, inner, reporter)
+        self.record = RunRecord(task, checkpoints, self.accelerator, inner, reporter, average)
         self.start = self.record.restore()
 
     def run(self) -> LoopResult:

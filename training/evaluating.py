@@ -16,6 +16,7 @@ from ..data.images import BadImageError
 from .classification_metrics import ClassificationCounts, counts_for
 from .feature_cache import FeatureRows
 from .multi_label_metrics import MultiLabelCounts
+from .partial_counts import PartialCounts
 from .progress import QuietReporter, Reporter
 
 
@@ -51,10 +52,15 @@ def part_of_split(size: int, batch_size: int, process: int = 0, processes: int =
 
 
 def batches(
-    images: LabelledImages | FeatureRows, batch_size: int, workers: int, process: int = 0, processes: int = 1
+    images: LabelledImages | FeatureRows,
+    batch_size: int,
+    workers: int,
+    process: int = 0,
+    processes: int = 1,
+    done: int = 0,
 ) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
-    """A process's batches of a split, and how many of their rows count."""
-    parts = part_of_split(len(images), batch_size, process, processes)
+    """A process's batches of a split after the first `done`, and how many of their rows count."""
+    parts = part_of_split(len(images), batch_size, process, processes)[done:]
     loader = DataLoader(
         images,
         batch_sampler=[rows for rows, _ in parts],
@@ -78,6 +84,7 @@ def evaluate_classifier(
     accelerator: Accelerator | None = None,
     max_bad_share: float = 0.0,
     reporter: Reporter | None = None,
+    partial: PartialCounts | None = None,
 ) -> Evaluation:
     """Counts of a classifier on a split; the model's mode is put back.
 
@@ -92,6 +99,7 @@ def evaluate_classifier(
         accelerator: Shares the split out over its processes; every one gets the counts of all.
         max_bad_share: Part of the split that may be undecodable, where `images` skips such.
         reporter: Told of each batch.
+        partial: Keeps the counts on disk, so that the evaluation can be resumed.
 
     Raises:
         BadImageError: An image cannot be decoded, or more than `max_bad_share` of them.
@@ -100,11 +108,12 @@ def evaluate_classifier(
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     device = next(model.parameters()).device
     counts, was_training = counts_for(num_labels, multi_label, process, processes), model.training
-    bad: list[int] = []
+    done, bad = partial.load(counts) if partial is not None else (0, [])
     model.eval()
-    reporter.start(f"evaluating {images.name}", len(images))
+    reporter.start(f"evaluating {images.name}", len(images), done * batch_size * processes)
     try:
-        for batch, count in batches(images, batch_size, workers, process, processes):
+        loaded = batches(images, batch_size, workers, process, processes, done)
+        for number, (batch, count) in enumerate(loaded, done + 1):
             pixels = batch["pixel_values"].to(device)
             if autocast is None:
                 logits = model(pixel_values=pixels).logits
@@ -116,6 +125,8 @@ def evaluate_classifier(
                 bad += [int(row) for row in batch["bad"][good] if row >= 0]
                 good &= batch["bad"] < 0
             counts.update(logits[good.to(logits.device)], batch["labels"][good])
+            if partial is not None:
+                partial.save(counts, number, bad)
             reporter.advance(count * processes)
     finally:
         model.train(was_training)

@@ -16,11 +16,12 @@ from transformers.trainer_callback import PrinterCallback
 from .accelerate_loop import LoopResult, NonFiniteLossError
 from .interruption import Interrupted, StopRequest
 from .precision import resolve_precision
-from .processes import on_cpu, process_state
+from .processes import on_cpu, process_state, shard_on_cpus
 from .progress import Reporter
 from .run_checkpoints import last_checkpoint, read_state
 from .run_record import RunRecord
 from .task import TrainingTask
+from .weight_average import weight_average
 
 logger = logging.getLogger("vithub")
 
@@ -68,6 +69,7 @@ class HubTrainer(Trainer):
         task.prepare(arguments.device, self.folder)
         super().__init__(model=task.learner, args=arguments, processing_class=task.image_processor)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the piece: the loop divides by accumulation
+        self.average = weight_average(task.learner, settings, self.accelerator)
         self.remove_callback(PrinterCallback)
         self.request = StopRequest()
         self.add_callback(_RecordCallback(self))
@@ -94,9 +96,15 @@ class HubTrainer(Trainer):
     def open_record(self) -> RunRecord:
         """The run's record, with the last checkpoint put back."""
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
-        self.record = RunRecord(self.task, self.folder, self.accelerator, inner, self.reporter)
+        self.record = RunRecord(self.task, self.folder, self.accelerator, inner, self.reporter, self.average)
         self.record.restore()
         return self.record
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As `Trainer`; with sharding on CPUs too, where the launch asks for it."""
+        super().create_accelerator_and_postprocess()
+        shard_on_cpus(self.accelerator)
+        self.is_fsdp_enabled = getattr(self.accelerator.state, "fsdp_plugin", None) is not None
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The task's batches of this process, one epoch at a time."""

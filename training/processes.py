@@ -1,11 +1,14 @@
 """The processes of a run, as Accelerate sees them: one, or those that a launcher started."""
 
+import warnings
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, parse_flag_from_env
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+from torch import nn
 
 
 def on_cpu() -> bool:
@@ -22,7 +25,29 @@ def new_accelerator(**options: Any) -> Accelerator:
     """An `Accelerator`; another run in this process may have had another precision."""
     process_state()
     AcceleratorState._reset_state()
-    return Accelerator(cpu=on_cpu(), **options)
+    accelerator = Accelerator(cpu=on_cpu(), **options)
+    shard_on_cpus(accelerator)
+    return accelerator
 
 
-__all__ = ["new_accelerator", "on_cpu", "process_state"]
+def shard_on_cpus(accelerator: Accelerator) -> None:
+    """Lets processes that compute on CPUs shard the model too, where the launch asks for FSDP2.
+
+    Accelerate then copies the whole model to each of them without a word, although torch shards over gloo as well.
+    """
+    state = accelerator.state
+    asked = parse_flag_from_env("ACCELERATE_USE_FSDP")
+    if asked and on_cpu() and state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.FSDP
+        state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        # the projection of patches returns a view, which nothing here changes in place
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
+
+
+def shard(module: nn.Module, accelerator: Accelerator) -> None:
+    """Shards a module beside the model, as `accelerator.prepare` shards that; nothing where models are whole."""
+    if accelerator.distributed_type == DistributedType.FSDP:
+        fsdp2_prepare_model(accelerator, module)
+
+
+__all__ = ["new_accelerator", "on_cpu", "process_state", "shard", "shard_on_cpus"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from rich.table import Table
 from rich.text import Text
 
@@ -13,12 +14,13 @@ from ..data.image_data import LabelledTables, load_image_data, read_labelled_tab
 from ..data.image_dataset import EvaluationTransform, LabelledImages
 from ..data.sources import DataError
 from ..hub.checkpoints import locate
-from ..hub.folders import new_folder
+from ..hub.folders import check_target, new_folder
 from .any_classifier import load_classifier
 from .classification_metrics import ClassificationCounts
 from .evaluating import default_workers, evaluate_classifier
 from .figures import save_confusion_matrix
 from .multi_label_metrics import MultiLabelCounts
+from .partial_counts import PartialCounts
 from .processes import new_accelerator
 from .progress import QuietReporter, Reporter
 from .recipe import Recipe
@@ -34,6 +36,7 @@ def evaluate(
     label_column: str | None = None,
     batch_size: int = 64,
     workers: int | None = None,
+    resume: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Metrics of a classifier on labelled images, computed as `pipeline` computes them.
@@ -46,6 +49,7 @@ def evaluate(
         label_column: Its name; None finds it.
         batch_size: Images at once.
         workers: Loading processes; None goes by the number of cores.
+        resume: Go on with an evaluation into `out` that was killed; its counts so far lie beside that folder.
         reporter: Told of the progress.
 
     Returns:
@@ -56,6 +60,8 @@ def evaluate(
         DataError: The data cannot be used, has a label that the model does not know, or another number of labels per
             image than the model gives.
     """
+    if resume and out is None:
+        raise ValueError("`resume` needs `out`, beside which the counts so far are kept")
     accelerator = new_accelerator()
     reporter = (reporter or QuietReporter()) if accelerator.is_main_process else QuietReporter()
     path = locate(folder)
@@ -69,9 +75,14 @@ def evaluate(
         raise DataError(f"an image of {found.name} has {one}, the model gives {other}")
     order = _numbers(names, model.config.id2label, multi_label)
     labelled = LabelledImages(table, EvaluationTransform(processor), len(order) if multi_label else None, name=split)
+    about = {
+        "model": str(folder), "data": found.name, "split": split, "images": len(table), "batch_size": batch_size
+    }  # fmt: skip
+    partial = None if out is None else _partial(Path(out), about, accelerator, resume)
     counts = evaluate_classifier(
         _Relabelled(model, order), labelled, len(order), batch_size=batch_size, multi_label=multi_label,
         workers=default_workers() if workers is None else workers, accelerator=accelerator, reporter=reporter,
+        partial=partial,
     ).counts  # fmt: skip
     result = {
         "model": str(folder),
@@ -87,7 +98,18 @@ def evaluate(
             if result["confusion"] is not None:
                 confusion = np.array(result["confusion"])
                 save_confusion_matrix(confusion, result["labels"], staging / "confusion_matrix.png")
+    accelerator.wait_for_everyone()
+    if partial is not None and accelerator.is_main_process:
+        partial.remove()
     return result
+
+
+def _partial(out: Path, about: dict[str, Any], accelerator: Accelerator, resume: bool) -> PartialCounts:
+    """Where the counts are kept until the evaluation is whole: hidden, beside its folder."""
+    if accelerator.is_main_process:
+        check_target(out.expanduser().absolute())
+    folder = out.expanduser().absolute().with_name(f".{out.name}.partial")
+    return PartialCounts(folder, about, accelerator.process_index, accelerator.num_processes, resume)
 
 
 def _by_class(counts: ClassificationCounts | MultiLabelCounts, names: list[str], in_data: int) -> dict[str, Any]:

@@ -13,13 +13,12 @@ from typing import Any
 import safetensors.torch
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import gather_object
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from .evaluating import check_bad_share, evaluate_classifier
 from .progress import Reporter
-from .recipe import RecipeError
 from .run_checkpoints import (
     BEST,
     EMA,
@@ -68,6 +67,7 @@ class RunRecord:
         accelerator: Of all processes.
         optimizer: Not wrapped.
         reporter: Told of each epoch.
+        average: Of the weights, where the recipe asks for one.
     """
 
     def __init__(
@@ -77,17 +77,13 @@ class RunRecord:
         accelerator: Accelerator,
         optimizer: torch.optim.Optimizer,
         reporter: Reporter,
+        average: ModelEmaV3 | None,
     ) -> None:
         self.task, self.folder, self.accelerator, self.reporter = task, folder, accelerator, reporter
         self.optimizer, self.progress, self.losses = optimizer, Progress(), list[float]()
         self.resumed_from = 0
-        settings = task.recipe.training
-        self.ema: ModelEmaV3 | None = None
-        if settings.ema_decay is not None:
-            if accelerator.distributed_type == DistributedType.FSDP:
-                raise RecipeError("training.ema_decay: not with FSDP, whose sharded modules cannot be copied; take DDP")
-            self.ema = ModelEmaV3(task.learner, decay=settings.ema_decay, use_warmup=settings.ema_warmup)
-        self.trackers = Trackers(settings.trackers, folder.parent / "logs", task.recipe)
+        self.ema = average
+        self.trackers = Trackers(task.recipe.training.trackers, folder.parent / "logs", task.recipe)
         self._clock, self._epoch_begun, self._waited = time.perf_counter(), time.perf_counter(), 0.0
         self._first = 0
 

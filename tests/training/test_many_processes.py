@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 # Each process runs this; what is asserted here fails the launch.
 WORKER = """
-import json, sys
+import json, os, shutil, sys
 from pathlib import Path
 import torch
 import torch.distributed as dist
@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 import vithub
 from vithub.training.finetuning import finetune
 from vithub.training.recipe import Recipe
-from vithub.training.run_checkpoints import restore, save_checkpoint, whole_state
+from vithub.training.run_checkpoints import checkpoints, restore, save_checkpoint, whole_state
 
 torch.set_num_threads(1)
 data, out, values = json.loads(sys.argv[1])
@@ -29,7 +29,21 @@ found = {}
 for front_end in ("accelerate", "trainer"):
     run = finetune(data=data, out=out / front_end, recipe=Recipe(), values=values, front_end=front_end)
     found[front_end] = {"losses": run.losses, "metrics": run.metrics}
+    shared_out = all(isinstance(parameter, DTensor) for parameter in run.model.parameters())
+    assert shared_out == ("ACCELERATE_USE_FSDP" in os.environ)
 assert dist.get_world_size() == 2
+main = dist.get_rank() == 0
+
+# without its last checkpoints a run goes on to the same weights, sharded or not
+whole = whole_state(run.model)
+if main:
+    for lost in checkpoints(out / "trainer" / "checkpoints")[1:]:
+        shutil.rmtree(lost)
+dist.barrier()
+resumed = finetune(data=data, out=out / "trainer", recipe=Recipe(), values=values, resume=True)
+assert 0 < len(resumed.losses) < len(run.losses)
+for name, tensor in whole_state(resumed.model).items():
+    assert torch.equal(tensor, whole[name]), name
 
 # a model whose layers are shared out saves and restores whole tensors
 config = vithub.HubDeiTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
@@ -57,7 +71,6 @@ def step(model, optimizer, images):
 sharded, optimizer = built(True)
 assert any(isinstance(parameter, DTensor) for parameter in sharded.parameters())
 step(sharded, optimizer, pixels)
-main = dist.get_rank() == 0
 save_checkpoint(out / "sharded", 1, sharded, optimizer, {}, 1, write=main)
 dist.barrier()
 step(sharded, optimizer, pixels)
@@ -88,6 +101,7 @@ VALUES = {
     "training.accumulation": 2,
     "training.ema_decay": 0.9,
     "training.checkpoint_steps": 5,
+    "training.clip_norm": 1.0,
     "evaluation.batch_size": 7,  # neither 40 nor 80 images are a multiple of two times that
 }  # fmt: skip
 
@@ -96,13 +110,24 @@ def listed(folder):
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))
 
 
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory, digit_folders, quick):
+# What `accelerate launch` passes on of docs/accelerate/fsdp2.yaml.
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "HubViTLayer",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+}
+
+
+@pytest.fixture(scope="module", params=[{}, FSDP2], ids=["ddp", "fsdp2"])
+def two_processes(request, tmp_path_factory, digit_folders, quick):
     out = tmp_path_factory.mktemp("two")
     script = out / "worker.py"
     script.write_text(WORKER)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment = os.environ | request.param
+    environment |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     task = json.dumps([str(digit_folders), str(out), quick(VALUES)])
     done = subprocess.run([*launch, task], capture_output=True, text=True, timeout=400, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-6000:]

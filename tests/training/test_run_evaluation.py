@@ -11,6 +11,7 @@ from vithub.data.images import BadImageError
 from vithub.data.sources import DataError
 from vithub.hub.checkpoints import CheckpointError
 from vithub.hub.folders import TargetError
+from vithub.training.progress import QuietReporter
 from vithub.training.run_evaluation import result_table
 
 import vithub
@@ -145,3 +146,43 @@ def test_the_table_shows_the_figures_and_leaves_names_as_they_are(finished_run, 
     assert "[bold]eight[/]" in text
     assert f"{result['metrics']['accuracy']:.2%}" in text
     assert f"{result['per_class'][3]['recall']:.1%}" in text
+
+
+class Breaking(QuietReporter):
+    def __init__(self, after):
+        self.after = self.seen = after
+
+    def start(self, task, total, done=0):
+        self.began = done
+
+    def advance(self, amount=1, **figures):
+        self.after -= 1
+        if self.after == 0:
+            raise KeyboardInterrupt
+
+
+def test_a_killed_evaluation_goes_on_where_it_was(finished_run, tested_folder, tmp_path):
+    options = {"batch_size": 1, "workers": 0, "out": tmp_path / "figures"}
+    with pytest.raises(KeyboardInterrupt):
+        vithub.evaluate(finished_run.folder, tested_folder, reporter=Breaking(70), **options)
+    assert [file.name for file in tmp_path.iterdir()] == [".figures.partial"]
+    with pytest.raises(TargetError, match=r"another evaluation.*\"batch_size\": 1.*not.*\"batch_size\": 2"):
+        vithub.evaluate(finished_run.folder, tested_folder, resume=True, **options | {"batch_size": 2})
+    listener = Breaking(1000)
+    result = vithub.evaluate(finished_run.folder, tested_folder, resume=True, reporter=listener, **options)
+    assert listener.began == 64
+    assert listener.seen - listener.after == 80 - 64
+    assert result == vithub.evaluate(finished_run.folder, tested_folder, batch_size=1, workers=0)
+    assert [file.name for file in tmp_path.iterdir()] == ["figures"]
+    with pytest.raises(ValueError, match="`resume` needs `out`"):
+        vithub.evaluate(finished_run.folder, tested_folder, resume=True)
+
+
+def test_an_evaluation_that_is_not_resumed_begins_anew(finished_run, tested_folder, tmp_path):
+    options = {"batch_size": 1, "workers": 0, "out": tmp_path / "figures"}
+    with pytest.raises(KeyboardInterrupt):
+        vithub.evaluate(finished_run.folder, tested_folder, reporter=Breaking(40), **options)
+    listener = Breaking(1000)
+    result = vithub.evaluate(finished_run.folder, tested_folder, reporter=listener, **options)
+    assert listener.began == 0
+    assert result["images"] == sum(map(sum, result["confusion"])) == 80
