@@ -119,6 +119,8 @@ class HubViTLayer(GradientCheckpointingLayer):
         self.layer_scale1 = HubViTLayerScale(config) if scaled else nn.Identity()
         self.layer_scale2 = HubViTLayerScale(config) if scaled else nn.Identity()
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        # dropout may be drawn by sample, so that a branch with it is given all of them
+        self.skips = not (config.hidden_dropout_prob or config.attention_probs_dropout_prob)
 
     def forward(
         self,
@@ -140,8 +142,8 @@ class HubViTLayer(GradientCheckpointingLayer):
 
         rate = self.drop_path if self.training else 0.0
         # with maps wanted, those of samples that are dropped too
-        hidden_states = add_residual(hidden_states, attend, rate, not output_attentions, batch_window)
-        hidden_states = add_residual(hidden_states, transform, rate, batch_window=batch_window)
+        hidden_states = add_residual(hidden_states, attend, rate, self.skips and not output_attentions, batch_window)
+        hidden_states = add_residual(hidden_states, transform, rate, self.skips, batch_window)
         return hidden_states, weights if output_attentions else None
 
 

@@ -1,6 +1,7 @@
 """What is learned from what: the part of a run that the Accelerate loop and `Trainer` share."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .losses import TrainingLoss
 from .optimizers import build_optimizer
 from .parameter_groups import keep_frozen_statistics
 from .recipe import Recipe, RecipeError
+from .sample_dropout import SampleDropout, drops_activations
 from .schedules import Schedule, build_schedule
 from .teacher_cache import cached_logits
 from .teachers import Teacher
@@ -248,8 +250,17 @@ class TrainingTask:
         arguments: dict[str, Any] = {}
         if isinstance(self.learner, HubViTPreTrainedModel):
             arguments["batch_window"] = (int(batch["position"][0]) % self.batch_size, self.batch_size)
-        outputs = model(pixel_values=pixels, **arguments)
+        with self._dropout(batch, step):
+            outputs = model(pixel_values=pixels, **arguments)
         return self.criterion(outputs, targets, self._teacher_logits(pixels, batch["index"]))
+
+    def _dropout(self, batch: dict[str, torch.Tensor], step: int) -> AbstractContextManager[Any]:
+        """Draws dropout by sample, where there is any and the graph is that of this very pass."""
+        model = self.recipe.model
+        if model.compile or model.activation_checkpointing or not drops_activations(self.learner):
+            return nullcontext()
+        places = (batch["position"] % self.batch_size).tolist()
+        return SampleDropout([derived_seed(self.recipe.seed, Stream.DROPOUT, step, place) for place in places])
 
     def _teacher_logits(self, pixels: torch.Tensor, index: torch.Tensor) -> torch.Tensor | None:
         if self.teacher is None:

@@ -117,11 +117,13 @@ def test_a_batch_in_four_pieces_gives_the_same_losses_as_in_one(random_run, loss
     assert pieces == pytest.approx(random_run.losses, abs=1e-6, rel=0)
 
 
-@pytest.mark.xfail(strict=True, reason="each piece draws its dropout for itself; drop path alone draws for the batch")
-@pytest.mark.parametrize("name", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
+@pytest.mark.parametrize("name", ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"])
 def test_dropout_in_four_pieces_gives_the_same_losses_as_in_one(name, quick, losses_of):
-    values = {"model.fields": quick()["model.fields"] | {name: 0.2}}
-    assert losses_of(3, values | {"training.accumulation": 4}) == pytest.approx(losses_of(3, values), abs=1e-6, rel=0)
+    values = {"model.fields": quick()["model.fields"] | {name: 0.2, "drop_path_rate": 0.3}}
+    whole = losses_of(3, values)
+    assert losses_of(3, values | {"training.accumulation": 4}) == pytest.approx(whole, abs=1e-6, rel=0)
+    without = losses_of(3, {"model.fields": quick()["model.fields"] | {"drop_path_rate": 0.3}})
+    assert whole != pytest.approx(without, abs=1e-4, rel=0)
 
 
 @pytest.mark.parametrize("broken_at", [1, 9])

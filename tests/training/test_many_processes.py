@@ -95,7 +95,7 @@ dist.destroy_process_group()
 VALUES = {
     "model.fields": {
         "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "initializer_range": 0.1,
-        "drop_path_rate": 0.2,
+        "drop_path_rate": 0.2, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
     },
     "augmentation.mixup": 0.8,
     "training.accumulation": 2,
