@@ -30,7 +30,8 @@ class OperationCount:
 
     Attributes:
         macs: Multiply-accumulates of the whole batch.
-        by_kind: The same by kind: "convolution", "linear" (a matrix with learned weights, or any two) and "attention".
+        by_kind: The same by kind: "convolution", "linear" (tokens with learned weights) and "attention"
+            (tokens with tokens, fused or as plain products; of torch's fused layer, its projections too).
         uncounted: How often each operation ran whose products are not known.
     """
 
@@ -131,11 +132,11 @@ _PRODUCT_FREE = {
 }  # fmt: skip
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the products of all that runs below it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
 
@@ -172,7 +173,7 @@ def _kind(packet: Any) -> str:
     name = str(packet)
     if "conv" in name:
         return "convolution"
-    return "attention" if "attention" in name else "linear"
+    return "attention" if "attention" in name or "bmm" in name else "linear"
 
 
 def _shapes(values: Any) -> list[Any]:

@@ -99,11 +99,11 @@ def circular_shifts(
     Returns:
         The answers over all shifts, and where they agree: (B, shifts), bool.
     """
-    reference = torch.cat([logits(part) for part in images.split(batch_size)])
+    reference = _in_batches(logits, images, batch_size)
     same, apart = [], []
     for down, right in shifts:
         moved = torch.roll(images, (down, right), dims=(2, 3))
-        answer = torch.cat([logits(part) for part in moved.split(batch_size)])
+        answer = _in_batches(logits, moved, batch_size)
         agrees, distance = _compared(reference, answer)
         same.append(agrees)
         apart.append(distance)
@@ -141,6 +141,10 @@ def equivariance_error(
     centre = still.mean((2, 3), keepdim=True)
     norm = (still - centre).flatten(1).norm(dim=1).clamp(min=1e-12)
     return (moved - expected).flatten(1).norm(dim=1) / norm
+
+
+def _in_batches(logits: Logits, images: torch.Tensor, batch_size: int) -> torch.Tensor:
+    return torch.cat([logits(images[first : first + batch_size]) for first in range(0, len(images), batch_size)])
 
 
 def _crops(
