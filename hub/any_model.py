@@ -1,0 +1,61 @@
+"""Any vision model that can be looked at, as its own library computes it: classifier, detector or backbone."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForObjectDetection,
+    PreTrainedModel,
+)
+
+from .checkpoints import CheckpointError, locate, read_json
+from .conversion import open_checkpoint
+
+
+def load_any_model(
+    source: str | Path, revision: str | None = None, token: str | None = None
+) -> tuple[PreTrainedModel, Any]:
+    """A model in evaluation mode, and its image processor.
+
+    What the folder's configuration names is what is loaded: a classifier (timm's in the wrapper of transformers), a
+    detector, or a backbone without a head. A checkpoint that is no such folder is converted as by `load`. No code of the
+    folder is run.
+
+    Args:
+        source: A folder, file or Hub id.
+        revision: Branch, tag or commit on the Hub.
+        token: Access token of the Hub; None takes that of the login.
+
+    Raises:
+        CheckpointError: It is missing, damaged or of an unknown kind.
+    """
+    path = locate(source, revision, token)
+    if not path.is_dir() or not (path / "config.json").is_file():
+        opened = open_checkpoint(path, verify=False)
+        return opened.model, opened.image_processor
+    auto_class = _auto_class(read_json(path / "config.json"))
+    try:
+        model = auto_class.from_pretrained(path, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{source} could not be loaded as a vision model: {error}") from error
+    return model.eval(), _image_processor(path)
+
+
+def _auto_class(config: dict[str, Any]) -> Any:
+    architecture = (config.get("architectures") or [""])[0]
+    if "ObjectDetection" in architecture:
+        return AutoModelForObjectDetection
+    timm = "architecture" in config  # its configurations name one architecture, not a list of classes
+    return AutoModelForImageClassification if timm or "ImageClassification" in architecture else AutoModel
+
+
+def _image_processor(path: Path) -> Any:
+    if (path / "preprocessor_config.json").is_file() or "architecture" in read_json(path / "config.json"):
+        return AutoImageProcessor.from_pretrained(path)
+    return open_checkpoint(path, verify=False).image_processor
+
+
+__all__ = ["load_any_model"]
