@@ -21,8 +21,8 @@ def load_any_model(
     """A model in evaluation mode, and its image processor.
 
     What the folder's configuration names is what is loaded: a classifier (timm's in the wrapper of transformers), a
-    detector, or a backbone without a head. A checkpoint that is no such folder is converted as by `load`. No code of the
-    folder is run.
+    detector, or a backbone without a head. A checkpoint that is no such folder is converted as by `load`. No code of
+    the folder is run.
 
     Args:
         source: A folder, file or Hub id.
