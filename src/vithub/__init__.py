@@ -26,6 +26,10 @@ from .modeling.modeling_vit import HubViTForImageClassification, HubViTForMasked
 if TYPE_CHECKING:
     from .hub.conversion import load, load_image_processor
     from .hub.convert import convert
+    from .interpretability.attention_maps import attention_maps, attention_rows
+    from .interpretability.explaining import explain
+    from .interpretability.explanation import Explanation
+    from .interpretability.explanation_methods import EXPLANATION_METHODS
     from .training.finetuning import finetune
     from .training.predicting import predict
     from .training.run_evaluation import evaluate
@@ -34,8 +38,13 @@ __version__ = version("vithub")
 
 # Where each name that is loaded on first use lives.
 _HOMES = {
+    "EXPLANATION_METHODS": "interpretability.explanation_methods",
+    "Explanation": "interpretability.explanation",
+    "attention_maps": "interpretability.attention_maps",
+    "attention_rows": "interpretability.attention_maps",
     "convert": "hub.convert",
     "evaluate": "training.run_evaluation",
+    "explain": "interpretability.explaining",
     "finetune": "training.finetuning",
     "load": "hub.conversion",
     "load_image_processor": "hub.conversion",
@@ -43,6 +52,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "EXPLANATION_METHODS",
+    "Explanation",
     "HubDeiTConfig",
     "HubDeiTForImageClassification",
     "HubDeiTModel",
@@ -50,8 +61,11 @@ __all__ = [
     "HubViTForImageClassification",
     "HubViTForMaskedImageModeling",
     "HubViTModel",
+    "attention_maps",
+    "attention_rows",
     "convert",
     "evaluate",
+    "explain",
     "finetune",
     "load",
     "load_image_processor",

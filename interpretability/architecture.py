@@ -1,0 +1,144 @@
+"""What a model makes of an image: its grid of patches and the tokens before them, read from any family of models."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+# Parameters that are tokens, by the last part of their names in this package, transformers, timm and torchvision.
+_TOKENS = {
+    "cls": ("cls_token", "class_token", "class_embedding"),
+    "distillation": ("distillation_token", "dist_token"),
+    "register": ("register_tokens", "reg_token", "reg_tokens", "storage_tokens"),
+}
+_STRIDES = (32, 16, 8, 64, 4)  # of the backbones of detectors, the usual one first
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a model sees an image.
+
+    Args:
+        kind: "vit" (patches are tokens), "detector" (encoder and decoder on the features of a backbone) or "cnn" (all
+            else, seen as maps of features).
+        patch_hw: Height and width of a patch in pixels; None except for "vit".
+        prefix: Names of the tokens before the patches, in order: "cls", "distillation", "register".
+        image_hw: The only (height, width) that the model takes; None where it takes others.
+        pads: Whether images are padded to whole patches.
+        encoder_layers: Attention layers before the decoder's; None except for "detector".
+    """
+
+    kind: str
+    patch_hw: tuple[int, int] | None = None
+    prefix: tuple[str, ...] = ()
+    image_hw: tuple[int, int] | None = None
+    pads: bool = False
+    encoder_layers: int | None = None
+
+    def grid(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patches of an image of (height, width) pixels.
+
+        Raises:
+            ValueError: The model does not take this size.
+        """
+        assert self.patch_hw is not None
+        (height, width), (patch_height, patch_width) = image_hw, self.patch_hw
+        if self.image_hw is not None and image_hw != self.image_hw:
+            raise ValueError(
+                f"the model takes images of {self.image_hw[0]} x {self.image_hw[1]} pixels only, got {height} x {width}"
+            )
+        if self.pads:
+            return -(-height // patch_height), -(-width // patch_width)
+        if height % patch_height or width % patch_width or not height or not width:
+            raise ValueError(
+                f"height and width of `pixel_values` must be multiples of the patch {patch_height} x {patch_width}, "
+                f"got {height} x {width}"
+            )
+        return height // patch_height, width // patch_width
+
+    def feature_grid(self, image_hw: tuple[int, int], tokens: int) -> tuple[int, int]:
+        """Rows and columns of the backbone's features, which the encoder of a detector sees as `tokens` tokens."""
+        for stride in _STRIDES:
+            grid = -(-image_hw[0] // stride), -(-image_hw[1] // stride)
+            if grid[0] * grid[1] == tokens:
+                return grid
+        raise ValueError(f"{tokens} tokens are no grid of features of an image of {image_hw[0]} x {image_hw[1]} pixels")
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside what `torch.compile` or a parallel wrapper made of it."""
+    while isinstance(inner := getattr(model, "_orig_mod", None) or _parallel(model), nn.Module):
+        model = inner
+    return model
+
+
+def _parallel(model: nn.Module) -> Any:
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return model.module if isinstance(model, parallel) else None
+
+
+def read_architecture(model: nn.Module) -> Architecture:
+    """How a model sees an image, from its configuration and the names of its parameters.
+
+    Known: ViT, DeiT and DETR of this package; ViT, DeiT, DINOv2 (with registers or without), DETR and kin of
+    transformers; vision transformers of timm, bare or in transformers' wrapper, and of torchvision. All else is "cnn".
+    """
+    model = unwrap(model)
+    inner = getattr(model, "timm_model", model)  # transformers' wrapper of timm
+    config = None if inner is not model else getattr(model, "config", None)
+    encoder_layers = getattr(config, "encoder_layers", None)
+    if isinstance(encoder_layers, int) and isinstance(getattr(config, "num_queries", None), int):
+        return Architecture("detector", encoder_layers=encoder_layers)
+    if isinstance(embed := getattr(inner, "patch_embed", None), nn.Module) and hasattr(inner, "blocks"):
+        return _timm(inner, embed)
+    source = inner if config is None else config
+    patch = getattr(source, "patch_size", None)
+    if patch is None or not (config is None or isinstance(getattr(config, "num_attention_heads", None), int)):
+        return Architecture("cnn")
+    fixed = _pair(inner.image_size) if config is None and isinstance(inner.image_size, int) else None
+    return Architecture("vit", _pair(patch), prefix_tokens(inner), fixed)
+
+
+def _timm(model: nn.Module, embed: nn.Module) -> Architecture:
+    patch, size = getattr(embed, "patch_size", None), getattr(embed, "img_size", None)
+    prefix = prefix_tokens(model)
+    if patch is None or len(prefix) != getattr(model, "num_prefix_tokens", -1):
+        return Architecture("cnn")  # Swin and others whose tokens are no plain row of patches
+    free = getattr(model, "dynamic_img_size", False) or not getattr(embed, "strict_img_size", True) or size is None
+    return Architecture(
+        "vit", _pair(patch), prefix, None if free else _pair(size), pads=bool(getattr(embed, "dynamic_img_pad", False))
+    )
+
+
+def prefix_tokens(model: nn.Module) -> tuple[str, ...]:
+    """Names of the tokens before the patches, in order."""
+    found = dict.fromkeys(_TOKENS, 0)
+    for name, parameter in model.named_parameters():
+        last = name.rsplit(".", 1)[-1]
+        for kind, names in _TOKENS.items():
+            if last in names:
+                found[kind] = parameter.shape[-2] if parameter.ndim > 1 else 1
+    return tuple(kind for kind, count in found.items() for _ in range(count))
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def takes_argument(model: nn.Module, name: str) -> bool:
+    """Whether the model's forward names this argument."""
+    return name in inspect.signature(unwrap(model).forward).parameters
+
+
+def device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where a model computes, and in which floating-point type."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return parameter.device, parameter.dtype
+    return torch.device("cpu"), torch.float32
+
+
+__all__ = ["Architecture", "device_and_dtype", "prefix_tokens", "read_architecture", "takes_argument", "unwrap"]

@@ -1,0 +1,97 @@
+"""Maps drawn over pictures.
+
+Shapes: height x width pixels.
+"""
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from PIL import Image
+
+_ASPECT_TOLERANCE = 0.03
+_OUTLIERS = 0.995  # this quantile of a map is drawn as its largest value, so that one patch does not hide all others
+
+
+def as_picture(image: Any) -> Image.Image:
+    """An RGB picture of a PIL image, or of an array or tensor of bytes or of values in [0, 1]."""
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    array = image.detach().cpu().float().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+    whole = (isinstance(image, torch.Tensor) and not image.is_floating_point()) or array.dtype == np.uint8
+    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3):
+        raise ValueError(f"`image` must be (height, width, 3) or (3, height, width), got {tuple(array.shape)}")
+    if not whole:
+        if array.min() < 0 or array.max() > 1:
+            raise ValueError(
+                f"`image` must be bytes or lie in [0, 1], got values from {array.min():.3g} to {array.max():.3g}"
+            )
+        array = array * 255
+    return Image.fromarray(np.repeat(array, 3 // array.shape[2], axis=2).round().astype(np.uint8))
+
+
+def pixels_as_picture(pixels: torch.Tensor) -> Image.Image:
+    """Normalised pixels (C, height, width) as a picture: the first three channels, stretched to the full range."""
+    pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1]
+    low, high = pixels.min(), pixels.max()
+    return as_picture((pixels - low) / (high - low).clamp(min=1e-12))
+
+
+def unit_map(values: torch.Tensor) -> torch.Tensor:
+    """A map (height, width) in [0, 1]: negative values 0, and large outliers cut off."""
+    values = values.clamp(min=0)
+    top = np.quantile(values.numpy(), _OUTLIERS)
+    top = values.max() if top <= 0 else torch.tensor(top)
+    return (values / top.clamp(min=1e-30)).clamp(max=1).float()
+
+
+def blend(values: torch.Tensor, picture: Image.Image, alpha: float = 0.6, colormap: str = "viridis") -> Image.Image:
+    """A map (height, width) over a picture of the same aspect and any size."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"`alpha` must lie in [0, 1], got {alpha!r}")
+    height, width = values.shape
+    if abs(picture.width * height / (picture.height * width) - 1) > _ASPECT_TOLERANCE:
+        raise ValueError(
+            f"the picture is {picture.height} x {picture.width} pixels and the map {height} x {width}: another aspect, "
+            "so it shows more or less than the model saw; give the picture as it was cropped, or none"
+        )
+    if colormap not in mpl.colormaps:
+        raise ValueError(f"`colormap` must be one of matplotlib's, such as 'viridis' or 'cividis', got {colormap!r}")
+    unit = torch.nn.functional.interpolate(
+        unit_map(values)[None, None], (picture.height, picture.width), mode="bilinear", align_corners=False
+    )[0, 0].numpy()
+    colours = mpl.colormaps[colormap](unit)[..., :3]
+    base = np.asarray(picture.convert("RGB"), dtype=np.float64) / 255
+    cover = alpha * (0.5 + 0.5 * unit)[..., None]
+    return Image.fromarray(np.round(255 * ((1 - cover) * base + cover * colours)).astype(np.uint8))
+
+
+def explanation_figure(
+    pictures: list[Image.Image], overlays: list[Image.Image], titles: list[str], colormap: str = "viridis"
+) -> Figure:
+    """Pictures beside their overlays, one image per row, with a scale of the colours."""
+    aspect = pictures[0].height / pictures[0].width
+    figure = Figure(figsize=(7.2, (3 * aspect + 0.4) * len(pictures)), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(pictures), 2, squeeze=False)
+    for (left, right), picture, overlay, title in zip(panels, pictures, overlays, titles, strict=True):
+        for axes, image in ((left, picture), (right, overlay)):
+            axes.imshow(image)
+            axes.set_axis_off()
+        right.set_title(title.replace("$", r"\$"), fontsize=8)
+        left.set_title("what the model sees", fontsize=8)
+    bar = figure.colorbar(ScalarMappable(cmap=colormap), ax=panels[:, 1], shrink=0.9)
+    bar.set_label("relevance (share of the largest)", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+__all__ = ["as_picture", "blend", "explanation_figure", "pixels_as_picture", "unit_map"]
