@@ -142,4 +142,13 @@ def checkpoint_of(model: nn.Module) -> Checkpoint:
     return checkpoint
 
 
-__all__ = ["WEIGHTS", "Checkpoint", "CheckpointError", "checkpoint_of", "locate", "read_checkpoint", "read_json"]
+__all__ = [
+    "WEIGHTS",
+    "Checkpoint",
+    "CheckpointError",
+    "checkpoint_of",
+    "locate",
+    "read_checkpoint",
+    "read_json",
+    "read_weight_file",
+]

@@ -73,7 +73,7 @@ def evaluate(
     if multi_label != (model.config.problem_type == "multi_label_classification"):
         one, other = ("any number of labels", "one") if multi_label else ("one label", "any number")
         raise DataError(f"an image of {found.name} has {one}, the model gives {other}")
-    order = _numbers(names, model.config.id2label, multi_label)
+    order = label_order(names, model.config.id2label, only_these=multi_label)
     labelled = LabelledImages(table, EvaluationTransform(processor), len(order) if multi_label else None, name=split)
     about = {
         "model": str(folder), "data": found.name, "split": split, "images": len(table), "batch_size": batch_size
@@ -143,12 +143,24 @@ def _tables(path: Path, data: Any, split: str | None, label_column: str | None) 
     return found, split
 
 
-def _numbers(names: tuple[str, ...], id2label: dict[int, str], only_these: bool) -> list[int]:
-    """The model's number of each label of the data, and after them of its other ones, which an answer may be too."""
+def label_order(
+    names: tuple[str, ...], id2label: dict[int, str], only_these: bool, model: str = "the model"
+) -> list[int]:
+    """The model's number of each label of the data, and after them of its other ones, which an answer may be too.
+
+    Args:
+        names: Of the data's labels.
+        id2label: Of the model.
+        only_these: Leave out the model's other labels.
+        model: What a message calls it.
+
+    Raises:
+        DataError: The model does not know a label.
+    """
     known = {name: number for number, name in id2label.items()}
     if unknown := [name for name in names if name not in known]:
         raise DataError(
-            f"the model does not know the label{'' if len(unknown) == 1 else 's'} {', '.join(unknown[:12])}; it knows "
+            f"{model} does not know the label{'' if len(unknown) == 1 else 's'} {', '.join(unknown[:12])}; it knows "
             f"{', '.join(list(known)[:12])}"
         )
     own = [known[name] for name in names]
@@ -186,4 +198,4 @@ def result_table(result: dict[str, Any]) -> Table:
     return table
 
 
-__all__ = ["evaluate", "result_table"]
+__all__ = ["evaluate", "label_order", "result_table"]
