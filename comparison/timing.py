@@ -1,0 +1,82 @@
+"""Times of several programs on one machine, taken in turns so that what disturbs one disturbs all; and peak memory."""
+
+import ctypes
+import gc
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+Step = Callable[[], object]
+
+
+def interleaved_times(steps: dict[str, Step], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
+    """Seconds of each step in each round; the order turns from round to round, and each is run once before.
+
+    Args:
+        steps: By name.
+        rounds: How many times each is measured.
+        device: On which they compute.
+    """
+    wait = torch.cuda.synchronize if device.startswith("cuda") else _nothing
+    for step in steps.values():
+        step()
+    wait()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            start = time.perf_counter()
+            steps[name]()
+            wait()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def peak_memory(step: Step, device: str = "cpu") -> int | None:
+    """Bytes that a step holds at most beyond what was held before it; None where the system does not tell.
+
+    On a CPU the high-water mark of the process, reset before (Linux only), to about a megabyte.
+    """
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    step()  # what is allocated once, such as a library's scratch, is not the step's
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    before = _status_bytes(status, "VmRSS")
+    step()
+    return max(0, _status_bytes(status, "VmHWM") - before)
+
+
+def seconds_of_others() -> float | None:
+    """Processor seconds that all other processes have used since the machine began; None off Linux."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, stat.read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
+def _status_bytes(status: Path, name: str) -> int:
+    line = next(line for line in status.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+def _nothing() -> None:
+    pass
+
+
+__all__ = ["Step", "interleaved_times", "peak_memory", "seconds_of_others"]
