@@ -1,14 +1,28 @@
 """Training, validation and test parts of a data set, found by name or drawn by a seed."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
-from datasets import Dataset
 
 from .sources import SPLIT_NAMES, DataError
 
+Table = TypeVar("Table")
 
-def find_splits(tables: dict[str, Dataset], named: dict[str, str | None]) -> dict[str, Dataset]:
+
+def split_role(name: str, whole: bool = False) -> str | None:
+    """What a file or folder is for by its name: "train", "validation" or "test", or None.
+
+    Args:
+        name: Such as "instances_val2017".
+        whole: The name must be that of a split and nothing else.
+    """
+    words = [name.lower()] if whole else re.findall("[a-z]+", name.lower())
+    return next((role for role, usual in SPLIT_NAMES.items() if any(word in usual for word in words)), None)
+
+
+def find_splits(tables: Mapping[str, Table], named: Mapping[str, str | None]) -> dict[str, Table]:
     """The tables as "train", "validation" and "test", as far as there are such.
 
     Args:
@@ -18,7 +32,7 @@ def find_splits(tables: dict[str, Dataset], named: dict[str, str | None]) -> dic
     Raises:
         DataError: A named split does not exist, or none can be trained on.
     """
-    found: dict[str, Dataset] = {}
+    found: dict[str, Table] = {}
     for role, usual in SPLIT_NAMES.items():
         name = named.get(role)
         if name is not None:
@@ -68,4 +82,4 @@ def stratified_parts(classes: Sequence[int], fractions: Sequence[float], seed: i
     return [np.sort(np.concatenate(part)) for part in parts]
 
 
-__all__ = ["find_splits", "stratified_parts"]
+__all__ = ["find_splits", "split_role", "stratified_parts"]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from vithub.scripts.check_data_command import check_data
 
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="a run's folder, or a Hub id")]
 
@@ -17,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command()(evaluate)
     app.command()(predict)
     app.command()(convert)
+    app.command()(check_data)
 
 
 def _recipe_help() -> str:

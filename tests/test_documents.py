@@ -21,7 +21,7 @@ BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n+)?```(?P<kind>\w+)\n(?P<
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A folder with what the documents name: `photos` of three classes and a `checkpoint` of transformers."""
+    """A folder with what the documents name: `photos` of three classes, a `checkpoint` of transformers, and `blood`."""
     monkeypatch.chdir(tmp_path)
     draws = np.random.default_rng(0)
     for channel, name in enumerate(("daisy", "rose", "tulip")):
@@ -30,6 +30,7 @@ def workplace(tmp_path, monkeypatch):
             pixels = draws.integers(0, 120, (24, 32, 3), dtype=np.uint8)
             pixels[..., channel] += 120
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.jpg")
+    _write_boxes(tmp_path / "blood", draws)
     torch.manual_seed(0)
     names = {"id2label": {0: "cat", 1: "dog"}, "label2id": {"cat": 0, "dog": 1}}
     config = ViTConfig(
@@ -42,6 +43,21 @@ def workplace(tmp_path, monkeypatch):
         tmp_path / "checkpoint"
     )
     return tmp_path
+
+
+def _write_boxes(folder, draws):
+    """A YOLO data set of bright squares (cells) and stripes (rods) on a dark ground."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for number in range(20):
+        pixels, lines = draws.integers(0, 60, (48, 64, 3), dtype=np.uint8), []
+        for kind, (height, width) in enumerate(((10, 10), (5, 20))):
+            top, left = int(draws.integers(0, 48 - height)), int(draws.integers(0, 64 - width))
+            pixels[top : top + height, left : left + width, kind] += 180
+            lines.append(f"{kind} {(left + width / 2) / 64} {(top + height / 2) / 48} {width / 64} {height / 48}")
+        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
+        (folder / "labels" / f"{number}.txt").write_text("\n".join(lines))
+    (folder / "data.yaml").write_text("train: images\nnames: [cell, rod]\n")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)

@@ -24,6 +24,7 @@ from .modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
 from .modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
 
 if TYPE_CHECKING:
+    from .data.box_report import check_data
     from .hub.conversion import load, load_image_processor
     from .hub.convert import convert
     from .interpretability.attention_maps import attention_maps, attention_rows
@@ -42,6 +43,7 @@ _HOMES = {
     "Explanation": "interpretability.explanation",
     "attention_maps": "interpretability.attention_maps",
     "attention_rows": "interpretability.attention_maps",
+    "check_data": "data.box_report",
     "convert": "hub.convert",
     "evaluate": "training.run_evaluation",
     "explain": "interpretability.explaining",
@@ -63,6 +65,7 @@ __all__ = [
     "HubViTModel",
     "attention_maps",
     "attention_rows",
+    "check_data",
     "convert",
     "evaluate",
     "explain",

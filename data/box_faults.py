@@ -1,0 +1,124 @@
+"""What can be wrong with a data set of boxes, counted and with examples."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["error", "repairable", "warning", "note"]
+
+# Each kind with its severity and what it is. An error stops training; a repairable one does unless repairs are allowed.
+KINDS: dict[str, tuple[Severity, str]] = {
+    "bad image": ("error", "the image is missing or cannot be decoded"),
+    "image size": ("error", "the annotation states another width and height than the image has"),
+    "exif rotation": ("error", "EXIF turns the image and nothing says which pixels the boxes are on"),
+    "turned boxes": ("note", "boxes on the stored pixels were turned with the image, as EXIF says"),
+    "box format": ("error", "the boxes are in another format than they should be"),
+    "swapped axes": ("error", "x and y are swapped"),
+    "ambiguous format": ("warning", "the boxes fit more than one format"),
+    "not a box": ("error", "a box must be four finite numbers"),
+    "wrong unit": ("error", "the box is in another unit than the others"),
+    "degenerate box": ("repairable", "the box has no width or no height"),
+    "box outside": ("repairable", "the box lies outside its image"),
+    "box partly outside": ("repairable", "the box reaches beyond its image"),
+    "rounded box": ("note", "the box reached beyond its image by a rounding error and was cut"),
+    "class id": ("error", "there is no such class"),
+    "class ids from 1": ("error", "the class ids count from 1 where the names count from 0"),
+    "text id": ("note", "an id was written as text, and taken for the number"),
+    "crowd": ("error", "a crowd flag must be 0 or 1"),
+    "area": ("error", "an area must be a positive number"),
+    "large area": ("warning", "the area is larger than the box"),
+    "missing area": ("note", "no area was given; that of the box was taken"),
+    "too many boxes": ("error", "the image has more boxes than the model has queries"),
+    "duplicate box": ("warning", "the same box of the same class is in the image twice"),
+    "duplicate image id": ("error", "two images have the same id"),
+    "missing image id": ("error", "the image has no id"),
+    "duplicate annotation id": ("warning", "two annotations have the same id"),
+    "annotation id 0": ("note", "pycocotools takes an annotation of id 0 for unmatched; here ids are given anew"),
+    "orphan": ("error", "the annotation names an image that is not there"),
+    "unused class": ("warning", "no box has the class"),
+    "same image twice": ("warning", "the same file is in two splits"),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong.
+
+    Args:
+        kind: A key of `KINDS`.
+        split: Where.
+        place: File and row, and the field.
+        value: What is there.
+        message: What is wrong with it and what would be right.
+        row: Of the image within the split, where it is of one.
+        box: Corners in pixels, where it can be drawn.
+    """
+
+    kind: str
+    split: str
+    place: str
+    value: Any
+    message: str
+    row: int | None = None
+    box: tuple[float, ...] | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is."""
+        return KINDS[self.kind][0]
+
+    def __str__(self) -> str:
+        return f"split {self.split!r}, {self.place} is {_short(self.value)}: {self.message}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "kind": self.kind, "severity": self.severity, "split": self.split, "place": self.place,
+            "value": self.value if isinstance(self.value, int | float | str | None) else _short(self.value),
+            "message": self.message, "text": str(self),
+        }  # fmt: skip
+
+
+@dataclass
+class FaultLog:
+    """Counts of all faults, and the first of each kind.
+
+    Args:
+        examples: How many of each kind are kept.
+    """
+
+    examples: int = 20
+    counts: Counter[str] = field(default_factory=Counter)
+    found: list[Fault] = field(default_factory=list)
+
+    def add(
+        self,
+        kind: str,
+        split: str,
+        place: str,
+        value: Any,
+        message: str | None = None,
+        row: int | None = None,
+        box: Any = None,
+    ) -> None:
+        """Notes a fault; the message is the kind's own where there is no better one."""
+        self.counts[kind] += 1
+        if self.counts[kind] <= self.examples:
+            corners = None if box is None else tuple(float(value) for value in box)
+            self.found.append(Fault(kind, split, place, value, message or KINDS[kind][1], row, corners))
+
+    def of(self, *severities: Severity) -> list[Fault]:
+        """The kept faults of some severities."""
+        return [fault for fault in self.found if fault.severity in severities]
+
+    def total(self, *severities: Severity) -> int:
+        """How many faults there are of some severities."""
+        return sum(count for kind, count in self.counts.items() if KINDS[kind][0] in severities)
+
+
+def _short(value: Any, longest: int = 80) -> str:
+    text = f"{value:g}" if isinstance(value, float) else repr(value)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+__all__ = ["KINDS", "Fault", "FaultLog", "Severity"]

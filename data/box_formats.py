@@ -1,0 +1,158 @@
+"""What four numbers of a box may mean, how they become corners, and how their meaning shows in the data.
+
+Shapes: N boxes, (N, 4); sizes (N, 2) are (width, height) in pixels of the image that each box is in.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+Order = Literal["xywh", "xyxy", "cxcywh", "yxyx", "yxhw"]
+Unit = Literal["pixels", "relative"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+UNITS: tuple[Unit, ...] = get_args(Unit)
+
+
+@dataclass(frozen=True)
+class BoxFormat:
+    """What the four numbers of a box are.
+
+    Args:
+        order: "xywh" left, top, width, height (COCO); "xyxy" left, top, right, bottom (Pascal VOC); "cxcywh" centre,
+            width, height (YOLO, DETR); "yxyx" and "yxhw" the same with the axes swapped (TensorFlow).
+        unit: "pixels", or "relative" to the image's width and height.
+    """
+
+    order: Order = "xywh"
+    unit: Unit = "pixels"
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS or self.unit not in UNITS:
+            raise ValueError(
+                f"a box format is one of {', '.join(ORDERS)} in {' or '.join(UNITS)}, got {self.order!r} in "
+                f"{self.unit!r}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.order} {self.unit}"
+
+    @classmethod
+    def parse(cls, text: str) -> "BoxFormat":
+        """From text such as "xyxy" or "cxcywh relative"; pixels where no unit is named."""
+        words = text.replace("_", " ").replace(",", " ").split()
+        if not 1 <= len(words) <= 2:
+            raise ValueError(f"a box format is an order and a unit, such as 'xywh pixels', got {text!r}")
+        return cls(*words)  # type: ignore[arg-type]  # checked above
+
+    def corners(self, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """(N, 4) fp64 as left, top, right, bottom in pixels; nothing is clipped."""
+        values = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        if self.order.startswith("y"):
+            values = values[:, [1, 0, 3, 2]]
+        first, second = values[:, :2], values[:, 2:]
+        if self.order in ("xywh", "yxhw"):
+            second = first + second
+        elif self.order == "cxcywh":
+            first, second = first - second / 2, first + second / 2
+        corners = np.concatenate([first, second], axis=1)
+        return corners if self.unit == "pixels" else corners * np.tile(np.asarray(sizes, np.float64), 2)
+
+
+@dataclass(frozen=True)
+class FormatGuess:
+    """The format that a data set's boxes have.
+
+    Args:
+        format: The one that they are read in.
+        usual: The one that this kind of data set has, or that the user named.
+        shares: Part of the boxes that lie within their images, with positive sides, for each format tried.
+        boxes: How many boxes were looked at.
+        rivals: Formats that fit as well and would give other boxes.
+        contradicts: Whether the boxes are clearly in another format than the usual one.
+    """
+
+    format: BoxFormat
+    usual: BoxFormat
+    shares: dict[str, float]
+    boxes: int
+    rivals: tuple[str, ...] = ()
+    contradicts: bool = False
+
+    def __str__(self) -> str:
+        tried = ", ".join(f"{name} {share:.1%}" for name, share in sorted(self.shares.items(), key=lambda i: -i[1]))
+        return f"{self.format} (boxes that fit their images: {tried})" if self.boxes else f"{self.format} (no boxes)"
+
+
+def fitting(boxes: np.ndarray, sizes: np.ndarray, form: BoxFormat) -> np.ndarray:
+    """(N,), whether each box has positive sides and lies within its image, but for a pixel or half a per cent."""
+    corners = form.corners(boxes, sizes)
+    slack = np.maximum(1.0, 0.005 * sizes)
+    positive = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+    inside = (corners[:, :2] >= -slack).all(axis=1) & (corners[:, 2:] <= sizes + slack).all(axis=1)
+    return np.asarray(positive & inside)
+
+
+def guess_format(
+    boxes: np.ndarray, sizes: np.ndarray, usual: BoxFormat, areas: np.ndarray | None = None
+) -> FormatGuess:
+    """The format in which boxes fit their images.
+
+    The usual format is kept while it fits nearly as well as any other. Another one is taken where it fits clearly
+    better, or fits as well and alone agrees with the areas.
+
+    Args:
+        boxes: (N, 4), finite.
+        sizes: (N, 2).
+        usual: To prefer.
+        areas: (N,) in square pixels, not a number where unknown; width times height where annotations are boxes.
+    """
+    if len(boxes) == 0:
+        return FormatGuess(usual, usual, {}, 0)
+    unit: Unit = "relative" if _looks_relative(boxes, sizes) else "pixels"
+    forms = {order: BoxFormat(order, unit) for order in ORDERS}
+    shares = {order: float(fitting(boxes, sizes, form).mean()) for order, form in forms.items()}
+    # swapped axes fit square images as well as any: they must be clearly better
+    handicap = {order: share - (0.05 if order.startswith("y") else 0.0) for order, share in shares.items()}
+    best = max(ORDERS, key=lambda order: (handicap[order], order == usual.order))
+    chosen = usual.order
+    if shares[best] >= 0.9 and handicap[best] > handicap[chosen] + 0.02:
+        chosen = best
+    agreement = {order: _area_agreement(boxes, sizes, form, areas) for order, form in forms.items()}
+    witness = max(ORDERS, key=lambda order: (agreement[order], order == chosen))
+    if agreement[witness] >= 0.95 > 0.5 > agreement[chosen] and shares[witness] >= shares[chosen] - 0.02:
+        chosen = witness
+    rivals = [
+        str(forms[order])
+        for order in ("xywh", "xyxy", "cxcywh")
+        if order != chosen and shares[order] >= shares[chosen] - 0.02 and agreement[chosen] < 0.95
+        and _differ(forms[order], forms[chosen], boxes, sizes)
+    ]  # fmt: skip
+    clear = unit != usual.unit or (len(boxes) >= 10 and shares[chosen] - shares[usual.order] >= 0.1)
+    clear = clear or (chosen != usual.order and chosen == witness and agreement[witness] >= 0.95)
+    named = {str(forms[order]): share for order, share in shares.items()}
+    return FormatGuess(forms[chosen], usual, named, len(boxes), tuple(rivals), clear)
+
+
+def _looks_relative(boxes: np.ndarray, sizes: np.ndarray) -> bool:
+    """Whether nearly no number is above 1, in images of more than a few pixels."""
+    return bool((np.abs(boxes).max(axis=1) <= 1.01).mean() >= 0.98 and np.median(sizes) > 4)
+
+
+def _area_agreement(boxes: np.ndarray, sizes: np.ndarray, form: BoxFormat, areas: np.ndarray | None) -> float:
+    """Part of the known areas that are width times height; 0 where most are unknown."""
+    if areas is None or np.isfinite(areas).mean() < 0.5 or form.unit == "relative":
+        return 0.0
+    known = np.isfinite(areas) & (areas > 0)
+    if not known.any():
+        return 0.0
+    corners = form.corners(boxes, sizes)
+    product = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
+    return float((np.abs(product - areas)[known] <= 0.01 * areas[known] + 1).mean())
+
+
+def _differ(one: BoxFormat, other: BoxFormat, boxes: np.ndarray, sizes: np.ndarray) -> bool:
+    return bool((np.abs(one.corners(boxes, sizes) - other.corners(boxes, sizes)) > 1).any())
+
+
+__all__ = ["ORDERS", "UNITS", "BoxFormat", "FormatGuess", "fitting", "guess_format"]

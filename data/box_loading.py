@@ -1,0 +1,156 @@
+"""A data set of boxes, checked, numbered and split: what training and evaluation begin with."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from .box_checks import Inspection, Pixels, inspect_boxes
+from .box_data import BOX_FEATURES, BOX_TABLE, BoxClasses, BoxData, ImageBoxes
+from .box_formats import BoxFormat
+from .box_sources import read_box_source
+from .sources import DataError
+from .splits import find_splits, stratified_parts
+
+
+def load_box_data(
+    source: Any,
+    *,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    num_queries: int | None = None,
+    repair: bool = False,
+    box_format: str | None = None,
+    boxes_on: Pixels | None = None,
+    train_split: str | None = None,
+    validation_split: str | None = None,
+    test_split: str | None = None,
+    **columns: Any,
+) -> BoxData:
+    """Reads, checks and splits a data set of boxes.
+
+    Args:
+        source: As `read_box_source`.
+        validation_fraction: Of the training split, in (0, 1); drawn where there is no validation split, with each
+            image's rarest class in proportion.
+        test_fraction: Likewise, in [0, 1); drawn too where there is one split only.
+        split_seed: Of the draw.
+        num_queries: Of the model: an image with more boxes is an error.
+        repair: Cut boxes that reach beyond their image, and leave out those without a width or outside of it; the
+            notes tell how many. Otherwise they are errors.
+        box_format: Such as "xyxy pixels"; None takes the usual one of the kind, or the one that fits.
+        boxes_on: "upright" or "stored": see `inspect_boxes`.
+        train_split: The source's name; None finds it.
+        validation_split: Likewise.
+        test_split: Likewise.
+        **columns: `objects_column`, `image_column` and `revision`, as `read_box_source`.
+
+    Raises:
+        DataError: What is wrong, with its file, row, field and value.
+    """
+    raw = read_box_source(source, **columns)
+    form = None if box_format is None else BoxFormat.parse(box_format)
+    checked = inspect_boxes(raw, box_format=form, boxes_on=boxes_on, num_queries=num_queries)
+    guard(checked, repair)
+    named = {"train": train_split, "validation": validation_split, "test": test_split}
+    tables = find_splits({name: box_table(checked, name) for name in raw.splits}, named)
+    notes = [*raw.notes, *_notes(checked, repair)]
+    if "validation" not in tables:
+        draw_test = "test" not in tables and test_fraction > 0
+        fractions = (validation_fraction, test_fraction if draw_test else 0.0)
+        tables |= _drawn(tables["train"], fractions, split_seed)
+        drawn = "validation and test splits were" if draw_test else "validation split was"
+        notes.append(f"the {drawn} drawn from the training images (stratified, seed {split_seed})")
+    elif "test" not in tables:
+        notes.append("there is no test split: the figures are of the validation split, which also chose the best epoch")
+    if not any(tables["train"]["boxes"]):
+        raise DataError(f"no training image of {raw.name} has a box")
+    return BoxData(raw.name, box_classes(checked), tables["train"], tables["validation"], tables.get("test"), notes)
+
+
+def guard(checked: Inspection, repair: bool = False) -> None:
+    """Raises where a data set must not be trained on.
+
+    Raises:
+        DataError: Names the first fault with its file, row, field and value, and counts the others.
+    """
+    severities = ("error",) if repair else ("error", "repairable")
+    faults = checked.faults.of(*severities)
+    if not faults:
+        return
+    first, count = faults[0], checked.faults.total(*severities)
+    kinds = Counter({kind: n for kind, n in checked.faults.counts.items() if any(f.kind == kind for f in faults)})
+    others = ", ".join(f"{n} x {kind}" for kind, n in kinds.most_common())
+    more = f" ({count} faults: {others}; `vithub check-data` shows them)" if count > 1 else ""
+    hint = "" if repair or first.severity == "error" else "; `repair` cuts such boxes or leaves them out"
+    raise DataError(f"{checked.source.name}: {first}{hint}{more}")
+
+
+def box_classes(checked: Inspection) -> BoxClasses:
+    """The classes of a data set that was checked."""
+    categories = checked.source.categories
+    ids = [image.image_id for split in checked.source.splits.values() for image in split.images]
+    whole = all(isinstance(value, int) for value in ids)
+    return BoxClasses(tuple(categories.values()), tuple(categories), whole)
+
+
+def box_table(checked: Inspection, split: str) -> Dataset:
+    """A split as a table with the columns of `BOX_TABLE`; images that cannot be used are left out."""
+    raw, images = checked.source.splits[split], checked.images[split]
+    rows = [row for row, image in enumerate(images) if image is not None]
+    values = [image.to_row() for image in images if image is not None]
+    columns = {name: [value[name] for value in values] for name in BOX_FEATURES}
+    if raw.table is None:
+        files = [str(raw.images[row].file) for row in rows]
+        return Dataset.from_dict({"image": files, **columns}, features=BOX_TABLE)
+    table = raw.table if len(rows) == len(images) else raw.table.select(rows)
+    for name, feature in BOX_FEATURES.items():
+        table = table.add_column(name, columns[name], feature=feature)
+    return table
+
+
+def _notes(checked: Inspection, repair: bool) -> list[str]:
+    counts = checked.faults.counts
+    notes = [f"boxes of split {name!r} were read as {guess}" for name, guess in checked.guesses.items()
+             if guess.format != checked.source.usual or guess.rivals]  # fmt: skip
+    if repair and (dropped := counts["degenerate box"] + counts["box outside"]):
+        notes.append(f"{dropped} boxes without a width, or outside of their image, were left out")
+    if repair and counts["box partly outside"]:
+        notes.append(f"{counts['box partly outside']} boxes were cut at the border of their image")
+    if counts["turned boxes"]:
+        notes.append(f"the boxes of {counts['turned boxes']} images were turned upright with them")
+    if counts["text id"]:
+        notes.append(f"{counts['text id']} class ids that were written as text were taken for numbers")
+    return notes
+
+
+def _drawn(table: Dataset, fractions: tuple[float, float], seed: int) -> dict[str, Dataset]:
+    validation_fraction, test_fraction = fractions
+    if not 0 < validation_fraction < 1 or not 0 <= test_fraction < 1 or validation_fraction + test_fraction >= 1:
+        raise DataError(
+            f"`validation_fraction` and `test_fraction` must be fractions that leave something to train on, got "
+            f"{validation_fraction} and {test_fraction}"
+        )
+    validation, test, train = stratified_parts(_rarest(table["classes"]), fractions, seed)
+    parts = {"train": train, "validation": validation} | ({"test": test} if test_fraction else {})
+    for role, rows in parts.items():
+        if len(rows) == 0:
+            raise DataError(f"{len(table)} images are too few to draw a {role} split from")
+    return {role: table.select(rows) for role, rows in parts.items()}
+
+
+def _rarest(classes: Any) -> list[int]:
+    """For each image the class it has that the fewest boxes have; -1 without boxes."""
+    rows = [np.asarray(row, dtype=np.int64) for row in classes]
+    counts = Counter(int(number) for row in rows for number in row)
+    return [min(map(int, row), key=lambda number: (counts[number], number)) if len(row) else -1 for row in rows]
+
+
+def image_boxes(table: Dataset) -> list[ImageBoxes]:
+    """All boxes of a table, without decoding an image."""
+    return [ImageBoxes.from_row(row) for row in table.remove_columns("image")]
+
+
+__all__ = ["box_classes", "box_table", "guard", "image_boxes", "load_box_data"]

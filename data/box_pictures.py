@@ -1,0 +1,113 @@
+"""Boxes drawn on images, and images side by side, to look at before and after training."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+CROWD = "#BBBBBB"
+
+
+def color_of(number: int) -> str:
+    """The colour of a class."""
+    return COLORS[number % len(COLORS)]
+
+
+def draw_boxes(
+    image: Image.Image,
+    boxes: np.ndarray,
+    texts: Sequence[str] | None = None,
+    colors: Sequence[str] | None = None,
+    width: int | None = None,
+) -> Image.Image:
+    """A copy of an image with boxes.
+
+    Args:
+        image: RGB.
+        boxes: (n, 4), left, top, right, bottom in pixels.
+        texts: One for each box, written above it.
+        colors: One for each box; None draws all in one.
+        width: Of the lines in pixels; None goes by the size of the image.
+    """
+    picture = image.convert("RGB")
+    picture = picture.copy() if picture is image else picture
+    draw = ImageDraw.Draw(picture)
+    line = width or max(1, round(max(picture.size) / 300))
+    letters = max(10, round(max(picture.size) / 45))
+    font = ImageFont.load_default(size=letters)
+    for number, box in enumerate(np.asarray(boxes, dtype=float).reshape(-1, 4)):
+        color = colors[number] if colors is not None else COLORS[5]
+        left, top, right, bottom = box.tolist()
+        draw.rectangle([min(left, right), min(top, bottom), max(left, right), max(top, bottom)], None, color, line)
+        if texts is not None and texts[number]:
+            text = texts[number].replace("\n", " ")
+            below = top - letters - 3 < 0
+            place = (max(left, 0), max(top + line, 0) if below else top - letters - 3)
+            draw.rectangle(draw.textbbox(place, text, font=font), fill=color)
+            draw.text(place, text, fill="black", font=font)
+    return picture
+
+
+def contact_sheet(images: Sequence[Image.Image], titles: Sequence[str] | None = None, tile: int = 480) -> Image.Image:
+    """Images side by side in rows, each within `tile` x `tile` pixels, with their titles.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if not images:
+        raise ValueError("there are no images to put side by side")
+    columns = max(1, round(len(images) ** 0.5 + 0.3))
+    rows = -(-len(images) // columns)
+    shown = [_within(image.convert("RGB"), tile) for image in images]
+    band = 20 if titles is not None else 0
+    high = max(image.height for image in shown) + band
+    sheet = Image.new("RGB", (columns * (tile + 8) - 8, rows * (high + 8) - 8), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
+    for number, image in enumerate(shown):
+        left, top = number % columns * (tile + 8), number // columns * (high + 8)
+        if titles is not None:
+            draw.text((left + 2, top + 2), titles[number][: tile // 8], fill="black", font=font)
+        sheet.paste(image, (left, top + band))
+    return sheet
+
+
+def _within(image: Image.Image, tile: int) -> Image.Image:
+    scale = tile / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def batch_picture(
+    batch: dict[str, object], names: Sequence[str], mean: Sequence[float], std: Sequence[float]
+) -> Image.Image:
+    """A batch as the model sees it: padded images with the boxes of their targets.
+
+    Args:
+        batch: `pixel_values` (B, 3, H, W), `pixel_mask` (B, H, W) and `labels` as `collate_boxes` makes them.
+        names: Of the classes.
+        mean: That was subtracted, per channel.
+        std: That was divided by.
+    """
+    pixels, mask, labels = batch["pixel_values"], batch["pixel_mask"], batch["labels"]
+    assert isinstance(pixels, torch.Tensor)
+    assert isinstance(mask, torch.Tensor)
+    assert isinstance(labels, list)
+    colors = pixels * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
+    colors = torch.where(mask[:, None].bool(), colors.clamp(0, 1), torch.tensor(0.5))
+    pictures, titles = [], []
+    for image, seen, target in zip(colors, mask, labels, strict=True):
+        height, width = int(seen[:, 0].sum()), int(seen[0].sum())
+        picture = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
+        center, size = target["boxes"][:, :2], target["boxes"][:, 2:]
+        corners = torch.cat([center - size / 2, center + size / 2], 1) * torch.tensor([width, height] * 2)
+        numbers = target["class_labels"].tolist()
+        texts = [names[number] for number in numbers]
+        pictures.append(draw_boxes(picture, corners.numpy(), texts, [color_of(number) for number in numbers]))
+        titles.append(f"{width} x {height}, {len(numbers)} boxes")
+    return contact_sheet(pictures, titles)
+
+
+__all__ = ["COLORS", "CROWD", "batch_picture", "color_of", "contact_sheet", "draw_boxes"]

@@ -1,0 +1,60 @@
+"""Reading a data set of boxes from wherever it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from .box_rows import RawBoxes
+from .box_sources_coco import find_coco_files, read_coco
+from .box_sources_table import read_table
+from .box_sources_voc import read_voc
+from .box_sources_yolo import is_yolo_folder, read_yolo
+from .sources import DataError, read_source
+
+
+def read_box_source(
+    source: Any, *, objects_column: str | None = None, image_column: str | None = None, revision: str | None = None
+) -> RawBoxes:
+    """The boxes of a data set as they are written, images still encoded.
+
+    Args:
+        source: A COCO `.json` file, or a folder of them with their images; a folder of Pascal VOC's XML files; a YOLO
+            folder or its `data.yaml`; a folder of Parquet files, a `.parquet` file, a Hub id, a `Dataset` or a
+            `DatasetDict` with a column of objects.
+        objects_column: Its name; None finds it.
+        image_column: Its name; None finds it.
+        revision: Branch, tag or commit of a Hub id.
+
+    Raises:
+        DataError: There is no such source, or it holds no boxes.
+    """
+    if not isinstance(source, Dataset | Mapping):
+        path = Path(source).expanduser()
+        if path.is_file() and path.suffix == ".json":
+            return read_coco({"all": path}, path.stem)
+        if path.is_file() and path.suffix in (".yaml", ".yml"):
+            return read_yolo(path)
+        if path.is_dir() and (found := _read_folder(path)) is not None:
+            return found
+    return read_table(read_source(source, revision), objects_column, image_column)
+
+
+def _read_folder(folder: Path) -> RawBoxes | None:
+    """By what a folder holds; None where that is Parquet."""
+    if any(folder.rglob("*.parquet")):
+        return None
+    if files := find_coco_files(folder):
+        return read_coco(files, folder.name)
+    if any(folder.rglob("*.xml")):
+        return read_voc(folder)
+    if is_yolo_folder(folder):
+        return read_yolo(folder)
+    raise DataError(
+        f"{folder} holds no boxes: neither COCO's .json, Pascal VOC's .xml, YOLO's folders `images` and `labels`, nor "
+        "Parquet files"
+    )
+
+
+__all__ = ["read_box_source"]

@@ -1,0 +1,158 @@
+"""Boxes in YOLO's folders: beside each image of `images` a text file in `labels`, one line per box.
+
+A line is `class cx cy width height`, relative to the image, or `class x1 y1 x2 y2 x3 y3 ...`, a polygon, whose box is
+taken. An image without a file, or with an empty one, has no boxes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .box_formats import BoxFormat
+from .box_rows import RawBoxes, RawBoxSplit, RawImage, RawObject
+from .images import EXTENSIONS
+from .sources import SPLIT_NAMES, DataError
+from .splits import split_role
+
+
+def find_yolo_settings(folder: Path) -> Path | None:
+    """The file that describes a YOLO data set: `data.yaml`, or the only YAML file with names and a training split."""
+    for file in [folder / "data.yaml", *sorted(folder.glob("*.y*ml"))]:
+        if file.is_file() and {"names", "train"} <= _settings(file).keys():
+            return file
+    return None
+
+
+def is_yolo_folder(folder: Path) -> bool:
+    """Whether a folder has YOLO's layout."""
+    return find_yolo_settings(folder) is not None or any(path.is_dir() for path in folder.rglob("labels"))
+
+
+def read_yolo(source: Path) -> RawBoxes:
+    """The boxes of a YOLO folder, or of the data set that a YAML file describes.
+
+    Raises:
+        DataError: There are no images, or a label file cannot be read.
+    """
+    file = source if source.is_file() else find_yolo_settings(source)
+    folder = source.parent if source.is_file() else source
+    settings = _settings(file) if file is not None else {}
+    splits = _described(settings, file) if file is not None else _found(folder)
+    if not any(splits.values()):
+        raise DataError(f"{source} names no images ({', '.join(sorted(EXTENSIONS))})")
+    raw = {
+        split: RawBoxSplit([_image(image, folder) for image in images]) for split, images in splits.items() if images
+    }
+    used = {item.category for split in raw.values() for image in split.images for item in image.objects}
+    categories, notes = _categories(settings, folder, used)
+    return RawBoxes(folder.name, "YOLO", raw, categories, BoxFormat("cxcywh", "relative"), notes)
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _described(settings: dict[str, Any], file: Path) -> dict[str, list[Path]]:
+    """Images of the splits that a YAML file names; paths from another computer are looked for beside the file."""
+    root = Path(str(settings.get("path", ".")))
+    bases = [file.parent / root, file.parent]
+    found = {}
+    for split in ("train", "val", "test"):
+        named = settings.get(split)
+        entries = named if isinstance(named, list) else [named] if named else []
+        images = [image for entry in entries for image in _entry(str(entry), bases, file, split)]
+        if images:
+            found[split] = images
+    return found
+
+
+def _entry(entry: str, bases: list[Path], file: Path, split: str) -> list[Path]:
+    tried = [base / name for name in (entry, entry.lstrip("./")) for base in bases]
+    for path in tried:
+        if path.is_dir():
+            return _images_below(path)
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            return [(path.parent / line.strip()).absolute() for line in lines if line.strip()]
+    if split == "train":
+        raise DataError(f"{file}: the training images are said to be in {entry!r}, which is not there")
+    return []
+
+
+def _found(folder: Path) -> dict[str, list[Path]]:
+    """Images of a folder without a description: `images/train` or `train/images`."""
+    found: dict[str, list[Path]] = {}
+    known = {name for names in SPLIT_NAMES.values() for name in names}
+    for image in _images_below(folder):
+        parts = [part.lower() for part in image.relative_to(folder).parts[:-1]]
+        role = next((split_role(part, whole=True) for part in parts if part in known), None)
+        found.setdefault(role or "all", []).append(image)
+    return found
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS)
+
+
+def _label_file(image: Path) -> Path:
+    """The label file of an image: `labels` for the last `images` of its path, or beside it."""
+    parts = list(image.parts)
+    for place in range(len(parts) - 2, -1, -1):
+        if parts[place] == "images":
+            return Path(*parts[:place], "labels", *parts[place + 1 :]).with_suffix(".txt")
+    return image.with_suffix(".txt")
+
+
+def _image(image: Path, root: Path) -> RawImage:
+    place = str(image.relative_to(root)) if image.is_relative_to(root) else str(image)
+    labels = _label_file(image)
+    if not labels.is_file():
+        return RawImage(place, image.stem, [], None, image)
+    try:
+        lines = labels.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{labels} cannot be read: {error}") from error
+    objects = [_object(line, f"{labels.name} line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    return RawImage(place, image.stem, objects, None, image)
+
+
+def _object(line: str, place: str) -> RawObject:
+    words = line.split()
+    values: list[Any] = [_number(word) for word in words]
+    category = int(values[0]) if isinstance(values[0], float) and values[0].is_integer() else words[0]
+    box = values[1:]
+    if len(box) >= 6 and len(box) % 2 == 0 and all(isinstance(value, float) for value in box):
+        horizontal, vertical = box[0::2], box[1::2]
+        low, high = (min(horizontal), min(vertical)), (max(horizontal), max(vertical))
+        box = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, high[0] - low[0], high[1] - low[1]]
+    return RawObject(box, category, place)
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _categories(settings: dict[str, Any], folder: Path, used: set[Any]) -> tuple[dict[Any, str], list[str]]:
+    named = settings.get("names")
+    if isinstance(named, dict):
+        return {int(number): str(name) for number, name in sorted(named.items())}, []
+    if isinstance(named, list):
+        return {number: str(name) for number, name in enumerate(named)}, []
+    listing = folder / "classes.txt"
+    if listing.is_file():
+        lines = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return dict(enumerate(lines)), []
+    numbers = sorted(number for number in used if isinstance(number, int))
+    note = f"no file names the classes: they are called by their numbers, {', '.join(map(str, numbers[:12]))}"
+    return {number: str(number) for number in numbers}, [note]
+
+
+__all__ = ["find_yolo_settings", "is_yolo_folder", "read_yolo"]

@@ -1,0 +1,111 @@
+"""`vithub check-data`: what a data set of boxes holds, and what is wrong with it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_ROWS = {
+    "images": "images",
+    "without_boxes": "images without boxes",
+    "boxes": "boxes",
+    "crowds": "of these crowds",
+    "small": "of these below 32 x 32 pixels",
+    "medium": "of these up to 96 x 96",
+    "large": "of these larger",
+    "most_boxes": "most boxes in an image",
+}
+
+
+def check_data(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="COCO .json or its folder, Pascal VOC or YOLO folder, data.yaml, Parquet with a column of objects, "
+            "or a Hub id",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="new folder for report.json and pictures  [default: none]")
+    ] = None,
+    num_queries: Annotated[
+        int | None, typer.Option(min=1, help="of the model: images with more boxes are errors  [default: not checked]")
+    ] = None,
+    box_format: Annotated[
+        str | None,
+        typer.Option(help="xywh, xyxy, cxcywh, then pixels or relative  [default: the kind's usual, or what fits]"),
+    ] = None,
+    boxes_on: Annotated[
+        str | None, typer.Option(help="upright or stored: the pixels boxes are on where EXIF turns an image")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="judge as if boxes beyond their images may be cut or left out")
+    ] = False,
+    objects_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="rows shown of each kind of fault")] = 3,
+    json_: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+) -> None:
+    """Checks a data set of boxes for training a detector; exit code 1 where it cannot be trained on."""
+    from rich.console import Console
+    from vithub.data.box_report import check_data as run
+    from vithub.hub.folders import check_target, new_folder
+
+    if boxes_on not in (None, "upright", "stored"):
+        raise typer.BadParameter(f"--boxes-on takes upright or stored, got {boxes_on!r}")
+    if output is not None:
+        check_target(output.expanduser().absolute())
+    columns: dict[str, Any] = {"objects_column": objects_column} if objects_column else {}
+    report = run(
+        data, num_queries=num_queries, repair=repair, box_format=box_format,
+        boxes_on=boxes_on, **columns,  # type: ignore[arg-type]  # checked above
+    )  # fmt: skip
+    if output is not None:
+        with new_folder(output) as staging:
+            report.save(staging)
+    if json_:
+        typer.echo(json.dumps(report.to_dict(), default=str))
+    else:
+        print_report(report, Console(), examples)
+        if output is not None:
+            typer.echo(f"report.json and pictures are in {output}")
+    if not report.usable:
+        raise typer.Exit(1)
+
+
+def print_report(report: Any, console: Any, examples: int = 3) -> None:
+    """A report for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    source = report.checked.source
+    splits = report.splits()
+    table = Table("", title=Text(f"{source.name} ({source.kind})"), title_justify="left")
+    for row in splits:
+        table.add_column(Text(row["split"]), justify="right")
+    for field, title in _ROWS.items():
+        table.add_row(title, *(str(row[field]) for row in splits))
+    for side in ("width", "height"):
+        table.add_row(f"image {side} (pixels)", *("-".join(map(str, dict.fromkeys(row[side]))) for row in splits))
+    console.print(table)
+    classes = Table("number", "id", "class", *(f"boxes, {row['split']}" for row in splits))
+    for row in report.classes():
+        counts = (str(count) for count in row["boxes"].values())
+        classes.add_row(str(row["number"]), Text(str(row["id"])), Text(row["name"]), *counts)
+    console.print(classes)
+    for row in splits:
+        console.print(Text(f"boxes of split {row['split']!r} are {row['format']}"))
+    for note in source.notes:
+        console.print(Text(f"note: {note}"))
+    colors = {"error": "bold red", "repairable": "red", "warning": "yellow", "note": "cyan"}
+    for fault in report.faults(examples):
+        console.print(Text(f"{fault['severity']}: {fault['count']} x {fault['kind']}: {fault['what']}",
+                           style=colors[fault["severity"]]))  # fmt: skip
+        for example in fault["examples"]:
+            console.print(Text(f"  {example['text']}"))
+    verdict = "can be trained on" if report.usable else "must not be trained on as it is"
+    console.print(Text(f"{source.name} {verdict}", style="green" if report.usable else "bold red"))
+
+
+__all__ = ["check_data", "print_report"]
