@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from .interpretability.explaining import explain
     from .interpretability.explanation import Explanation
     from .interpretability.explanation_methods import EXPLANATION_METHODS
+    from .interpretability.layer_features import layer_features
+    from .interpretability.patch_filters import patch_filters
+    from .interpretability.position_similarity import position_similarity
+    from .interpretability.projections import project
+    from .interpretability.representation_similarity import cka
     from .training.finetuning import finetune
     from .training.predicting import predict
     from .training.run_evaluation import evaluate
@@ -44,13 +49,18 @@ _HOMES = {
     "attention_maps": "interpretability.attention_maps",
     "attention_rows": "interpretability.attention_maps",
     "check_data": "data.box_report",
+    "cka": "interpretability.representation_similarity",
     "convert": "hub.convert",
     "evaluate": "training.run_evaluation",
     "explain": "interpretability.explaining",
     "finetune": "training.finetuning",
+    "layer_features": "interpretability.layer_features",
     "load": "hub.conversion",
     "load_image_processor": "hub.conversion",
+    "patch_filters": "interpretability.patch_filters",
+    "position_similarity": "interpretability.position_similarity",
     "predict": "training.predicting",
+    "project": "interpretability.projections",
 }
 
 __all__ = [
@@ -66,13 +76,18 @@ __all__ = [
     "attention_maps",
     "attention_rows",
     "check_data",
+    "cka",
     "convert",
     "evaluate",
     "explain",
     "finetune",
+    "layer_features",
     "load",
     "load_image_processor",
+    "patch_filters",
+    "position_similarity",
     "predict",
+    "project",
 ]
 
 
