@@ -147,9 +147,9 @@ def _time(
     times: dict[str, dict[str, list[list[float]]]],
 ) -> float:  # fmt: skip
     """Adds the times and the memory at one resolution; seconds that were spent in it."""
-    batches = {"latency": 1, "throughput": settings.batch_size} if mode == "inference" else {
-        "training step": settings.training_batch
-    }  # fmt: skip
+    batches = {"latency": 1, "throughput": settings.batch_size}
+    if mode == "training":
+        batches = {"training step": settings.training_batch}
     models = {one.name: one.build(one.resolution(side)).to(settings.device) for one in contestants}
     sizes = {one.name: one.resolution(side) for one in contestants}
     spent = 0.0
@@ -209,7 +209,7 @@ def _step(
         optimizer.zero_grad(set_to_none=False)
         with torch.autocast(settings.device.split(":")[0], torch.bfloat16, enabled=half):
             logits = logits_of(model, pixels)
-        nn.functional.cross_entropy(logits.float(), labels).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(logits.float(), labels))
         optimizer.step()
         return None
 

@@ -67,7 +67,7 @@ def _counting(implementation: str | None, gradients: bool) -> Callable[[nn.Modul
 def _step(model: nn.Module, pixels: torch.Tensor, training: bool) -> OperationCount:
     # with gradients, for without them torch's fused layers hide which products are attention's
     if training:
-        return count_operations(lambda: logits_of(model, pixels).sum().backward())
+        return count_operations(lambda: torch.autograd.backward(logits_of(model, pixels).sum()))
     return count_operations(lambda: model(pixels))
 
 

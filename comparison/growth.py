@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def growth_exponent(pixels: Sequence[float], costs: np.ndarray) -> np.ndarray:
+def growth_exponent(pixels: Sequence[float] | np.ndarray, costs: np.ndarray) -> np.ndarray:
     """k of cost ~ pixels^k, by least squares on logarithms: 1 is linear in the pixels, 2 quadratic.
 
     Args:

@@ -99,16 +99,26 @@ def circular_shifts(
     Returns:
         The answers over all shifts, and where they agree: (B, shifts), bool.
     """
+    agreement, distance = shift_table(logits, images, shifts, batch_size)
+    return ShiftAnswers(agreement.mean(1), distance.mean(1), len(shifts)), agreement > 0.5
+
+
+def shift_table(
+    logits: Logits, images: torch.Tensor, shifts: list[tuple[int, int]], batch_size: int = 64
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each image and each shift, whether the answer is that of the image unmoved (1 or 0), and how far it is.
+
+    Returns:
+        Agreement and total variation distance, each (B, shifts); the arguments are those of `circular_shifts`.
+    """
     reference = _in_batches(logits, images, batch_size)
     same, apart = [], []
     for down, right in shifts:
         moved = torch.roll(images, (down, right), dims=(2, 3))
-        answer = _in_batches(logits, moved, batch_size)
-        agrees, distance = _compared(reference, answer)
+        agrees, distance = _compared(reference, _in_batches(logits, moved, batch_size))
         same.append(agrees)
         apart.append(distance)
-    agreement = torch.stack(same, dim=1)
-    return ShiftAnswers(agreement.mean(1), torch.stack(apart, dim=1).mean(1), len(shifts)), agreement > 0.5
+    return torch.stack(same, dim=1), torch.stack(apart, dim=1)
 
 
 def shift_grid(reach: tuple[int, int], step: int) -> list[tuple[int, int]]:
@@ -178,4 +188,5 @@ __all__ = [
     "equivariance_error",
     "one_pixel_jaggedness",
     "shift_grid",
+    "shift_table",
 ]
