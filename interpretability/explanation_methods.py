@@ -70,7 +70,7 @@ _ALL = (
     ExplanationMethod(
         "grad_cam", "Grad-CAM",
         "as the usual, cheap map of one class on a CNN; one forward and one backward pass.",
-        "for exact places: channels are averaged, so it may mark what the model did not use.",
+        "for exact places, least of all on a ViT: gradients are averaged over the map, so it may mark what was not used.",
         frozenset({"layer"}), False, True, grad_cam,
     ),
     ExplanationMethod(

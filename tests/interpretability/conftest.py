@@ -97,9 +97,12 @@ CNNS = {
 
 
 def pytest_generate_tests(metafunc):
-    """A test that takes `vit_name` or `model_name` runs on every vision transformer, or on every model."""
+    """A test that takes `vit_name` or `model_name` runs on every vision transformer, or on every model;
+    one that takes `attending_name` on every model with attention."""
     if "vit_name" in metafunc.fixturenames:
         metafunc.parametrize("vit_name", list(VITS))
+    if "attending_name" in metafunc.fixturenames:
+        metafunc.parametrize("attending_name", [*VITS, "transformers detr"])
     if "model_name" in metafunc.fixturenames:
         metafunc.parametrize("model_name", [*VITS, *CNNS, "transformers detr"])
 
