@@ -70,7 +70,7 @@ _ALL = (
     ExplanationMethod(
         "grad_cam", "Grad-CAM",
         "as the usual, cheap map of one class on a CNN; one forward and one backward pass.",
-        "for exact places, least of all on a ViT: gradients are averaged over the map, so it may mark what was not used.",
+        "for exact places, least of all on a ViT: it averages gradients over the map, and may mark what was not used.",
         frozenset({"layer"}), False, True, grad_cam,
     ),
     ExplanationMethod(
