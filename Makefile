@@ -1,11 +1,14 @@
 # Fresh machine to the main job's result:  make demo
 # Fresh machine to a passed suite:         make test
+# The oldest transformers that we declare: make lowest  (1 minute, 300 MB)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROCESSES ?= auto
 
-.PHONY: demo test check benchmark clean
+LOWEST := .venv-lowest
+
+.PHONY: demo test check lowest benchmark clean
 
 demo: $(VENV)/installed
 	@if [ -f runs/demo/model.safetensors ]; then echo "runs/demo is there already; make clean removes it"; \
@@ -22,6 +25,18 @@ check: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q --doctest-modules --override-ini addopts=--import-mode=importlib build/typed/vithub
 
+# Published folders, loaded with the lowest transformers of pyproject.toml; torch is shared with the other environment.
+lowest: $(VENV)/installed $(LOWEST)/installed
+	VITHUB_LOWEST_PYTHON=$(CURDIR)/$(LOWEST)/bin/python $(BIN)/python -m pytest -q tests/hub/test_bundle_loading.py
+
+$(LOWEST)/installed: pyproject.toml
+	$(BIN)/python -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/pip install -q --disable-pip-version-check pillow \
+		"transformers==$$(sed -n 's/^ *"transformers>=\([0-9.]*\)",$$/\1/p' pyproject.toml)"
+	$(BIN)/python -c "import torch, pathlib; print(pathlib.Path(torch.__file__).parents[1])" \
+		> $$(echo $(LOWEST)/lib/python3.*/site-packages)/zz_torch.pth
+	touch $@
+
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py
 
@@ -32,5 +47,5 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """What every model of this package shares."""
 
 from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,8 +11,9 @@ from transformers import PreTrainedModel
 class HubPreTrainedModel(PreTrainedModel):
     """A `PreTrainedModel` that can write more than weights when it is saved.
 
-    `save_hook` is called with the model and the folder after each `save_pretrained`. It is None in a published copy
-    of this file; where the package is installed it writes what lets others load the folder without the package.
+    `save_hook` is called with the model and the folder after each `save_pretrained`, and before what was saved is
+    uploaded. It is None in a published copy of this file; where the package is installed it writes what lets others
+    load the folder without the package.
     """
 
     main_input_name = "pixel_values"
@@ -27,11 +29,22 @@ class HubPreTrainedModel(PreTrainedModel):
 
     save_hook: ClassVar[Callable[[PreTrainedModel, Path], None] | None] = None
 
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
         """As in transformers, then `save_hook`."""
-        super().save_pretrained(save_directory, *args, **kwargs)
-        if HubPreTrainedModel.save_hook is not None and kwargs.get("is_main_process", True):
-            HubPreTrainedModel.save_hook(self, Path(save_directory))
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        if is_main_process:
+            self._after_saving(save_directory)
+
+    def _upload_modified_files(self, working_dir: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, after `save_hook`: `save_pretrained(..., push_to_hub=True)` uploads before it ends."""
+        self._after_saving(working_dir)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
+
+    def _after_saving(self, folder: str | PathLike[str]) -> None:
+        if HubPreTrainedModel.save_hook is not None:
+            HubPreTrainedModel.save_hook(self, Path(folder))
 
 
 __all__ = ["HubPreTrainedModel"]

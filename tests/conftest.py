@@ -53,7 +53,7 @@ QUICK = {
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """Makes a tiny configuration: `tiny()` of a ViT, `tiny(vithub.HubDeiTConfig, distillation="hard")` of a DeiT."""
 
@@ -63,7 +63,7 @@ def tiny():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def randomised():
     """Moves every parameter (and position table) away from its start, so that none is hidden by being 0 or 1."""
 

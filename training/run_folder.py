@@ -1,17 +1,16 @@
 """The folder that a run leaves: a model that loads as it is, its card, and how it came about."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from ..hub.folders import TargetError
 from ..hub.model_card import write_card
+from ..hub.progress_bars import quiet_transformers
 from .classification_metrics import ClassificationCounts
 from .figures import save_confusion_matrix, save_learning_curves, save_reliability
 from .multi_label_metrics import MultiLabelCounts
@@ -114,18 +113,6 @@ def write_run(
         save_reliability(metrics["reliability"], folder / "reliability.png")
     _write_json(folder / METRICS, metrics)
     write_card(folder)
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without the progress bars of transformers, for what takes a moment."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ use.
 
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import (
@@ -16,6 +17,7 @@ from transformers import (
     AutoModelForMaskedImageModeling,
     BitImageProcessor,
     BitImageProcessorPil,
+    PreTrainedModel,
 )
 
 from .configuration.configuration_deit import HubDeiTConfig
@@ -112,4 +114,10 @@ def _register() -> None:
     AutoModelForMaskedImageModeling.register(HubViTConfig, HubViTForMaskedImageModeling)
 
 
+def _write_bundle(model: PreTrainedModel, folder: Path) -> None:
+    """Loads the bundle's code when the first model is saved."""
+    import_module("vithub.hub.code_bundle").write_bundle(model, folder)
+
+
 _register()
+import_module("vithub.modeling.modeling_base").HubPreTrainedModel.save_hook = _write_bundle
