@@ -69,7 +69,7 @@ def forget_other_packages(kept: list[str]) -> None:
         for package, names in metadata.packages_distributions().items()
         if distributions & {_normalised(name) for name in names}
     }
-    sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OnlyThese(packages)]  # type: ignore[list-item]
+    sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OnlyThese(packages)]
 
 
 def load(request: dict[str, Any]) -> dict[str, Any]:
