@@ -53,7 +53,7 @@ class TrainingOrder:
         """The global batch of a step, counted from 0 over all epochs."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            self._permutation = derived_generator(self.seed, Stream.ORDER, epoch).permutation(self.size)
+            self._permutation = self._rows(derived_generator(self.seed, Stream.ORDER, epoch))
             self._epoch = epoch
         start = step_in_epoch * self.batch_size
         distinct = -(-self.batch_size // self.repeats)
@@ -61,6 +61,44 @@ class TrainingOrder:
         # copies stand a block apart, so that neighbours, which may be mixed, are different images
         rows = [int(self._permutation[first + slot % distinct]) for slot in range(self.batch_size)]
         return [SampleKey(row, epoch, start + slot) for slot, row in enumerate(rows)]
+
+    def _rows(self, generator: np.random.Generator) -> np.ndarray:
+        """All rows in the order of an epoch, (N,)."""
+        return generator.permutation(self.size)
+
+
+class AspectGroupedOrder(TrainingOrder):
+    """Differs from `TrainingOrder` by batches of images of like shape, so that little of a batch is padding.
+
+    Images are in groups by width to height; those that are left over of each group fill further batches together.
+    Which images meet, and which fill no batch, is drawn anew in each epoch, and so is the order of the batches.
+
+    Args:
+        aspect_ratios: (N,), width to height of each image.
+        batch_size: Of all processes and accumulation steps together.
+        seed: Of the permutations.
+        groups: How many, of about equal numbers of images.
+    """
+
+    def __init__(self, aspect_ratios: Sequence[float], batch_size: int, seed: int, groups: int = 4) -> None:
+        super().__init__(len(aspect_ratios), batch_size, seed)
+        ratios = np.asarray(aspect_ratios, dtype=np.float64)
+        if groups < 1 or not (np.isfinite(ratios) & (ratios > 0)).all():
+            raise ValueError("aspect ratios must be positive and finite, and `groups` 1 or more")
+        # limits lie between ratios that differ, so that images of one shape are in one group
+        limits = np.unique(np.quantile(ratios, np.arange(1, groups) / groups, method="inverted_cdf"))
+        self.group = np.searchsorted(limits, ratios, side="left")
+
+    def _rows(self, generator: np.random.Generator) -> np.ndarray:
+        rows = generator.permutation(self.size)
+        by_group = [rows[self.group[rows] == group] for group in range(int(self.group.max()) + 1)]
+        whole = [part[: len(part) // self.batch_size * self.batch_size] for part in by_group]
+        rest = np.concatenate([part[len(taken) :] for part, taken in zip(by_group, whole, strict=True)])
+        rest = generator.permutation(rest)
+        count = len(rest) // self.batch_size * self.batch_size
+        mixed = rest[:count][np.argsort(self.group[rest[:count]], kind="stable")]
+        batches = np.concatenate([*whole, mixed]).reshape(-1, self.batch_size)
+        return np.concatenate([generator.permutation(batches).reshape(-1), rest[count:]])
 
 
 def part_of(batch: Sequence[SampleKey], part: int, parts: int) -> list[SampleKey]:
@@ -115,4 +153,4 @@ class EpochMicroBatches(MicroBatches):
         self.stop = self.start + self.order.steps_per_epoch
 
 
-__all__ = ["EpochMicroBatches", "MicroBatches", "SampleKey", "TrainingOrder", "part_of"]
+__all__ = ["AspectGroupedOrder", "EpochMicroBatches", "MicroBatches", "SampleKey", "TrainingOrder", "part_of"]

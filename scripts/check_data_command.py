@@ -43,17 +43,26 @@ def check_data(
     repair: Annotated[
         bool, typer.Option("--repair", help="judge as if boxes beyond their images may be cut or left out")
     ] = False,
+    augmentation: Annotated[
+        str | None,
+        typer.Option(help="detr or light: picture of a batch as training would see it, into --output"),
+    ] = None,
+    shortest: Annotated[int, typer.Option(min=1, help="pixels of the shorter side, with --augmentation")] = 480,
     objects_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
     examples: Annotated[int, typer.Option(min=0, help="rows shown of each kind of fault")] = 3,
     json_: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Checks a data set of boxes for training a detector; exit code 1 where it cannot be trained on."""
     from rich.console import Console
+    from vithub.data.box_augmentation import BOX_AUGMENTATIONS
     from vithub.data.box_report import check_data as run
     from vithub.hub.folders import check_target, new_folder
 
     if boxes_on not in (None, "upright", "stored"):
         raise typer.BadParameter(f"--boxes-on takes upright or stored, got {boxes_on!r}")
+    if augmentation is not None and (augmentation not in BOX_AUGMENTATIONS or output is None):
+        named = " or ".join(BOX_AUGMENTATIONS)
+        raise typer.BadParameter(f"--augmentation takes {named}, with --output, got {augmentation!r}")
     if output is not None:
         check_target(output.expanduser().absolute())
     columns: dict[str, Any] = {"objects_column": objects_column} if objects_column else {}
@@ -64,6 +73,8 @@ def check_data(
     if output is not None:
         with new_folder(output) as staging:
             report.save(staging)
+            if augmentation is not None:
+                _save_batch(report, augmentation, shortest, staging / "augmented.png")
     if json_:
         typer.echo(json.dumps(report.to_dict(), default=str))
     else:
@@ -72,6 +83,21 @@ def check_data(
             typer.echo(f"report.json and pictures are in {output}")
     if not report.usable:
         raise typer.Exit(1)
+
+
+def _save_batch(report: Any, augmentation: str, shortest: int, file: Path) -> None:
+    from vithub.data.box_augmentation import BOX_AUGMENTATIONS
+    from vithub.data.box_loading import box_table
+    from vithub.data.box_previews import augmented_picture
+    from vithub.data.sources import DataError
+    from vithub.data.splits import find_splits
+
+    checked = report.checked
+    split = find_splits({name: name for name in checked.images}, {})["train"]
+    table, names = box_table(checked, split), list(checked.source.categories.values())
+    if len(table) == 0:
+        raise DataError(f"split {split!r} has no image to augment")
+    augmented_picture(table, names, BOX_AUGMENTATIONS[augmentation], shortest).save(file)
 
 
 def print_report(report: Any, console: Any, examples: int = 3) -> None:

@@ -278,6 +278,11 @@ def test_the_command_prints_the_report_and_tells_by_its_code(coco, tmp_path, cap
     assert (tmp_path / "report" / "fault-degenerate-box.png").is_file()
     assert run(lambda: app(["check-data", str(bad), "--output", str(tmp_path / "report")])) == 1
     assert "holds files already" in capsys.readouterr().err
+    look = ["check-data", str(good), "--augmentation", "light", "--shortest", "96"]
+    assert run(lambda: app([*look, "--output", str(tmp_path / "look")])) == 0
+    assert (tmp_path / "look" / "augmented.png").is_file()
+    assert run(lambda: app(look)) == 2
+    capsys.readouterr()
     assert run(lambda: app(["check-data", str(bad), "--repair", "--json"])) == 0
     assert json.loads(capsys.readouterr().out)["classes"][2]["id"] == 90
     assert run(lambda: app(["check-data", str(tmp_path / "nothing")])) == 1
