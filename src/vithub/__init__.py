@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .data.box_report import check_data
     from .hub.conversion import load, load_image_processor
     from .hub.convert import convert
+    from .hub.publishing import publish
     from .interpretability.attention_maps import attention_maps, attention_rows
     from .interpretability.explaining import explain
     from .interpretability.explanation import Explanation
@@ -63,6 +64,7 @@ _HOMES = {
     "position_similarity": "interpretability.position_similarity",
     "predict": "training.predicting",
     "project": "interpretability.projections",
+    "publish": "hub.publishing",
 }
 
 __all__ = [
@@ -90,6 +92,7 @@ __all__ = [
     "position_similarity",
     "predict",
     "project",
+    "publish",
 ]
 
 

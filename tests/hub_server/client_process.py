@@ -12,7 +12,7 @@ from .server import LoopbackHub
 _LOOP = r"""
 import contextlib, io, json, os, sys, time, traceback
 pause = time.sleep
-time.sleep = lambda seconds: pause(min(seconds, 0.02))  # the client's waits between attempts, made short
+time.sleep = lambda seconds: pause(min(seconds, 0.002))  # the client's waits between attempts, made short
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 names = {"__name__": "__main__"}
@@ -71,7 +71,6 @@ class ClientProcess:
             "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "3",
             "OMP_NUM_THREADS": "1",
             "MPLBACKEND": "Agg",
-            "PYTHONWARNINGS": "default",
         }
         if transport == "lfs":
             environment["HF_HUB_DISABLE_XET"] = "1"

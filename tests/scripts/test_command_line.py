@@ -18,7 +18,7 @@ from vithub.training.recipe import Recipe, field_names
 
 import vithub
 
-COMMANDS = ("finetune", "evaluate", "predict", "convert")
+COMMANDS = ("finetune", "evaluate", "predict", "convert", "publish")
 
 
 @pytest.fixture
@@ -77,6 +77,7 @@ def test_help_tells_every_option_with_its_default(name, command):
         "images",
         "source",
         "target",
+        "repository",
     }
     for option, description in options.items():
         if "<" in option:  # those that take a value

@@ -1,0 +1,275 @@
+"""Publishing a model: everything in one commit, read back and compared, or nothing."""
+
+import re
+import tempfile
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
+
+from .checkpoints import INDEX, WEIGHTS
+from .convert import convert
+from .publish_errors import PublishError, SecretError, explain
+from .publish_files import PublishFile, select_files
+from .push_target import Head, PushTarget
+from .secret_scan import redacted_logs, scan
+
+# Weights that a new push replaces, also where they have other names than the new ones.
+_OLD_WEIGHTS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
+# What a native model takes from the converted folder; the rest comes from the run.
+_OF_THE_MODEL = ("config.json", WEIGHTS, INDEX, "preprocessor_config.json")
+
+
+@dataclass(frozen=True)
+class PublishReport:
+    """What a push did, or would do.
+
+    Args:
+        repo_id: "user/name".
+        files: Every file of the folder, with size and why it is or is not sent.
+        changed: Files that differ from what the repository held.
+        removed: Files of the repository that the push removes: weights that it replaces.
+        commit: That holds the files; None after a dry run.
+        parent: That it was built on.
+        created: Whether the repository was made.
+        pull_request: Its address, where one was opened.
+        tag: That names the commit.
+        url: Of the model's page.
+        dry_run: Nothing was sent, and the Hub not asked.
+    """
+
+    repo_id: str
+    files: list[PublishFile]
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    commit: str | None = None
+    parent: str | None = None
+    created: bool = False
+    pull_request: str | None = None
+    tag: str | None = None
+    url: str | None = None
+    dry_run: bool = False
+
+    @property
+    def sent(self) -> list[PublishFile]:
+        """The files that belong into the repository."""
+        return [file for file in self.files if file.sent]
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether the repository held all of it already."""
+        return not (self.dry_run or self.changed or self.removed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        files = [{name: getattr(file, name) for name in ("path", "size", "sent", "why")} for file in self.files]
+        plain = {name: value for name, value in asdict(self).items() if name != "files"}
+        return {**plain, "files": files, "nothing_to_do": self.nothing_to_do}
+
+
+def publish(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    tag: str | None = None,
+    message: str | None = None,
+    dry_run: bool = False,
+    native: bool = False,
+    token: str | None = None,
+) -> PublishReport:
+    """Publishes the folder of a run, or of a saved model, as a model repository on the Hub.
+
+    Only what belongs to a model is sent: configuration, safetensors weights, image processor, card, recipe,
+    measurements, pictures, and the code that `config.json` names. All of it is one commit; a repository that holds it
+    already gets none. Where the connection or the Hub fails, it is tried again, without sending large files twice, and
+    without a second commit where the first arrived. Afterwards the files are downloaded and their hashes compared.
+
+    Args:
+        folder: With `config.json` and `model.safetensors`.
+        repo_id: "user/name"; it is made when there is none.
+        private: Make it private. An existing public repository is an error.
+        revision: Branch to push to, made where there is none; None is main.
+        create_pr: Open a pull request instead of changing the branch; the repository may be another's.
+        tag: Name for the commit.
+        message: Of the commit.
+        dry_run: Only tell what would be sent. Nothing is asked of the Hub.
+        native: Publish it as transformers' own class, which needs no remote code, where it can be expressed so.
+        token: Access token; None takes that of the login or of HF_TOKEN.
+
+    Raises:
+        CheckpointError: The folder holds no whole model.
+        InexpressibleError: `native`, and transformers has no such model; the features are listed.
+        SecretError: A file looks like it holds a secret; it is named.
+        StaleParentError: Someone else pushed meanwhile; both commits are named.
+        PublishError: Anything else, in one line; the repository holds the commit that it held.
+    """
+    if create_pr and (revision or tag):
+        raise ValueError(f"`create_pr` goes to main and takes no {'revision' if revision else 'tag'}")
+    _check_name(repo_id)
+    folder = Path(folder).expanduser()
+    target = PushTarget(repo_id, token)
+    with tempfile.TemporaryDirectory(prefix="vithub-publish-") as staging, redacted_logs(target.token):
+        try:
+            files = _files(folder, repo_id, Path(staging) / "native" if native else None)
+            if findings := scan(files, target.token):
+                raise SecretError(
+                    f"nothing was sent: {'; '.join(map(str, findings))}. Remove it, and revoke it if it was shared"
+                )
+            if dry_run:
+                return PublishReport(repo_id, files, tag=tag, dry_run=True)
+            return _push(target, files, private, revision, create_pr, tag, message)
+        except OSError as error:
+            raise explain(error, repo_id, "publishing", target.token) from None
+
+
+def _check_name(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        raise PublishError(f"{repo_id!r} is no name of a repository; one looks like user/name") from None
+    if repo_id.count("/") != 1:
+        raise PublishError(f"{repo_id!r} lacks the user or organisation; a repository's name looks like user/name")
+
+
+def _files(folder: Path, repo_id: str, native: Path | None) -> list[PublishFile]:
+    """What is sent, and what not."""
+    card = folder / "README.md"
+    replaced = {"README.md": _card(card.read_text("utf-8"), repo_id, native is not None)} if card.is_file() else {}
+    files = select_files(folder, replaced)
+    if native is None:
+        return files
+    convert(folder, native, to="transformers")
+    model = [file for file in select_files(native) if file.path in _OF_THE_MODEL]
+    # The folder of the conversion goes before the files are sent where it is not read now.
+    names = {file.path for file in model}
+    rest = [
+        PublishFile(f.path, f.size, False, "not needed by transformers' own class", source=f.source)
+        if f.sent and (f.path in _OF_THE_MODEL or f.why in ("code of the model", "part of the weights"))
+        else f
+        for f in files
+        if f.path not in names
+    ]
+    return sorted(model + rest, key=lambda file: file.path)
+
+
+def _card(text: str, repo_id: str, native: bool) -> bytes:
+    """The card with snippets that load the repository, not the folder."""
+    for location in set(re.findall(r"""(?:from_pretrained\(|pipeline\([^()\n]*,\s*)"([^"\n]+)"\)""", text)):
+        text = text.replace(f'"{location}"', f'"{repo_id}"')
+    if native:
+        text = re.sub(r"^import vithub\b.*\n", "", text, flags=re.MULTILINE)
+    return text.encode()
+
+
+def _push(
+    target: PushTarget,
+    files: list[PublishFile],
+    private: bool,
+    revision: str | None,
+    create_pr: bool,
+    tag: str | None,
+    message: str | None,
+) -> PublishReport:
+    target.identify(to_own=not create_pr)
+    created = _open(target, private, create_pr)
+    try:
+        revision = _branch(target, revision)
+        head = target.head(revision)
+        sent = [file for file in files if file.sent]
+        changed = [file for file in sent if head.files.get(file.path) not in file.hashes()]
+        removed = _outdated(head, {file.path for file in sent})
+        if tag is not None:
+            _check_tag(target, tag, head.commit if not (changed or removed) else None)
+        commit, pull_request = head.commit, None
+        if changed or removed:
+            title = message or f"Publish with vithub {version('vithub')}"
+            pushed = target.commit(changed, removed, head, title, revision, create_pr)
+            commit, pull_request = pushed.commit, pushed.pull_request
+            _verify(target, changed, removed, commit)
+        if tag is not None:
+            _tag(target, tag, commit)
+    except PublishError as error:
+        if created and "holds the new commit" not in str(error):
+            raise type(error)(f"{error} ({target.repo_id} was made and holds no model yet)") from None
+        raise
+    return PublishReport(
+        repo_id=target.repo_id,
+        files=files,
+        changed=[file.path for file in changed],
+        removed=removed,
+        commit=commit,
+        parent=head.commit,
+        created=created,
+        pull_request=pull_request,
+        tag=tag,
+        url=f"{target.api.endpoint}/{target.repo_id}",
+    )
+
+
+def _open(target: PushTarget, private: bool, create_pr: bool) -> bool:
+    """Whether the repository had to be made."""
+    info = target.find()
+    if info is None:
+        target.refuse_other_kinds()
+        if create_pr:
+            raise PublishError(f"there is no repository {target.repo_id} to propose the files to")
+        target.create(private)
+        return True
+    if private and not info.private:
+        raise PublishError(
+            f"{target.repo_id} exists and is public, so nothing was sent; make it private on its page, or leave "
+            "--private out"
+        )
+    return False
+
+
+def _branch(target: PushTarget, revision: str | None) -> str | None:
+    """The branch to push to, made where there is none."""
+    if revision is None or revision.startswith("refs/pr/"):
+        return revision
+    references = target.references()
+    if revision in {ref.name for ref in references.branches}:
+        return revision
+    if revision in {ref.name for ref in references.tags} or re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise PublishError(f"cannot push to {revision} of {target.repo_id}: it is no branch, but a fixed commit")
+    target.open_branch(revision)
+    return revision
+
+
+def _outdated(head: Head, sent: set[str]) -> list[str]:
+    """Weights in the repository that the new ones replace; a mixture of two models loads as neither."""
+    return sorted(path for path in head.files if path not in sent and _OLD_WEIGHTS.fullmatch(path))
+
+
+def _check_tag(target: PushTarget, tag: str, commit: str | None) -> None:
+    named = target.tagged(tag)
+    if named is not None and named != commit:
+        raise PublishError(
+            f"the tag {tag} of {target.repo_id} names the commit {named[:12]} already, so nothing was sent; choose "
+            "another"
+        )
+
+
+def _verify(target: PushTarget, changed: list[PublishFile], removed: list[str], commit: str) -> None:
+    try:
+        target.read_back(changed, removed, commit)
+    except PublishError as error:
+        message = f"{target.repo_id} holds the new commit {commit[:12]}, which could not be checked: {error}"
+        raise type(error)(message) from None
+
+
+def _tag(target: PushTarget, tag: str, commit: str) -> None:
+    try:
+        target.tag(tag, commit)
+    except PublishError as error:
+        message = f"{target.repo_id} holds the new commit {commit[:12]}, without the tag {tag}: {error}"
+        raise type(error)(message) from None
+
+
+__all__ = ["PublishReport", "publish"]

@@ -1,0 +1,79 @@
+"""`vithub publish`: what the command takes, and the table of what is sent."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from vithub.hub.publishing import PublishReport
+
+
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="of a run, or of a saved model")],
+    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="on the Hub; made when there is none")],
+    private: Annotated[bool, typer.Option("--private", help="make the repository private")] = False,
+    revision: Annotated[str | None, typer.Option(help="branch, made when there is none  [default: main]")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request instead")] = False,
+    tag: Annotated[str | None, typer.Option(help="name for the commit  [default: none]")] = None,
+    message: Annotated[str | None, typer.Option(help="of the commit  [default: names vithub's version]")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only list every file, and why it is or is not sent")
+    ] = False,
+    native: Annotated[bool, typer.Option("--native", help="as a class of transformers, which needs no code")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
+) -> None:
+    """Publishes a model on the Hub in one commit, and reads it back; the token is that of the login or HF_TOKEN."""
+    from rich.console import Console
+    from vithub.hub.publishing import publish as run
+
+    if create_pr and (revision or tag):
+        raise typer.BadParameter("--create-pr goes to main and takes no --revision or --tag")
+    report = run(
+        folder, repository, private=private, revision=revision, create_pr=create_pr, tag=tag, message=message,
+        dry_run=dry_run, native=native,
+    )  # fmt: skip
+    if json_:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    if dry_run:
+        Console().print(file_table(report))
+        typer.echo(f"{len(report.sent)} files, {_size(sum(f.size for f in report.sent))}, would go to {repository}")
+        return
+    for line in summary(report):
+        typer.echo(line)
+
+
+def summary(report: "PublishReport") -> list[str]:
+    """What was done, for a terminal."""
+    assert report.commit is not None
+    if report.nothing_to_do:
+        lines = [f"{report.repo_id} holds all of it already, at {report.commit[:12]}; nothing was sent"]
+    else:
+        size = sum(file.size for file in report.sent if file.path in report.changed)
+        lines = [f"{len(report.changed)} files, {_size(size)}, read back and the same: commit {report.commit[:12]}"]
+        lines += [f"removed, as replaced: {', '.join(report.removed)}"] if report.removed else []
+    lines += [f"tag {report.tag}"] if report.tag else []
+    return [*lines, report.pull_request or str(report.url)]
+
+
+def file_table(report: "PublishReport") -> "Table":
+    """Every file of the folder with its size and the decision."""
+    from rich.table import Table
+
+    table = Table("file", "size", "sent", "why", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for file in report.files:
+        table.add_row(file.path, _size(file.size), "yes" if file.sent else "no", file.why)
+    return table
+
+
+def _size(count: int) -> str:
+    if count < 1000:
+        return f"{count} B"
+    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+
+
+__all__ = ["file_table", "publish", "summary"]
