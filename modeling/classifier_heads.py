@@ -11,9 +11,15 @@ logger = logging.get_logger(__name__)
 
 
 class HeadResizing:
-    """Mixin of classifiers whose `head_names` name linear layers (or None) with one row per label."""
+    """Mixin of classifiers whose `head_names` name linear layers (or None) with one row per label.
+
+    A model may have `extra_rows` more, after the labels, which keep their weights, and give new labels another bias
+    than 0, `fresh_bias`.
+    """
 
     head_names: ClassVar[tuple[str, ...]] = ()
+    extra_rows = 0
+    fresh_bias = 0.0
     config: Any
 
     def resize(self, labels: Sequence[str] | int) -> None:
@@ -33,9 +39,11 @@ class HeadResizing:
         if list(self.config.id2label.values()) == names:
             return
         fresh = [name for row, name in enumerate(names) if row not in kept]
+        extra = {len(names) + row: len(old_rows) + row for row in range(self.extra_rows)}
+        start = (self.config.initializer_range, self.fresh_bias)
         for head_name in self.head_names:
             if (head := getattr(self, head_name)) is not None:
-                setattr(self, head_name, _resized(head, len(names), kept, self.config.initializer_range))
+                setattr(self, head_name, _resized(head, len(names) + len(extra), kept | extra, *start))
         self.config.id2label = dict(enumerate(names))
         self.config.label2id = {name: row for row, name in enumerate(names)}
         if fresh:
@@ -46,11 +54,11 @@ class HeadResizing:
             )  # fmt: skip
 
 
-def _resized(head: nn.Linear, size: int, kept: dict[int, int], std: float) -> nn.Linear:
+def _resized(head: nn.Linear, size: int, kept: dict[int, int], std: float, bias: float) -> nn.Linear:
     """A layer of `size` rows; `kept` maps its rows to rows of `head`, the rest starts as at first."""
     layer = nn.Linear(head.in_features, size, device=head.weight.device, dtype=head.weight.dtype)
     nn.init.trunc_normal_(layer.weight, std=std)
-    nn.init.zeros_(layer.bias)
+    nn.init.constant_(layer.bias, bias)
     if kept:
         with torch.no_grad():
             new, old = list(kept), list(kept.values())

@@ -33,6 +33,27 @@ TINY = {
     "num_labels": 5,
 }
 
+# A detector that computes in milliseconds, on a ResNet with four stages.
+TINY_RESNET = {
+    "model_type": "resnet",
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16, 16, 32],
+    "depths": [1, 2, 1, 2],
+    "layer_type": "basic",
+    "out_features": ["stage4"],
+}
+TINY_DETR = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "num_queries": 10,
+    "num_labels": 3,
+}
+
 # A training of a second: a DeiT of 28,000 parameters that sees digits of 12 x 12 pixels, in fp32 and in this process.
 QUICK = {
     "model.source": "deit-ti/4",
@@ -59,6 +80,16 @@ def tiny():
 
     def make(config_class=vithub.HubViTConfig, **fields):
         return config_class(**{**TINY, **fields})
+
+    return make
+
+
+@pytest.fixture
+def tiny_detr():
+    """Makes a tiny configuration of a DETR: `tiny_detr(anchor_queries=True)`."""
+
+    def make(**fields):
+        return vithub.HubDetrConfig(**{"backbone_config": dict(TINY_RESNET), **TINY_DETR, **fields})
 
     return make
 

@@ -15,14 +15,19 @@ from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForMaskedImageModeling,
+    AutoModelForObjectDetection,
     BitImageProcessor,
     BitImageProcessorPil,
+    DetrImageProcessor,
+    DetrImageProcessorPil,
     PreTrainedModel,
 )
 
 from .configuration.configuration_deit import HubDeiTConfig
+from .configuration.configuration_detr import HubDetrConfig
 from .configuration.configuration_vit import HubViTConfig
 from .modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
+from .modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
 from .modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
 
 if TYPE_CHECKING:
@@ -73,6 +78,9 @@ __all__ = [
     "HubDeiTConfig",
     "HubDeiTForImageClassification",
     "HubDeiTModel",
+    "HubDetrConfig",
+    "HubDetrForObjectDetection",
+    "HubDetrModel",
     "HubViTConfig",
     "HubViTForImageClassification",
     "HubViTForMaskedImageModeling",
@@ -112,6 +120,11 @@ def _register() -> None:
         AutoConfig.register(config_class.model_type, config_class)
         AutoModel.register(config_class, model_class)
         AutoImageProcessor.register(config_class, image_processor_classes=processors)
+    AutoConfig.register(HubDetrConfig.model_type, HubDetrConfig)
+    AutoModel.register(HubDetrConfig, HubDetrModel)
+    AutoModelForObjectDetection.register(HubDetrConfig, HubDetrForObjectDetection)
+    detr_processors: dict[str, type] = {"torchvision": DetrImageProcessor, "pil": DetrImageProcessorPil}
+    AutoImageProcessor.register(HubDetrConfig, image_processor_classes=detr_processors)
     AutoModelForImageClassification.register(HubViTConfig, HubViTForImageClassification)
     AutoModelForImageClassification.register(HubDeiTConfig, HubDeiTForImageClassification)
     AutoModelForMaskedImageModeling.register(HubViTConfig, HubViTForMaskedImageModeling)

@@ -1,0 +1,200 @@
+"""Configuration of DETR (Carion et al. 2020, https://arxiv.org/abs/2005.12872): boxes as a set, from a transformer."""
+
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
+
+from .config_checks import (
+    check_bool,
+    check_choice,
+    check_fraction,
+    check_known_fields,
+    check_labels,
+    check_positive_float,
+    check_positive_int,
+)
+from .configuration_vit import HubViTConfig
+
+_COSTS = ("class_cost", "bbox_cost", "giou_cost")
+_COEFFICIENTS = ("class_loss_coefficient", "bbox_loss_coefficient", "giou_loss_coefficient")
+
+
+class HubDetrConfig(PreTrainedConfig):
+    """What a DETR is, and how it learns. The defaults are the published recipe; the options after it are off.
+
+    Args:
+        backbone_config: Configuration (or its dict, with `model_type`) of any backbone that `AutoBackbone` builds,
+            or of our ViT; its last feature map is used. None means ResNet-50 of transformers, stage 4.
+        frozen_stages: Stages of the backbone that do not train, with the stem (or patch embedding) before them; a
+            stage ends where the stride doubles, of a ViT each layer is one. 0 trains everything.
+        freeze_batch_norm: Batch normalisation keeps its statistics and its affine parameters.
+        dilation: The last stage keeps its stride of the one before, by dilation ("DC5").
+        num_queries: Most boxes that can be found in an image.
+        d_model: Width D of encoder and decoder; a multiple of 4 and of both numbers of heads.
+        encoder_layers: Number of encoder layers.
+        decoder_layers: Number of decoder layers.
+        encoder_attention_heads: Heads per encoder layer.
+        decoder_attention_heads: Heads per decoder layer.
+        encoder_ffn_dim: Width of the encoder's MLP.
+        decoder_ffn_dim: Width of the decoder's MLP.
+        activation_function: Of both MLPs, a name transformers knows.
+        dropout: After each attention and MLP, in [0, 1).
+        attention_dropout: On attention weights, in [0, 1).
+        activation_dropout: Within the MLPs, in [0, 1).
+        position_temperature: Of the sine positions: wavelengths run from 2 pi to 2 pi times this, where the image
+            measures 2 pi. DETR has 10000, DAB-DETR 20.
+        auxiliary_loss: Whether every decoder layer learns, not only the last.
+        class_cost: Weight of the class in the matching.
+        bbox_cost: Weight of the L1 distance in the matching.
+        giou_cost: Weight of the generalised IoU in the matching.
+        class_loss_coefficient: Weight of the class in the loss.
+        bbox_loss_coefficient: Weight of the L1 distance in the loss.
+        giou_loss_coefficient: Weight of the generalised IoU in the loss.
+        eos_coefficient: Weight of "no object" in the cross-entropy.
+        anchor_queries: Queries are boxes that each layer moves (DAB-DETR, https://arxiv.org/abs/2201.12329).
+        denoising_queries: Further queries in training, which start from disturbed boxes of the targets (DN-DETR,
+            https://arxiv.org/abs/2203.01305); each image has as many whole copies of its boxes as fit. 0 means none;
+            others need `anchor_queries`.
+        denoising_label_noise: Probability that such a query starts with another class, in [0, 1).
+        denoising_box_noise: Largest shift (of half the size) and change of the size, in [0, 1).
+        focal_loss: Classes are independent sigmoids, without "no object", under the focal loss
+            (https://arxiv.org/abs/1708.02002).
+        focal_alpha: Its weight of the objects, in [0, 1).
+        focal_gamma: Its exponent, above 0.
+        initializer_range: Standard deviation of what is neither Xavier nor set by the papers.
+        **kwargs: Labels (`num_labels`, `id2label`, `label2id`) and what else transformers accepts.
+
+    Example:
+        >>> config = HubDetrConfig(num_labels=3, anchor_queries=True, focal_loss=True)
+        >>> config.num_queries, config.num_class_logits, config.backbone_config.model_type
+        (100, 3, 'resnet')
+    """
+
+    model_type = "vithub_detr"
+    sub_configs: ClassVar[dict[str, Any]] = {"backbone_config": AutoConfig}
+    attribute_map: ClassVar[dict[str, str]] = {
+        "hidden_size": "d_model",
+        "num_attention_heads": "encoder_attention_heads",
+        "num_hidden_layers": "encoder_layers",
+    }
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "loss_dict",
+        "auxiliary_outputs",
+        "last_hidden_state",
+        "encoder_last_hidden_state",
+        "feature_size",
+        "decoder_hidden_states",
+        "decoder_attentions",
+        "cross_attentions",
+        "encoder_hidden_states",
+        "encoder_attentions",
+    ]
+
+    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
+    frozen_stages: int = 1
+    freeze_batch_norm: bool = True
+    dilation: bool = False
+    num_queries: int = 100
+    d_model: int = 256
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    encoder_attention_heads: int = 8
+    decoder_attention_heads: int = 8
+    encoder_ffn_dim: int = 2048
+    decoder_ffn_dim: int = 2048
+    activation_function: str = "relu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.1
+    position_temperature: float = 10000.0
+    auxiliary_loss: bool = True
+    class_cost: float = 1.0
+    bbox_cost: float = 5.0
+    giou_cost: float = 2.0
+    class_loss_coefficient: float = 1.0
+    bbox_loss_coefficient: float = 5.0
+    giou_loss_coefficient: float = 2.0
+    eos_coefficient: float = 0.1
+    anchor_queries: bool = False
+    denoising_queries: int = 0
+    denoising_label_noise: float = 0.2
+    denoising_box_noise: float = 0.4
+    focal_loss: bool = False
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        check_known_fields([*self.__dataclass_fields__, "num_labels", "attn_implementation"], kwargs)
+        self.backbone_config = backbone_configuration(self.backbone_config)
+        super().__post_init__(**kwargs)
+        self.check()
+
+    def check(self) -> None:
+        """Raises a `ValueError` that names the first field whose value is wrong or contradicts another."""
+        check_positive_int(self, "num_queries", "d_model", "encoder_layers", "decoder_layers")
+        check_positive_int(self, "encoder_attention_heads", "decoder_attention_heads")
+        check_positive_int(self, "encoder_ffn_dim", "decoder_ffn_dim")
+        check_positive_int(self, "frozen_stages", "denoising_queries", minimum=0)
+        check_fraction(self, "dropout", "attention_dropout", "activation_dropout")
+        check_fraction(self, "denoising_label_noise", "denoising_box_noise", "focal_alpha")
+        check_bool(self, "freeze_batch_norm", "dilation", "auxiliary_loss", "anchor_queries", "focal_loss")
+        check_positive_float(self, "position_temperature", "eos_coefficient", "focal_gamma", "initializer_range")
+        check_choice(self, "activation_function", list(ACT2FN))
+        check_labels(self)
+        for names in (_COSTS, _COEFFICIENTS):
+            values = {name: getattr(self, name) for name in names}
+            numbers = all(isinstance(v, (int, float)) and 0 <= v < float("inf") for v in values.values())
+            if not numbers or not any(values.values()):
+                raise ValueError(f"{', '.join(f'`{n}`' for n in names)} must be at least 0, not all 0, got {values}")
+        for heads in (4, self.encoder_attention_heads, self.decoder_attention_heads):
+            if self.d_model % heads:
+                raise ValueError(f"`d_model` must be a multiple of 4 and of the numbers of heads, got {self.d_model}")
+        if self.denoising_queries and not self.anchor_queries:
+            raise ValueError(
+                f"`denoising_queries` start from boxes: they need `anchor_queries=True`, got {self.denoising_queries}"
+            )
+
+    @property
+    def num_class_logits(self) -> int:
+        """Columns of the logits: the classes, and "no object" last where the loss is the cross-entropy."""
+        return int(self.num_labels) + (0 if self.focal_loss else 1)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the image, as the backbone has it."""
+        return int(getattr(self.backbone_config, "num_channels", 3))
+
+    @property
+    def output_attentions(self) -> bool:
+        """Whether every call returns attention maps. Allowed with every attention implementation."""
+        return bool(self._output_attentions)
+
+    @output_attentions.setter
+    def output_attentions(self, value: bool) -> None:
+        self._output_attentions = value
+
+    def validate_output_attentions(self) -> None:
+        """Nothing to refuse: maps are returned under every attention implementation."""
+
+
+def backbone_configuration(given: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
+    """The backbone's configuration as an object; None means ResNet-50 with its last stage as output."""
+    if isinstance(given, PreTrainedConfig):
+        return given
+    if given is None:
+        return AutoConfig.for_model("resnet", out_features=["stage4"])
+    if not isinstance(given, dict) or not isinstance(given.get("model_type"), str):
+        raise ValueError(f"`backbone_config` must be a configuration, or a dict with its `model_type`, got {given!r}")
+    values = {name: value for name, value in given.items() if name != "transformers_version"}
+    model_type = values.pop("model_type")
+    if model_type == HubViTConfig.model_type:  # known here also where the package is not installed
+        return HubViTConfig(**values)
+    try:
+        return AutoConfig.for_model(model_type, **values)
+    except ValueError as error:
+        raise ValueError(f"`backbone_config` names the model type {model_type!r}: {error}") from error
+
+
+__all__ = ["HubDetrConfig", "backbone_configuration"]

@@ -1,0 +1,184 @@
+"""The backbone of DETR: any of transformers' `AutoBackbone`, timm's among them, or our ViT (ViTDet,
+https://arxiv.org/abs/2203.16527, without its pyramid).
+
+Shapes: B images, C channels of the feature map, h x w its size.
+"""
+
+from typing import Any, Self
+
+import torch
+from torch import nn
+from transformers import AutoBackbone, PreTrainedConfig
+from transformers.backbone_utils import BackboneMixin
+
+from ..configuration.configuration_detr import HubDetrConfig
+from ..configuration.configuration_vit import HubViTConfig
+from .modeling_vit import HubViTModel, freeze_mask_token, with_fields
+
+
+class HubDetrBackbone(nn.Module):
+    """The last feature map of a backbone, and which of its cells show the image rather than padding.
+
+    Batch normalisation is frozen in place rather than replaced, so that a layer which is more than a normalisation
+    (timm's have an activation and an epsilon of their own) keeps the rest. Exactly the stem and the first
+    `frozen_stages` stages do not train.
+    """
+
+    def __init__(self, config: HubDetrConfig) -> None:
+        super().__init__()
+        self.config = config
+        backbone = config.backbone_config
+        assert isinstance(backbone, PreTrainedConfig)
+        if isinstance(backbone, HubViTConfig):
+            self.model: Any = HubViTModel(with_fields(backbone, add_pooling_layer=False))
+            self.out_channels = backbone.hidden_size
+            self.patch_hw = backbone.patch_hw
+        else:
+            backbone._attn_implementation = None  # a name for the transformer, which a convolutional one may refuse
+            if config.dilation and backbone.model_type == "timm_backbone":
+                backbone.output_stride = 16
+            self.model = AutoBackbone.from_config(backbone)
+            self.out_channels = self.model.channels[-1]
+            self.patch_hw = (1, 1)
+            drop_unused_stages(self.model)
+        if config.dilation and backbone.model_type != "timm_backbone":
+            dilate(stages_of(self.model)[-1])
+        self.freeze()
+        self.train(self.training)
+
+    def freeze(self) -> None:
+        """No gradient for the stages and batch normalisations that the configuration freezes."""
+        freeze_stages(self.model, self.config.frozen_stages)
+        if isinstance(self.model, HubViTModel):
+            freeze_mask_token(self.model)
+        if self.config.freeze_batch_norm:
+            for module in batch_norms(self.model):
+                module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As for every module, but frozen batch normalisation always uses its stored statistics."""
+        super().train(mode)
+        if self.config.freeze_batch_norm:
+            for module in batch_norms(self.model):
+                module.eval()
+        return self
+
+    def forward(
+        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(B, channels, height, width) and (B, height, width), True or 1 on the image, to (B, C, h, w) and (B, h, w).
+
+        Without a mask there is no padding, and no mask is returned, unless a ViT's last patches need some.
+        """
+        if isinstance(self.model, HubViTModel):
+            features, pixel_mask = self._patch_features(pixel_values, pixel_mask)
+        else:
+            features = self.model(pixel_values).feature_maps[-1]
+        if pixel_mask is None:
+            return features, None
+        mask = nn.functional.interpolate(pixel_mask[:, None].float(), size=features.shape[-2:], mode="nearest")
+        return features, mask[:, 0] > 0.5
+
+    def _patch_features(
+        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Patch tokens as a map; the image is padded at its right and bottom to whole patches."""
+        (height, width), (patch_height, patch_width) = pixel_values.shape[-2:], self.patch_hw
+        padding = (0, -width % patch_width, 0, -height % patch_height)
+        if any(padding):
+            if pixel_mask is None:
+                pixel_mask = pixel_values.new_ones(pixel_values.shape[0], height, width)
+            pixel_mask = nn.functional.pad(pixel_mask.float(), padding)
+            pixel_values = nn.functional.pad(pixel_values, padding)
+        rows, columns = pixel_values.shape[-2] // patch_height, pixel_values.shape[-1] // patch_width
+        tokens = self.model(pixel_values).last_hidden_state[:, self.model.config.num_prefix_tokens :]
+        return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns), pixel_mask
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """Every batch normalisation of a module, of torch or derived from it."""
+    return [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+
+def stages_of(backbone: nn.Module) -> list[nn.Module]:
+    """The stages of a backbone in order, without the stem; of a ViT its layers.
+
+    Raises:
+        ValueError: It is built in another way.
+    """
+    if isinstance(backbone, HubViTModel):
+        return list(backbone.layers)
+    assert isinstance(backbone, BackboneMixin)
+    most = len(backbone.stage_names) - 1
+    used = max(backbone.out_indices[-1] % len(backbone.stage_names), 1)
+    for module in backbone.modules():
+        if isinstance(module, nn.ModuleList) and len(module) in (used, most):
+            return list(module)
+    raise ValueError(f"the stages of {type(backbone).__name__} are not known: use `frozen_stages=0`, `dilation=False`")
+
+
+def drop_unused_stages(backbone: Any) -> None:
+    """Removes what comes after the last feature map: it would be computed for nothing and never get a gradient."""
+    if hasattr(backbone, "_backbone"):
+        features = backbone._backbone
+        parent, _, last = features.feature_info.module_name()[-1].rpartition(".")
+        stages = features.get_submodule(parent) if parent in dict(features.named_children()) else None
+        if isinstance(stages, nn.Sequential) and last.isdigit():
+            del stages[int(last) + 1 :]
+        return
+    used = max(backbone.out_indices[-1] % len(backbone.stage_names), 1)  # the stem is number 0
+    for module in backbone.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == len(backbone.stage_names) - 1:
+            del module[used:]
+            return
+
+
+def freeze_stages(backbone: Any, count: int) -> None:
+    """No gradient for the stem and the first `count` stages; for nothing where the count is 0.
+
+    With timm, whose stages bear other names in every family, stage n is all that comes before the feature map of
+    stride 2^(n+1) is complete.
+    """
+    if count == 0:
+        return
+    if hasattr(backbone, "_backbone"):
+        reached = [i["module"] for i in backbone._backbone.feature_info.info if i["reduction"] <= 2 ** (count + 1)]
+        last: nn.Module | None = backbone._backbone.get_submodule(_timm_name(backbone._backbone, reached[-1]))
+    else:
+        stages = stages_of(backbone)
+        if count > len(stages):
+            raise ValueError(f"`frozen_stages` must be at most the backbone's {len(stages)} stages, got {count}")
+        last = stages[count - 1]
+    assert last is not None
+    final = list(last.parameters())[-1]
+    for parameter in backbone.parameters():  # in the order in which they are used
+        parameter.requires_grad_(False)
+        if parameter is final:
+            return
+
+
+def _timm_name(features: nn.Module, module: str) -> str:
+    """timm's extractors hold `stages.0` as it is, or as `stages_0`."""
+    flat = module.replace(".", "_")
+    return flat if flat in dict(features.named_children()) else module
+
+
+def dilate(stage: nn.Module) -> None:
+    """Dilation instead of the stride of the last stage (DETR's "DC5"): its map is twice as large.
+
+    The strides become 1, and what comes after the first strided layer sees every second cell.
+    """
+    strided = False
+    for module in stage.modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        if max(module.stride) > 1:
+            module.stride = (1, 1)
+            strided = True
+        elif strided and max(module.kernel_size) > 1:
+            module.dilation = (2, 2)
+            assert isinstance(module.padding, tuple)
+            module.padding = tuple(2 * int(side) for side in module.padding)
+
+
+__all__ = ["HubDetrBackbone", "batch_norms", "dilate", "drop_unused_stages", "freeze_stages", "stages_of"]

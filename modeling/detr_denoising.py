@@ -1,0 +1,109 @@
+"""Denoising training (DN-DETR, Li et al. 2022, https://arxiv.org/abs/2203.01305): queries that start near the answer.
+
+Shapes: B images, S slots (denoising queries), Q queries, D width, L layers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..configuration.configuration_detr import HubDetrConfig
+from .box_geometry import center_to_corners, corners_to_center
+from .detr_loss import box_losses, class_loss, weigh
+from .detr_matcher import Matches, PaddedTargets, pad_targets
+
+
+@dataclass
+class NoisedQueries:
+    """Disturbed copies of the targets.
+
+    Args:
+        classes: (B, S) int64, the class each starts as.
+        boxes: (B, S, 4), the box each starts as; (0.5, 0.5, 0.5, 0.5) in unused slots.
+        target: (B, S), which box of the image each should become.
+        used: (B, S) bool.
+        allowed: (B, 1, S + Q, S + Q) bool: a copy of the targets sees itself and the other queries, which see none.
+        targets: What was copied.
+    """
+
+    classes: torch.Tensor
+    boxes: torch.Tensor
+    target: torch.Tensor
+    used: torch.Tensor
+    allowed: torch.Tensor
+    targets: PaddedTargets
+
+
+@torch.no_grad()
+def noised_queries(labels: Sequence[dict[str, Any]], config: HubDetrConfig, device: torch.device) -> NoisedQueries:
+    """As many whole copies of each image's boxes as fit into S slots, each disturbed by its own noise.
+
+    The number of slots is fixed and each image fills its own, so that neither shapes nor noise depend on the other
+    images of the batch. An image with more than S boxes has its first S copied once.
+    """
+    targets = pad_targets(labels, device)
+    slots = torch.arange(config.denoising_queries, device=device)[None]  # (1, S)
+    count = torch.tensor(targets.counts, device=device)[:, None]  # (B, 1)
+    whole = torch.where(count > len(slots[0]), len(slots[0]), len(slots[0]) // count.clamp(min=1) * count)
+    used = slots < whole  # (B, S)
+    target = torch.where(used, slots % count.clamp(min=1), 0)
+    copy = torch.where(used, slots // count.clamp(min=1), -1 - slots)  # an unused slot is a group of its own
+
+    classes = targets.labels.gather(1, target)
+    draws = torch.rand_like(targets.boxes.new_empty(len(targets.counts), config.denoising_queries, 6))
+    flipped = draws[..., 0] < config.denoising_label_noise
+    classes = torch.where(flipped, (draws[..., 1] * config.num_labels).long(), classes)
+    boxes = targets.boxes.gather(1, target[..., None].expand(-1, -1, 4))
+    signed = (2 * draws[..., 2:] - 1) * config.denoising_box_noise  # (B, S, 4) in [-noise, noise]
+    center = boxes[..., :2] + signed[..., :2] * boxes[..., 2:] / 2
+    size = boxes[..., 2:] * (1 + signed[..., 2:])
+    corners = center_to_corners(torch.cat([center, size], dim=-1)).clamp(0, 1)
+    boxes = torch.where(used[..., None], corners_to_center(corners), 0.5)
+
+    group = torch.cat([copy, slots.new_full((len(copy), config.num_queries), -1 - config.denoising_queries)], dim=1)
+    is_query = group == -1 - config.denoising_queries
+    allowed = (group[:, :, None] == group[:, None, :]) | is_query[:, None, :]
+    return NoisedQueries(classes, boxes, target, used, allowed[:, None], targets)
+
+
+class HubDetrDenoisingEmbedding(nn.Module):
+    """What a denoising query starts as: an embedding of its class."""
+
+    def __init__(self, config: HubDetrConfig) -> None:
+        super().__init__()
+        self.label_embedding = nn.Embedding(config.num_labels, config.d_model)
+
+    def forward(self, classes: torch.Tensor) -> torch.Tensor:
+        """(B, S) classes to (B, S, D)."""
+        return self.label_embedding(classes)
+
+
+def denoising_loss(
+    logits: torch.Tensor, boxes: torch.Tensor, noised: NoisedQueries, config: HubDetrConfig, counts: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The loss of the denoising queries, which know their boxes, as `detection_loss` returns it ("_dn" behind names).
+
+    Args:
+        logits: (L, B, S, classes).
+        boxes: (L, B, S, 4).
+        noised: What they started from.
+        config: Weights.
+        counts: See `loss_counts`.
+    """
+    layers = logits.shape[0]
+    number = max(float(counts[3]), 1.0)
+    image, slot = noised.used.nonzero(as_tuple=True)
+    layer = torch.arange(layers, device=logits.device).repeat_interleave(len(image))
+    matches = Matches(layer, image.repeat(layers), slot.repeat(layers), noised.target[image, slot].repeat(layers))
+    wanted = noised.targets.labels[image, noised.target[image, slot]]
+    chosen = logits[:, image, slot][:, None]  # (L, 1, used, classes)
+    classes = wanted.expand(layers, 1, -1)
+    terms = {"loss_ce": class_loss(chosen, classes, config, number, number, number)}
+    terms["loss_bbox"], terms["loss_giou"] = box_losses(boxes, noised.targets, matches, number)
+    return weigh(terms, config, "_dn")
+
+
+__all__ = ["HubDetrDenoisingEmbedding", "NoisedQueries", "denoising_loss", "noised_queries"]

@@ -1,0 +1,117 @@
+"""Where a cell lies, and the encoder of DETR (Carion et al. 2020, https://arxiv.org/abs/2005.12872, section 3.2).
+
+Shapes: B images, h x w cells, N = h w tokens, D width.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ..configuration.configuration_detr import HubDetrConfig
+from .detr_attention import HubDetrAttention
+
+
+def sine_embedding(places: torch.Tensor, width: int, temperature: float) -> torch.Tensor:
+    """Sine and cosine in turn of numbers (...) in [0, 1], where 1 is 2 pi: (..., width), fp32 in [-1, 1].
+
+    The wavelengths run geometrically from 2 pi to 2 pi * temperature.
+    """
+    exponents = torch.arange(width // 2, device=places.device, dtype=torch.float32) * (2 / width)
+    angles = places.float()[..., None] * (2 * math.pi) / temperature**exponents  # (..., width / 2)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+def sine_positions(
+    size: tuple[int, int], mask: torch.Tensor | None, width: int, temperature: float, device: torch.device
+) -> torch.Tensor:
+    """Positions of the cells of a map, relative to the part of it that shows the image.
+
+    Args:
+        size: (h, w).
+        mask: (B, h, w), True on the image; None where there is no padding.
+        width: D; half of it tells the row, then half the column.
+        temperature: See `HubDetrConfig.position_temperature`.
+        device: Of the result, where there is no mask.
+
+    Returns:
+        (B or 1, N, D), fp32. The last cell of the image is at 1 (2 pi), whatever padding follows.
+    """
+    shown = torch.ones(1, *size, device=device) if mask is None else mask.float()
+    rows, columns = shown.cumsum(1), shown.cumsum(2)
+    rows = rows / (rows[:, -1:] + 1e-6)
+    columns = columns / (columns[:, :, -1:] + 1e-6)
+    halves = [sine_embedding(places, width // 2, temperature) for places in (rows, columns)]
+    return torch.cat(halves, dim=-1).flatten(1, 2)
+
+
+class HubDetrMLP(nn.Module):
+    """Two linear layers with an activation between: (B, N, D) to (B, N, D)."""
+
+    def __init__(self, config: HubDetrConfig, width: int) -> None:
+        super().__init__()
+        self.activation = ACT2FN[config.activation_function]
+        self.fc1 = nn.Linear(config.d_model, width)
+        self.fc2 = nn.Linear(width, config.d_model)
+        self.dropout = nn.Dropout(config.activation_dropout)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) to (B, N, D)."""
+        return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
+
+
+class HubDetrEncoderLayer(GradientCheckpointingLayer):
+    """Post-norm encoder layer; positions are added to queries and keys of each layer anew."""
+
+    def __init__(self, config: HubDetrConfig) -> None:
+        super().__init__()
+        self.self_attn = HubDetrAttention(config, config.encoder_attention_heads)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.mlp = HubDetrMLP(config, config.encoder_ffn_dim)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor | None,
+        output_attentions: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(B, N, D) to (B, N, D), and the weights (B, H, N, N) when asked for."""
+        placed = hidden_states + positions
+        update, weights = self.self_attn(placed, placed, hidden_states, mask, output_attentions, **kwargs)
+        hidden_states = self.self_attn_layer_norm(hidden_states + self.dropout(update))
+        hidden_states = self.final_layer_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
+        return hidden_states, weights if output_attentions else None
+
+
+class HubDetrEncoder(nn.Module):
+    """A stack of encoder layers."""
+
+    def __init__(self, config: HubDetrConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(HubDetrEncoderLayer(config) for _ in range(config.encoder_layers))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor | None,
+        output_attentions: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor | None]]:
+        """(B, N, D) to (B, N, D), with the input and output of each layer and each layer's weights."""
+        states, maps = [hidden_states], []
+        for layer in self.layers:
+            hidden_states, weights = layer(hidden_states, positions, mask, output_attentions, **kwargs)
+            states.append(hidden_states)
+            maps.append(weights)
+        return hidden_states, states, maps
+
+
+__all__ = ["HubDetrEncoder", "HubDetrEncoderLayer", "HubDetrMLP", "sine_embedding", "sine_positions"]

@@ -1,0 +1,142 @@
+"""Which query answers for which box (DETR, https://arxiv.org/abs/2005.12872, eq. 1).
+
+Shapes: L layers, B images, Q queries, C classes, N boxes of the image with most of them, M matched pairs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..configuration.configuration_detr import HubDetrConfig
+from .box_geometry import center_to_corners, generalized_iou, l1_distance
+
+
+class NonFiniteCostError(FloatingPointError):
+    """A prediction is infinite or not a number; the message names the decoder layer and the images."""
+
+
+@dataclass
+class PaddedTargets:
+    """The boxes of a batch as tensors.
+
+    Args:
+        labels: (B, N) int64; 0 where an image has fewer boxes.
+        boxes: (B, N, 4) fp32; likewise.
+        counts: Number of boxes of each image.
+        image_ids: What to call each image in messages.
+    """
+
+    labels: torch.Tensor
+    boxes: torch.Tensor
+    counts: list[int]
+    image_ids: list[Any]
+
+
+@dataclass
+class Matches:
+    """M matched pairs of all layers, as indices (M,) int64, layer by layer and image by image."""
+
+    layer: torch.Tensor
+    image: torch.Tensor
+    query: torch.Tensor
+    target: torch.Tensor
+
+
+def pad_targets(labels: Sequence[dict[str, Any]], device: torch.device) -> PaddedTargets:
+    """Targets as the model takes them, (see `HubDetrForObjectDetection`), padded to N, which is at least 1."""
+    counts = [len(target["class_labels"]) for target in labels]
+    most = max([1, *counts])
+    classes = torch.zeros(len(labels), most, dtype=torch.int64, device=device)
+    boxes = torch.zeros(len(labels), most, 4, device=device)
+    if total := sum(counts):
+        place = torch.tensor([image * most + n for image, count in enumerate(counts) for n in range(count)])
+        place = place.to(device)
+        flat_labels = torch.cat([target["class_labels"].reshape(-1) for target in labels]).to(device)
+        flat_boxes = torch.cat([target["boxes"].reshape(-1, 4) for target in labels]).to(boxes)
+        assert len(flat_labels) == len(flat_boxes) == total
+        classes.view(-1)[place] = flat_labels
+        boxes.view(-1, 4)[place] = flat_boxes
+    image_ids = [_readable(target.get("image_id", position)) for position, target in enumerate(labels)]
+    return PaddedTargets(classes, boxes, counts, image_ids)
+
+
+def matching_costs(
+    logits: torch.Tensor, boxes: torch.Tensor, targets: PaddedTargets, config: HubDetrConfig
+) -> torch.Tensor:
+    """The cost of every pair within an image, (L, B, Q, N) in fp32.
+
+    Class (minus the probability, or the focal form of Deformable DETR, https://arxiv.org/abs/2010.04159), L1 distance
+    and minus the generalised IoU, weighted as the configuration says.
+
+    Args:
+        logits: (L, B, Q, classes).
+        boxes: (L, B, Q, 4) centers and sizes.
+        targets: Of the B images.
+        config: Weights, and which loss the classes have.
+    """
+    logits, boxes = logits.float(), boxes.float()
+    wanted = targets.labels[None, :, None, :].expand(*logits.shape[:3], -1)  # (L, B, Q, N)
+    if config.focal_loss:
+        chance = logits.sigmoid()
+        alpha, gamma = config.focal_alpha, config.focal_gamma
+        present = alpha * (1 - chance) ** gamma * -(chance + 1e-8).log()
+        absent = (1 - alpha) * chance**gamma * -(1 - chance + 1e-8).log()
+        class_cost = (present - absent).gather(-1, wanted)
+    else:
+        class_cost = -logits.softmax(-1).gather(-1, wanted)
+    there = targets.boxes[None, :, None]  # (1, B, 1, N, 4)
+    here = boxes[:, :, :, None]  # (L, B, Q, 1, 4)
+    distance = l1_distance(here, there)
+    overlap = generalized_iou(center_to_corners(boxes)[:, :, :, None], center_to_corners(targets.boxes)[None, :, None])
+    return config.bbox_cost * distance + config.class_cost * class_cost - config.giou_cost * overlap
+
+
+@torch.no_grad()
+def match_queries(logits: torch.Tensor, boxes: torch.Tensor, targets: PaddedTargets, config: HubDetrConfig) -> Matches:
+    """The cheapest one-to-one assignment in each image and layer, min(Q, boxes) pairs, by SciPy.
+
+    Arguments as `matching_costs`. The costs of all layers travel to the CPU in one transfer.
+
+    Raises:
+        NonFiniteCostError: A cost is infinite or not a number.
+    """
+    from scipy.optimize import linear_sum_assignment  # only training needs SciPy
+
+    costs = matching_costs(logits, boxes, targets, config).cpu().numpy()
+    if not np.isfinite(costs).all():
+        _refuse(costs, targets)
+    pairs: list[tuple[int, int, np.ndarray, np.ndarray]] = []
+    for layer in range(costs.shape[0]):
+        for image, count in enumerate(targets.counts):
+            if count:
+                pairs.append((layer, image, *linear_sum_assignment(costs[layer, image, :, :count])))
+    if not pairs:
+        none = torch.empty(0, dtype=torch.int64, device=logits.device)
+        return Matches(none, none, none, none)
+    sizes = [len(queries) for _, _, queries, _ in pairs]
+    table = np.stack([
+        np.repeat([layer for layer, *_ in pairs], sizes),
+        np.repeat([image for _, image, *_ in pairs], sizes),
+        np.concatenate([queries for _, _, queries, _ in pairs]),
+        np.concatenate([found for *_, found in pairs]),
+    ])  # fmt: skip
+    return Matches(*torch.from_numpy(table.astype(np.int64)).to(logits.device).unbind(0))
+
+
+def _refuse(costs: np.ndarray, targets: PaddedTargets) -> None:
+    broken = ~np.isfinite(costs).all(axis=(2, 3))  # (L, B)
+    layer = int(broken.any(axis=1).argmax())
+    images = [str(targets.image_ids[image]) for image in broken[layer].nonzero()[0]]
+    raise NonFiniteCostError(
+        f"the predictions of decoder layer {layer} are infinite or not a number for the images {', '.join(images)}"
+    )
+
+
+def _readable(image_id: Any) -> Any:
+    return image_id.tolist() if isinstance(image_id, torch.Tensor) else image_id
+
+
+__all__ = ["Matches", "NonFiniteCostError", "PaddedTargets", "match_queries", "matching_costs", "pad_targets"]

@@ -1,0 +1,387 @@
+"""DETR: detection as the prediction of a set (Carion et al. 2020, https://arxiv.org/abs/2005.12872).
+
+Shapes: B images, h x w cells of the feature map, N = h w, Q queries, S denoising queries, D width, L decoder layers,
+C classes. Boxes are (center x, center y, width, height) relative to the image without padding.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from ..configuration.configuration_detr import HubDetrConfig
+from .box_geometry import logit
+from .classifier_heads import HeadResizing
+from .detr_attention import HubDetrAttention, additive_mask
+from .detr_backbone import HubDetrBackbone
+from .detr_decoder import DecoderStates, HubDetrAnchorDecoder, HubDetrDecoder, HubDetrHead
+from .detr_denoising import HubDetrDenoisingEmbedding, NoisedQueries, denoising_loss, noised_queries
+from .detr_encoder import HubDetrEncoder, HubDetrMLP, sine_positions
+from .detr_loss import average_over_processes, check_targets, check_values, detection_loss, loss_counts
+from .detr_matcher import pad_targets
+from .modeling_base import HubPreTrainedModel
+from .modeling_vit import HubViTModel
+
+# Probability that a sigmoid classifier starts with (https://arxiv.org/abs/1708.02002, section 4.1).
+_FOCAL_PRIOR = 0.01
+
+
+@dataclass
+class HubDetrModelOutput(ModelOutput):
+    """What encoder and decoder computed.
+
+    Args:
+        last_hidden_state: (B, Q, D), the queries after the last layer, normalised.
+        intermediate_hidden_states: (L, B, Q, D), after each layer, normalised.
+        intermediate_boxes: (L, B, Q, 4), where queries are boxes.
+        encoder_last_hidden_state: (B, N, D).
+        feature_size: (h, w).
+        decoder_hidden_states: L + 1 of (B, Q, D), the queries at first and after each layer, not normalised.
+        decoder_attentions: L of (B, heads, Q, Q).
+        cross_attentions: L of (B, heads, Q, N).
+        encoder_hidden_states: Of each layer and one more, (B, N, D).
+        encoder_attentions: Of each layer, (B, heads, N, N).
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    intermediate_hidden_states: torch.Tensor | None = None
+    intermediate_boxes: torch.Tensor | None = None
+    encoder_last_hidden_state: torch.Tensor | None = None
+    feature_size: tuple[int, int] | None = None
+    decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
+    decoder_attentions: tuple[torch.Tensor, ...] | None = None
+    cross_attentions: tuple[torch.Tensor, ...] | None = None
+    encoder_hidden_states: tuple[torch.Tensor, ...] | None = None
+    encoder_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class HubDetrObjectDetectionOutput(ModelOutput):
+    """Boxes and their classes; what `HubDetrModelOutput` has bears the same names here.
+
+    Args:
+        loss: Weighted sum of the terms, with `labels`.
+        loss_dict: The terms, not weighted, detached.
+        logits: (B, Q, C + 1), "no object" last; or (B, Q, C) with the focal loss.
+        pred_boxes: (B, Q, 4) in [0, 1].
+        auxiliary_outputs: `logits` and `pred_boxes` of the layers before the last, with `labels`.
+    """
+
+    loss: torch.Tensor | None = None
+    loss_dict: dict[str, torch.Tensor] | None = None
+    logits: torch.Tensor | None = None
+    pred_boxes: torch.Tensor | None = None
+    auxiliary_outputs: list[dict[str, torch.Tensor]] | None = None
+    last_hidden_state: torch.Tensor | None = None
+    encoder_last_hidden_state: torch.Tensor | None = None
+    feature_size: tuple[int, int] | None = None
+    decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
+    decoder_attentions: tuple[torch.Tensor, ...] | None = None
+    cross_attentions: tuple[torch.Tensor, ...] | None = None
+    encoder_hidden_states: tuple[torch.Tensor, ...] | None = None
+    encoder_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class HubDetrPreTrainedModel(HubPreTrainedModel):
+    """Initialisation that all DETR models share: Xavier in the transformer, as torch does elsewhere."""
+
+    config: HubDetrConfig
+    config_class = HubDetrConfig
+    base_model_prefix = "detr"
+    _no_split_modules = ["HubDetrBackbone", "HubDetrEncoderLayer", "HubDetrDecoderLayer"]  # noqa: RUF012
+    # Padding and denoising mask attention in ways that these two do not take.
+    _supports_flash_attn = False
+    _supports_flex_attn = False
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, whose loading makes every parameter trainable; what the configuration freezes is not."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.base_model.backbone.freeze()
+        return loaded
+
+    def set_attn_implementation(self, attn_implementation: Any, **kwargs: Any) -> None:
+        """As in transformers; one name is for what has attention, which a convolutional backbone need not have."""
+        if isinstance(attn_implementation, str):
+            backbone = self.base_model.backbone.model
+            if isinstance(backbone, HubViTModel):
+                backbone.set_attn_implementation(attn_implementation, **kwargs)
+            attn_implementation = {"": attn_implementation}
+        super().set_attn_implementation(attn_implementation, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, HubDetrAttention):
+            _init_attention(module)
+        elif isinstance(module, HubDetrMLP):
+            for linear in (module.fc1, module.fc2):
+                init.xavier_uniform_(linear.weight)
+                _init_bias(linear)
+        elif isinstance(module, HubDetrHead):
+            for layer in module.layers:
+                _init_as_torch(layer)
+        elif isinstance(module, HubDetrAnchorDecoder):
+            init.zeros_(module.bbox_predictor.layers[-1].weight)  # every layer starts by leaving the box where it is
+            init.zeros_(module.bbox_predictor.layers[-1].bias)
+        elif isinstance(module, HubDetrDenoisingEmbedding):
+            init.normal_(module.label_embedding.weight)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, HubDetrModel):
+            module.init_queries()
+        elif isinstance(module, HubDetrForObjectDetection):
+            _init_as_torch(module.class_labels_classifier)
+            if self.config.focal_loss:
+                init.constant_(module.class_labels_classifier.bias, module.fresh_bias)
+
+
+def _init_attention(module: nn.Module) -> None:
+    """Queries, keys and values start as one matrix of 3 D rows, which has a smaller Xavier range."""
+    for name, layer in module.named_children():
+        init.xavier_uniform_(layer.weight, gain=1.0 if name == "o_proj" else math.sqrt(0.5))
+        init.zeros_(layer.bias)
+
+
+def _init_as_torch(layer: Any) -> None:
+    """As torch starts linear layers and convolutions."""
+    init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
+    _init_bias(layer)
+
+
+def _init_bias(layer: Any) -> None:
+    """As torch does: uniform within 1 / sqrt(number of inputs)."""
+    bound = layer.weight[0].numel() ** -0.5
+    init.uniform_(layer.bias, -bound, bound)
+
+
+class HubDetrModel(HubDetrPreTrainedModel):
+    """Backbone, encoder and decoder, without the heads."""
+
+    # The heads' weights, where the folder of a detector is loaded.
+    _keys_to_ignore_on_load_unexpected = [r"^class_labels_classifier\.", r"^bbox_predictor\."]  # noqa: RUF012
+
+    def __init__(self, config: HubDetrConfig) -> None:
+        super().__init__(config)
+        self.backbone = HubDetrBackbone(config)
+        self.input_projection = nn.Conv2d(self.backbone.out_channels, config.d_model, kernel_size=1)
+        self.query_embeddings = nn.Embedding(config.num_queries, config.d_model)
+        self.query_anchors = nn.Embedding(config.num_queries, 4) if config.anchor_queries else None
+        self.denoising = HubDetrDenoisingEmbedding(config) if config.denoising_queries else None
+        self.encoder = HubDetrEncoder(config)
+        self.decoder = (HubDetrAnchorDecoder if config.anchor_queries else HubDetrDecoder)(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def init_queries(self) -> None:
+        """Random queries; where they are boxes, of a tenth of the image and spread evenly over it."""
+        _init_as_torch(self.input_projection)
+        init.normal_(self.query_embeddings.weight, std=1.0 if self.query_anchors is None else 0.02)
+        if self.query_anchors is not None:
+            index = torch.arange(self.config.num_queries, dtype=torch.float32)[:, None]
+            steps = torch.tensor([[0.7548776662, 0.5698402910]])  # a sequence that leaves no gaps, whatever its length
+            centers = (0.5 + index * steps) % 1
+            init.copy_(self.query_anchors.weight, logit(torch.cat([centers, torch.full_like(centers, 0.1)], dim=1)))
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        noised: NoisedQueries | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> HubDetrModelOutput:
+        """Encodes images and decodes their queries.
+
+        Args:
+            pixel_values: (B, channels, height, width), normalised, padded at right and bottom.
+            pixel_mask: (B, height, width), 1 on the image and 0 on padding; None where there is none.
+            noised: Denoising queries, which then come before the Q others in what the decoder returns.
+            output_attentions: Return the attention weights of each layer, under any implementation.
+            output_hidden_states: Return what each layer computed.
+            **kwargs: For the attention implementation.
+        """
+        self._check_inputs(pixel_values, pixel_mask)
+        attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        hidden = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        dtype = self.input_projection.weight.dtype
+        features, mask = self.backbone(pixel_values.to(dtype), pixel_mask)
+        size = (features.shape[-2], features.shape[-1])
+        tokens = self.input_projection(features).flatten(2).transpose(1, 2)  # (B, N, D)
+        positions = sine_positions(
+            size, mask, self.config.d_model, self.config.position_temperature, pixel_values.device
+        ).to(tokens.dtype)
+        padding = None if mask is None else additive_mask(mask.flatten(1)[:, None, None], tokens.dtype)
+        memory, encoder_states, encoder_maps = self.encoder(tokens, positions, padding, attentions, **kwargs)
+        content, queries, self_mask = self._queries(len(tokens), tokens.dtype, noised)
+        decoded: DecoderStates = self.decoder(
+            content, queries, memory, positions, self_mask, padding, attentions, **kwargs
+        )
+        return HubDetrModelOutput(
+            last_hidden_state=decoded.normed[-1],
+            intermediate_hidden_states=decoded.normed,
+            intermediate_boxes=decoded.boxes,
+            encoder_last_hidden_state=memory,
+            feature_size=size,
+            decoder_hidden_states=tuple(decoded.states) if hidden else None,
+            decoder_attentions=_maps(decoded.self_maps) if attentions else None,
+            cross_attentions=_maps(decoded.cross_maps) if attentions else None,
+            encoder_hidden_states=tuple(encoder_states) if hidden else None,
+            encoder_attentions=_maps(encoder_maps) if attentions else None,
+        )
+
+    def _check_inputs(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> None:
+        channels = self.config.num_channels
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
+            shape = tuple(pixel_values.shape)
+            raise ValueError(f"`pixel_values` must be (batch, {channels}, height, width), got {shape}")
+        wanted = (pixel_values.shape[0], *pixel_values.shape[2:])
+        if pixel_mask is not None and tuple(pixel_mask.shape) != wanted:
+            raise ValueError(f"`pixel_mask` must be (batch, height, width) {wanted}, got {tuple(pixel_mask.shape)}")
+
+    def _queries(
+        self, batch: int, dtype: torch.dtype, noised: NoisedQueries | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """What the queries start as (B, T, D), their positions or boxes (B, T, D or 4), and what they see."""
+        learned = self.query_embeddings.weight.to(dtype).expand(batch, -1, -1)
+        if self.query_anchors is None:
+            return torch.zeros_like(learned), learned, None
+        anchors = self.query_anchors.weight.float().sigmoid().expand(batch, -1, -1)
+        if noised is None:
+            return learned, anchors, None
+        assert self.denoising is not None
+        content = torch.cat([self.denoising(noised.classes).to(dtype), learned], dim=1)
+        return content, torch.cat([noised.boxes, anchors], dim=1), additive_mask(noised.allowed, dtype)
+
+
+def _maps(maps: list[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
+    return tuple(weights for weights in maps if weights is not None)
+
+
+class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
+    """DETR with its heads: for each query a class, or none, and a box."""
+
+    head_names = ("class_labels_classifier",)
+
+    def __init__(self, config: HubDetrConfig) -> None:
+        super().__init__(config)
+        self.detr = HubDetrModel(config)
+        self.class_labels_classifier = nn.Linear(config.d_model, config.num_class_logits)
+        self.extra_rows = 0 if config.focal_loss else 1  # "no object"
+        self.fresh_bias = -math.log((1 - _FOCAL_PRIOR) / _FOCAL_PRIOR) if config.focal_loss else 0.0
+        widths = (config.d_model, config.d_model, config.d_model, 4)
+        self.bbox_predictor = None if config.anchor_queries else HubDetrHead(*widths)  # else the decoder has it
+        self.post_init()
+
+    def resize(self, labels: Sequence[str] | int) -> None:
+        """As for classifiers; "no object" keeps its row, and denoising queries start from new classes."""
+        before = self.config.num_labels, dict(self.config.id2label)
+        super().resize(labels)
+        if self.detr.denoising is not None and before != (self.config.num_labels, self.config.id2label):
+            fresh = HubDetrDenoisingEmbedding(self.config)
+            self.detr.denoising = fresh.to(self.class_labels_classifier.weight)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        labels: Sequence[dict[str, Any]] | None = None,
+        loss_counts: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> HubDetrObjectDetectionOutput:
+        """Detects objects.
+
+        Args:
+            pixel_values: (B, channels, height, width), normalised, padded at right and bottom.
+            pixel_mask: (B, height, width), 1 on the image and 0 on padding; None where there is none.
+            labels: For each image `class_labels` (n,) int64 in 0..C-1 and `boxes` (n, 4) floats: center x, center y,
+                width, height relative to the image WITHOUT padding, so that an image's targets and predictions do
+                not depend on its batch. `image_id` is used in messages; other entries are ignored.
+            loss_counts: As the function `loss_counts` returns it, where these images are a piece of a batch; None
+                counts `labels`, in training averaged over all processes.
+            **kwargs: As `HubDetrModel`, `output_attentions` among them.
+
+        Raises:
+            ValueError: Wrong targets; the image is named.
+            NonFiniteCostError: Predictions that are infinite or not a number; layer and images are named.
+        """
+        noised = None
+        if labels is not None and self.training and self.config.denoising_queries:
+            noised = self._noise(labels, pixel_values)
+        outputs = self.detr(pixel_values, pixel_mask, noised=noised, **kwargs)
+        hidden = outputs.intermediate_hidden_states
+        if labels is None or not self.config.auxiliary_loss:
+            hidden = hidden[-1:]
+        logits = self.class_labels_classifier(hidden)  # (L, B, S + Q, classes)
+        if self.bbox_predictor is None:
+            boxes = outputs.intermediate_boxes[-len(hidden) :]
+        else:
+            boxes = self.bbox_predictor(hidden).sigmoid()
+        slots = 0 if noised is None else self.config.denoising_queries
+        layers = zip(logits[:-1, :, slots:], boxes[:-1, :, slots:], strict=True)
+        others = [{"logits": logit, "pred_boxes": box} for logit, box in layers]
+        loss, terms = None, None
+        if labels is not None:
+            loss, terms = self._loss(logits, boxes, labels, loss_counts, noised)
+        return HubDetrObjectDetectionOutput(
+            loss=loss,
+            loss_dict=terms,
+            logits=logits[-1, :, slots:],
+            pred_boxes=boxes[-1, :, slots:],
+            auxiliary_outputs=others or None,
+            last_hidden_state=outputs.last_hidden_state[:, slots:],
+            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+            feature_size=outputs.feature_size,
+            decoder_hidden_states=outputs.decoder_hidden_states,
+            decoder_attentions=outputs.decoder_attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_hidden_states=outputs.encoder_hidden_states,
+            encoder_attentions=outputs.encoder_attentions,
+        )
+
+    @torch.compiler.disable
+    def _noise(self, labels: Sequence[dict[str, Any]], pixel_values: torch.Tensor) -> NoisedQueries:
+        check_targets(labels, len(pixel_values), self.config)
+        check_values(pad_targets(labels, pixel_values.device), self.config)
+        return noised_queries(labels, self.config, pixel_values.device)
+
+    @torch.compiler.disable
+    def _loss(
+        self,
+        logits: torch.Tensor,
+        boxes: torch.Tensor,
+        labels: Sequence[dict[str, Any]],
+        counts: torch.Tensor | None,
+        noised: NoisedQueries | None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of (L, B, S + Q, ...) predictions, and its terms."""
+        check_targets(labels, logits.shape[1], self.config)
+        if counts is None:
+            counts = loss_counts(labels, self.config)
+            if self.training:  # processes need not have as many batches to evaluate, but as many steps
+                counts = average_over_processes(counts.to(logits.device)).cpu()
+        slots = 0 if noised is None else self.config.denoising_queries
+        loss, terms = detection_loss(logits[:, :, slots:], boxes[:, :, slots:], labels, self.config, counts)
+        if noised is not None:
+            further, named = denoising_loss(logits[:, :, :slots], boxes[:, :, :slots], noised, self.config, counts)
+            loss, terms = loss + further, terms | named
+        return loss, terms
+
+
+__all__ = [
+    "HubDetrForObjectDetection",
+    "HubDetrModel",
+    "HubDetrModelOutput",
+    "HubDetrObjectDetectionOutput",
+    "HubDetrPreTrainedModel",
+]
