@@ -118,22 +118,22 @@ def _count(section: Section, contestant: Contestant, settings: CostSettings) -> 
     sizes, macs, kinds = [], [], []
     for side in settings.sides:
         image_hw = contestant.resolution(side)
-        at = {"side": side, "pixels": image_hw[0]}
+        size = {"side": side, "pixels": image_hw[0]}
         count = counted(contestant, image_hw).checked()
-        add(Measurement(name, "macs", count.macs, "MAC", "cost/count-1", at=at))
-        add(Measurement(name, "flops", count.flops, "FLOP", "cost/count-1", at=at))
+        add(Measurement(name, "macs", count.macs, "MAC", "cost/count-1", at=size))
+        add(Measurement(name, "flops", count.flops, "FLOP", "cost/count-1", at=size))
         attention = count.by_kind.get("attention", 0)
-        add(Measurement(name, "attention share", 100 * attention / count.macs, "%", "cost/count-1", at=at))
+        add(Measurement(name, "attention share", 100 * attention / count.macs, "%", "cost/count-1", at=size))
         if side in settings.training_sides:
             training = counted(contestant, image_hw, training=True).checked()
-            add(Measurement(name, "training macs", training.macs, "MAC", "cost/count-1", at=at))
+            add(Measurement(name, "training macs", training.macs, "MAC", "cost/count-1", at=size))
         sizes.append(image_hw[0] * image_hw[1])
         macs.append(count.macs)
         kinds.append((attention, count.by_kind.get("linear", 0)))
     if len(set(sizes)) > 1:
         half = slice((len(sizes) - 1) // 2, None)
         exponent = float(growth_exponent(sizes[half], np.array(macs[half])))
-        at = {"of": "macs", "from": settings.sides[half][0], "to": settings.sides[-1]}
+        at: dict[str, Any] = {"of": "macs", "from": settings.sides[half][0], "to": settings.sides[-1]}
         add(Measurement(name, "growth exponent", exponent, "1", "cost/growth-1", at=at))
         (first, first_linear), (last, last_linear) = kinds[0], kinds[-1]
         where = quadratic_crossover((sizes[0], sizes[-1]), (first, last), (first_linear, last_linear))

@@ -12,14 +12,15 @@ def feature_map(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: The model does not show its features in a way that is known.
     """
-    timms = getattr(model, "timm_model", model)
+    timms: Any = getattr(model, "timm_model", model)
     if hasattr(timms, "forward_features"):
         features = timms.forward_features(pixel_values)
         if isinstance(features, tuple):  # class token and patches apart
             features = max(features, key=lambda part: part.numel())
         channels_last = getattr(timms, "output_fmt", "NCHW") == "NHWC"
     elif hasattr(model, "base_model"):
-        features, channels_last = model.base_model(pixel_values).last_hidden_state, False
+        whole: Any = model
+        features, channels_last = whole.base_model(pixel_values).last_hidden_state, False
     else:
         features, channels_last = _pooled_from(model, pixel_values), False
     if features.ndim == 3:

@@ -101,7 +101,7 @@ class Runner:
     ) -> torch.Tensor:
         contestant.model.to(self.device).eval()
         with self.mode():
-            parts = [call(part.to(self.device)).float().cpu() for part in pixels.split(self.batch_size)]
+            parts = [call(part.to(self.device)).float().cpu() for part in torch.split(pixels, self.batch_size)]
         return torch.cat(parts)
 
     @contextmanager
