@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from vithub.scripts.check_data_command import check_data
+from vithub.scripts.demo_command import demo
 from vithub.scripts.publish_command import publish
 
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="a run's folder, or a Hub id")]
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command()(convert)
     app.command()(check_data)
     app.command()(publish)
+    app.command()(demo)
 
 
 def _recipe_help() -> str:

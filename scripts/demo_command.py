@@ -1,0 +1,43 @@
+"""`vithub demo`: the page on which a model shows why it decided."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL [MODEL]", help="a folder or Hub id; two are shown side by side")
+    ],
+    examples: Annotated[
+        list[str] | None, typer.Option(help="pictures to choose from: files or folders (repeatable)")
+    ] = None,
+    host: Annotated[str, typer.Option(help="address to listen on; 127.0.0.1 is this machine alone")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="[default: the first free one from 7860 on]")] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="show the page in the browser")] = False,
+    space: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="do not serve: write the page as a folder for a Hub Space")
+    ] = None,
+) -> None:
+    """Serves a page: drop a picture, see the answer and where in the picture it came from."""
+    from vithub.hub.any_model import load_any_model
+    from vithub.interpretability.demo_model import DemoModel
+    from vithub.interpretability.demo_page import build_page, serve_page
+    from vithub.training.predicting import find_images
+
+    if len(models) > 2:
+        raise typer.BadParameter(f"one model, or two side by side, got {len(models)}")
+    pictures = find_images(examples or [])
+    if space is not None:
+        from vithub.interpretability.demo_space import write_space
+
+        written = write_space(space, models, pictures)
+        typer.echo(f"{written}: a Space; upload it with: hf upload USER/NAME {written} --repo-type space")
+        return
+    loaded = []
+    for source in models:
+        typer.echo(f"loading {source}", err=True)
+        loaded.append(DemoModel(Path(source).name or source, *load_any_model(source)))
+    page = build_page(loaded, pictures)
+    serve_page(page, host, port, open_browser=open_browser, announce=typer.echo)
