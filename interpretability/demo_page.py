@@ -285,4 +285,4 @@ def _parsed_patch(text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1])
 
 
-__all__ = ["MAX_PIXELS", "MAX_UPLOAD", "DemoError", "DemoModel", "build_page", "read_photo", "serve_page"]
+__all__ = ["MAX_PIXELS", "MAX_UPLOAD", "DemoError", "build_page", "read_photo", "serve_page"]
