@@ -100,22 +100,23 @@ def save_reliability(bins: list[dict[str, Any]], file: Path) -> None:
     figure.savefig(file)
 
 
-def save_confusion_matrix(confusion: np.ndarray, names: Sequence[str], file: Path) -> None:
+def save_confusion_matrix(confusion: np.ndarray, names: Sequence[str], file: Path, what: str = "images") -> None:
     """True against predicted class, in per cent of the true class; counts are written in the cells of up to 20.
 
     Args:
         confusion: (C, C) counts, rows the true class.
         names: C of them.
         file: A .png to write.
+        what: Is counted.
     """
     count = len(names)
-    shown = _drawable(names)
+    shown = drawable(names)
     side = min(14.0, max(2.6, 0.42 * count)) + (0.09 * max(map(len, shown)) if count <= 60 else 0) + 0.8
     figure = new_figure(side + 1.2, side)
     axes = figure.subplots()
     shares = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100)
-    figure.colorbar(image, label="images of the true class (%)", shrink=0.8)
+    figure.colorbar(image, label=f"{what} of the true class (%)", shrink=0.8)
     axes.set(xlabel="predicted class", ylabel="true class")
     if count <= 60:
         axes.set_xticks(range(count), shown, rotation=90)
@@ -129,7 +130,7 @@ def save_confusion_matrix(confusion: np.ndarray, names: Sequence[str], file: Pat
     figure.savefig(file)
 
 
-def _drawable(names: Sequence[str], longest: int = 30) -> list[str]:
+def drawable(names: Sequence[str], longest: int = 30) -> list[str]:
     """Names as matplotlib can draw them: no formulas, not too long, and a number where the font lacks a letter."""
     letters = get_font(findfont(FontProperties())).get_charmap()
     shown = []
@@ -141,4 +142,4 @@ def _drawable(names: Sequence[str], longest: int = 30) -> list[str]:
     return shown
 
 
-__all__ = ["new_figure", "save_confusion_matrix", "save_learning_curves", "save_reliability"]
+__all__ = ["drawable", "new_figure", "save_confusion_matrix", "save_learning_curves", "save_reliability"]
