@@ -168,6 +168,7 @@ class RunRecord:
             "validation_loss": figures["loss"],
             f"validation_{evaluation.headline}": figures[evaluation.headline],
             "lr": lr,
+            "seconds": progress.seconds + time.perf_counter() - self._clock,
             "images_per_second": (step - self._first) * task.batch_size / trained,
             "waited_for_images": self._waited / trained,
             "peak_memory_mb": peak_memory_mb(),

@@ -17,7 +17,7 @@ from .parameter_groups import freeze_parameters
 from .recipe import Recipe
 from .task import TrainingTask
 from .teacher_cache import check_cacheable
-from .teachers import Teacher
+from .teachers import Teacher, teaches_in_bf16
 from .train_batches import build_order
 
 
@@ -63,7 +63,7 @@ def _teacher(
     if isinstance(given, Teacher):
         return given
     if given is not None:
-        return Teacher(given, pixels, name=type(given).__name__)
+        return Teacher(given, pixels, bf16=teaches_in_bf16(recipe.distillation), name=type(given).__name__)
     return Teacher.load(recipe.distillation, pixels, labels)
 
 

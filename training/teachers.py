@@ -49,25 +49,21 @@ class Teacher:
         assert settings.teacher is not None
         model, processor = load_classifier(settings.teacher, settings.revision)
         columns = teacher_columns(dict(model.config.id2label), labels, settings.teacher)
-        bf16 = settings.precision == "bf16"
-        if settings.precision == "auto":
-            bf16 = has_fast_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        return cls(model.float(), student, columns, pixel_format(processor), bf16, settings.teacher)
+        pixels = pixel_format(processor)
+        return cls(model.float(), student, columns, pixels, teaches_in_bf16(settings), settings.teacher)
 
     def to(self, device: torch.device) -> Self:
         """Moves it to a device."""
         self.model.to(device)
         return self
 
-    @torch.no_grad()
     def logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, L), fp32, for pixels (B, C, height, width) that are normalised for the student."""
-        pixels = self.adapt(pixel_values)
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
-            outputs: Any = self.model(pixels)
-        logits: torch.Tensor = getattr(outputs, "logits", outputs)
-        logits = logits.float()
-        return logits if self.columns is None else logits[:, self.columns.to(logits.device)]
+        with torch.inference_mode(), torch.autocast(pixel_values.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs: Any = self.model(self.adapt(pixel_values))
+            logits: torch.Tensor = getattr(outputs, "logits", outputs)
+            answers = logits if self.columns is None else logits[:, self.columns.to(logits.device)]
+        return answers.to(torch.float32, copy=True)  # no inference tensor: a loss may keep it for its backward pass
 
     def adapt(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The student's pixels with the teacher's mean, deviation and size (bicubic, antialiased)."""
@@ -84,6 +80,13 @@ class Teacher:
                 pixel_values, theirs.image_hw, mode="bicubic", antialias=True, align_corners=False
             )
         return pixel_values
+
+
+def teaches_in_bf16(settings: DistillationSettings) -> bool:
+    """Whether a recipe's teacher computes in bf16."""
+    if settings.precision == "auto":
+        return has_fast_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return settings.precision == "bf16"
 
 
 def teacher_columns(id2label: dict[int, str], labels: Sequence[str], name: str) -> list[int] | None:
@@ -104,4 +107,4 @@ def teacher_columns(id2label: dict[int, str], labels: Sequence[str], name: str) 
     return None if columns == list(range(len(by_name))) else columns
 
 
-__all__ = ["Teacher", "teacher_columns"]
+__all__ = ["Teacher", "teacher_columns", "teaches_in_bf16"]

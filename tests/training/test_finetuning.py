@@ -48,6 +48,9 @@ def test_metrics_tell_the_run(finished_run):
     assert metrics["data"]["sizes"] == {"train": 280, "validation": 40, "test": 80}
     assert [entry["epoch"] for entry in metrics["history"]] == list(range(1, 11))
     assert [entry["step"] for entry in metrics["history"]] == list(range(7, 71, 7))
+    seconds = [0.0, *(entry["seconds"] for entry in metrics["history"])]
+    assert seconds == sorted(set(seconds))
+    assert seconds[-1] <= metrics["seconds"] + 0.05  # which is rounded, and has the last checkpoint too
     assert metrics["parameters"] == sum(p.numel() for p in finished_run.model.parameters())
     assert sum(map(sum, metrics["confusion"])) == 80
     right = sum(row[number] for number, row in enumerate(metrics["confusion"]))

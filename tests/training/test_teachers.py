@@ -111,6 +111,44 @@ def test_a_module_can_teach(train, tmp_path):
     assert run.metrics["teacher"]["name"] == "Oracle"
 
 
+class Witness(nn.Module):
+    """A linear classifier that notes how it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.classifier = nn.Linear(3, 10)
+        self.asked = []
+
+    def forward(self, pixel_values):
+        answers = self.classifier(self.norm(pixel_values).mean(dim=(2, 3)))
+        self.asked.append((answers.dtype, torch.is_inference_mode_enabled(), self.training))
+        return answers
+
+
+@pytest.mark.parametrize("student", ["fp32", "bf16"])
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_module_teaches_in_the_recipe_s_precision_and_only_infers(train, tmp_path, student, precision, dtype):
+    witness = Witness()
+    before = {name: value.clone() for name, value in witness.state_dict().items()}
+    values = {"training.precision": student, "distillation.precision": precision, "distillation.kind": "soft"}
+    train(tmp_path / "run", values | {"training.max_steps": 2}, teacher=witness)
+    assert set(witness.asked) == {(dtype, True, False)}
+    assert all(torch.equal(before[name], value) for name, value in witness.state_dict().items())
+
+
+def test_a_module_teaches_in_bf16_by_itself_where_that_is_fast(monkeypatch, digit_folders):
+    from vithub.training import teachers
+    from vithub.training.recipe import Recipe
+    from vithub.training.task_building import build_task
+
+    for fast in (False, True):
+        monkeypatch.setattr(teachers, "has_fast_bf16", lambda device, fast=fast: fast)
+        values = {"data.source": str(digit_folders), "distillation.teacher": "a module"}
+        task = build_task(Recipe().with_values(values), teacher=Witness())
+        assert task.teacher.bf16 is fast
+
+
 def test_cached_answers_give_the_losses_of_asked_ones(train, finished_run, tmp_path):
     still = {"augmentation.crop": "none", "distillation.precision": "fp32", "distillation.kind": "soft"}
     asked = train(tmp_path / "asked", still, teacher=finished_run.folder)
