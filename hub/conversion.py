@@ -23,6 +23,7 @@ from .key_tables import KeyMismatchError, to_ours
 from .original_deit import config_from_original
 from .parity import check_parity
 from .references import native_reference, timm_reference
+from .remote_code import load_trusted, refuse_code, remote_classes
 from .timm_configs import config_from_timm, config_to_timm, fold_register_positions, timm_model
 from .transformers_configs import FAMILIES, config_from_transformers
 
@@ -82,6 +83,7 @@ def load(
     dtype: torch.dtype | None = None,
     revision: str | None = None,
     token: str | None = None,
+    trust_remote_code: bool = False,
     verify: bool = False,
     **fields: Any,
 ) -> PreTrainedModel:
@@ -98,6 +100,8 @@ def load(
         dtype: Of the weights; None keeps the checkpoint's.
         revision: Branch, tag or commit on the Hub.
         token: Access token of the Hub; None takes that of the login.
+        trust_remote_code: Run the code that comes with a model of a kind that nobody here knows, and give that model as
+            it is. Ours and those that can be converted never need it: the code beside them is not run.
         verify: Compare a converted model's outputs with the source library's, on random pixels and on photos.
         **fields: Fields of the configuration to override, such as `drop_path_rate` or `attn_implementation`.
 
@@ -106,10 +110,11 @@ def load(
         InexpressibleError: It has features that our models lack; they are listed.
         KeyMismatchError: Missing, unexpected or mis-shaped tensors; they are listed.
         ParityError: The converted model computes something else.
+        RemoteCodeError: The model has code of its own that is not trusted, or not what was trusted.
     """
     return open_checkpoint(
         source, task=task, labels=labels, image_size=image_size, patch_size=patch_size, dtype=dtype,
-        revision=revision, token=token, verify=verify, **fields,
+        revision=revision, token=token, trust_remote_code=trust_remote_code, verify=verify, **fields,
     ).model  # fmt: skip
 
 
@@ -123,6 +128,7 @@ def open_checkpoint(
     dtype: torch.dtype | None = None,
     revision: str | None = None,
     token: str | None = None,
+    trust_remote_code: bool = False,
     verify: bool = True,
     **fields: Any,
 ) -> Conversion:
@@ -131,7 +137,15 @@ def open_checkpoint(
         raise ValueError(f"`task` must be one of {list(TASKS)}, got {task!r}")
     path = None if isinstance(source, nn.Module) else locate(source, revision, token)
     conversion = _from_module(source, task, fields, verify) if isinstance(source, nn.Module) else None
-    if path is not None:
+    if path is not None and remote_classes(path) and not is_convertible(path):
+        if not trust_remote_code:
+            raise refuse_code(str(source), path)
+        if labels is not None or image_size is not None or patch_size is not None or fields:
+            raise ValueError(
+                f"{source} has code of its own and is loaded as it is, without other labels, sizes or fields"
+            )
+        conversion = Conversion(*load_trusted(str(source), path, task, token), str(source), "remote code")
+    elif path is not None:
         conversion = _from_path(path, task, fields, verify)
         conversion.source = str(source)
     assert conversion is not None

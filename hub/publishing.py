@@ -10,11 +10,15 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
-from .checkpoints import INDEX, WEIGHTS
+from .bundle_check import check_bundle
+from .checkpoints import INDEX, WEIGHTS, read_json
+from .code_bundle import bundle_files
+from .conversion import MODELS
 from .convert import convert
 from .publish_errors import PublishError, SecretError, explain
 from .publish_files import PublishFile, select_files
 from .push_target import Head, PushTarget
+from .remote_code import remote_classes
 from .secret_scan import redacted_logs, scan
 
 # Weights that a new push replaces, also where they have other names than the new ones.
@@ -31,7 +35,7 @@ class PublishReport:
         repo_id: "user/name".
         files: Every file of the folder, with size and why it is or is not sent.
         changed: Files that differ from what the repository held.
-        removed: Files of the repository that the push removes: weights that it replaces.
+        removed: Files of the repository that the push removes: weights and code that it replaces.
         commit: That holds the files; None after a dry run.
         parent: That it was built on.
         created: Whether the repository was made.
@@ -81,6 +85,7 @@ def publish(
     message: str | None = None,
     dry_run: bool = False,
     native: bool = False,
+    check: bool = True,
     token: str | None = None,
 ) -> PublishReport:
     """Publishes the folder of a run, or of a saved model, as a model repository on the Hub.
@@ -100,11 +105,13 @@ def publish(
         message: Of the commit.
         dry_run: Only tell what would be sent. Nothing is asked of the Hub.
         native: Publish it as transformers' own class, which needs no remote code, where it can be expressed so.
+        check: Load the folder first in a process without this package, and compare the outputs (some seconds).
         token: Access token; None takes that of the login or of HF_TOKEN.
 
     Raises:
         CheckpointError: The folder holds no whole model.
         InexpressibleError: `native`, and transformers has no such model; the features are listed.
+        BundleError: The folder does not load where this package is missing.
         SecretError: A file looks like it holds a secret; it is named.
         StaleParentError: Someone else pushed meanwhile; both commits are named.
         PublishError: Anything else, in one line; the repository holds the commit that it held.
@@ -123,9 +130,16 @@ def publish(
                 )
             if dry_run:
                 return PublishReport(repo_id, files, tag=tag, dry_run=True)
+            if check and not native and _has_our_code(folder):
+                check_bundle(folder)
             return _push(target, files, private, revision, create_pr, tag, message)
         except OSError as error:
             raise explain(error, repo_id, "publishing", target.token) from None
+
+
+def _has_our_code(folder: Path) -> bool:
+    ours = {config_class.model_type for config_class in MODELS}
+    return bool(remote_classes(folder)) and read_json(folder / "config.json").get("model_type") in ours
 
 
 def _check_name(repo_id: str) -> None:
@@ -243,8 +257,10 @@ def _branch(target: PushTarget, revision: str | None) -> str | None:
 
 
 def _outdated(head: Head, sent: set[str]) -> list[str]:
-    """Weights in the repository that the new ones replace; a mixture of two models loads as neither."""
-    return sorted(path for path in head.files if path not in sent and _OLD_WEIGHTS.fullmatch(path))
+    """Weights and code in the repository that the new ones replace; a mixture of two models loads as neither."""
+    kinds: list[Any] = list(MODELS)
+    code = {name for kind in kinds for name in bundle_files(kind)}
+    return sorted(path for path in head.files if path not in sent and (_OLD_WEIGHTS.fullmatch(path) or path in code))
 
 
 def _check_tag(target: PushTarget, tag: str, commit: str | None) -> None:
