@@ -8,7 +8,7 @@ import torch
 from .attention_calls import AttentionCall
 from .attention_maps import part_of, token_index
 from .request import Found, Request, in_range
-from .subject import ExplanationError, Subject
+from .subject import NotApplicableError, Subject
 
 
 def raw_attention(subject: Subject, request: Request) -> Found:
@@ -134,7 +134,7 @@ def _row(subject: Subject, request: Request, product: torch.Tensor) -> torch.Ten
 def refuse_detector(subject: Subject, method: str) -> None:
     """Rollout is defined for a row of encoder layers alone."""
     if subject.architecture.kind == "detector":
-        raise ExplanationError(f"{method} is not defined across encoder and decoder; use method='relevance'")
+        raise NotApplicableError(f"{method} is not defined across encoder and decoder; use method='relevance'")
 
 
 __all__ = [

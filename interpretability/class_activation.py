@@ -11,7 +11,7 @@ from .attention_calls import AttentionCall
 from .capture import AttentionCapture
 from .feature_capture import FeatureCapture
 from .request import Found, Request, in_range
-from .subject import ExplanationError, Subject
+from .subject import ExplanationError, NotApplicableError, Subject
 
 Weighting = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -59,7 +59,7 @@ def _of_maps(subject: Subject, request: Request) -> tuple[torch.Tensor, torch.Te
     with torch.enable_grad(), FeatureCapture(subject.batch) as capture:
         logits = subject.logits(subject.forward(pixels))
     if not capture.maps:
-        raise ExplanationError(f"{type(subject.model).__name__} makes no map of features larger than one position")
+        raise NotApplicableError(f"{type(subject.model).__name__} makes no map of features larger than one position")
     maps = list(capture.maps.values())
     features = maps[in_range("layer", -1 if request.layer is None else request.layer, len(maps))]
     (gradient,) = _gradients(subject, request, logits, [features])
@@ -86,7 +86,7 @@ def _of_tokens(subject: Subject, request: Request) -> tuple[torch.Tensor, torch.
     ):
         logits = subject.logits(subject.forward(pixels))
     if not states:
-        raise ExplanationError(f"{type(subject.model).__name__} has no attention over the patches of an image")
+        raise NotApplicableError(f"{type(subject.model).__name__} has no attention over the patches of an image")
     if request.layer is not None:
         candidates = [states[in_range("layer", request.layer, len(states))]]
     else:

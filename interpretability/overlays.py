@@ -69,8 +69,8 @@ def blend(values: torch.Tensor, picture: Image.Image, alpha: float = 0.6, colorm
         unit_map(values)[None, None], (picture.height, picture.width), mode="bilinear", align_corners=False
     )[0, 0].numpy()
     colours = mpl.colormaps[colormap](unit)[..., :3]
-    base = np.asarray(picture.convert("RGB"), dtype=np.float64) / 255
-    cover = alpha * (0.5 + 0.5 * unit)[..., None]
+    base = np.asarray(picture.convert("L"), dtype=np.float64)[..., None] / 255  # grey, so that only the map has colour
+    cover = alpha * (0.4 + 0.6 * unit)[..., None]
     return Image.fromarray(np.round(255 * ((1 - cover) * base + cover * colours)).astype(np.uint8))
 
 

@@ -16,6 +16,10 @@ class ExplanationError(ValueError):
     """What was asked does not fit the model or the images; the message says what would."""
 
 
+class NotApplicableError(ExplanationError):
+    """A method asks for what the model does not have: attention, or classes."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """A model, unwrapped, and images on its device and in its type.
@@ -72,7 +76,7 @@ class Subject:
         """Runs the model, shows each attention over the tokens of an image to `visit`, and returns the logits.
 
         Raises:
-            ExplanationError: There is none.
+            NotApplicableError: There is none.
         """
         seen, pixels = 0, self.pixel_values
 
@@ -87,7 +91,7 @@ class Subject:
         with torch.set_grad_enabled(differentiable), AttentionCapture(filtered, self.batch, differentiable) as capture:
             output = self.forward(pixels)
         if not seen:
-            raise ExplanationError(self._no_attention(capture.count))
+            raise NotApplicableError(self._no_attention(capture.count))
         return self.logits(output)
 
     def is_over_image(self, call: AttentionCall) -> bool:
@@ -149,4 +153,4 @@ def make_subject(model: nn.Module, pixel_values: torch.Tensor, pixel_mask: torch
     return subject
 
 
-__all__ = ["ExplanationError", "Subject", "make_subject"]
+__all__ = ["ExplanationError", "NotApplicableError", "Subject", "make_subject"]

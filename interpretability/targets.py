@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .architecture import unwrap
-from .subject import ExplanationError
+from .subject import ExplanationError, NotApplicableError
 
 Target = int | str | Sequence[int | str] | torch.Tensor | None
 
@@ -56,7 +56,7 @@ def choose(
         ExplanationError: There is no such class or query, or the model has no head.
     """
     if logits is None:
-        raise ExplanationError(f"{type(unwrap(model)).__name__} gives no logits, so there is no class to explain")
+        raise NotApplicableError(f"{type(unwrap(model)).__name__} gives no logits, so there is no class to explain")
     logits = logits.detach().float()
     if logits.ndim == 3:
         return _choose_object(model, logits, target, query)

@@ -9,6 +9,7 @@ import typer
 import yaml
 from vithub.scripts.check_data_command import check_data
 from vithub.scripts.demo_command import demo
+from vithub.scripts.explain_command import explain
 from vithub.scripts.publish_command import publish
 
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="a run's folder, or a Hub id")]
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command()(check_data)
     app.command()(publish)
     app.command()(demo)
+    app.command()(explain)
 
 
 def _recipe_help() -> str:

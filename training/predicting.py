@@ -77,9 +77,13 @@ def find_images(images: Sequence[str | Path]) -> list[str]:
     return found
 
 
+def read_image(name: str) -> Image.Image:
+    """The image in a file or at a URL, upright and RGB."""
+    return _downloaded(name) if urlparse(name).scheme in ("http", "https") else decode_image(name, name)
+
+
 def _pixels(name: str, processor: Any) -> torch.Tensor:
-    image = _downloaded(name) if urlparse(name).scheme in ("http", "https") else decode_image(name, name)
-    pixels: torch.Tensor = processor(image, return_tensors="pt")["pixel_values"]
+    pixels: torch.Tensor = processor(read_image(name), return_tensors="pt")["pixel_values"]
     return pixels
 
 
@@ -108,4 +112,4 @@ def prediction_table(predictions: list[dict[str, Any]]) -> Table:
     return table
 
 
-__all__ = ["find_images", "predict", "prediction_table"]
+__all__ = ["find_images", "predict", "prediction_table", "read_image"]

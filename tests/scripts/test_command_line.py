@@ -18,7 +18,7 @@ from vithub.training.recipe import Recipe, field_names
 
 import vithub
 
-COMMANDS = ("finetune", "evaluate", "predict", "convert", "publish")
+COMMANDS = ("finetune", "evaluate", "predict", "convert", "publish", "explain")
 
 
 @pytest.fixture
@@ -78,6 +78,7 @@ def test_help_tells_every_option_with_its_default(name, command):
         "source",
         "target",
         "repository",
+        *(["model"] if name == "explain" else []),
     }
     for option, description in options.items():
         if "<" in option:  # those that take a value

@@ -1,0 +1,77 @@
+"""What `vithub explain` takes, and how it goes through images."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def explain(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a run's folder, any model's folder, or a Hub id")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="files, folders or URLs")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="auto, all, or a method; may be given again  [default: auto]"),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="folder for pictures, report.html and report.json")] = Path(
+        "explanations"
+    ),
+    target: Annotated[str | None, typer.Option(help="class, by name or number  [default: the likeliest]")] = None,
+    layer: Annotated[int | None, typer.Option(help="of attention and class activation maps  [default: found]")] = None,
+    head: Annotated[int | None, typer.Option(help="of raw attention  [default: the mean of all]")] = None,
+    token: Annotated[
+        str | None, typer.Option(help="cls, distillation, mean, or a patch's number  [default: cls]")
+    ] = None,
+    query: Annotated[int | None, typer.Option(help="object query of a detector  [default: the surest]")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="passes of integrated gradients")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="images at once in occlusion")] = 16,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the report in --output")] = False,
+) -> None:
+    """Shows what a model decided by: maps over the images, an HTML page and JSON."""
+    from rich.console import Console
+    from rich.progress import Progress
+    from vithub.hub.any_model import load_any_model
+    from vithub.interpretability.explanation_report import ExplanationReport
+    from vithub.interpretability.image_explanations import explain_image
+    from vithub.training.predicting import find_images, read_image
+
+    chosen = _methods(method)
+    names = find_images(images)
+    loaded, processor = load_any_model(model)
+    options: dict[str, Any] = {
+        "target": int(target) if target is not None and target.isdecimal() else target,
+        "layer": layer, "head": head, "query": query, "steps": steps, "batch_size": batch_size,
+        "token": int(token) if token is not None and token.isdecimal() else token,
+    }  # fmt: skip
+    report = ExplanationReport(output, Path(model).name or model, overwrite)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("explaining", total=len(names) * _count(chosen))
+        for name in names:
+            picture = read_image(name)
+            report.add(
+                explain_image(
+                    loaded, processor, picture, chosen, name=name, options=options,
+                    on_method=lambda: progress.advance(task),
+                )
+            )  # fmt: skip
+    typer.echo(f"the report is {report.close()}")
+
+
+def _methods(names: list[str] | None) -> list[str]:
+    """The methods that were asked for; "all" alone or among others means all."""
+    from vithub.interpretability.explanation_methods import EXPLANATION_METHODS
+
+    wanted = [name.replace("-", "_") for name in names or ["auto"]]
+    if unknown := [name for name in wanted if name not in (*EXPLANATION_METHODS, "auto", "all")]:
+        known = ", ".join(["auto", "all", *EXPLANATION_METHODS])
+        raise typer.BadParameter(f"--method takes one of {known}, got {unknown[0]!r}")
+    return ["all"] if "all" in wanted else list(dict.fromkeys(wanted))
+
+
+def _count(methods: list[str]) -> int:
+    from vithub.interpretability.explanation_methods import EXPLANATION_METHODS
+
+    return len(EXPLANATION_METHODS) if methods == ["all"] else len(methods)
+
+
+__all__ = ["explain"]
