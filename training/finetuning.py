@@ -9,6 +9,8 @@ from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
 from .accelerate_loop import AccelerateLoop, LoopResult
+from .closer_look import closer_look
+from .energy import energy_estimate
 from .environment import hardware, software_versions
 from .evaluating import evaluate_classifier
 from .hub_trainer import HubTrainer
@@ -140,11 +142,17 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
         for name in dict.fromkeys(["validation", split])
     }  # fmt: skip
     counts = evaluations[split].counts
+    looked = closer_look(
+        task.model, task.evaluation_images(split), task.data.labels.names, multi_label=multi_label,
+        batch_size=task.recipe.evaluation.batch_size, seed=task.recipe.seed,
+    )  # fmt: skip
+    device, processes = result.accelerator.device.type, result.accelerator.num_processes
     bad_images = {"train": progress.bad_images} | {name: found.bad_images for name, found in evaluations.items()}
     metrics = {
         "problem": task.model.config.problem_type,
         **{name: found.counts.compute() for name, found in evaluations.items()},
         **measurements(counts, list(task.data.labels.names)),
+        **looked,
         "reported_split": split,
         "published_epoch": result.published_epoch,
         "weights": "ema" if result.record.ema is not None else "trained",
@@ -158,8 +166,9 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
         "batch_size": task.batch_size,
         "seconds": round(progress.seconds, 1),
         "precision": result.precision,
-        "device": result.accelerator.device.type,
-        "processes": result.accelerator.num_processes,
+        "energy": energy_estimate(progress.seconds, device, processes),
+        "device": device,
+        "processes": processes,
         "front_end": result.front_end,
         "hardware": hardware(),
         "versions": software_versions(),

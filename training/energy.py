@@ -1,0 +1,27 @@
+"""An estimate of the energy that a run took; nothing is measured but the time."""
+
+from typing import Any
+
+MACHINE_WATTS, GPU_WATTS = 100.0, 400.0
+
+
+def energy_estimate(seconds: float, device: str, processes: int) -> dict[str, Any]:
+    """Time multiplied by an assumed draw: 100 W for the machine and 400 W for each GPU.
+
+    Args:
+        seconds: Of training and validation.
+        device: "cuda" counts one GPU for each process, "cpu" and others none.
+        processes: Of the run.
+
+    Returns:
+        `kwh`, `watts` and `assumption`, a sentence's part that says where the watts come from.
+    """
+    gpus = processes if device == "cuda" else 0
+    watts = MACHINE_WATTS + GPU_WATTS * gpus
+    parts = f"{MACHINE_WATTS:.0f} W for the machine"
+    if gpus:
+        parts += f" and {GPU_WATTS:.0f} W for each of {gpus} GPU{'' if gpus == 1 else 's'}"
+    return {"kwh": seconds / 3600 * watts / 1000, "watts": watts, "assumption": parts}
+
+
+__all__ = ["energy_estimate"]
