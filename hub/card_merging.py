@@ -1,0 +1,163 @@
+"""Generated parts of a card, and what a person wrote around them.
+
+A generated part stands between two comments; the first bears a digest of the part, so that an edit inside is noticed:
+
+    <!-- vithub: begin results 0f1e2d3c4b5a -->
+    ...
+    <!-- vithub: end results -->
+
+Of the header each field's digest is kept likewise, in one comment below it.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+NOTICE = (
+    "<!-- vithub replaces what stands between its comments `begin` and `end` when it writes this card again. "
+    "Write your own text outside of them; it stays. -->\n"
+)
+_PART = re.compile(
+    r"<!-- vithub: begin (?P<name>[\w-]+) (?P<digest>[0-9a-f]+) -->\n(?P<text>.*?)<!-- vithub: end (?P=name) -->\n",
+    re.DOTALL,
+)
+_PARTS = "vithub-parts"
+_FIELDS = re.compile(r"<!-- vithub: header (?P<fields>[^\n]*) -->\n")
+_HEADER = re.compile(r"\A---\r?\n(?P<yaml>.*?)^---[ \t]*\r?\n", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class OldCard:
+    """A card that is there already.
+
+    Args:
+        header: Its fields.
+        generated: Digest of each field as it was generated.
+        parts: Names of the parts that were generated.
+        body: What follows the header.
+    """
+
+    header: dict[str, Any]
+    generated: dict[str, str]
+    parts: list[str]
+    body: str
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was generated here."""
+        return bool(self.generated or self.parts)
+
+
+def read_old_card(text: str) -> OldCard | None:
+    """Takes a card apart; None where its header is no YAML mapping."""
+    text = text.replace("\r\n", "\n")
+    header: Any = {}
+    if found := _HEADER.match(text):
+        try:
+            header = yaml.safe_load(found["yaml"]) or {}
+        except yaml.YAMLError:
+            return None
+        if not isinstance(header, dict):
+            return None
+    body = text[found.end() :] if found else text
+    fields = _FIELDS.search(body)
+    generated = dict(entry.split("=", 1) for entry in fields["fields"].split()) if fields else {}
+    parts = generated.pop(_PARTS, "").split(",")
+    return OldCard(header, generated, [name for name in parts if name], body)
+
+
+def merge_header(old: OldCard | None, new: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The header's fields, and the names of generated ones that a person changed or removed; these stay as they are.
+
+    Fields that a person added stay too; all others are the new ones.
+    """
+    if old is None or not old.is_ours:
+        return dict(new), []
+    edited = [
+        name
+        for name, digest in old.generated.items()
+        if name not in old.header or _digest(_plain(old.header[name])) != digest
+    ]
+    merged = {name: value for name, value in new.items() if name not in edited}
+    own = [name for name in old.header if name not in old.generated]
+    merged |= {name: old.header[name] for name in (*edited, *own) if name in old.header}
+    order = [*(name for name in new if name in merged), *(name for name in merged if name not in new)]
+    return {name: merged[name] for name in order}, edited
+
+
+def merge_body(old: OldCard | None, parts: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The body with new generated parts, and the names of old ones that a person had changed or removed.
+
+    Text around the parts, and their order, stay. A part that is new, or was removed, comes after the one before it.
+
+    Args:
+        old: The card that is there, if one is.
+        parts: Text by name, in order; each ends with a line break.
+    """
+    if old is None or not old.is_ours:
+        return NOTICE + "\n" + "\n".join(_marked(name, text) for name, text in parts.items()), []
+    body, edited = _FIELDS.sub("", old.body), []
+    seen: set[str] = set()
+
+    def replaced(found: re.Match[str]) -> str:
+        name = found["name"]
+        if _digest(found["text"]) != found["digest"]:
+            edited.append(name)
+        if name in seen or name not in parts:
+            return ""
+        seen.add(name)
+        return _marked(name, parts[name])
+
+    body = _PART.sub(replaced, body)
+    previous = None
+    for name, text in parts.items():
+        if name not in seen:
+            body = _inserted(body, _marked(name, text), previous)
+            edited += [name] if name in old.parts else []
+        previous = name
+    return body, edited
+
+
+def assemble(header: Mapping[str, Any], generated: Mapping[str, Any], parts: Iterable[str], body: str) -> str:
+    """The card's text.
+
+    Args:
+        header: Its fields.
+        generated: Those that were generated, as they were generated.
+        parts: Names of the generated parts.
+        body: With marked parts.
+    """
+    text = yaml.safe_dump(dict(header), sort_keys=False, allow_unicode=True, width=1000)
+    digests = " ".join(f"{name}={_digest(_plain(value))}" for name, value in generated.items())
+    return f"---\n{text}---\n<!-- vithub: header {digests} {_PARTS}={','.join(parts)} -->\n{body}"
+
+
+def _inserted(body: str, part: str, previous: str | None) -> str:
+    end = f"<!-- vithub: end {previous} -->\n"
+    if previous is not None and end in body:
+        before, after = body.split(end, 1)
+        return f"{before}{end}\n{part}{after}"
+    if previous is None:
+        return f"{part}\n{body}"
+    return f"{body.rstrip()}\n\n{part}"
+
+
+def _marked(name: str, text: str) -> str:
+    return f"<!-- vithub: begin {name} {_digest(text)} -->\n{text}<!-- vithub: end {name} -->\n"
+
+
+def _plain(value: Any) -> str:
+    """The same text for a value before and after it was written as YAML."""
+    return json.dumps(yaml.safe_load(yaml.safe_dump(value)), sort_keys=True, default=str)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+__all__ = ["NOTICE", "OldCard", "assemble", "merge_body", "merge_header", "read_old_card"]
