@@ -5,6 +5,7 @@ Shapes: B images, H heads, N tokens (P prefix tokens, then rows * columns patche
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.ticker import MaxNLocator
+from torch import nn
 
+from .architecture import Architecture, read_architecture
+from .attention_maps import attention_maps
+from .layer_features import pixel_batches
 from .paper_figures import paper_figure
 
 
 def mean_attention_distance(
-    attention: torch.Tensor, grid: tuple[int, int], patch_hw: tuple[int, int], num_prefix: int = 1
+    attention: torch.Tensor, grid: tuple[int, int], patch_hw: tuple[float, float], num_prefix: int = 1
 ) -> torch.Tensor:
     """Mean distance in pixels between the centres of a patch and of the patches that it attends to.
 
@@ -49,7 +54,7 @@ def mean_attention_distance(
     return ((between * distances).sum(dim=-1) / mass).nanmean(dim=-1)
 
 
-def patch_distances(grid: tuple[int, int], patch_hw: tuple[int, int]) -> torch.Tensor:
+def patch_distances(grid: tuple[int, int], patch_hw: tuple[float, float]) -> torch.Tensor:
     """(rows * columns, rows * columns), fp64: Euclidean distances between centres of patches, in pixels."""
     row, column = torch.meshgrid(
         torch.arange(grid[0], dtype=torch.float64), torch.arange(grid[1], dtype=torch.float64), indexing="ij"
@@ -58,7 +63,7 @@ def patch_distances(grid: tuple[int, int], patch_hw: tuple[int, int]) -> torch.T
     return (centres[:, None] - centres[None]).norm(dim=-1)
 
 
-def uniform_attention_distance(grid: tuple[int, int], patch_hw: tuple[int, int]) -> float:
+def uniform_attention_distance(grid: tuple[int, int], patch_hw: tuple[float, float]) -> float:
     """The distance of attention that is the same everywhere: the mean over all pairs of patches, in pixels.
 
     An offset of (y, x) patches occurs (rows - y) (columns - x) times in each direction, so that the mean is
@@ -86,7 +91,7 @@ class AttentionDistance:
     deviations: np.ndarray
     images: int
     grid: tuple[int, int]
-    patch_hw: tuple[int, int]
+    patch_hw: tuple[float, float]
 
     @property
     def uniform(self) -> float:
@@ -123,6 +128,40 @@ class AttentionDistance:
             axes.legend(loc="lower right", fontsize=7)
 
 
+def attention_distance(model: nn.Module, pixel_values: Any, *, batch_size: int = 8) -> AttentionDistance:
+    """How far each head of each layer looks, over all images.
+
+    Args:
+        model: A vision transformer, or a detector, whose encoder looks at the features of its backbone.
+        pixel_values: See `pixel_batches`; all of one size.
+        batch_size: Most images at once.
+
+    Raises:
+        ExplanationError: The model has no attention between patches.
+        ValueError: There is no image, or a batch is of another size.
+    """
+    sums: DistanceSums | None = None
+    for batch in pixel_batches(pixel_values, batch_size):
+        height, width = batch.shape[2:]
+        layers = attention_maps(model, batch)
+        if sums is None:
+            first = next(layers)
+            layers = chain([first], layers)
+            grid, num_prefix = _tokens(read_architecture(model), (height, width), first.shape[-1])
+            sums = DistanceSums(grid, (height / grid[0], width / grid[1]), num_prefix)
+            del first
+        sums.update(layers)
+    assert sums is not None
+    return sums.compute()
+
+
+def _tokens(architecture: Architecture, image_hw: tuple[int, int], tokens: int) -> tuple[tuple[int, int], int]:
+    """Rows and columns of what is attended to, and the number of tokens before it."""
+    if architecture.kind == "vit":
+        return architecture.grid(image_hw), len(architecture.prefix)
+    return architecture.feature_grid(image_hw, tokens), 0
+
+
 class DistanceSums:
     """Sums up the distances of any number of images without keeping them.
 
@@ -132,7 +171,7 @@ class DistanceSums:
         num_prefix: Tokens before the patches.
     """
 
-    def __init__(self, grid: tuple[int, int], patch_hw: tuple[int, int], num_prefix: int) -> None:
+    def __init__(self, grid: tuple[int, int], patch_hw: tuple[float, float], num_prefix: int) -> None:
         self.grid, self.patch_hw, self.num_prefix = grid, patch_hw, num_prefix
         self._count = 0
         self._mean = self._squares = torch.empty(0)
@@ -166,6 +205,7 @@ class DistanceSums:
 __all__ = [
     "AttentionDistance",
     "DistanceSums",
+    "attention_distance",
     "mean_attention_distance",
     "patch_distances",
     "uniform_attention_distance",

@@ -4,7 +4,7 @@ Shapes: B images, N tokens (P prefix tokens, then patches), D channels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .embedding_tables import patch_grid
+from .architecture import device_and_dtype, read_architecture
+from .model_state import undisturbed
 from .paper_figures import paper_figure
 
 # The input of the classifier, after the last layer.
 PENULTIMATE = "penultimate"
 TOKENS = ("auto", "cls", "mean", "all")
-CLS_NAMES = ("cls_token", "class_token", "class_embedding")
 Visitor = Callable[[str, torch.Tensor], None]
 
 
@@ -76,19 +76,6 @@ def _listed(module: nn.Module, prefix: str) -> Iterator[str]:
             yield from _listed(child, f"{prefix}{name}.")
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode and without gradients; each module's mode is as before afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def visit_layers(
     model: nn.Module, pixel_values: torch.Tensor, visit: Visitor, layers: Sequence[str] | None = None
 ) -> None:
@@ -127,14 +114,14 @@ def visit_layers(
 
         return hook
 
-    parameter = next(model.parameters(), torch.empty(0))
-    with ExitStack() as hooks, evaluating(model):
+    device, dtype = device_and_dtype(model)
+    with ExitStack() as hooks, undisturbed(model), torch.no_grad():
         for name in names:
             hooks.callback(modules[name].register_forward_hook(shows(name)).remove)
         for name, module in modules.items():
             if isinstance(module, nn.Linear) and "distillation" not in name and layers is None:
                 hooks.callback(module.register_forward_pre_hook(keeps(name)).remove)
-        model(pixel_values.to(parameter.device, parameter.dtype))
+        model(pixel_values.to(device, dtype))
         for features in given.values():
             visit(PENULTIMATE, features)
 
@@ -146,19 +133,18 @@ class TokenReduction:
         model: Whose layers they are.
         tokens: "cls"; "mean" over patches or positions; "all" of them, one after the other; "auto" is CLS where the
             model has one and else the mean.
-        image_hw: (height, width) of the images in pixels.
 
     Raises:
         ValueError: Another word, or CLS of a model without.
     """
 
-    def __init__(self, model: nn.Module, tokens: str, image_hw: tuple[int, int]) -> None:
+    def __init__(self, model: nn.Module, tokens: str) -> None:
         if tokens not in TOKENS:
             raise ValueError(f"`tokens` must be one of {list(TOKENS)}, got {tokens!r}")
-        has_cls = any(name.rsplit(".", 1)[-1] in CLS_NAMES for name, _ in model.named_parameters())
+        self.architecture = read_architecture(model)
+        has_cls = "cls" in self.architecture.prefix
         if tokens == "cls" and not has_cls:
             raise ValueError(f"{type(model).__name__} has no CLS token; use tokens='mean'")
-        self.model, self.image_hw = model, image_hw
         self.tokens = tokens if tokens != "auto" else "cls" if has_cls else "mean"
 
     def __call__(self, output: torch.Tensor) -> torch.Tensor:
@@ -170,8 +156,7 @@ class TokenReduction:
             return output.mean(dim=(2, 3))
         if self.tokens == "cls":
             return output[:, 0]
-        rows, columns = patch_grid(self.model, self.image_hw)
-        return output[:, output.shape[1] - rows * columns :].mean(dim=1)
+        return output[:, len(self.architecture.prefix) :].mean(dim=1)
 
 
 @dataclass
@@ -244,12 +229,12 @@ def layer_features(
         batch_size: Most images at once.
     """
     found: dict[str, list[np.ndarray]] = {}
+    reduce = TokenReduction(model, tokens)
+
+    def visit(name: str, output: torch.Tensor) -> None:
+        found.setdefault(name, []).append(reduce(output).numpy(force=True))
+
     for batch in pixel_batches(pixel_values, batch_size):
-        reduce = TokenReduction(model, tokens, (batch.shape[2], batch.shape[3]))
-
-        def visit(name: str, output: torch.Tensor, reduce: TokenReduction = reduce) -> None:
-            found.setdefault(name, []).append(reduce(output).numpy(force=True))
-
         visit_layers(model, batch, visit, layers)
     return LayerFeatures({name: np.concatenate(parts) for name, parts in found.items()}, reduce.tokens)
 
@@ -263,7 +248,6 @@ __all__ = [
     "PENULTIMATE",
     "LayerFeatures",
     "TokenReduction",
-    "evaluating",
     "layer_features",
     "layer_names",
     "pixel_batches",

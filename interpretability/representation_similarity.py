@@ -178,7 +178,7 @@ def cka(
 def _layer_grams(
     model: nn.Module, batch: torch.Tensor, tokens: str, layers: Sequence[str] | None
 ) -> dict[str, torch.Tensor]:
-    reduce = TokenReduction(model, tokens, (batch.shape[2], batch.shape[3]))
+    reduce = TokenReduction(model, tokens)
     grams: dict[str, torch.Tensor] = {}
 
     def visit(name: str, output: torch.Tensor) -> None:

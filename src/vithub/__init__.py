@@ -35,10 +35,13 @@ if TYPE_CHECKING:
     from .hub.conversion import load, load_image_processor
     from .hub.convert import convert
     from .hub.publishing import publish
+    from .interpretability.attention_distance import attention_distance
     from .interpretability.attention_maps import attention_maps, attention_rows
     from .interpretability.explaining import explain
     from .interpretability.explanation import Explanation
     from .interpretability.explanation_methods import EXPLANATION_METHODS
+    from .interpretability.faithfulness import faithfulness
+    from .interpretability.faithfulness_protocol import FaithfulnessProtocol
     from .interpretability.layer_features import layer_features
     from .interpretability.patch_filters import patch_filters
     from .interpretability.position_similarity import position_similarity
@@ -54,6 +57,8 @@ __version__ = version("vithub")
 _HOMES = {
     "EXPLANATION_METHODS": "interpretability.explanation_methods",
     "Explanation": "interpretability.explanation",
+    "FaithfulnessProtocol": "interpretability.faithfulness_protocol",
+    "attention_distance": "interpretability.attention_distance",
     "attention_maps": "interpretability.attention_maps",
     "attention_rows": "interpretability.attention_maps",
     "check_data": "data.box_report",
@@ -61,6 +66,7 @@ _HOMES = {
     "convert": "hub.convert",
     "evaluate": "training.run_evaluation",
     "explain": "interpretability.explaining",
+    "faithfulness": "interpretability.faithfulness",
     "finetune": "training.finetuning",
     "layer_features": "interpretability.layer_features",
     "load": "hub.conversion",
@@ -75,6 +81,7 @@ _HOMES = {
 __all__ = [
     "EXPLANATION_METHODS",
     "Explanation",
+    "FaithfulnessProtocol",
     "HubDeiTConfig",
     "HubDeiTForImageClassification",
     "HubDeiTModel",
@@ -85,6 +92,7 @@ __all__ = [
     "HubViTForImageClassification",
     "HubViTForMaskedImageModeling",
     "HubViTModel",
+    "attention_distance",
     "attention_maps",
     "attention_rows",
     "check_data",
@@ -92,6 +100,7 @@ __all__ = [
     "convert",
     "evaluate",
     "explain",
+    "faithfulness",
     "finetune",
     "layer_features",
     "load",

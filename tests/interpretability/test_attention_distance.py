@@ -12,6 +12,8 @@ from vithub.interpretability.attention_distance import (
     uniform_attention_distance,
 )
 
+import vithub
+
 grids = st.tuples(st.integers(1, 5), st.integers(1, 5))
 patches = st.tuples(st.sampled_from([4, 14, 16]), st.sampled_from([4, 14, 16]))
 
@@ -127,3 +129,31 @@ def test_the_table_and_the_picture_hold_all_heads(tmp_path):
     for theme in ("light", "dark"):
         found.save(tmp_path / f"{theme}.png", theme=theme)
     assert (tmp_path / "light.png").read_bytes() != (tmp_path / "dark.png").read_bytes()
+
+
+def test_of_every_family_of_models(attending_name, build, pixels):
+    model = build(attending_name)
+    size = 64 if attending_name == "transformers detr" else 32
+    found = vithub.attention_distance(model, pixels(3, size, size), batch_size=2)
+    layers = list(vithub.attention_maps(model, pixels(3, size, size)))
+    assert found.distances.shape == (len(layers), layers[0].shape[1])
+    rows, columns = found.grid
+    prefix = layers[0].shape[-1] - rows * columns
+    expected = [mean_attention_distance(layer, found.grid, found.patch_hw, prefix).mean(dim=0) for layer in layers]
+    np.testing.assert_allclose(found.distances, torch.stack(expected), rtol=1e-4)
+    assert found.images == 3
+
+
+def test_a_model_without_position_and_content_looks_everywhere_alike(tiny):
+    model = vithub.HubViTForImageClassification(tiny(image_size=(32, 48)))
+    with torch.no_grad():
+        for layer in model.vit.layers:
+            layer.attention.q_proj.weight.zero_()
+    found = vithub.attention_distance(model, torch.randn(2, 3, 32, 48))
+    np.testing.assert_allclose(found.distances, uniform_attention_distance((4, 6), (8, 8)), rtol=1e-5)
+    np.testing.assert_allclose(found.to_dataframe().of_uniform, 1, rtol=1e-5)
+
+
+def test_a_cnn_has_no_attention_to_measure(build, pixels):
+    with pytest.raises(ValueError, match="has no attention"):
+        vithub.attention_distance(build("timm resnet"), pixels(1, 64, 64))
