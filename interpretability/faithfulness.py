@@ -128,7 +128,8 @@ class _Look:
         half = self.protocol.precision == "bf16"
         context = torch.autocast(pixels.device.type, torch.bfloat16) if half else nullcontext()
         several = getattr(getattr(subject.model, "config", None), "problem_type", "") == "multi_label_classification"
-        for images in torch.arange(len(pixels), device=pixels.device).split(self.forward_batch):
+        for start in range(0, len(pixels), self.forward_batch):
+            images = slice(start, start + self.forward_batch)
             with undisturbed(subject.model), torch.no_grad(), context:
                 logits = subject.logits(subject.forward(pixels[images]))
             assert logits is not None
@@ -231,7 +232,7 @@ def _places(maps: torch.Tensor, look: _Look) -> torch.Tensor:
         return found
     hw = look.subject.image_hw
     full = torch.nn.functional.interpolate(maps[:, None], hw, mode="bilinear", align_corners=False)[:, 0]
-    shapes = masks if masks is not None else box_masks(boxes, hw)
+    shapes = box_masks(boxes or (), hw) if masks is None else masks
     annotated = shapes.flatten(1).any(dim=1)
     found[annotated, 0] = pointing_game(full, shapes, look.protocol.tolerance)[annotated]
     if masks is not None:
