@@ -23,6 +23,10 @@ def publish(
         bool, typer.Option("--dry-run", help="only list every file, and why it is or is not sent")
     ] = False,
     native: Annotated[bool, typer.Option("--native", help="as a class of transformers, which needs no code")] = False,
+    space: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="also write its demo page as a folder for a Space"),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
 ) -> None:
     """Publishes a model on the Hub in one commit, and reads it back; the token is that of the login or HF_TOKEN."""
@@ -31,10 +35,16 @@ def publish(
 
     if create_pr and (revision or tag):
         raise typer.BadParameter("--create-pr goes to main and takes no --revision or --tag")
+    if space is not None and space.exists():
+        raise typer.BadParameter(f"--space takes a new folder, and {space} exists")
     report = run(
         folder, repository, private=private, revision=revision, create_pr=create_pr, tag=tag, message=message,
         dry_run=dry_run, native=native,
     )  # fmt: skip
+    if space is not None and not dry_run:
+        from vithub.interpretability.demo_space import write_space
+
+        write_space(space, [repository])
     if json_:
         typer.echo(json.dumps(report.to_dict()))
         return
@@ -44,6 +54,8 @@ def publish(
         return
     for line in summary(report):
         typer.echo(line)
+    if space is not None:
+        typer.echo(f"{space}: its page; upload it with: hf upload USER/NAME {space} --repo-type space")
 
 
 def summary(report: "PublishReport") -> list[str]:

@@ -182,6 +182,18 @@ def test_what_is_read_back_is_compared(publish, hub, tmp_path, client):
         publish(write_model(folder), repo)
 
 
+def test_the_page_of_what_was_published_is_written_as_a_space(command, hub, tmp_path, tokens, client):
+    folder, space, repo = write_model(tmp_path / "run"), tmp_path / "space", f"ada/shown-{client.transport}"
+    code, text = command(folder, repo, "--space", space, token=tokens["ada"])
+    assert code == 0
+    assert f"{space}: its page" in text
+    assert f"MODELS = [{repo!r}]" in (space / "app.py").read_text()
+    before = commits(hub, repo)
+    code, _ = command(folder, repo, "--space", space, token=tokens["ada"])
+    assert code == 2  # a new folder is asked for before anything is sent
+    assert commits(hub, repo) == before
+
+
 def test_a_dry_run_lists_everything_and_asks_nothing(command, hub, tmp_path):
     folder = write_model(tmp_path / "run")
     for path in ("checkpoints/step-1/model.safetensors", "training_args.bin", ".env", "logs/a.log", "notes.docx"):
