@@ -5,7 +5,8 @@
 The plain recipe is what transformers' image classification example does: `Trainer`, AdamW at 5e-5 with linear decay and
 no warm-up, batches of 8, random resized crop and flip, the last epoch. Both compute in bf16 where the machine has it,
 and both are judged on the test split, which neither sees before, in fp32, without test-time choices. Each training is a
-process of its own; they alternate. Times are of training and its validations, not of starting up.
+process of its own; they alternate, and runs that are in the file of results are left out. Times are of training and its
+validations, not of starting up.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 
 def plain(data: str, weights: str, seed: int, epochs: int) -> dict[str, float]:
@@ -116,20 +118,29 @@ def main() -> None:
         run = {"ours": ours, "plain": plain}[options.one]
         print("RESULT " + json.dumps(run(options.data, options.weights, options.seeds[0], options.epochs)))
         return
-    found: dict[str, list[dict[str, float]]] = {"plain": [], "ours": []}
+    file = Path(options.json)
+    found: dict[str, Any] = {"epochs": options.epochs, "plain": [], "ours": []}
+    if file.is_file():
+        found = json.loads(file.read_text())
+        if found["epochs"] != options.epochs:
+            parser.error(f"{file} has runs of {found['epochs']} epochs; give another --json for {options.epochs}")
     for seed in options.seeds:
-        for name, runs in found.items():
+        for name in ("plain", "ours"):
+            if any(run["seed"] == seed for run in found[name]):
+                continue
             command = [sys.executable, __file__, "--data", options.data, "--weights", options.weights, "--one", name]
             command += ["--seeds", str(seed), "--epochs", str(options.epochs)]
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
             lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
             if not lines:
                 raise SystemExit(done.stderr)
-            runs.append({"seed": seed, **json.loads(lines[0].removeprefix("RESULT "))})
-            print(name, runs[-1], flush=True)
-            Path(options.json).write_text(json.dumps({"epochs": options.epochs, **found}, indent=1) + "\n")
-    for name, runs in found.items():
-        print(f"{name}: {summary(runs)}")
+            found[name].append({"seed": seed, **json.loads(lines[0].removeprefix("RESULT "))})
+            print(name, found[name][-1], flush=True)
+            staging = file.with_suffix(".part")
+            staging.write_text(json.dumps(found, indent=1) + "\n")
+            staging.replace(file)
+    for name in ("plain", "ours"):
+        print(f"{name}: {summary(found[name])}")
 
 
 if __name__ == "__main__":
