@@ -67,7 +67,22 @@ def foreign_classifier(
         std=pixels.std,
         interpolation=evaluation.interpolation,
     )
+    if isinstance(timm := getattr(model.config, "pretrained_cfg", None), dict):
+        model.config.pretrained_cfg = timm | timm_pixels(processor, evaluation)
     return model, processor
 
 
-__all__ = ["foreign_classifier"]
+def timm_pixels(processor: Any, evaluation: EvaluationSettings) -> dict[str, Any]:
+    """What timm's configuration says of the pixels: transformers reads it there, not in the processor's file."""
+    pixels = pixel_format(processor)
+    return {
+        "input_size": [3, *pixels.image_hw],
+        "crop_pct": evaluation.crop_ratio,
+        "crop_mode": "center",
+        "interpolation": evaluation.interpolation,
+        "mean": list(pixels.mean),
+        "std": list(pixels.std),
+    }
+
+
+__all__ = ["foreign_classifier", "timm_pixels"]

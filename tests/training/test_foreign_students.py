@@ -1,17 +1,25 @@
 """CNNs of transformers and timm as students, and as teachers of ours."""
 
+import json
+import shutil
+
 import pytest
 import torch
+from PIL import Image
 from transformers import (
+    AutoImageProcessor,
     AutoModelForImageClassification,
+    BitImageProcessorPil,
     ResNetConfig,
     ResNetForImageClassification,
     TimmWrapperConfig,
     TimmWrapperForImageClassification,
     pipeline,
 )
-from vithub.data.image_processing import build_image_processor
+from vithub.data.image_processing import PixelFormat, build_image_processor, pixel_format
 from vithub.training.recipe import RecipeError
+from vithub.training.recipe_sections import DistillationSettings
+from vithub.training.teachers import Teacher
 
 FREE = {"model.image_size": 32, "model.fields": {}, "training.epochs": 1}
 
@@ -49,6 +57,28 @@ def test_a_cnn_is_trained_saved_and_served_as_it_is(train, cnns, digit_folders, 
     (image,) = list((digit_folders / "seven").glob("*.png"))[:1]
     assert {answer["label"] for answer in classify(str(image), top_k=10)} == set(native.config.id2label.values())
     assert (run.folder / "README.md").is_file()
+
+
+def test_a_cnn_of_timm_is_served_at_the_size_that_it_was_trained_at(train, cnns, digit_folders, tmp_path):
+    kept = tmp_path / "224"
+    shutil.copytree(cnns / "timm", kept)
+    (kept / "preprocessor_config.json").unlink()  # as timm's own checkpoints are
+    content = json.loads((kept / "config.json").read_text())
+    content["pretrained_cfg"] = {"input_size": [3, 224, 224], "crop_pct": 0.95, "mean": [0.4] * 3, "std": [0.3] * 3}
+    (kept / "config.json").write_text(json.dumps(content))
+    run = train(tmp_path / "run", FREE | {"model.source": str(kept), "evaluation.crop_ratio": 0.8})
+    assert run.metrics["image_hw"] == [32, 32]
+    served = AutoImageProcessor.from_pretrained(run.folder)
+    assert pixel_format(served) == PixelFormat((32, 32), (0.4,) * 3, (0.3,) * 3)
+    (file,) = list((digit_folders / "seven").glob("*.png"))[:1]
+    with Image.open(file) as image:
+        photo = image.convert("RGB").resize((50, 40))
+    judged = BitImageProcessorPil.from_pretrained(run.folder)(photo, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(served(photo)["pixel_values"], judged, atol=0.02, rtol=0)  # one level of 255
+    teacher = Teacher.load(
+        DistillationSettings(teacher=str(run.folder)), pixel_format(served), list(run.model.config.id2label.values())
+    )
+    assert teacher.pixels.image_hw == (32, 32)
 
 
 def test_both_front_ends_train_a_cnn_alike(train, cnns, tmp_path):
