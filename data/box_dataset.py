@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset as Table
 from PIL import Image
 from torch.utils.data import Dataset
-from transformers import DetrImageProcessor
+from transformers import ConditionalDetrImageProcessor, DetrImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from .box_augmentation import Augmented, BoxTransform
@@ -23,19 +23,24 @@ def build_box_processor(
     longest: int = 1333,
     mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
     std: Sequence[float] = IMAGENET_DEFAULT_STD,
+    focal: bool = False,
 ) -> Any:
     """The stock processor of a detector: resize, scale to [0, 1], normalise, pad with a mask.
+
+    What `pipeline` makes of the logits is the processor's: with `focal` they are independent sigmoids.
 
     Args:
         shortest: Pixels of the shorter side.
         longest: Pixels that the longer side may have; the shorter is then less.
         mean: Per channel, on the scale [0, 1].
         std: Likewise.
+        focal: Whether the model learned with the focal loss.
     """
     if not 1 <= shortest <= longest:
         raise ValueError(f"the shorter side must be 1 to the longest, got {shortest} and {longest}")
     size = {"shortest_edge": shortest, "longest_edge": longest}
-    return DetrImageProcessor(size=size, image_mean=list(mean), image_std=list(std))
+    processor = ConditionalDetrImageProcessor if focal else DetrImageProcessor
+    return processor(size=size, image_mean=list(mean), image_std=list(std))
 
 
 class BoxPixels(NamedTuple):

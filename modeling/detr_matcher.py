@@ -103,7 +103,10 @@ def match_queries(logits: torch.Tensor, boxes: torch.Tensor, targets: PaddedTarg
     Raises:
         NonFiniteCostError: A cost is infinite or not a number.
     """
-    from scipy.optimize import linear_sum_assignment  # only training needs SciPy
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        raise ImportError("training DETR needs SciPy, which matches queries to boxes: pip install scipy") from error
 
     costs = matching_costs(logits, boxes, targets, config).cpu().numpy()
     if not np.isfinite(costs).all():

@@ -2,18 +2,27 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
 from safetensors import safe_open
 
 from ..hub.folders import TargetError
-from .classification_metrics import ClassificationCounts
-from .multi_label_metrics import MultiLabelCounts
 
 EVERY = 32  # batches from one save to the next
+
+
+class Counts(Protocol):
+    """What is counted in an evaluation."""
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All of it."""
+
+    def load(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Takes what `tensors` gave."""
 
 
 class PartialCounts:
@@ -40,7 +49,7 @@ class PartialCounts:
         except OSError as error:
             raise TargetError(f"cannot write {folder}: {error.strerror or error}") from error
 
-    def load(self, counts: ClassificationCounts | MultiLabelCounts) -> tuple[int, list[int]]:
+    def load(self, counts: Counts) -> tuple[int, list[int]]:
         """Puts saved counts back; returns the number of batches that are in them, and undecodable rows."""
         if not self.file.is_file():
             return 0, []
@@ -56,7 +65,7 @@ class PartialCounts:
         state = json.loads(metadata["state"])
         return int(state["batches"]), list(state["bad"])
 
-    def save(self, counts: ClassificationCounts | MultiLabelCounts, batches: int, bad: list[int]) -> None:
+    def save(self, counts: Counts, batches: int, bad: list[int]) -> None:
         """Keeps the counts of so many batches, every `EVERY` of them; the file is replaced as a whole."""
         if batches % EVERY:
             return
@@ -71,4 +80,4 @@ class PartialCounts:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-__all__ = ["EVERY", "PartialCounts"]
+__all__ = ["EVERY", "Counts", "PartialCounts"]
