@@ -56,6 +56,8 @@ def read_outputs(processor: Any, outputs: Any, sizes: torch.Tensor, num_labels: 
     """
     for name in ("logits", "pred_boxes"):
         outputs[name] = outputs[name].detach().float().cpu()
+        if not bool(torch.isfinite(outputs[name]).all()):
+            raise ValueError(f"the model's {name} are infinite or not a number")
     _check_reading(processor, outputs.logits.shape[-1], num_labels)
     read = processor.post_process_object_detection(outputs, threshold=-1.0, target_sizes=sizes)
     return [Detections.best(one["boxes"], one["scores"], one["labels"]) for one in read]
