@@ -122,7 +122,7 @@ def test_answers_that_are_no_numbers_name_their_images(detector, tmp_path):
         model.class_labels_classifier.bias[0] = float("nan")
     with pytest.raises(NonFiniteCostError, match="infinite or not a number for the images 0, 6"):
         evaluated(model, processor, table_of(tmp_path), 2)
-    with pytest.raises(ValueError, match=r"logits are infinite or not a number; the images: .*0\.png \(row 0 of split 'test'"):
+    with pytest.raises(ValueError, match=r"logits are infinite or not a number; the images: .*0\.png \(row 0"):
         evaluated(model, processor, table_of(tmp_path), 2, to_data=[0, 1, 2])
 
 
