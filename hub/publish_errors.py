@@ -4,9 +4,9 @@ import errno
 import re
 from collections.abc import Iterator
 
+from huggingface_hub import errors
 from huggingface_hub.errors import (
     HfHubHTTPError,
-    HTTPError,  # type: ignore[attr-defined]  # of httpx or httpx2, as the client's version has it
     OfflineModeIsEnabled,
     RevisionNotFoundError,
 )
@@ -15,7 +15,8 @@ from .secret_scan import redact
 
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 # What the official client, its HTTP library and Xet's client raise.
-CLIENT_ERRORS: tuple[type[Exception], ...] = (HTTPError, OSError, RuntimeError, ValueError)
+_HTTP_ERROR: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's, by version
+CLIENT_ERRORS: tuple[type[Exception], ...] = (_HTTP_ERROR, OSError, RuntimeError, ValueError)
 # Xet's client tells statuses and broken connections in words.
 _XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})\b")
 _XET_BROKEN = re.compile(r"error sending request|error decoding response body|connection closed|unexpected end of file")

@@ -9,13 +9,14 @@ from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
+from safetensors import SafetensorError
 
 from .bundle_check import check_bundle
 from .checkpoints import INDEX, WEIGHTS, read_json
 from .code_bundle import bundle_files
 from .conversion import MODELS
 from .convert import convert
-from .publish_errors import PublishError, SecretError, explain
+from .publish_errors import PublishError, SecretError, explain, is_disk_full
 from .publish_files import PublishFile, select_files
 from .push_target import Head, PushTarget
 from .remote_code import remote_classes
@@ -124,14 +125,20 @@ def publish(
     with tempfile.TemporaryDirectory(prefix="vithub-publish-") as staging, redacted_logs(target.token):
         try:
             files = _files(folder, repo_id, Path(staging) / "native" if native else None)
-            if findings := scan(files, target.token):
-                raise SecretError(
-                    f"nothing was sent: {'; '.join(map(str, findings))}. Remove it, and revoke it if it was shared"
-                )
-            if dry_run:
-                return PublishReport(repo_id, files, tag=tag, dry_run=True)
-            if check and not native and _has_our_code(folder):
-                check_bundle(folder)
+            findings = scan(files, target.token)
+        except (OSError, SafetensorError) as error:
+            if is_disk_full(error):
+                raise explain(error, repo_id, "preparing the files", target.token) from None
+            raise
+        if findings:
+            raise SecretError(
+                f"nothing was sent: {'; '.join(map(str, findings))}. Remove it, and revoke it if it was shared"
+            )
+        if dry_run:
+            return PublishReport(repo_id, files, tag=tag, dry_run=True)
+        if check and not native and _has_our_code(folder):
+            check_bundle(folder)
+        try:
             return _push(target, files, private, revision, create_pr, tag, message)
         except OSError as error:
             raise explain(error, repo_id, "publishing", target.token) from None

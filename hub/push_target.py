@@ -279,21 +279,27 @@ class PushTarget:
             wrong += [
                 file.path
                 for file in files
-                if file.path not in holds.files or self._hash(file.path, commit, Path(folder)) != file.hashes()[0]
+                if file.path not in holds.files or self._hash(file, commit, Path(folder)) != file.hashes()[0]
             ]
         if wrong:
             names = ", ".join(sorted(wrong))
             raise PublishError(f"{self.repo_id} at {commit[:12]} does not hold what was sent: {names}; publish again")
 
-    def _hash(self, path: str, commit: str, folder: Path) -> str:
-        def download() -> str:
-            return self.api.hf_hub_download(self.repo_id, path, revision=commit, local_dir=folder, force_download=True)
+    def _hash(self, file: PublishFile, commit: str, folder: Path) -> str:
+        """SHA-256 of a file as the repository gives it out."""
+        if shutil.disk_usage(folder).free < file.size:
+            raise PublishError(f"the disk is full: reading {file.path} back takes {file.size:,} bytes below {folder}")
 
-        file = Path(self.attempt(f"reading {path} back", download))
+        def download() -> str:
+            return self.api.hf_hub_download(
+                self.repo_id, file.path, revision=commit, local_dir=folder, force_download=True
+            )
+
+        got = Path(self.attempt(f"reading {file.path} back", download))
         try:
-            return PublishFile(path, file.stat().st_size, True, "", source=file).hashes()[0]
+            return PublishFile(file.path, got.stat().st_size, True, "", source=got).hashes()[0]
         finally:
-            file.unlink()
+            got.unlink()
             shutil.rmtree(folder / ".cache", ignore_errors=True)
 
     def tag(self, name: str, commit: str) -> None:

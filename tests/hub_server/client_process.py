@@ -11,8 +11,9 @@ from .server import LoopbackHub
 
 _LOOP = r"""
 import contextlib, io, json, os, sys, time, traceback
-pause = time.sleep
-time.sleep = lambda seconds: pause(min(seconds, 0.002))  # the client's waits between attempts, made short
+if "VITHUB_TEST_HURRY" in os.environ:  # the waits between attempts, made short
+    pause = time.sleep
+    time.sleep = lambda seconds: pause(min(seconds, 0.002))
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 names = {"__name__": "__main__"}
@@ -48,30 +49,34 @@ class ClientError(Exception):
 
 
 class ClientProcess:
-    """A client of a loopback Hub.
+    """A client of a loopback Hub, or of another.
 
     Args:
-        hub: The server.
+        hub: The server, or the address of another, which is asked at its own pace.
         home: A new folder for `HF_HOME`.
         transport: "lfs" or "xet".
         token: Of the login; a call of `run` may give another.
     """
 
-    def __init__(self, hub: LoopbackHub, home: Path, transport: str, token: str | None = None) -> None:
+    def __init__(self, hub: LoopbackHub | str, home: Path, transport: str, token: str | None = None) -> None:
         assert transport in ("lfs", "xet")
         self.token, self.transport, self.home, self.printed = token, transport, home, ""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         environment |= {
             "HF_HOME": str(home),
-            "HF_ENDPOINT": hub.url,
+            "HF_ENDPOINT": hub if isinstance(hub, str) else hub.url,
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
-            "HF_XET_CLIENT_RETRY_MAX_DURATION": "2s",
-            "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "3",
             "OMP_NUM_THREADS": "1",
             "MPLBACKEND": "Agg",
         }
+        if not isinstance(hub, str):
+            environment |= {
+                "VITHUB_TEST_HURRY": "1",
+                "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
+                "HF_XET_CLIENT_RETRY_MAX_DURATION": "2s",
+                "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "3",
+            }
         if transport == "lfs":
             environment["HF_HUB_DISABLE_XET"] = "1"
         self.log = (home.parent / f"{home.name}.log").open("w+")

@@ -16,7 +16,7 @@ from .faults import Fault, FaultPlan
 from .repositories import Store, Token
 from .xet_store import XetStore
 
-SLOW_SECONDS = 0.4
+SLOW_SECONDS = 0.1
 
 
 @dataclass
