@@ -52,6 +52,15 @@ class OldCard:
         """Whether it was generated here."""
         return bool(self.generated or self.parts)
 
+    @property
+    def written(self) -> tuple[str, dict[str, Any]]:
+        """What a person wrote: the text around the generated parts, and the fields that were added or changed."""
+        text = _PART.sub("", _FIELDS.sub("", self.body)).replace(NOTICE.strip(), "")
+        fields = {
+            name: value for name, value in self.header.items() if self.generated.get(name) != _digest(_plain(value))
+        }
+        return " ".join(text.split()), fields
+
 
 def read_old_card(text: str) -> OldCard | None:
     """Takes a card apart; None where its header is no YAML mapping."""

@@ -50,16 +50,19 @@ def write_card(folder: Path, location: str | None = None) -> list[str]:
     return parts + fields
 
 
-def published_card(folder: Path, location: str, native: str | None = None) -> str:
+def published_card(folder: Path, location: str, native: str | None = None, old_text: str | None = None) -> str:
     """The card as it is published: with the snippets of another place; what a person wrote into the folder's stays.
 
     Args:
         folder: Of the run; nothing is written there.
         location: "user/name".
         native: Class of transformers under which the model is published; None for its own.
+        old_text: A card whose own text stays instead of the folder's.
     """
     file = folder / CARD
-    text, parts, *_ = _merged(folder, file.read_text("utf-8") if file.is_file() else None, location, native)
+    if old_text is None and file.is_file():
+        old_text = file.read_text(encoding="utf-8")
+    text, parts, *_ = _merged(folder, old_text, location, native)
     if parts:
         logger.warning(f"{file} has edits inside generated parts ({', '.join(parts)}); they are not published")
     return text

@@ -1,8 +1,9 @@
 """Publishing a model: everything in one commit, read back and compared, or nothing."""
 
+import logging
 import re
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,19 @@ from huggingface_hub.utils._validators import validate_repo_id
 from safetensors import SafetensorError
 
 from .bundle_check import check_bundle
+from .card_merging import read_old_card
 from .checkpoints import INDEX, WEIGHTS, read_json
 from .code_bundle import bundle_files
 from .conversion import MODELS
 from .convert import convert
+from .model_card import CARD, published_card
 from .publish_errors import PublishError, SecretError, explain, is_disk_full
-from .publish_files import PublishFile, select_files
+from .publish_files import PublishFile, check_model_folder, select_files
 from .push_target import Head, PushTarget
 from .remote_code import remote_classes
 from .secret_scan import redacted_logs, scan
 
+logger = logging.getLogger("vithub")
 # Weights that a new push replaces, also where they have other names than the new ones.
 _OLD_WEIGHTS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
 # What a native model takes from the converted folder; the rest comes from the run.
@@ -124,7 +128,7 @@ def publish(
     target = PushTarget(repo_id, token)
     with tempfile.TemporaryDirectory(prefix="vithub-publish-") as staging, redacted_logs(target.token):
         try:
-            files = _files(folder, repo_id, Path(staging) / "native" if native else None)
+            files, architecture = _files(folder, repo_id, Path(staging) / "native" if native else None)
             findings = scan(files, target.token)
         except (OSError, SafetensorError) as error:
             if is_disk_full(error):
@@ -139,7 +143,17 @@ def publish(
         if check and not native and _has_our_code(folder):
             check_bundle(folder)
         try:
-            return _push(target, files, private, revision, create_pr, tag, message)
+            target.identify(to_own=not create_pr)
+            created = _open(target, private, create_pr)
+            try:
+                branch = _branch(target, revision)
+                head = target.head(branch)
+                files = _keep_online_card(target, files, head, folder, architecture)
+                return replace(_push(target, files, head, branch, create_pr, tag, message), created=created)
+            except PublishError as error:
+                if created and "holds the new commit" not in str(error):
+                    raise type(error)(f"{error} ({repo_id} was made and holds no model yet)") from None
+                raise
         except OSError as error:
             raise explain(error, repo_id, "publishing", target.token) from None
 
@@ -158,67 +172,86 @@ def _check_name(repo_id: str) -> None:
         raise PublishError(f"{repo_id!r} lacks the user or organisation; a repository's name looks like user/name")
 
 
-def _files(folder: Path, repo_id: str, native: Path | None) -> list[PublishFile]:
-    """What is sent, and what not."""
-    card = folder / "README.md"
-    replaced = {"README.md": _card(card.read_text("utf-8"), repo_id, native is not None)} if card.is_file() else {}
-    files = select_files(folder, replaced)
+def _files(folder: Path, repo_id: str, native: Path | None) -> tuple[list[PublishFile], str | None]:
+    """What is sent, and what not; and the class of transformers, where it is one."""
     if native is None:
-        return files
-    convert(folder, native, to="transformers")
+        return select_files(folder, _card(folder, repo_id)), None
+    check_model_folder(folder)
+    architecture = convert(folder, native, to="transformers").architecture
     model = [file for file in select_files(native) if file.path in _OF_THE_MODEL]
-    # The folder of the conversion goes before the files are sent where it is not read now.
     names = {file.path for file in model}
     rest = [
-        PublishFile(f.path, f.size, False, "not needed by transformers' own class", source=f.source)
-        if f.sent and (f.path in _OF_THE_MODEL or f.why in ("code of the model", "part of the weights"))
-        else f
-        for f in files
-        if f.path not in names
+        replace(file, sent=False, why="not needed by transformers' own class")
+        if file.sent and (file.path in _OF_THE_MODEL or file.why in ("code of the model", "part of the weights"))
+        else file
+        for file in select_files(folder, _card(folder, repo_id, architecture))
+        if file.path not in names
     ]
-    return sorted(model + rest, key=lambda file: file.path)
+    return sorted(model + rest, key=lambda file: file.path), architecture
 
 
-def _card(text: str, repo_id: str, native: bool) -> bytes:
-    """The card with snippets that load the repository, not the folder."""
+def _card(folder: Path, repo_id: str, native: str | None = None, old_text: str | None = None) -> dict[str, bytes]:
+    """The card with snippets that load the repository, not the folder; none for a folder without a run or a card."""
+    if _is_run(folder):
+        return {CARD: published_card(folder, repo_id, native, old_text).encode()}
+    if not (folder / CARD).is_file():
+        return {}
+    text = (folder / CARD).read_text(encoding="utf-8")
     for location in set(re.findall(r"""(?:from_pretrained\(|pipeline\([^()\n]*,\s*)"([^"\n]+)"\)""", text)):
         text = text.replace(f'"{location}"', f'"{repo_id}"')
     if native:
         text = re.sub(r"^import vithub\b.*\n", "", text, flags=re.MULTILINE)
-    return text.encode()
+    return {CARD: text.encode()}
+
+
+def _is_run(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ("config.json", "recipe.yaml", "metrics.json"))
+
+
+def _keep_online_card(
+    target: PushTarget, files: list[PublishFile], head: Head, folder: Path, native: str | None
+) -> list[PublishFile]:
+    """The files, with what was written into the card on the Hub, where nothing was written into the folder's."""
+    card = next((file for file in files if file.path == CARD and file.sent), None)
+    if card is None or CARD not in head.files or head.files[CARD] in card.hashes():
+        return files
+    text = target.read(CARD, head.commit).decode("utf-8", errors="replace")
+    online, ours = read_old_card(text), read_old_card(card.read().decode())
+    kept = f"it is replaced, and stays in the commit {head.commit[:12]}"
+    if online is None or not online.is_ours:
+        logger.warning("the card of %s was not written by vithub; %s", target.repo_id, kept)
+        return files
+    if ours is None or not _is_run(folder) or online.written == ours.written:
+        return files
+    if ours.written != ("", {}):
+        logger.warning("the card of %s has text that the folder's lacks; %s", target.repo_id, kept)
+        return files
+    content = _card(folder, target.repo_id, native, text)[CARD]
+    return [replace(file, size=len(content), content=content) if file is card else file for file in files]
 
 
 def _push(
     target: PushTarget,
     files: list[PublishFile],
-    private: bool,
-    revision: str | None,
+    head: Head,
+    branch: str | None,
     create_pr: bool,
     tag: str | None,
     message: str | None,
 ) -> PublishReport:
-    target.identify(to_own=not create_pr)
-    created = _open(target, private, create_pr)
-    try:
-        revision = _branch(target, revision)
-        head = target.head(revision)
-        sent = [file for file in files if file.sent]
-        changed = [file for file in sent if head.files.get(file.path) not in file.hashes()]
-        removed = _outdated(head, {file.path for file in sent})
-        if tag is not None:
-            _check_tag(target, tag, head.commit if not (changed or removed) else None)
-        commit, pull_request = head.commit, None
-        if changed or removed:
-            title = message or f"Publish with vithub {version('vithub')}"
-            pushed = target.commit(changed, removed, head, title, revision, create_pr)
-            commit, pull_request = pushed.commit, pushed.pull_request
-            _verify(target, changed, removed, commit)
-        if tag is not None:
-            _tag(target, tag, commit)
-    except PublishError as error:
-        if created and "holds the new commit" not in str(error):
-            raise type(error)(f"{error} ({target.repo_id} was made and holds no model yet)") from None
-        raise
+    sent = [file for file in files if file.sent]
+    changed = [file for file in sent if head.files.get(file.path) not in file.hashes()]
+    removed = _outdated(head, {file.path for file in sent})
+    if tag is not None:
+        _check_tag(target, tag, head.commit if not (changed or removed) else None)
+    commit, pull_request = head.commit, None
+    if changed or removed:
+        title = message or f"Publish with vithub {version('vithub')}"
+        pushed = target.commit(changed, removed, head, title, branch, create_pr)
+        commit, pull_request = pushed.commit, pushed.pull_request
+        _verify(target, changed, removed, commit)
+    if tag is not None:
+        _tag(target, tag, commit)
     return PublishReport(
         repo_id=target.repo_id,
         files=files,
@@ -226,7 +259,6 @@ def _push(
         removed=removed,
         commit=commit,
         parent=head.commit,
-        created=created,
         pull_request=pull_request,
         tag=tag,
         url=f"{target.api.endpoint}/{target.repo_id}",

@@ -289,18 +289,23 @@ class PushTarget:
         """SHA-256 of a file as the repository gives it out."""
         if shutil.disk_usage(folder).free < file.size:
             raise PublishError(f"the disk is full: reading {file.path} back takes {file.size:,} bytes below {folder}")
-
-        def download() -> str:
-            return self.api.hf_hub_download(
-                self.repo_id, file.path, revision=commit, local_dir=folder, force_download=True
-            )
-
-        got = Path(self.attempt(f"reading {file.path} back", download))
+        got = self._download(file.path, commit, folder)
         try:
             return PublishFile(file.path, got.stat().st_size, True, "", source=got).hashes()[0]
         finally:
             got.unlink()
             shutil.rmtree(folder / ".cache", ignore_errors=True)
+
+    def _download(self, path: str, commit: str, folder: Path) -> Path:
+        get = partial(
+            self.api.hf_hub_download, self.repo_id, path, revision=commit, local_dir=folder, force_download=True
+        )
+        return Path(self.attempt(f"reading {path} back", get))
+
+    def read(self, path: str, commit: str) -> bytes:
+        """The content of a small file at a commit."""
+        with tempfile.TemporaryDirectory(prefix="vithub-read-") as folder:
+            return self._download(path, commit, Path(folder)).read_bytes()
 
     def tag(self, name: str, commit: str) -> None:
         """Names a commit; a tag that names it already is left.

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -280,3 +281,35 @@ def test_each_error_is_one_line_and_exit_code_1(name, command, hub, tmp_path, to
     assert not token or token not in text
     assert hub.store.repositories["model", "ada/public"].refs == before
     assert ("model", "ada/new") not in hub.store.repositories
+
+
+def test_what_was_written_into_the_card_on_the_hub_survives(publish, publisher, hub, finished_run, tmp_path):
+    repo, folder = f"ada/card-{publisher.transport}", tmp_path / "run"
+    shutil.copytree(finished_run.folder, folder, ignore=shutil.ignore_patterns("checkpoints"))
+    publish(folder, repo, check=False)
+    repository = hub.store.repositories["model", repo]
+
+    def online():
+        return hub.store.contents[hub.store.files(repo)["README.md"]].decode()
+
+    def edit(change):
+        blob = hub.store.keep(change(online()).encode())
+        repository.commit("main", "On the web", "", "ada", lambda held: held.update({"README.md": blob}))
+
+    assert f'"{repo}"' in online()
+    assert str(finished_run.folder) not in online()
+    assert publish(folder, repo, check=False)["nothing_to_do"]
+    edit(lambda text: text.replace("license: unknown", "license: mit") + "\n## My own words\n")
+    assert publish(folder, repo, check=False)["nothing_to_do"] is False  # the licence is told below too
+    assert "## My own words" in online()
+    assert "license: mit" in online()
+    assert publish(folder, repo, check=False)["nothing_to_do"]
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nWritten in the folder.\n")
+    report = publish(folder, repo, check=False)
+    assert "Written in the folder." in online()
+    assert "has text that the folder's lacks" in publisher.printed
+    assert report["parent"][:12] in publisher.printed
+    edit(lambda text: "# Mine alone\n")
+    publish(folder, repo, check=False)
+    assert "was not written by vithub" in publisher.printed
+    assert "Written in the folder." in online()
