@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,20 @@ import transformers
 from timm.models.deit import VisionTransformerDistilled, checkpoint_filter_fn
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, PreTrainedModel
 
 from ..configuration.configuration_deit import HubDeiTConfig
+from ..configuration.configuration_detr import HubDetrConfig
 from ..configuration.configuration_vit import HubViTConfig
+from ..data.box_dataset import build_box_processor
 from ..data.image_processing import build_image_processor, resize_image_processor
 from ..modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
+from ..modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
 from ..modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
 from .checkpoints import Checkpoint, CheckpointError, checkpoint_of, locate, read_checkpoint, read_json
+from .converted import Conversion
+from .detr_checkpoints import DETR_FAMILY, detr_from_original, detr_from_transformers, is_original_detr
+from .detr_parity import check_detr_parity
 from .key_tables import KeyMismatchError, to_ours
 from .original_deit import config_from_original
 from .parity import check_parity
@@ -30,47 +35,20 @@ from .transformers_configs import FAMILIES, config_from_transformers
 logger = transformers.utils.logging.get_logger(__name__)
 
 # Model class by configuration class and task.
-MODELS: dict[type[HubViTConfig], dict[str, type[PreTrainedModel]]] = {
+MODELS: dict[type[PreTrainedConfig], dict[str, type[PreTrainedModel]]] = {
     HubViTConfig: {
         "backbone": HubViTModel,
         "image-classification": HubViTForImageClassification,
         "masked-image-modeling": HubViTForMaskedImageModeling,
     },
     HubDeiTConfig: {"backbone": HubDeiTModel, "image-classification": HubDeiTForImageClassification},
+    HubDetrConfig: {"backbone": HubDetrModel, "object-detection": HubDetrForObjectDetection},
 }
-TASKS = ("backbone", "image-classification", "masked-image-modeling")
+_OURS: dict[str, type[Any]] = {config_class.model_type: config_class for config_class in MODELS}
+TASKS = ("backbone", "image-classification", "masked-image-modeling", "object-detection")
 # What another task than the checkpoint's does without.
-_HEADS = ("classifier.", "cls_classifier.", "distillation_classifier.", "decoder.", "pooler.", "head.", "head_dist.")
-
-
-@dataclass
-class Conversion:
-    """One of our models, and where it came from.
-
-    Args:
-        model: The model, in evaluation mode.
-        image_processor: The stock processor that belongs to it.
-        source: Where the weights came from.
-        family: "vithub", "vit", "deit", "dinov2", "dinov2_with_registers", "timm" or "deit-original".
-        differences: Largest difference from the source's output by comparison; empty where nothing was compared.
-        dropped: Names of tensors that the task does not need.
-        notes: What a user should know.
-        fresh: Names of tensors that the checkpoint lacks and that need training.
-    """
-
-    model: PreTrainedModel
-    image_processor: Any
-    source: str
-    family: str
-    differences: dict[str, float] = field(default_factory=dict)
-    dropped: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    fresh: list[str] = field(default_factory=list)
-
-    @property
-    def max_difference(self) -> float | None:
-        """The largest of `differences`."""
-        return max(self.differences.values(), default=None)
+_HEADS = ("classifier.", "cls_classifier.", "distillation_classifier.", "decoder.", "pooler.", "head.", "head_dist.",
+          "class_labels_classifier.", "bbox_predictor.")  # fmt: skip
 
 
 def load(
@@ -91,9 +69,10 @@ def load(
 
     Args:
         source: One of our own folders or Hub ids; a `vit`, `deit`, `dinov2` or `dinov2_with_registers` of transformers;
-            a ViT or DeiT of timm; a `.pth` of DeiT's authors; a folder, file or Hub id, or such a model in memory.
-        task: "backbone", "image-classification" or "masked-image-modeling"; None takes the checkpoint's own. A head
-            that the checkpoint lacks starts anew, with a warning.
+            a `detr` of transformers; a ViT or DeiT of timm; a `.pth` of the authors of DeiT or DETR; a folder, file or
+            Hub id, or such a model in memory.
+        task: "backbone", "image-classification", "masked-image-modeling" or "object-detection"; None takes the
+            checkpoint's own. A head that the checkpoint lacks starts anew, with a warning.
         labels: Names, or a number; the head is resized to them (see `resize`).
         image_size: Pixels; position embeddings are resampled.
         patch_size: Pixels; the patch projection is resampled too.
@@ -150,6 +129,8 @@ def open_checkpoint(
         conversion.source = str(source)
     assert conversion is not None
     model: Any = conversion.model
+    if (image_size is not None or patch_size is not None) and isinstance(model.config, HubDetrConfig):
+        raise ValueError("`image_size` and `patch_size` are of classifiers: a detector takes images of any size")
     if image_size is not None or patch_size is not None:
         model.set_input_size(image_size, patch_size)
         conversion.image_processor = resize_image_processor(conversion.image_processor, model.config.image_hw)
@@ -172,7 +153,7 @@ def is_convertible(folder: Path) -> bool:
     config = read_json(folder / "config.json")
     if "architecture" in config:
         return re.match(r"vit_|deit3?_", config["architecture"]) is not None
-    return config.get("model_type") in (HubViTConfig.model_type, HubDeiTConfig.model_type, *FAMILIES)
+    return config.get("model_type") in (*_OURS, *FAMILIES, DETR_FAMILY)
 
 
 def load_image_processor(source: str | Path, revision: str | None = None, token: str | None = None) -> Any:
@@ -187,22 +168,28 @@ def _from_module(model: nn.Module, task: str | None, fields: dict[str, Any], ver
     if isinstance(model, VisionTransformer | VisionTransformerDistilled):
         return _from_timm(model, type(model).__name__, task, fields, verify)
     model_type = getattr(getattr(model, "config", None), "model_type", None)
-    if isinstance(getattr(model, "config", None), HubViTConfig):
+    if isinstance(getattr(model, "config", None), HubViTConfig | HubDetrConfig):
         assert isinstance(model, PreTrainedModel)
         return Conversion(model, default_processor(model.config), type(model).__name__, "vithub")
+    if model_type == DETR_FAMILY:
+        return _from_detr(checkpoint_of(model), task, fields, model if verify else None)
     if model_type not in FAMILIES:
-        raise TypeError(f"{type(model).__name__} is neither a ViT, DeiT or DINOv2 of transformers nor a ViT of timm")
+        raise TypeError(
+            f"{type(model).__name__} is neither a ViT, DeiT, DINOv2 or DETR of transformers nor a ViT of timm"
+        )
     return _from_transformers(checkpoint_of(model), task, fields, model if verify else None)
 
 
 def _from_path(path: Path, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
     checkpoint = read_checkpoint(path)
     model_type = checkpoint.config.get("model_type")
-    if model_type in (HubViTConfig.model_type, HubDeiTConfig.model_type):
+    if model_type in _OURS:
         return _from_ours(checkpoint, task, fields)
     if model_type in FAMILIES:
         native = _native_model(checkpoint) if verify else None
         return _from_transformers(checkpoint, task, fields, native)
+    if model_type == DETR_FAMILY:
+        return _from_detr(checkpoint, task, fields, _native_model(checkpoint) if verify else None)
     if "architecture" in checkpoint.config:
         model = timm_model(checkpoint.config)
         _load_strictly(model, checkpoint)
@@ -210,13 +197,14 @@ def _from_path(path: Path, task: str | None, fields: dict[str, Any], verify: boo
     if not checkpoint.config:
         return _from_original(checkpoint, task, fields, verify)
     raise CheckpointError(
-        f"{path}/config.json names the model type {model_type!r}; known are {', '.join(FAMILIES)}, our own and timm's"
+        f"{path}/config.json names the model type {model_type!r}; known are {', '.join((*FAMILIES, DETR_FAMILY))}, "
+        "our own and timm's"
     )
 
 
 def _from_ours(checkpoint: Checkpoint, task: str | None, fields: dict[str, Any]) -> Conversion:
     assert checkpoint.folder is not None
-    config_class = HubDeiTConfig if checkpoint.config["model_type"] == HubDeiTConfig.model_type else HubViTConfig
+    config_class = _OURS[checkpoint.config["model_type"]]
     own = task_of((checkpoint.config.get("architectures") or [""])[0])
     model_class = _model_class(config_class, task or own)
     model, info = model_class.from_pretrained(checkpoint.folder, output_loading_info=True, **fields)
@@ -242,6 +230,20 @@ def _from_transformers(
     return built
 
 
+def _from_detr(
+    checkpoint: Checkpoint, task: str | None, fields: dict[str, Any], native: PreTrainedModel | None
+) -> Conversion:
+    own = "object-detection" if (checkpoint.config.get("architectures") or [""])[0] != "DetrModel" else "backbone"
+    model = detr_from_transformers(checkpoint.config, checkpoint.state, task or own, fields, checkpoint.name)
+    built = Conversion(model, _saved_processor(checkpoint), checkpoint.name, DETR_FAMILY)
+    if built.image_processor is None:
+        built.image_processor = default_processor(model.config)
+        built.notes.append("no preprocessor_config.json beside the weights: DETR's 800 / 1333 pixels are assumed")
+    if native is not None and task in (None, own) and own == "object-detection":
+        built.differences = check_detr_parity(model, native)
+    return built
+
+
 def _from_timm(model: nn.Module, name: str, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
     config = config_from_timm(model)
     own = "image-classification" if getattr(model, "num_classes", 0) else "backbone"
@@ -262,6 +264,9 @@ def _from_timm(model: nn.Module, name: str, task: str | None, fields: dict[str, 
 
 
 def _from_original(checkpoint: Checkpoint, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
+    if is_original_detr(checkpoint.state):
+        detr = detr_from_original(checkpoint.state, task or "object-detection", fields, checkpoint.name)
+        return Conversion(detr, default_processor(detr.config), checkpoint.name, "detr-original")
     try:
         config = config_from_original(checkpoint.state)
     except ValueError as error:
@@ -326,10 +331,12 @@ def task_of(architecture: str) -> str:
     """The task that a class name tells."""
     if "ForImageClassification" in architecture:
         return "image-classification"
+    if architecture.endswith("ForObjectDetection"):
+        return "object-detection"
     return "masked-image-modeling" if architecture.endswith("ForMaskedImageModeling") else "backbone"
 
 
-def _model_class(config_class: type[HubViTConfig], task: str) -> type[PreTrainedModel]:
+def _model_class(config_class: type[PreTrainedConfig], task: str) -> type[PreTrainedModel]:
     if task not in MODELS[config_class]:
         raise ValueError(
             f"there is no {config_class.__name__} model for {task!r}, only for {sorted(MODELS[config_class])}"
@@ -366,8 +373,10 @@ def _saved_processor(checkpoint: Checkpoint) -> Any:
     return AutoImageProcessor.from_pretrained(checkpoint.folder)
 
 
-def default_processor(config: HubViTConfig) -> Any:
-    """ImageNet's mean and deviation, bicubic, the centre 7/8; for models that came without a processor."""
+def default_processor(config: HubViTConfig | HubDetrConfig) -> Any:
+    """ImageNet's mean and deviation, bicubic, the centre 7/8; DETR's own for a detector without a processor."""
+    if isinstance(config, HubDetrConfig):
+        return build_box_processor(focal=config.focal_loss)
     return build_image_processor(config.image_hw)
 
 
@@ -383,7 +392,6 @@ def _sizes(config: HubViTConfig, task: str, nonsquare: bool = False) -> list[tup
 __all__ = [
     "MODELS",
     "TASKS",
-    "Conversion",
     "is_convertible",
     "load",
     "load_image_processor",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..configuration.configuration_detr import HubDetrConfig
@@ -103,36 +102,29 @@ def match_queries(logits: torch.Tensor, boxes: torch.Tensor, targets: PaddedTarg
     Raises:
         NonFiniteCostError: A cost is infinite or not a number.
     """
-    try:
+    try:  # only training needs SciPy
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
-        raise ImportError("training DETR needs SciPy, which matches queries to boxes: pip install scipy") from error
+        raise ImportError("the loss of a detector needs SciPy: pip install scipy") from error
 
-    costs = matching_costs(logits, boxes, targets, config).cpu().numpy()
-    if not np.isfinite(costs).all():
+    costs = matching_costs(logits, boxes, targets, config).cpu()
+    if not costs.isfinite().all():
         _refuse(costs, targets)
-    pairs: list[tuple[int, int, np.ndarray, np.ndarray]] = []
-    for layer in range(costs.shape[0]):
+    grid, pieces = costs.numpy(), list[torch.Tensor]()
+    for layer in range(len(grid)):
         for image, count in enumerate(targets.counts):
             if count:
-                pairs.append((layer, image, *linear_sum_assignment(costs[layer, image, :, :count])))
-    if not pairs:
-        none = torch.empty(0, dtype=torch.int64, device=logits.device)
-        return Matches(none, none, none, none)
-    sizes = [len(queries) for _, _, queries, _ in pairs]
-    table = np.stack([
-        np.repeat([layer for layer, *_ in pairs], sizes),
-        np.repeat([image for _, image, *_ in pairs], sizes),
-        np.concatenate([queries for _, _, queries, _ in pairs]),
-        np.concatenate([found for *_, found in pairs]),
-    ])  # fmt: skip
-    return Matches(*torch.from_numpy(table.astype(np.int64)).to(logits.device).unbind(0))
+                pair = [torch.from_numpy(side) for side in linear_sum_assignment(grid[layer, image, :, :count])]
+                place = [torch.full_like(pair[0], number) for number in (layer, image)]
+                pieces.append(torch.stack([*place, *pair]))
+    table = torch.cat(pieces, dim=1) if pieces else torch.empty(4, 0, dtype=torch.int64)
+    return Matches(*table.to(logits.device, torch.int64).unbind(0))
 
 
-def _refuse(costs: np.ndarray, targets: PaddedTargets) -> None:
-    broken = ~np.isfinite(costs).all(axis=(2, 3))  # (L, B)
-    layer = int(broken.any(axis=1).argmax())
-    images = [str(targets.image_ids[image]) for image in broken[layer].nonzero()[0]]
+def _refuse(costs: torch.Tensor, targets: PaddedTargets) -> None:
+    broken = ~costs.isfinite().all(dim=3).all(dim=2)  # (L, B)
+    layer = int(broken.any(dim=1).nonzero()[0])
+    images = [str(targets.image_ids[image]) for image in broken[layer].nonzero().flatten().tolist()]
     raise NonFiniteCostError(
         f"the predictions of decoder layer {layer} are infinite or not a number for the images {', '.join(images)}"
     )

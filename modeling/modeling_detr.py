@@ -18,7 +18,7 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration.configuration_detr import HubDetrConfig
 from .box_geometry import logit
 from .classifier_heads import HeadResizing
-from .detr_attention import HubDetrAttention, additive_mask
+from .detr_attention import HubDetrAnchorCrossAttention, HubDetrAttention, additive_mask
 from .detr_backbone import HubDetrBackbone
 from .detr_decoder import DecoderStates, HubDetrAnchorDecoder, HubDetrDecoder, HubDetrHead
 from .detr_denoising import HubDetrDenoisingEmbedding, NoisedQueries, denoising_loss, noised_queries
@@ -148,6 +148,8 @@ def _init_attention(module: nn.Module) -> None:
     for name, layer in module.named_children():
         init.xavier_uniform_(layer.weight, gain=1.0 if name == "o_proj" else math.sqrt(0.5))
         init.zeros_(layer.bias)
+    if isinstance(module, HubDetrAnchorCrossAttention):  # it starts by looking where its box is
+        init.copy_(module.k_position_proj.weight, module.q_position_proj.weight)
 
 
 def _init_as_torch(layer: Any) -> None:
