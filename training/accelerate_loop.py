@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 
 from .interruption import Interrupted, StopRequest
 from .precision import resolve_precision
@@ -108,13 +109,14 @@ class AccelerateLoop:
         """One optimizer step; returns the whole batch's loss, a signal that came, and undecodable images."""
         task, accelerator, settings = self.task, self.accelerator, self.task.recipe.training
         pieces, rows, bad = [], list[int](), list[str]()
-        for micro in range(settings.accumulation):
-            asked = time.perf_counter()
-            batch = next(loader)
-            self.record.waited(time.perf_counter() - asked)
-            rows += batch["index"].tolist()
-            bad += task.bad_images(batch)
-            batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
+        asked = time.perf_counter()
+        batches = [next(loader) for _ in range(settings.accumulation)]
+        self.record.waited(time.perf_counter() - asked)
+        task.prepare_step(batches)
+        for micro, loaded in enumerate(batches):
+            rows += loaded["index"].tolist()
+            bad += task.bad_images(loaded)
+            batch = send_to_device(loaded, accelerator.device, non_blocking=True)
             last = micro == settings.accumulation - 1
             with accelerator.no_sync(self.model) if not last else nullcontext():
                 with accelerator.autocast():

@@ -13,9 +13,8 @@ from torch.utils.data import DataLoader
 
 from ..data.image_dataset import LabelledImages, collate
 from ..data.images import BadImageError
-from .classification_metrics import ClassificationCounts, counts_for
+from .classification_metrics import counts_for
 from .feature_cache import FeatureRows
-from .multi_label_metrics import MultiLabelCounts
 from .partial_counts import PartialCounts
 from .progress import QuietReporter, Reporter
 
@@ -27,10 +26,23 @@ class Evaluation:
     Args:
         counts: Of all processes together.
         bad_images: Names of the images that could not be decoded and were left out.
+        loss: Of the split, where the counts do not know it.
     """
 
-    counts: ClassificationCounts | MultiLabelCounts
+    counts: Any
     bad_images: list[str] = field(default_factory=list)
+    loss: float | None = None
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Every figure by its name, the loss among them."""
+        known: dict[str, Any] = self.counts.compute()
+        return known if self.loss is None else {"loss": self.loss, **known}
+
+    @property
+    def quality(self) -> float:
+        """The figure that chooses the best epoch, larger is better; 0 where it is not defined."""
+        return float(self.figures[self.counts.headline] or 0.0)
 
 
 def default_workers() -> int:

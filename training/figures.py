@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 DPI = 150
-HEADLINES = {"accuracy": "accuracy", "mean_average_precision": "mean average precision"}
+HEADLINES = {"accuracy": "accuracy", "mean_average_precision": "mean average precision", "map": "mAP"}
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -9,10 +9,9 @@ from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
 from .accelerate_loop import AccelerateLoop, LoopResult
-from .closer_look import closer_look
+from .detector_source import FROM_SCRATCH, is_detector_folder
 from .energy import energy_estimate
 from .environment import hardware, software_versions
-from .evaluating import evaluate_classifier
 from .hub_trainer import HubTrainer
 from .model_source import is_from_scratch
 from .presets import preset
@@ -132,26 +131,18 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
     """Evaluates the published weights as they will be served, in fp32, and writes the run's folder."""
     split = "test" if task.data.test is not None else "validation"
     task.finish(folder if result.accelerator.is_main_process else None)
-    progress, multi_label = result.record.progress, task.data.labels.multi_label
+    progress = result.record.progress
     evaluations = {
-        name: evaluate_classifier(
-            task.model, task.evaluation_images(name), task.num_labels, multi_label=multi_label,
-            batch_size=task.recipe.evaluation.batch_size, workers=task.workers, accelerator=result.accelerator,
-            max_bad_share=task.recipe.data.max_bad_share, reporter=reporter,
-        )
+        name: task.evaluate(task.model, name, result.accelerator, reporter)
         for name in dict.fromkeys(["validation", split])
-    }  # fmt: skip
-    counts = evaluations[split].counts
-    looked = closer_look(
-        task.model, task.evaluation_images(split), task.data.labels.names, multi_label=multi_label,
-        batch_size=task.recipe.evaluation.batch_size, seed=task.recipe.seed,
-    )  # fmt: skip
+    }
+    counts, looked = evaluations[split].counts, task.looked_closer(split)
     device, processes = result.accelerator.device.type, result.accelerator.num_processes
     bad_images = {"train": progress.bad_images} | {name: found.bad_images for name, found in evaluations.items()}
     metrics = {
-        "problem": task.model.config.problem_type,
-        **{name: found.counts.compute() for name, found in evaluations.items()},
-        **measurements(counts, list(task.data.labels.names)),
+        "problem": task.problem,
+        **{name: found.figures for name, found in evaluations.items()},
+        **measurements(counts, task.names),
         **looked,
         "reported_split": split,
         "published_epoch": result.published_epoch,
@@ -161,7 +152,7 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
         "data": {"name": task.data.name, "sizes": task.data.sizes, "notes": task.data.notes},
         "bad_images": {name: names for name, names in bad_images.items() if names},
         "skipped_steps": progress.skipped_steps,
-        "image_hw": list(task.pixels.image_hw),
+        "image_hw": task.image_hw,
         "parameters": sum(p.numel() for p in task.model.parameters()),
         "batch_size": task.batch_size,
         "seconds": round(progress.seconds, 1),
@@ -178,10 +169,9 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
     if result.accelerator.is_main_process:
         write_run(folder, task.model, task.image_processor, metrics, counts, state)
     result.accelerator.wait_for_everyone()
-    headline = counts.headline
+    headline, quality = counts.headline.replace("_", " "), evaluations[split].quality
     reporter.message(
-        f"{split} {headline.replace('_', ' ')} {100 * metrics[split][headline]:.2f} % after {progress.seconds:.0f} s; "
-        f"{folder} is ready to load"
+        f"{split} {headline} {100 * quality:.2f} % after {progress.seconds:.0f} s; {folder} is ready to load"
     )
     return Run(folder, metrics, task.model, result.record.losses)
 
@@ -204,6 +194,8 @@ def resolve_recipe(recipe: Recipe | str | Path | None, preset_name: str | None, 
         return Recipe.from_yaml(recipe)
     if preset_name is not None:
         return preset(preset_name)
+    if model is not None and (model == FROM_SCRATCH or is_detector_folder(model)):
+        return preset("detr")
     if model is not None and not is_from_scratch(model):
         return preset("finetune")
     return preset("digits" if model is None and data in (None, "digits") else "from-scratch-small")

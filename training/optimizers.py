@@ -20,7 +20,7 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings, lr: float) -> 
         lr: Peak rate of the head.
     """
     backbone = None if settings.backbone_lr is None else settings.backbone_lr / settings.lr
-    groups = parameter_groups(model, lr, settings.weight_decay, settings.layer_decay, backbone)
+    groups = parameter_groups(model, lr, settings.weight_decay, settings.layer_decay, backbone, settings.decay_all)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
     if settings.optimizer == "lamb":

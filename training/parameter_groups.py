@@ -6,12 +6,20 @@ from typing import Any
 from torch import nn
 
 # Learned tensors that weight decay would only shrink: DeiT's list, by our names and those of other libraries.
-_NO_DECAY = re.compile(r"(cls|dist|distillation|register|reg|mask)_tokens?$|pos(ition)?_embed(dings?)?$")
+_NO_DECAY = re.compile(
+    r"query_anchors\.weight$|(cls|dist|distillation|register|reg|mask)_tokens?$|pos(ition)?_embed(dings?)?$"
+)
+_BACKBONE = "detr.backbone."
 _HEAD = re.compile(r"(^|\.)(classifier|distillation_classifier|cls_classifier|head|head_dist|fc)(\.|$)")
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0, backbone_factor: float | None = None
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    backbone_factor: float | None = None,
+    decay_all: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer, each with its learning rate, weight decay and name.
 
@@ -24,15 +32,18 @@ def parameter_groups(
         lr: Of the head.
         weight_decay: Of matrices.
         layer_decay: In (0, 1].
-        backbone_factor: The rate of all but the head, relative to the head's; None leaves it to `layer_decay`.
+        backbone_factor: The rate of all but the head, relative to the head's; None leaves it to `layer_decay`. Of a
+            detector, encoder and decoder count as head.
+        decay_all: Vectors, tokens and embeddings decay too.
     """
     depth = depth_of(model)
+    detects = any(_BACKBONE in name for name, _ in model.named_parameters())
     groups: dict[tuple[int, bool, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        decays = parameter.ndim > 1 and _NO_DECAY.search(name) is None
-        level, head = level_of(name, depth), is_head(name)
+        decays = decay_all or (parameter.ndim > 1 and _NO_DECAY.search(name) is None)
+        level, head = level_of(name, depth), _BACKBONE not in name if detects else is_head(name)
         scale = layer_decay ** (depth + 1 - level)
         if backbone_factor is not None and not head:
             scale *= backbone_factor

@@ -1,12 +1,13 @@
 """Everything that decides a training run, typed and checked; saved whole beside the weights it made."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..data.augmentation import Augmentation
+from ..data.box_augmentation import BoxAugmentation
 from .recipe_sections import (
     DataSettings,
     DistillationSettings,
@@ -26,10 +27,12 @@ class RecipeError(ValueError):
 class Recipe(Section):
     """A training run."""
 
+    task: Literal["classification", "detection"] = Field("classification", description="what is learned")
     preset: str = Field("from-scratch-small", description="the named recipe that this one began as")
     model: ModelSettings = Field(default_factory=ModelSettings)
     data: DataSettings = Field(default_factory=DataSettings)
     augmentation: Augmentation = Field(default_factory=Augmentation)
+    boxes: BoxAugmentation = Field(default_factory=BoxAugmentation)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     distillation: DistillationSettings = Field(default_factory=DistillationSettings)
     lora: LoraSettings = Field(default_factory=LoraSettings)
@@ -48,6 +51,16 @@ class Recipe(Section):
             raise ValueError("training.max_steps must be given with data.streaming, whose length is not known")
         if self.data.streaming and (self.distillation.cache or self.augmentation.repeats > 1):
             raise ValueError("data.streaming sees an image once: no distillation.cache and augmentation.repeats 1")
+        if self.task == "detection":
+            refused = {
+                "distillation.teacher": self.distillation.teacher,
+                "lora.rank": self.lora.rank,
+                "data.streaming": self.data.streaming or None,
+                "augmentation.mixup or cutmix": self.augmentation.mixes or None,
+                "training.freeze": self.training.freeze or None,
+            }
+            if wrong := [f"{name} {value!r}" for name, value in refused.items() if value is not None]:
+                raise ValueError(f"task detection takes no {', '.join(wrong)}")
         if self.lora.rank is not None and self.training.freeze:
             raise ValueError(
                 f"lora.rank freezes all but adapters and head: training.freeze must be 0, got {self.training.freeze!r}"

@@ -19,13 +19,20 @@ class ModelSettings(Section):
     """What is trained."""
 
     source: str = Field(
-        "deit-ti", description="from scratch: vit|deit-ti|s|b|l|h, with /PATCH; or a folder or Hub id of any classifier"
+        "deit-ti",
+        description="from scratch: vit|deit-ti|s|b|l|h, with /PATCH, or detr; or a folder or Hub id of any model",
     )
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
     image_size: int | tuple[int, int] | None = Field(
         None, description="pixels, or height and width; default: the model's"
     )
     patch_size: int | tuple[int, int] | None = Field(None, description="pixels; default: the model's")
+    backbone: str | None = Field(
+        None, description="of a new detector (source detr): a folder or Hub id of a pretrained classifier"
+    )
+    backbone_stride: int | None = Field(
+        None, ge=1, description="pixels per cell of the backbone's map that a detector sees; default: the last map"
+    )
     fields: dict[str, Any] = Field(default_factory=dict, description="fields of the configuration, e.g. drop_path_rate")
     activation_checkpointing: bool = Field(False, description="recompute layers in the backward pass to save memory")
     compile: bool = Field(False, description="torch.compile")
@@ -67,6 +74,19 @@ class DataSettings(Section):
     )
     max_bad_share: Share = Field(0.01, description="part of a split that may be skipped before it is an error")
 
+    repair_boxes: bool = Field(
+        False, description="cut boxes at their image's border and leave out those without an area, instead of an error"
+    )
+    box_format: str | None = Field(None, description="such as 'xyxy pixels'; default: the usual one, or found")
+
+    def reading_boxes(self) -> dict[str, Any]:
+        """The arguments of `load_box_data`, but for the source."""
+        names = ["train_split", "validation_split", "test_split", "validation_fraction", "test_fraction", "split_seed"]
+        given = {name: getattr(self, name) for name in names}
+        columns = {"image_column": self.image_column, "objects_column": self.label_column, "revision": self.revision}
+        named = {name: value for name, value in columns.items() if value is not None}
+        return {**given, "repair": self.repair_boxes, "box_format": self.box_format, **named}
+
     def reading(self) -> dict[str, Any]:
         """The arguments of `load_image_data`, but for the source."""
         names = ["image_column", "label_column", "train_split", "validation_split", "test_split"]
@@ -98,6 +118,7 @@ class TrainingSettings(Section):
     warmup_unit: Literal["epochs", "steps", "ratio"] = Field("epochs", description="ratio: part of all steps")
     warmup_lr: float = Field(1e-6, ge=0, description="at the start of the warm-up")
     weight_decay: float = Field(0.05, ge=0, description="none on norms, biases, tokens and position embeddings")
+    decay_all: bool = Field(False, description="weight decay on those too, as DETR has it")
     betas: tuple[Share, Share] = Field((0.9, 0.999), description="of AdamW and LAMB")
     epsilon: Positive = Field(1e-8)
     momentum: Share = Field(0.9, description="of SGD and Muon")

@@ -11,9 +11,10 @@ from transformers import PreTrainedModel
 from ..hub.folders import TargetError
 from ..hub.model_card import write_card
 from ..hub.progress_bars import quiet_transformers
-from .classification_metrics import ClassificationCounts
+from .detection_errors import count_errors
+from .detection_figures import save_error_kinds, save_precision_recall
+from .detection_metrics import DetectionCounts
 from .figures import save_confusion_matrix, save_learning_curves, save_reliability
-from .multi_label_metrics import MultiLabelCounts
 from .recipe import Recipe, RecipeError, flat
 
 RECIPE, METRICS = "recipe.yaml", "metrics.json"
@@ -73,8 +74,14 @@ def _differences(old: Recipe, new: Recipe) -> list[str]:
     ]
 
 
-def measurements(counts: ClassificationCounts | MultiLabelCounts, names: list[str]) -> dict[str, Any]:
-    """What `metrics.json` says of a split besides its figures: intervals, classes, confusion, calibration."""
+def measurements(counts: Any, names: list[str]) -> dict[str, Any]:
+    """What `metrics.json` says of a split besides its figures.
+
+    Of a classifier intervals, classes, confusion, calibration; of a detector classes and kinds of errors.
+    """
+    if isinstance(counts, DetectionCounts):
+        errors = count_errors(counts.pairs(), counts.num_labels)
+        return {"per_class": counts.per_class(names), "errors": errors.to_dict(names)}
     confusion = counts.confusion
     return {
         "intervals": {name: list(ends) for name, ends in counts.intervals().items()},
@@ -89,10 +96,10 @@ def write_run(
     model: PreTrainedModel,
     image_processor: Any,
     metrics: dict[str, Any],
-    counts: ClassificationCounts | MultiLabelCounts,
+    counts: Any,
     state: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Writes model, processor, metrics, pictures and card into a run's folder.
+    """Writes model, processor, metrics, pictures and (of a classifier) the card into a run's folder.
 
     Args:
         folder: Holds `recipe.yaml` already.
@@ -107,6 +114,11 @@ def write_run(
         model.save_pretrained(folder, state_dict=state)
     image_processor.save_pretrained(folder)
     save_learning_curves(metrics["history"], folder / "learning_curves.png", counts.headline)
+    if isinstance(counts, DetectionCounts):
+        save_precision_recall(counts.curves(), names, folder / "precision_recall.png")
+        save_error_kinds(count_errors(counts.pairs(), counts.num_labels), names, folder / "errors.png")
+        _write_json(folder / METRICS, metrics)
+        return
     if counts.confusion is not None:
         save_confusion_matrix(counts.confusion.numpy(), names, folder / "confusion_matrix.png")
     if metrics["reliability"]:

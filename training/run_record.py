@@ -17,7 +17,7 @@ from accelerate.utils import gather_object
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from .evaluating import check_bad_share, evaluate_classifier
+from .evaluating import check_bad_share
 from .progress import Reporter
 from .run_checkpoints import (
     BEST,
@@ -158,15 +158,17 @@ class RunRecord:
         if self.accelerator.num_processes > 1:
             progress.bad_images = sorted(set(gather_object(progress.bad_images)))
         check_bad_share(progress.bad_images, task.images_seen(step), task.recipe.data.max_bad_share, "train")
-        evaluation = self._validate()
-        figures = evaluation.compute()
+        evaluation = task.evaluate(
+            self.judged, "validation", self.accelerator, self.reporter, self.accelerator.autocast
+        )
+        headline, loss, quality = evaluation.counts.headline, evaluation.figures["loss"], evaluation.quality
         skipped = sum(begun <= number < step for number in progress.skipped_steps)
         entry = {
             "epoch": epoch,
             "step": step,
             "train_loss": progress.loss_sum / max(1, step - begun - skipped),
-            "validation_loss": figures["loss"],
-            f"validation_{evaluation.headline}": figures[evaluation.headline],
+            "validation_loss": loss,
+            f"validation_{headline}": quality,
             "lr": lr,
             "seconds": progress.seconds + time.perf_counter() - self._clock,
             "images_per_second": (step - self._first) * task.batch_size / trained,
@@ -177,23 +179,14 @@ class RunRecord:
         progress.loss_sum = 0.0
         self.reporter.message(
             f"epoch {epoch:>3}  loss {entry['train_loss']:.4f}  validation loss {entry['validation_loss']:.4f}  "
-            f"{evaluation.headline.replace('_', ' ')} {100 * figures[evaluation.headline]:.2f} %  "
+            f"{headline.replace('_', ' ')} {100 * quality:.2f} %  "
             f"{entry['images_per_second']:.0f} images/s"
         )
         told = {f"epoch/{name}": float(value) for name, value in entry.items() if name not in ("epoch", "step")}
         self.trackers.log(told, step)
-        self._keep_best((figures[evaluation.headline], -figures["loss"]), epoch)
+        self._keep_best((quality, -loss), epoch)
         self.save(step)
         return entry
-
-    def _validate(self) -> Any:
-        task = self.task
-        return evaluate_classifier(
-            self.judged, task.validation_rows(), task.num_labels,
-            multi_label=task.data.labels.multi_label, batch_size=task.recipe.evaluation.batch_size,
-            workers=task.workers, autocast=self.accelerator.autocast, accelerator=self.accelerator,
-            max_bad_share=task.recipe.data.max_bad_share, reporter=self.reporter,
-        ).counts  # fmt: skip
 
     def _keep_best(self, quality: tuple[float, float], epoch: int) -> None:
         if quality <= tuple(self.progress.best):

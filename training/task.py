@@ -1,12 +1,13 @@
 """What is learned from what: the part of a run that the Accelerate loop and `Trainer` share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -21,12 +22,14 @@ from ..data.seeding import Stream, derived_seed
 from ..data.stream_images import StreamedImages
 from ..data.streams import StreamOrder
 from ..modeling.modeling_vit import HubViTPreTrainedModel
-from .evaluating import default_workers
+from .closer_look import closer_look
+from .evaluating import Evaluation, default_workers, evaluate_classifier
 from .feature_cache import FeatureRows, LinearHeads, cached_features, caches_features
 from .lora import ADAPTER, Adapters
 from .losses import TrainingLoss
 from .optimizers import build_optimizer
 from .parameter_groups import keep_frozen_statistics
+from .progress import Reporter
 from .recipe import Recipe, RecipeError
 from .sample_dropout import SampleDropout, drops_activations
 from .schedules import Schedule, build_schedule
@@ -103,6 +106,21 @@ class TrainingTask:
         return len(self.data.labels.names)
 
     @property
+    def names(self) -> list[str]:
+        """Of the classes."""
+        return list(self.data.labels.names)
+
+    @property
+    def image_hw(self) -> list[int]:
+        """Height and width of what the model sees."""
+        return list(self.pixels.image_hw)
+
+    @property
+    def problem(self) -> str:
+        """What `metrics.json` calls it."""
+        return str(self.model.config.problem_type)
+
+    @property
     def workers(self) -> int:
         """Loading processes."""
         workers = self.recipe.data.workers
@@ -164,6 +182,36 @@ class TrainingTask:
     def _loader(self, batches: MicroBatches) -> DataLoader[Any]:
         images = self.features.get("train") or self.train_images()
         return table_loader(images, batches, 0 if self.features else self.workers, collate)
+
+    def evaluate(
+        self, model: nn.Module, split: str, accelerator: Accelerator, reporter: Reporter, autocast: Any = None
+    ) -> Evaluation:
+        """Counts on a split of the learner or the whole model.
+
+        Args:
+            model: What is judged.
+            split: Its name; where features are cached, the learner needs "validation".
+            accelerator: Of all processes.
+            reporter: Told of each batch.
+            autocast: A context manager factory for the forward pass; None computes in fp32.
+        """
+        cached = model is not self.model and split in self.features
+        images = self.features[split] if cached else self.evaluation_images(split)
+        return evaluate_classifier(
+            model, images, self.num_labels, multi_label=self.data.labels.multi_label,
+            batch_size=self.recipe.evaluation.batch_size, workers=self.workers, autocast=autocast,
+            accelerator=accelerator, max_bad_share=self.recipe.data.max_bad_share, reporter=reporter,
+        )  # fmt: skip
+
+    def looked_closer(self, split: str) -> dict[str, Any]:
+        """What `metrics.json` says of single images of a split."""
+        return closer_look(
+            self.model, self.evaluation_images(split), self.names, multi_label=self.data.labels.multi_label,
+            batch_size=self.recipe.evaluation.batch_size, seed=self.recipe.seed,
+        )  # fmt: skip
+
+    def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
+        """What the pieces of a step's batch must know of each other before they are computed: nothing."""
 
     def optimizer(self) -> torch.optim.Optimizer:
         """The recipe's optimizer over what learns."""

@@ -6,15 +6,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data.box_loading import load_box_data
 from ..data.image_data import load_image_data
 from ..data.image_processing import PixelFormat, pixel_format
 from ..data.seeding import Stream, derived_seed
 from ..data.streamed_data import load_streamed_data
+from .detection_task import DetectionTask
+from .detector_source import build_detector
 from .lora import Adapters
 from .losses import TrainingLoss
 from .model_source import build_classifier
 from .parameter_groups import freeze_parameters
-from .recipe import Recipe
+from .recipe import Recipe, RecipeError
 from .task import TrainingTask
 from .teacher_cache import check_cacheable
 from .teachers import Teacher, teaches_in_bf16
@@ -34,6 +37,8 @@ def build_task(
             with logits in the order of the student's labels.
     """
     source = recipe.data.source if data is None else data
+    if recipe.task == "detection":
+        return _detection_task(recipe, source, processes)
     if recipe.data.streaming:
         images = load_streamed_data(source, **recipe.data.streamed())
     else:
@@ -51,6 +56,20 @@ def build_task(
         recipe, model, processor, images, order, criterion,
         teacher=_teacher(recipe, teacher, pixel_format(processor), labels.names), adapters=adapters,
     )  # fmt: skip
+
+
+def _detection_task(recipe: Recipe, source: Any, processes: int) -> DetectionTask:
+    images = load_box_data(source, **recipe.data.reading_boxes())
+    torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
+    model, processor = build_detector(recipe, images.classes.names)
+    most, queries = images.most_boxes(), model.config.num_queries
+    if most > queries:
+        raise RecipeError(
+            f"model.fields.num_queries: must be at least {most}, the boxes of the fullest training image, got {queries}"
+        )
+    criterion = TrainingLoss(recipe.training, recipe.distillation, has_token=False, multi_label=False)
+    order = build_order(recipe, images, processes)
+    return DetectionTask(recipe, model, processor, images, order, criterion)  # type: ignore[arg-type]
 
 
 def _teacher(

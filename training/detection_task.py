@@ -1,0 +1,109 @@
+"""What a detector learns from what: the part of its run that the Accelerate loop and `Trainer` share."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ..data.box_augmentation import BoxTransform
+from ..data.box_data import BoxData
+from ..data.box_dataset import BoxEvaluationTransform, BoxImages, box_pixels, collate_boxes
+from ..data.samplers import EpochMicroBatches, MicroBatches
+from ..data.seeding import Stream, derived_seed
+from ..modeling.detr_loss import average_over_processes, loss_counts
+from .detector_evaluation import evaluate_detector
+from .evaluating import Evaluation
+from .progress import Reporter
+from .sample_dropout import SampleDropout
+from .task import TrainingTask
+from .train_batches import table_loader
+
+
+class DetectionTask(TrainingTask):
+    """A recipe with a detector and images with boxes. Differs from `TrainingTask` by the data, loss and figures."""
+
+    data: BoxData  # type: ignore[assignment]
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes."""
+        return len(self.data.classes.names)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the classes."""
+        return list(self.data.classes.names)
+
+    @property
+    def image_hw(self) -> list[int]:
+        """The shorter and the longer side in pixels."""
+        pixels = box_pixels(self.image_processor)
+        return [pixels.shortest, pixels.longest]
+
+    @property
+    def problem(self) -> str:
+        """What `metrics.json` calls it."""
+        return "object_detection"
+
+    def train_images(self) -> BoxImages:  # type: ignore[override]
+        """The training split with the training transform."""
+        pixels = box_pixels(self.image_processor)
+        transform = BoxTransform(self.recipe.boxes, pixels.shortest, list(pixels.mean), list(pixels.std))
+        skip = self.recipe.data.on_bad_image == "skip"
+        return BoxImages(self.data.train, transform, self.recipe.seed, "train", skip_bad=skip)
+
+    def evaluation_images(self, split: str) -> BoxImages:  # type: ignore[override]
+        """A split with the evaluation transform, the saved processor's."""
+        transform = BoxEvaluationTransform(self.image_processor)
+        return BoxImages(self.data.splits[split], transform, self.recipe.seed, split)
+
+    def evaluate(
+        self, model: nn.Module, split: str, accelerator: Accelerator, reporter: Reporter, autocast: Any = None
+    ) -> Evaluation:
+        """COCO's figures of a detector on a split, and its loss."""
+        found = evaluate_detector(
+            model, self.evaluation_images(split), self.image_processor, self.num_labels,
+            batch_size=self.recipe.evaluation.batch_size, workers=self.workers, autocast=autocast,
+            accelerator=accelerator, reporter=reporter,
+        )  # fmt: skip
+        return Evaluation(found.counts, loss=found.loss)
+
+    def looked_closer(self, split: str) -> dict[str, Any]:  # noqa: ARG002
+        """Nothing more than the figures."""
+        return {}
+
+    def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Tells each piece of a step's batch what the terms of the loss are divided by, for all pieces together."""
+        config = self.model.config
+        counts = torch.stack([loss_counts(batch["labels"], config) for batch in batches]).mean(0)
+        device = next(self.model.parameters()).device
+        counts = average_over_processes(counts.to(device)).cpu()
+        for batch in batches:
+            batch["loss_counts"] = counts
+
+    def loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        """The loss of a batch, or of a piece of one; the mean over the pieces is the loss of the whole."""
+        step = self.step_of(batch)
+        torch.manual_seed(derived_seed(self.recipe.seed, Stream.MODEL, step))
+        arguments = {name: batch[name] for name in ("pixel_values", "pixel_mask", "labels")}
+        with self._dropout(batch, step):
+            loss: torch.Tensor = model(**arguments, loss_counts=batch.get("loss_counts")).loss
+        return loss
+
+    def _dropout(self, batch: dict[str, Any], step: int) -> AbstractContextManager[Any]:
+        """Draws dropout and the noise of denoising queries by sample, where the graph is that of this very pass."""
+        settings = self.recipe.model
+        if settings.compile or settings.activation_checkpointing:
+            return nullcontext()
+        places = (batch["position"] % self.batch_size).tolist()
+        return SampleDropout([derived_seed(self.recipe.seed, Stream.DROPOUT, step, place) for place in places])
+
+    def _loader(self, batches: MicroBatches | EpochMicroBatches) -> DataLoader[Any]:
+        return table_loader(self.train_images(), batches, self.workers, collate_boxes)
+
+
+__all__ = ["DetectionTask"]
