@@ -23,11 +23,13 @@ class Architecture:
     Args:
         kind: "vit" (patches are tokens), "detector" (encoder and decoder on the features of a backbone) or "cnn" (all
             else, seen as maps of features).
-        patch_hw: Height and width of a patch in pixels; None except for "vit".
+        patch_hw: Height and width of a patch in pixels, of a "vit" or of such a backbone; else None.
         prefix: Names of the tokens before the patches, in order: "cls", "distillation", "register".
         image_hw: The only (height, width) that the model takes; None where it takes others.
         pads: Whether images are padded to whole patches.
-        encoder_layers: Attention layers before the decoder's; None except for "detector".
+        reads: What the classifier of a "vit" is given: prefix tokens by name, and "patches" where their mean is a part.
+        backbone_layers: Attention layers of a detector's backbone, which come first.
+        encoder_layers: Attention layers of a detector's encoder, which come before the decoder's.
     """
 
     kind: str
@@ -35,7 +37,9 @@ class Architecture:
     prefix: tuple[str, ...] = ()
     image_hw: tuple[int, int] | None = None
     pads: bool = False
-    encoder_layers: int | None = None
+    reads: tuple[str, ...] = ()
+    backbone_layers: int = 0
+    encoder_layers: int = 0
 
     def grid(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of patches of an image of (height, width) pixels.
@@ -60,8 +64,8 @@ class Architecture:
 
     def feature_grid(self, image_hw: tuple[int, int], tokens: int) -> tuple[int, int]:
         """Rows and columns of the backbone's features, which the encoder of a detector sees as `tokens` tokens."""
-        for stride in _STRIDES:
-            grid = -(-image_hw[0] // stride), -(-image_hw[1] // stride)
+        for height, width in [(stride, stride) for stride in _STRIDES] if self.patch_hw is None else [self.patch_hw]:
+            grid = -(-image_hw[0] // height), -(-image_hw[1] // width)
             if grid[0] * grid[1] == tokens:
                 return grid
         raise ValueError(f"{tokens} tokens are no grid of features of an image of {image_hw[0]} x {image_hw[1]} pixels")
@@ -90,7 +94,7 @@ def read_architecture(model: nn.Module) -> Architecture:
     config = None if inner is not model else getattr(model, "config", None)
     encoder_layers = getattr(config, "encoder_layers", None)
     if isinstance(encoder_layers, int) and isinstance(getattr(config, "num_queries", None), int):
-        return Architecture("detector", encoder_layers=encoder_layers)
+        return _detector(config, encoder_layers)
     if isinstance(embed := getattr(inner, "patch_embed", None), nn.Module) and hasattr(inner, "blocks"):
         return _timm(inner, embed)
     source = inner if config is None else config
@@ -98,7 +102,30 @@ def read_architecture(model: nn.Module) -> Architecture:
     if patch is None or not (config is None or isinstance(getattr(config, "num_attention_heads", None), int)):
         return Architecture("cnn")
     fixed = _pair(inner.image_size) if config is None and isinstance(inner.image_size, int) else None
-    return Architecture("vit", _pair(patch), prefix_tokens(inner), fixed)
+    prefix = prefix_tokens(inner)
+    return Architecture("vit", _pair(patch), prefix, fixed, reads=_reads(inner, config, prefix))
+
+
+def _detector(config: Any, encoder_layers: int) -> Architecture:
+    """A DETR, on a CNN or on a ViT."""
+    backbone = getattr(config, "backbone_config", None)
+    patch, layers = getattr(backbone, "patch_size", None), getattr(backbone, "num_hidden_layers", None)
+    if patch is None or not isinstance(layers, int) or not isinstance(backbone.num_attention_heads, int):
+        return Architecture("detector", encoder_layers=encoder_layers)
+    return Architecture("detector", _pair(patch), backbone_layers=layers, encoder_layers=encoder_layers)
+
+
+def _reads(model: nn.Module, config: Any, prefix: tuple[str, ...]) -> tuple[str, ...]:
+    """What a classifier of this package, transformers or torchvision is given."""
+    pool, name = getattr(config, "pool", "cls"), type(model).__name__
+    if "cls" not in prefix or pool == "mean" or getattr(config, "use_mean_pooling", False):
+        return ("patches",)
+    reads = ["cls"]
+    if "distillation" in prefix and (getattr(config, "use_distillation_head", False) or "WithTeacher" in name):
+        reads.append("distillation")
+    if pool == "cls+mean" or (name.startswith("Dinov2") and name.endswith("ForImageClassification")):
+        reads.append("patches")
+    return tuple(reads)
 
 
 def _timm(model: nn.Module, embed: nn.Module) -> Architecture:
@@ -107,9 +134,13 @@ def _timm(model: nn.Module, embed: nn.Module) -> Architecture:
     if patch is None or len(prefix) != getattr(model, "num_prefix_tokens", -1):
         return Architecture("cnn")  # Swin and others whose tokens are no plain row of patches
     free = getattr(model, "dynamic_img_size", False) or not getattr(embed, "strict_img_size", True) or size is None
-    return Architecture(
-        "vit", _pair(patch), prefix, None if free else _pair(size), pads=bool(getattr(embed, "dynamic_img_pad", False))
+    pads = bool(getattr(embed, "dynamic_img_pad", False))
+    reads: tuple[str, ...] = (
+        ("cls",) if getattr(model, "global_pool", "token") == "token" and "cls" in prefix else ("patches",)
     )
+    if "distillation" in prefix:  # whose models are always distilled, and have two heads
+        reads = ("cls", "distillation")
+    return Architecture("vit", _pair(patch), prefix, None if free else _pair(size), pads, reads)
 
 
 def prefix_tokens(model: nn.Module) -> tuple[str, ...]:

@@ -39,29 +39,35 @@ def raw_attention(subject: Subject, request: Request) -> Found:
 
 def token_rows(subject: Subject, request: Request, call: AttentionCall, heads: slice) -> torch.Tensor:
     """(B, N), the row of the requested token, or the mean of the patches' rows, on the mean of some heads."""
-    token = requested_token(subject, request)
-    if token is None:
-        prefix = len(subject.architecture.prefix)
-        if heads == slice(None):
-            return call.head_mean()[:, prefix:].mean(dim=1)
-        return call.weights(slice(prefix, None), heads).mean(dim=(1, 2))
-    return call.weights(slice(token, token + 1), heads).mean(dim=1)[:, 0]
+    rows = viewing_tokens(subject, request, ("cls",) if "cls" in subject.architecture.reads else ("patches",))[0]
+    if rows.stop - rows.start > 1 and heads == slice(None):
+        return call.head_mean()[:, rows].mean(dim=1)  # of which less is held at once
+    return call.weights(rows, heads).mean(dim=(1, 2))
 
 
-def requested_token(subject: Subject, request: Request) -> int | None:
-    """Index of the token whose view is explained; None for the mean of the patches.
+def viewing_tokens(subject: Subject, request: Request, default: tuple[str, ...]) -> list[slice]:
+    """The tokens whose views are explained, in groups that weigh the same.
 
-    Names are those of prefix tokens or "mean"; a number is a patch, row by row. Without one: CLS where there is one.
+    Names are those of prefix tokens, or "mean" for all patches; a number is a patch, row by row.
+
+    Args:
+        subject: Model and images.
+        request: Whose token it is.
+        default: Without one, the names of prefix tokens, "patches" for all of these.
     """
     prefix, token = subject.architecture.prefix, request.token
-    if token is None:
-        return prefix.index("cls") if "cls" in prefix else None
-    if token == "mean":  # noqa: S105
-        return None
+    patches = slice(len(prefix), subject.num_tokens)
     if isinstance(token, int):
-        rows, columns = subject.grid
-        return len(prefix) + in_range("token", token, rows * columns)
-    return token_index(subject, token, subject.num_tokens)
+        index = len(prefix) + in_range("token", token, patches.stop - patches.start)
+        return [slice(index, index + 1)]
+    groups = []
+    for name in default if token is None else (token,):
+        if name in ("patches", "mean"):
+            groups.append(patches)
+        else:
+            index = token_index(subject, name, patches.stop)
+            groups.append(slice(index, index + 1))
+    return groups
 
 
 def on_grid(subject: Subject, tokens: torch.Tensor) -> torch.Tensor:
@@ -82,7 +88,7 @@ def rollout(subject: Subject, request: Request) -> Found:
 
     logits = subject.attend(visit)
     assert product is not None
-    return Found(on_grid(subject, _row(subject, request, product)), logits)
+    return Found(on_grid(subject, viewed(subject, request, product)), logits)
 
 
 def gradient_rollout(subject: Subject, request: Request) -> Found:
@@ -100,7 +106,7 @@ def gradient_rollout(subject: Subject, request: Request) -> Found:
         own = torch.eye(positive.shape[-1], device=positive.device)
         product = rolled(torch.where(total > 0, positive / total.clamp(min=1e-30), own), product)
     assert product is not None
-    return Found(on_grid(subject, _row(subject, request, product)), logits)
+    return Found(on_grid(subject, viewed(subject, request, product)), logits)
 
 
 def rolled(weights: torch.Tensor, product: torch.Tensor | None) -> torch.Tensor:
@@ -125,10 +131,10 @@ def attention_gradients(
     return calls, [g.reshape(c.shape).float() for c, g in zip(calls, gradients, strict=True)], logits.detach()  # type: ignore[union-attr]
 
 
-def _row(subject: Subject, request: Request, product: torch.Tensor) -> torch.Tensor:
-    """(B, N, N) to (B, N): what reached the requested token."""
-    token = requested_token(subject, request)
-    return product[:, len(subject.architecture.prefix) :].mean(dim=1) if token is None else product[:, token]
+def viewed(subject: Subject, request: Request, product: torch.Tensor) -> torch.Tensor:
+    """(B, N, N) to (B, N): what reached the requested token, or on the mean what the classifier is given."""
+    groups = viewing_tokens(subject, request, subject.architecture.reads)
+    return torch.stack([product[:, rows].mean(dim=1) for rows in groups]).mean(dim=0)
 
 
 def refuse_detector(subject: Subject, method: str) -> None:
@@ -142,8 +148,9 @@ __all__ = [
     "gradient_rollout",
     "on_grid",
     "raw_attention",
-    "requested_token",
     "rolled",
     "rollout",
     "token_rows",
+    "viewed",
+    "viewing_tokens",
 ]

@@ -103,10 +103,10 @@ def captured(subject: Subject) -> list[AttentionCall]:
 
 def part_of(subject: Subject, call: AttentionCall) -> str:
     """Whether an attention is of the "encoder", of the "decoder" itself, or "cross" from it to the image."""
-    before = subject.architecture.encoder_layers
-    if before is None or call.index < before:
+    architecture = subject.architecture
+    if architecture.kind == "vit" or call.index < architecture.backbone_layers + architecture.encoder_layers:
         return "encoder"
-    return "cross" if (call.index - before) % 2 else "decoder"
+    return "cross" if (call.index - architecture.backbone_layers - architecture.encoder_layers) % 2 else "decoder"
 
 
 def token_index(subject: Subject, token: int | str, count: int) -> int:

@@ -49,7 +49,8 @@ def explain(
             the resolution of a CNN, found automatically if None. Negative ones count from the end.
         head: For "attention"; the mean of all heads if None.
         token: For methods on attention, whose view it is: "cls", "distillation", "mean" of the patches, or a patch by
-            its number, row by row. CLS if None, and the mean where there is no CLS.
+            its number, row by row. If None, for raw attention CLS, or the mean where the classifier does not read CLS;
+            for the others what the classifier reads: CLS, both tokens of a distilled DeiT, or patches.
         query: Object query of a detector, for all images or one per image; if None the one that is surest of the
             class, or of any.
         pixel_mask: (B, height, width) of padded images, for models that take it.

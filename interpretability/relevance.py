@@ -6,7 +6,7 @@ cam = E_h[(dS/dA * A)+]. Equation numbers are the paper's. Shapes: B images, N t
 
 import torch
 
-from .attention_flow import attention_gradients, on_grid, requested_token
+from .attention_flow import attention_gradients, on_grid, viewed
 from .attention_maps import part_of
 from .request import Found, Request
 from .subject import Subject
@@ -27,9 +27,7 @@ def relevance(subject: Subject, request: Request) -> Found:
     product = _identity(cams[0][1])
     for _, cam in cams:
         product = product + cam @ product  # eq. 6
-    token = requested_token(subject, request)
-    prefix = len(subject.architecture.prefix)
-    return Found(on_grid(subject, product[:, prefix:].mean(dim=1) if token is None else product[:, token]), logits)
+    return Found(on_grid(subject, viewed(subject, request, product)), logits)
 
 
 def query_relevance(cams: list[tuple[str, torch.Tensor]]) -> torch.Tensor:

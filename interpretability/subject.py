@@ -98,7 +98,7 @@ class Subject:
         """Whether an attention is one of the encoder or decoder, not for instance of a pooling head."""
         batch, _, queries, keys = call.shape
         if self.architecture.kind == "detector":
-            return batch == self.batch
+            return batch == self.batch and call.index >= self.architecture.backbone_layers
         return self.architecture.kind == "vit" and batch == self.batch and queries == keys == self.num_tokens
 
     def _no_attention(self, count: int) -> str:

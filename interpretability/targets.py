@@ -47,7 +47,8 @@ def choose(
 
     Args:
         model: Whose configuration names the labels.
-        logits: (B, L) of a classifier, or (B, Q, L + 1) of a detector whose last class is "no object".
+        logits: (B, L) of a classifier, or (B, Q, L + 1) of a detector whose last class is "no object"; (B, Q, L) where
+            its classes are independent.
         target: A class, by index or name, for all images or one per image; None means the likeliest one.
         query: Object query of a detector, for all images or one per image; None means the one that is surest of the
             class, or of any.
@@ -69,7 +70,11 @@ def choose(
 
 
 def _choose_object(model: nn.Module, logits: torch.Tensor, target: Target, query: int | Sequence[int] | None) -> Choice:
-    probabilities = logits.softmax(dim=-1)[..., :-1]  # without "no object"
+    config = getattr(unwrap(model), "config", None)
+    if getattr(config, "num_labels", None) == logits.shape[-1]:
+        probabilities = logits.sigmoid()  # independent classes, under the focal loss
+    else:
+        probabilities = logits.softmax(dim=-1)[..., :-1]  # without "no object"
     images = torch.arange(len(logits), device=logits.device)
     labels = None if target is None else _indices(model, target, probabilities)
     if query is None:

@@ -38,6 +38,15 @@ def detr():
     )
 
 
+def our_detr(backbone=None, **fields):
+    backbone = backbone or tf.ResNetConfig(**RESNET, out_features=["stage4"])
+    layers = {f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    widths = {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "num_queries": 7, "num_labels": 5}
+    return vithub.HubDetrForObjectDetection(
+        vithub.HubDetrConfig(backbone_config=backbone, **layers, **widths, **fields)
+    )
+
+
 def timm_in_transformers(architecture, **arguments):
     config = tf.TimmWrapperConfig(architecture=architecture, num_labels=5, model_args=arguments)
     return tf.TimmWrapperForImageClassification(config)
@@ -87,6 +96,12 @@ VITS = {
         ["cls"],
     ),
 }
+DETECTORS = {
+    "transformers detr": detr,
+    "vithub detr": our_detr,
+    "vithub detr anchors": lambda: our_detr(anchor_queries=True, focal_loss=True),
+    "vithub detr on vit": lambda: our_detr(vithub.HubViTConfig(**SIZES)),
+}
 CNNS = {
     "transformers resnet": lambda: tf.ResNetForImageClassification(tf.ResNetConfig(**RESNET, num_labels=5)),
     "timm resnet": lambda: timm.create_model("test_resnet", num_classes=5),
@@ -102,9 +117,9 @@ def pytest_generate_tests(metafunc):
     if "vit_name" in metafunc.fixturenames:
         metafunc.parametrize("vit_name", list(VITS))
     if "attending_name" in metafunc.fixturenames:
-        metafunc.parametrize("attending_name", [*VITS, "transformers detr"])
+        metafunc.parametrize("attending_name", [*VITS, *DETECTORS])
     if "model_name" in metafunc.fixturenames:
-        metafunc.parametrize("model_name", [*VITS, *CNNS, "transformers detr"])
+        metafunc.parametrize("model_name", [*VITS, *CNNS, *DETECTORS])
 
 
 @pytest.fixture
@@ -113,7 +128,7 @@ def build():
 
     def make(name, seed=0):
         torch.manual_seed(seed)
-        maker = {"transformers detr": detr, **CNNS}.get(name) or VITS[name][0]
+        maker = {**DETECTORS, **CNNS}.get(name) or VITS[name][0]
         model = maker().eval()
         if name not in CNNS:
             with torch.no_grad():

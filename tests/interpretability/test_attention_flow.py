@@ -34,7 +34,13 @@ def test_rollout_of_a_model_is_the_product_of_its_maps(vit_name, build, pixels):
         layer = (weights.mean(dim=1) + torch.eye(weights.shape[-1])) / 2
         product = layer if number == 0 else layer @ product
     prefix = product.shape[-1] - 16
-    row = product[:, 0] if "mean" not in vit_name else product.mean(dim=1)
+    row = product[:, 0]
+    if "mean" in vit_name:  # what the classifier reads, each part weighing the same
+        row = product[:, prefix:].mean(dim=1)
+    elif "deit" in vit_name:
+        row = product[:, :2].mean(dim=1)
+    elif "dinov2" in vit_name:
+        row = (row + product[:, prefix:].mean(dim=1)) / 2
     grid = explain(model, images, "rollout").grid
     assert torch.allclose(grid.flatten(1), row[:, prefix:], rtol=0, atol=1e-6)
 
@@ -140,6 +146,43 @@ def test_each_query_and_image_has_its_own_map(build, pixels):
         explain(model, images, "relevance", target=5)
     with pytest.raises(ValueError, match="rollout is not defined across encoder and decoder"):
         explain(model, images, "rollout")
+
+
+def test_the_classifier_that_pools_patches_is_not_explained_by_cls(tiny, pixels):
+    model = vithub.HubViTForImageClassification(tiny(pool="mean")).eval()
+    for method in ("attention", "rollout", "relevance"):
+        grids = {token: explain(model, pixels(), method, token=token).grid for token in (None, "mean", "cls")}
+        assert torch.equal(grids[None], grids["mean"])
+        assert not torch.allclose(grids[None], grids["cls"])
+
+
+@pytest.mark.parametrize("name", ["vithub detr", "vithub detr anchors", "vithub detr on vit"])
+def test_relevance_of_our_detector_equals_the_one_by_its_own_maps(name, build, pixels):
+    """Also with a ViT as the backbone, whose attention comes first, and with classes independent of each other."""
+    model, images = build(name), pixels(1, 64, 96)
+    explanation = explain(model, images, "relevance", target=2, query=3)
+    outputs = model(images, output_attentions=True)
+    groups = [outputs.encoder_attentions, outputs.decoder_attentions, outputs.cross_attentions]
+    gradients = iter(torch.autograd.grad(outputs.logits[0, 3, 2], [weights for group in groups for weights in group]))
+    encoder, decoder, cross = (
+        [(weights * next(gradients)).clamp(min=0).mean(dim=1).detach() for weights in group] for group in groups
+    )
+    cams = [("encoder", cam) for cam in encoder]
+    for own, across in zip(decoder, cross, strict=True):
+        cams += [("decoder", own), ("cross", across)]
+    expected = query_relevance(cams)[0, 3]
+    assert torch.allclose(explanation.grid[0].flatten(), expected, rtol=1e-4, atol=1e-9)
+    assert explanation.grid.shape == (1, *outputs.feature_size) if "vit" in name else (1, 2, 3)
+    for part, group in zip(("encoder", "decoder", "cross"), groups, strict=True):
+        for seen, returned in zip(attention_maps(model, images, part=part), group, strict=True):
+            assert torch.allclose(seen, returned, rtol=0, atol=1e-6)
+
+
+def test_a_detector_of_independent_classes_has_a_last_class_like_any_other(build, pixels):
+    model, images = build("vithub detr anchors"), pixels(2, 64, 96)
+    explanation = explain(model, images, "attention", target=4)
+    scores = model(images).logits.sigmoid()[..., 4].amax(dim=-1)
+    assert torch.allclose(torch.tensor(explanation.probabilities), scores, rtol=0, atol=1e-6)
 
 
 def test_nothing_reaches_a_query_without_cross_attention():
