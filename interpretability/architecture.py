@@ -109,8 +109,9 @@ def read_architecture(model: nn.Module) -> Architecture:
 def _detector(config: Any, encoder_layers: int) -> Architecture:
     """A DETR, on a CNN or on a ViT."""
     backbone = getattr(config, "backbone_config", None)
-    patch, layers = getattr(backbone, "patch_size", None), getattr(backbone, "num_hidden_layers", None)
-    if patch is None or not isinstance(layers, int) or not isinstance(backbone.num_attention_heads, int):
+    names = ("patch_size", "num_hidden_layers", "num_attention_heads")
+    patch, layers, heads = (getattr(backbone, name, None) for name in names)
+    if patch is None or not isinstance(layers, int) or not isinstance(heads, int):
         return Architecture("detector", encoder_layers=encoder_layers)
     return Architecture("detector", _pair(patch), backbone_layers=layers, encoder_layers=encoder_layers)
 

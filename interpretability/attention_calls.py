@@ -58,7 +58,7 @@ class AttentionCall:
         if mask is not None:
             mask = mask[(None,) * (4 - mask.ndim)]
             mask = mask[:, heads if mask.shape[1] > 1 else slice(None), rows if mask.shape[2] > 1 else slice(None)]
-        return attention_weights(self.query[:, heads, rows], self.key[:, heads], mask, self.scale)
+        return attention_weights(self.query[:, heads, rows], self.key[:, heads], mask, self.scale).float()
 
     def head_mean(self) -> torch.Tensor:
         """(B, Q, N), the mean over heads, of which only a few are held at once."""
@@ -71,8 +71,9 @@ class AttentionCall:
 
 
 def attention_weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
-    """softmax(Q K^T * scale + mask) in fp32: (B, H, Q, K) and (B, H, N, K) to (B, H, Q, N)."""
-    scores = torch.matmul(query, key.transpose(-2, -1)).float() * scale
+    """softmax(Q K^T * scale + mask), in fp32 or fp64: (B, H, Q, K) and (B, H, N, K) to (B, H, Q, N)."""
+    scores = torch.matmul(query, key.transpose(-2, -1)) * scale
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     return scores.softmax(dim=-1)

@@ -8,6 +8,7 @@ import torch
 from .attention_calls import AttentionCall
 from .attention_maps import part_of, token_index
 from .request import Found, Request, in_range
+from .score_gradients import score_gradients
 from .subject import NotApplicableError, Subject
 
 
@@ -127,8 +128,8 @@ def attention_gradients(
     logits = subject.attend(calls.append, differentiable=True)
     score = request.choice(subject, logits).scores(logits).sum()  # type: ignore[arg-type]
     weights = [call.computed for call in calls]
-    gradients = torch.autograd.grad(score, weights, materialize_grads=True)  # type: ignore[arg-type]
-    return calls, [g.reshape(c.shape).float() for c, g in zip(calls, gradients, strict=True)], logits.detach()  # type: ignore[union-attr]
+    gradients = score_gradients(score, weights)  # type: ignore[arg-type]
+    return calls, [g.reshape(c.shape) for c, g in zip(calls, gradients, strict=True)], logits.detach()  # type: ignore[union-attr]
 
 
 def viewed(subject: Subject, request: Request, product: torch.Tensor) -> torch.Tensor:

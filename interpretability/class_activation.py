@@ -11,6 +11,7 @@ from .attention_calls import AttentionCall
 from .capture import AttentionCapture
 from .feature_capture import FeatureCapture
 from .request import Found, Request, in_range
+from .score_gradients import score_gradients
 from .subject import ExplanationError, NotApplicableError, Subject
 
 Weighting = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -107,9 +108,9 @@ def _as_map(subject: Subject, tokens: torch.Tensor, prefix: int) -> torch.Tensor
 
 def _gradients(
     subject: Subject, request: Request, logits: torch.Tensor | None, states: list[torch.Tensor]
-) -> tuple[torch.Tensor, ...]:
+) -> list[torch.Tensor]:
     score = request.choice(subject, logits).scores(logits).sum()  # type: ignore[arg-type]
-    return torch.autograd.grad(score, states, materialize_grads=True)
+    return score_gradients(score, states)
 
 
 __all__ = ["grad_cam", "grad_cam_map", "hires_cam", "hires_cam_map", "layer_cam", "layer_cam_map"]

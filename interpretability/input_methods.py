@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 
 from .request import Found, Request
+from .score_gradients import score_gradients
 from .subject import ExplanationError, Subject
 from .targets import Choice
 
@@ -40,7 +41,7 @@ def pixel_attributions(subject: Subject, request: Request) -> tuple[torch.Tensor
         pixels = (subject.pixel_values * ((step + 0.5) / request.steps)).requires_grad_()  # midpoint rule
         with torch.enable_grad():
             score = choice.scores(subject.logits(subject.forward(pixels))).sum()  # type: ignore[arg-type]
-        total += torch.autograd.grad(score, pixels, materialize_grads=True)[0].float()
+        total += score_gradients(score, [pixels])[0]
     assert logits is not None
     return total * subject.pixel_values.float() / request.steps, logits
 

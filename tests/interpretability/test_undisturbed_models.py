@@ -5,6 +5,7 @@ import torch
 from torch.overrides import _get_current_function_mode_stack
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from vithub.interpretability.score_gradients import score_gradients
 
 import vithub
 from vithub import EXPLANATION_METHODS, attention_maps, attention_rows, explain
@@ -149,6 +150,27 @@ def test_compiled_and_parallel_models_are_explained_uncompiled(build, pixels):
     model.compile(backend="eager")
     model(images)
     assert torch.equal(explain(model, images, "relevance").maps, expected)
+
+
+@pytest.mark.parametrize("name", ["vithub vit", "timm vit", "torchvision vit", "timm resnet"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_about_the_same_maps(name, dtype, build, pixels):
+    model, images = build(name), pixels()
+    methods = (
+        ("grad_cam", "hires_cam") if "resnet" in name else ("rollout", "relevance", "gradient_rollout", "hires_cam")
+    )
+    for method in methods:
+        exact = explain(model.float(), images, method, target=1).grid.flatten()
+        halved = explain(model.to(dtype), images, method, target=1).grid.flatten()
+        assert halved.dtype == torch.float32
+        assert torch.corrcoef(torch.stack([exact, halved]))[0, 1] > 0.9, method
+
+
+def test_gradients_too_small_for_fp16_are_kept():
+    weights = torch.full((4,), 0.5, dtype=torch.float16, requires_grad=True)
+    score = (weights * 2.0**-14).sum() * 2.0**-11
+    (gradient,) = score_gradients(score, [weights])
+    assert torch.equal(gradient, torch.full((4,), 2.0**-25))
 
 
 def test_images_are_brought_to_the_type_of_the_model(build, pixels):
