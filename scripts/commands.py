@@ -122,7 +122,7 @@ def evaluate(
     resume: Annotated[bool, typer.Option("--resume", help="go on with a killed evaluation into --output")] = False,
     json_: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
-    """Measures a classifier on labelled images: accuracy, top-5, F1, per class, confusion matrix."""
+    """Measures a classifier (accuracy, top-5, F1, per class) or a detector (COCO's figures, kinds of errors)."""
     from rich.console import Console
     from vithub.training.processes import process_state
     from vithub.training.progress import TerminalReporter
@@ -149,13 +149,18 @@ def predict(
     images: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE...]", help="files, folders or URLs")] = None,
     top: Annotated[int, typer.Option(min=1, help="labels per image")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="images at once")] = 32,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="least score of a detector's boxes")] = 0.5,
     json_: Annotated[bool, typer.Option("--json", help="print one line of JSON per image")] = False,
     data: Annotated[
         str | None, typer.Option(help="a data set instead of images, as for finetune  [default: none]")
     ] = None,
     split: Annotated[str | None, typer.Option(help="of --data  [default: test, or the last]")] = None,
     output: Annotated[
-        str | None, typer.Option(help="folder for Parquet files of the predictions of --data  [default: none]")
+        str | None,
+        typer.Option(
+            help="folder for Parquet files of the predictions of --data, or for images with the boxes found "
+            "in them and COCO's predictions.json  [default: none]"
+        ),
     ] = None,
     embeddings: Annotated[bool, typer.Option("--embeddings", help="add the features of each image")] = False,
     on_bad_image: Annotated[str, typer.Option(help="error, or skip for empty predictions, with --data")] = "error",
@@ -166,7 +171,7 @@ def predict(
     from vithub.training.predicting import predict as run
     from vithub.training.predicting import prediction_table
 
-    if (data is None) == (not images) or (data is None) != (output is None):
+    if (data is None) == (not images) or (data is not None and output is None):
         raise typer.BadParameter("give images, or --data with --output")
     if data is not None and output is not None:
         from vithub.training.dataset_prediction import predict_dataset
@@ -179,7 +184,7 @@ def predict(
             )  # fmt: skip
         typer.echo(f"predictions are in {target}")
         return
-    predictions = run(folder, images or [], top=top, batch_size=batch_size)
+    predictions = run(folder, images or [], top=top, batch_size=batch_size, threshold=threshold, out=output)
     if json_:
         for prediction in predictions:
             typer.echo(json.dumps(prediction))

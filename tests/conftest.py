@@ -84,7 +84,7 @@ def tiny():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_detr():
     """Makes a tiny configuration of a DETR: `tiny_detr(anchor_queries=True)`."""
 

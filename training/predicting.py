@@ -14,30 +14,51 @@ from rich.text import Text
 
 from ..data.images import EXTENSIONS, BadImageError, decode_image
 from ..data.sources import DataError
+from ..hub.checkpoints import locate
 from .any_classifier import load_classifier
+from .any_detector import is_detector
+from .detection_predicting import as_prediction, detect, save_predictions
 
 MAX_DOWNLOAD = 50 * 2**20
 
 
 def predict(
-    folder: str | Path, images: Sequence[str | Path], *, top: int = 5, batch_size: int = 32
+    folder: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    batch_size: int = 32,
+    threshold: float = 0.5,
+    out: str | Path | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The most likely labels of images, in order, as `pipeline` would give them.
+    """The most likely labels of images, or the boxes that a detector finds, in order, as `pipeline` would give them.
 
     Args:
         folder: A run's folder, or any saved classifier's, or a Hub id.
         images: Files, folders (searched for images) and URLs.
         top: Labels per image.
         batch_size: Images at once.
+        threshold: Least score of a box.
+        out: Of a detector: a new folder for the images with their boxes, and `predictions.json` in COCO's format.
 
     Yields:
-        `image` (its name) and `predictions`: a list of `label` and `score` (0 to 1), the most likely first.
+        `image` (its name) and `predictions`: a list of `label` and `score` (0 to 1), the most likely first; of a
+        detector also `box`: left, top, right, bottom in pixels.
 
     Raises:
         DataError: A file or folder does not exist or holds no image.
         BadImageError: An image cannot be decoded.
     """
     names = find_images(images)
+    if is_detector(path := locate(folder)):
+        found = detect(path, ((name, read_image(name)) for name in names), threshold)
+        if out is not None:
+            yield from save_predictions(list(found), out)
+        else:
+            yield from (as_prediction(name, boxes, labels) for name, _, boxes, labels in found)
+        return
+    if out is not None:
+        raise ValueError("`out` is for the boxes of a detector; a classifier's labels are only returned")
     model, processor = load_classifier(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
@@ -103,12 +124,15 @@ def _downloaded(url: str) -> Image.Image:
 
 def prediction_table(predictions: list[dict[str, Any]]) -> Table:
     """Predictions for a terminal."""
-    table = Table("image", "label", "probability")
+    boxes = any("box" in entry for prediction in predictions for entry in prediction["predictions"])
+    columns = ["score", "box (left, top, right, bottom)"] if boxes else ["probability"]
+    table = Table("image", "label", *columns)
     for prediction in predictions:
         for rank, entry in enumerate(prediction["predictions"]):
             name = prediction["image"] if rank == 0 else ""
             last = entry is prediction["predictions"][-1]
-            table.add_row(Text(name), Text(entry["label"]), f"{entry['score']:.1%}", end_section=last)
+            place = [", ".join(f"{side:.0f}" for side in entry["box"])] if boxes else []
+            table.add_row(Text(name), Text(entry["label"]), f"{entry['score']:.1%}", *place, end_section=last)
     return table
 
 

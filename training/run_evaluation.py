@@ -1,4 +1,4 @@
-"""Measuring a saved classifier: the function behind `vithub evaluate`."""
+"""Measuring a saved classifier or detector: the function behind `vithub evaluate`."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,9 @@ from ..data.sources import DataError
 from ..hub.checkpoints import locate
 from ..hub.folders import check_target, new_folder
 from .any_classifier import load_classifier
+from .any_detector import is_detector
 from .classification_metrics import ClassificationCounts
+from .detection_run import detection_table, evaluate_detections
 from .evaluating import default_workers, evaluate_classifier
 from .figures import save_confusion_matrix
 from .multi_label_metrics import MultiLabelCounts
@@ -39,22 +41,23 @@ def evaluate(
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Metrics of a classifier on labelled images, computed as `pipeline` computes them.
+    """Metrics of a classifier or detector on labelled images, computed as `pipeline` computes them.
 
     Args:
-        folder: A run's folder, or any saved classifier's, or a Hub id.
+        folder: A run's folder, or any saved classifier's or detector's, or a Hub id.
         data: As `finetune`; None takes what the run was trained on, with the same splits.
         split: "train", "validation" or "test"; None takes the one that the run reported, or "test" where there is one.
         out: A new folder for `metrics.json` and `confusion_matrix.png`.
         label_column: Its name; None finds it.
-        batch_size: Images at once.
+        batch_size: Images at once, of a detector at most 8.
         workers: Loading processes; None goes by the number of cores.
         resume: Go on with an evaluation into `out` that was killed; its counts so far lie beside that folder.
         reporter: Told of the progress.
 
     Returns:
         `split`, `images`, `metrics` (see `compute` of `ClassificationCounts` and `MultiLabelCounts`), and `labels`,
-        `per_class` and `confusion` of the data's labels and of others that the model took an image for.
+        `per_class` and `confusion` of the data's labels and of others that the model took an image for. Of a detector
+        see `evaluate_detections`.
 
     Raises:
         DataError: The data cannot be used, has a label that the model does not know, or another number of labels per
@@ -65,6 +68,11 @@ def evaluate(
     accelerator = new_accelerator()
     reporter = (reporter or QuietReporter()) if accelerator.is_main_process else QuietReporter()
     path = locate(folder)
+    if is_detector(path):
+        return evaluate_detections(
+            path, data, split, out=None if out is None else Path(out), batch_size=batch_size, workers=workers,
+            resume=resume, accelerator=accelerator, reporter=reporter,
+        )  # fmt: skip
     model, processor = load_classifier(path)
     model.to(accelerator.device)
     found, split = _tables(path, data, split, label_column)
@@ -182,6 +190,8 @@ class _Relabelled(torch.nn.Module):
 
 def result_table(result: dict[str, Any]) -> Table:
     """A result for a terminal."""
+    if "errors" in result:
+        return detection_table(result)
     metrics = result["metrics"]
     title = f"{result['data']}, {result['split']} split, {result['images']} images: accuracy {metrics['accuracy']:.2%}"
     table = Table("class", title=Text(title), title_justify="left")
