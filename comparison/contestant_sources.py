@@ -25,6 +25,7 @@ from ..data.image_processing import PixelFormat, build_image_processor, pixel_fo
 from ..data.seeding import seeded
 from ..hub.checkpoints import CheckpointError, read_weight_file
 from ..training.any_classifier import load_classifier
+from . import small_networks as _small_networks  # noqa: F401  # registers them with the Auto classes
 from .contestants import Contestant, family_of
 
 LIBRARIES = ("timm", "torchvision")

@@ -1,0 +1,289 @@
+"""Accuracy against the number of training images: a CNN, a ViT, a DeiT taught by that CNN, and a hybrid.
+
+Each is trained from scratch with one recipe, on nested parts of the training images, for as many steps and images per
+step as on all of them: a part is repeated (and augmented anew) until it is as long as the whole. Each training is a
+cell, `vithub.finetune` into a folder of its own; cells that are there are not trained again.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset, DatasetDict
+from transformers import PreTrainedModel
+
+from ..configuration.configuration_deit import HubDeiTConfig
+from ..configuration.configuration_vit import HubViTConfig
+from ..data.image_data import LABEL, ImageData, load_image_data
+from ..data.image_processing import build_image_processor
+from ..data.seeding import derived_generator, derived_seed
+from ..data.sources import DataError
+from ..modeling.modeling_deit import HubDeiTForImageClassification
+from ..modeling.modeling_vit import HubViTForImageClassification
+from ..training.finetuning import finetune
+from ..training.presets import preset
+from ..training.processes import process_state
+from ..training.progress import QuietReporter, Reporter
+from ..training.run_folder import quiet_transformers
+from .curves import data_section
+from .measurement import Section
+from .small_networks import ConvStemViT, ConvStemViTConfig, SmallResNet, SmallResNetConfig
+
+ARCHITECTURES = ("CNN", "ViT", "DeiT", "hybrid")
+FRACTIONS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
+CELL, GRID = "cell.json", "grid.json"
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    """Which trainings.
+
+    Args:
+        fractions: Of the training images, in (0, 1].
+        seeds: Of weights, order and which images are in a part; three or more for an interval worth the name.
+        architectures: Of `ARCHITECTURES`; the DeiT needs the CNN.
+        epochs: Passes over a table as long as all training images.
+        batch_size: Images per step.
+        image_size: Pixels, a power of two from 16: the ViTs see 8 x 8 patches.
+        hidden_size: Of the ViTs; a multiple of 32.
+        layers: Of the ViTs.
+        lr: Peak learning rate of all.
+        train_images: About as many training images as "100 %" means, in the proportions of the classes; None
+            takes all.
+        test_images: Most test images; None takes all.
+    """
+
+    fractions: tuple[float, ...] = FRACTIONS
+    seeds: tuple[int, ...] = (0, 1, 2)
+    architectures: tuple[str, ...] = ARCHITECTURES
+    epochs: int = 20
+    batch_size: int = 64
+    image_size: int = 64
+    hidden_size: int = 192
+    layers: int = 6
+    lr: float = 1e-3
+    train_images: int | None = None
+    test_images: int | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.architectures) - set(ARCHITECTURES):
+            raise ValueError(f"architectures must be of {', '.join(ARCHITECTURES)}, got {', '.join(sorted(unknown))}")
+        if "DeiT" in self.architectures and "CNN" not in self.architectures:
+            raise ValueError("the DeiT is taught by the CNN: name both")
+        if not all(0 < fraction <= 1 for fraction in self.fractions):
+            raise ValueError(f"fractions must lie in (0, 1], got {self.fractions}")
+        if self.image_size < 16 or self.image_size & (self.image_size - 1):
+            raise ValueError(f"`image_size` must be a power of two from 16, got {self.image_size}")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the grid."""
+
+    fraction: float
+    seed: int
+    architecture: str
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.architecture.lower()}-{100 * self.fraction:g}-seed{self.seed}"
+
+
+def measure_data_efficiency(
+    data: Any, folder: str | Path, settings: GridSettings, *, part: tuple[int, int] = (0, 1),
+    reporter: Reporter | None = None,
+) -> Section:  # fmt: skip
+    """Trains the cells that are missing in `folder`, and the section "data" of all that are there.
+
+    Under `accelerate launch` the processes share each training; with `part` several launches share the cells.
+
+    Args:
+        data: As `finetune` takes it.
+        folder: Of the cells; made, or gone on with.
+        settings: Which trainings.
+        part: (i, n): train every n-th pair of fraction and seed from the i-th on, and leave the others to others.
+        reporter: Told of each cell.
+
+    Raises:
+        DataError: The data cannot be used, or the folder holds cells of other settings or data.
+    """
+    reporter = reporter or QuietReporter()
+    folder, state = Path(folder).expanduser(), process_state()
+    images = load_image_data(data)
+    if state.is_main_process:
+        _open(folder, settings, images)
+    state.wait_for_everyone()
+    own = [cell for number, cells in enumerate(grid(settings)) if number % part[1] == part[0] for cell in cells]
+    missing = broadcast_object_list([[cell for cell in own if not (folder / cell.name / CELL).is_file()]])[0]
+    if state.is_main_process:
+        reporter.start("data efficiency", len(own), len(own) - len(missing))
+    for cell in missing:
+        metrics = _train(cell, images, folder, settings)
+        if state.is_main_process:
+            reporter.advance(accuracy=100 * metrics["accuracy"])
+        state.wait_for_everyone()
+    if state.is_main_process:
+        reporter.stop()
+    return data_section(read_cells(folder), asdict(settings) | {"data": images.name})
+
+
+def grid(settings: GridSettings) -> list[list[Cell]]:
+    """The cells, those of one fraction and seed together, the CNN before the DeiT that it teaches."""
+    order = [name for name in ARCHITECTURES if name in settings.architectures]
+    return [
+        [Cell(fraction, seed, name) for name in order] for seed in settings.seeds for fraction in settings.fractions
+    ]
+
+
+def read_cells(folder: Path) -> list[dict[str, Any]]:
+    """What is known of each finished cell, sorted."""
+    files = sorted(folder.glob(f"*/{CELL}"))
+    cells = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return sorted(cells, key=lambda cell: (ARCHITECTURES.index(cell["architecture"]), cell["fraction"], cell["seed"]))
+
+
+def part_rows(labels: Sequence[int], fraction: float, seed: int) -> list[int]:
+    """Rows of a part of each class, at least one; a larger part of the same seed holds the smaller ones."""
+    values = np.asarray(labels)
+    order = derived_generator(seed, 1).permutation(len(values))
+    kept: list[int] = []
+    for label in np.unique(values):
+        rows = order[values[order] == label]
+        kept += rows[: max(1, round(fraction * len(rows)))].tolist()
+    return sorted(kept)
+
+
+def repeated(rows: Sequence[int], length: int) -> list[int]:
+    """The rows again and again, `length` of them."""
+    return [rows[number % len(rows)] for number in range(length)]
+
+
+def build_network(architecture: str, settings: GridSettings, labels: Sequence[str]) -> PreTrainedModel:
+    """An untrained network; draws from torch's generator."""
+    names = {"id2label": dict(enumerate(labels)), "label2id": {name: n for n, name in enumerate(labels)}}
+    if architecture == "CNN":
+        stride = max(1, settings.image_size // 32)
+        return SmallResNet(SmallResNetConfig(stem_stride=stride, **names))
+    fields: dict[str, Any] = {
+        "hidden_size": settings.hidden_size, "num_hidden_layers": settings.layers,
+        "num_attention_heads": settings.hidden_size // 32, "image_size": settings.image_size,
+        "patch_size": settings.image_size // 8, **names,
+    }  # fmt: skip
+    if architecture == "DeiT":
+        return HubDeiTForImageClassification(HubDeiTConfig(**fields, distillation="hard"))
+    if architecture == "hybrid":  # a layer for the stem, as its authors have it
+        return ConvStemViT(ConvStemViTConfig(**{**fields, "num_hidden_layers": max(1, settings.layers - 1)}))
+    return HubViTForImageClassification(HubViTConfig(**fields))
+
+
+def _open(folder: Path, settings: GridSettings, images: ImageData) -> None:
+    """The folder's settings, written or compared; which fractions, seeds and architectures may be added to."""
+    free = ("fractions", "seeds", "architectures")
+    what = {name: value for name, value in asdict(settings).items() if name not in free}
+    what |= {"data": images.name, "sizes": images.sizes}
+    file = folder / GRID
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if differences := [
+            f"{name} {before.get(name)!r}, not {what[name]!r}" for name in what if before.get(name) != what[name]
+        ]:
+            raise DataError(f"{folder} holds a grid of another kind: {'; '.join(differences)}")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
+
+
+def _train(cell: Cell, images: ImageData, folder: Path, settings: GridSettings) -> dict[str, Any]:
+    """Trains a cell and writes its `cell.json`; accuracy in [0, 1], and more."""
+    place, state = folder / cell.name, process_state()
+    run, start = place / "run", place / "start"
+    tables = _tables(cell, images, settings)
+    if state.is_main_process:
+        if run.is_dir() and not (run / "checkpoints").is_dir():
+            shutil.rmtree(run)  # died before its first checkpoint
+        if not start.is_dir():
+            _save_start(cell, start, settings, images.labels.names)
+    state.wait_for_everyone()
+    teacher = folder / Cell(cell.fraction, cell.seed, "CNN").name / "run" if cell.architecture == "DeiT" else None
+    values = {
+        "model.source": str(start), "augmentation.crop": "random_resized", "augmentation.scale": [0.35, 1.0],
+        "augmentation.rand_augment": None, "augmentation.random_erasing": 0.0, "model.fields": {},
+        "training.batch_size": settings.batch_size, "training.lr": settings.lr, "training.publish": "last",
+        "training.warmup": 0.1, "training.warmup_unit": "ratio", "training.trackers": [],
+        "training.keep_checkpoints": 1, "evaluation.crop_ratio": 1.0, "evaluation.batch_size": 256,
+    }  # fmt: skip
+    resume = broadcast_object_list([(run / "checkpoints").is_dir()])[0]
+    finished = finetune(
+        data=tables, out=run, recipe=preset("from-scratch-small"), epochs=settings.epochs, seed=cell.seed,
+        values=values, teacher=None if teacher is None else str(teacher), resume=resume,
+    )  # fmt: skip
+    metrics = finished.metrics
+    found = {
+        **asdict(cell),
+        "accuracy": metrics["test"]["accuracy"],
+        "interval": metrics["intervals"]["accuracy"],
+        "train_images": len(_rows(images, settings, cell)[0]),
+        "test_images": len(tables["test"]),
+        "parameters": metrics["parameters"],
+        "steps": metrics["history"][-1].get("step", settings.epochs * (len(tables["train"]) // settings.batch_size)),
+        "seconds": metrics["seconds"],
+        "precision": metrics["precision"],
+    }
+    if state.is_main_process:
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+        shutil.rmtree(start)
+        staging = place / f".{CELL}"
+        staging.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        staging.replace(place / CELL)
+    return found
+
+
+def _rows(images: ImageData, settings: GridSettings, cell: Cell) -> tuple[list[int], int]:
+    """Rows of the training table in a cell's part, and how many the whole is of."""
+    labels = list(images.train[LABEL])
+    share = 1.0 if settings.train_images is None else min(1.0, settings.train_images / len(labels))
+    whole = part_rows(labels, share, 0)
+    return [whole[row] for row in part_rows([labels[row] for row in whole], cell.fraction, cell.seed)], len(whole)
+
+
+def _tables(cell: Cell, images: ImageData, settings: GridSettings) -> DatasetDict:
+    """The part, as long as the whole; a few validation images, as nothing is chosen by them; and the test images."""
+    if images.test is None:
+        raise DataError(f"{images.name} has no test split")
+    rows, whole = _rows(images, settings, cell)
+    train: Dataset = images.train.select(repeated(rows, max(whole, settings.batch_size)))
+    test = images.test.shuffle(seed=0).select(range(min(settings.test_images or len(images.test), len(images.test))))
+    validation = images.validation.select(range(min(64, len(images.validation))))
+    return DatasetDict({"train": train, "validation": validation, "test": test})
+
+
+def _save_start(cell: Cell, start: Path, settings: GridSettings, labels: Sequence[str]) -> None:
+    """The untrained network as a folder, drawn by the cell's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(cell.seed, 2))
+        model = build_network(cell.architecture, settings, labels)
+    start.parent.mkdir(parents=True, exist_ok=True)
+    with quiet_transformers():
+        model.save_pretrained(start)
+    build_image_processor((settings.image_size,) * 2, crop_ratio=1.0).save_pretrained(start)
+
+
+__all__ = [
+    "ARCHITECTURES",
+    "FRACTIONS",
+    "Cell",
+    "GridSettings",
+    "build_network",
+    "grid",
+    "measure_data_efficiency",
+    "part_rows",
+    "read_cells",
+    "repeated",
+]
