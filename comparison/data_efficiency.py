@@ -24,13 +24,13 @@ from ..data.image_data import LABEL, ImageData, load_image_data
 from ..data.image_processing import build_image_processor
 from ..data.seeding import derived_generator, derived_seed
 from ..data.sources import DataError
+from ..hub.progress_bars import quiet_transformers
 from ..modeling.modeling_deit import HubDeiTForImageClassification
 from ..modeling.modeling_vit import HubViTForImageClassification
 from ..training.finetuning import finetune
 from ..training.presets import preset
 from ..training.processes import process_state
 from ..training.progress import QuietReporter, Reporter
-from ..training.run_folder import quiet_transformers
 from .curves import data_section
 from .measurement import Section
 from .small_networks import ConvStemViT, ConvStemViTConfig, SmallResNet, SmallResNetConfig
@@ -212,7 +212,7 @@ def _train(cell: Cell, images: ImageData, folder: Path, settings: GridSettings) 
             _save_start(cell, start, settings, images.labels.names)
     state.wait_for_everyone()
     teacher = folder / Cell(cell.fraction, cell.seed, "CNN").name / "run" if cell.architecture == "DeiT" else None
-    values = {
+    values: dict[str, Any] = {
         "model.source": str(start), "augmentation.crop": "random_resized", "augmentation.scale": [0.35, 1.0],
         "augmentation.rand_augment": None, "augmentation.random_erasing": 0.0, "model.fields": {},
         "training.batch_size": settings.batch_size, "training.lr": settings.lr, "training.publish": "last",

@@ -135,7 +135,8 @@ class ConvStemViT(PreTrainedModel):
     def __init__(self, config: ConvStemViTConfig) -> None:
         super().__init__(config)
         self.encoder = HubViTModel(config, add_pooling_layer=False)
-        self.encoder.embeddings.patch_embeddings = _ConvStem(config)
+        embeddings: Any = self.encoder.embeddings
+        embeddings.patch_embeddings = _ConvStem(config)
         self.classifier = nn.Linear(config.pooled_size, config.num_labels)
         self.post_init()
 

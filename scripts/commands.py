@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from vithub.scripts.check_data_command import check_data
+from vithub.scripts.compare_command import compare
 from vithub.scripts.demo_command import demo
 from vithub.scripts.explain_command import explain
 from vithub.scripts.publish_command import publish
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command()(predict)
     app.command()(convert)
     app.command()(check_data)
+    app.command()(compare)
     app.command()(publish)
     app.command()(demo)
     app.command()(explain)

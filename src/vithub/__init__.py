@@ -31,6 +31,7 @@ from .modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
 from .modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
 
 if TYPE_CHECKING:
+    from .comparison.comparing import compare
     from .data.box_report import check_data
     from .hub.conversion import load, load_image_processor
     from .hub.convert import convert
@@ -63,6 +64,7 @@ _HOMES = {
     "attention_rows": "interpretability.attention_maps",
     "check_data": "data.box_report",
     "cka": "interpretability.representation_similarity",
+    "compare": "comparison.comparing",
     "convert": "hub.convert",
     "evaluate": "training.run_evaluation",
     "explain": "interpretability.explaining",
@@ -97,6 +99,7 @@ __all__ = [
     "attention_rows",
     "check_data",
     "cka",
+    "compare",
     "convert",
     "evaluate",
     "explain",

@@ -1,0 +1,287 @@
+"""Comparing classifiers from beginning to end: the function behind `vithub compare`."""
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.sources import DataError
+from ..hub.folders import TargetError
+from ..training.environment import hardware, software_versions
+from ..training.precision import resolve_precision
+from ..training.processes import process_state
+from ..training.progress import QuietReporter, Reporter
+from .contestant_sources import load_contestants
+from .contestants import Contestant
+from .cost import QUICK_SIDES, CostSettings, measure_cost
+from .data_efficiency import GridSettings, measure_data_efficiency
+from .image_sample import ImageSample, Runner, draw_images
+from .locality import LocalitySettings, measure_locality
+from .measurement import Measurement, Section
+from .robustness import RobustnessSettings, measure_robustness
+from .translation import TranslationSettings, measure_translation
+from .verdict import verdict
+
+SECTIONS = ("cost", "translation", "locality", "robustness", "data")
+DEFAULT_SECTIONS = SECTIONS[:-1]
+REPORT, CELLS = "report.json", "cells"
+_QUICK_CORRUPTIONS = ("gaussian noise", "gaussian blur", "jpeg", "contrast", "pixelate")
+
+
+@dataclass
+class Comparison:
+    """What was measured.
+
+    Args:
+        contestants: Of each `name`, `source`, `library`, `family`, `parameters` and `image_hw`.
+        sections: In the order of `SECTIONS`.
+        about: Data, seed, command, machine and versions.
+    """
+
+    contestants: list[dict[str, Any]]
+    sections: list[Section]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> list[str]:
+        """Sentences that follow from the figures."""
+        return verdict(self.sections, {one["name"]: one["image_hw"][0] for one in self.contestants})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; each number has `unit`, `interval`, `protocol`, `seed` and `command`."""
+        sections = [section.to_dict() for section in self.sections]
+        for section in sections:
+            for one in section["measurements"]:
+                one["command"] = self.about.get("command")
+        return {"about": self.about, "contestants": self.contestants, "verdict": self.verdict, "sections": sections}
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes `report.json`, `report.md`, `report.html` and `pictures/` into a folder, and returns it."""
+        from .report_page import write_report
+
+        return write_report(self, Path(folder))
+
+    @classmethod
+    def load(cls, file: str | Path) -> "Comparison":
+        """A comparison from its `report.json`, or from the folder that holds it."""
+        path = Path(file)
+        content = json.loads((path / REPORT if path.is_dir() else path).read_text(encoding="utf-8"))
+        return cls(content["contestants"], [_section(part) for part in content["sections"]], content["about"])
+
+
+def compare(
+    models: Sequence[str | Path],
+    data: Any = None,
+    output: str | Path | None = None,
+    *,
+    sections: Sequence[str] = DEFAULT_SECTIONS,
+    quick: bool = False,
+    images: int | None = None,
+    split: str | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    cost: CostSettings | None = None,
+    grid: GridSettings | None = None,
+    part: tuple[int, int] = (0, 1),
+    resume: bool = False,
+    command: str | None = None,
+    reporter: Reporter | None = None,
+) -> Comparison:
+    """Measures classifiers against each other.
+
+    Args:
+        models: Folders, Hub ids, `timm:NAME`, `torchvision:NAME` (see `contestant_sources`); NAME=SOURCE names one.
+        data: As `finetune` takes it; every section but "cost" needs it. The models must know its labels by name.
+        output: A folder for report.json, report.md, report.html and pictures; None writes nothing.
+        sections: Of `SECTIONS`. "data" trains networks of its own from scratch, into `output`/cells.
+        quick: Fewer resolutions, rounds, corruptions and images: minutes instead of an hour on two cores.
+        images: How many images are judged; None takes 400, or 100 with `quick`.
+        split: Of the data; None takes "test", or the last.
+        seed: Of every random choice.
+        precision: Of all but cost: "auto", "fp32" or "bf16". Cost goes by `cost.precision`.
+        cost: How cost is measured; None goes by `quick`.
+        grid: Which trainings "data" does; None goes by `quick`.
+        part: (i, n): do the i-th of n parts of the trainings of "data".
+        resume: Take the sections that an earlier call with the same arguments left in `output`.
+        command: That repeats it, for the report; None writes one.
+        reporter: Told of the progress.
+
+    Raises:
+        ValueError: There is no such section, or what a section needs is missing.
+        DataError: The data cannot be used, or a model lacks a label of it.
+        TargetError: `output` holds another report.
+    """
+    reporter, state = reporter or QuietReporter(), process_state()
+    wanted = _checked(sections, data, output)
+    about: dict[str, Any] = {
+        "models": [str(model) for model in models],
+        "data": None if data is None else str(data) if isinstance(data, str | Path) else "a Dataset in memory",
+        "sections": wanted, "quick": quick, "images": images, "split": split, "seed": seed, "precision": precision,
+    }  # fmt: skip
+    folder = None if output is None else Path(output).expanduser()
+    if folder is not None and state.is_main_process:
+        _open(folder, about, resume)
+    contestants = load_contestants(models) if models or wanted != ["data"] else []
+    found: list[Section] = []
+    sample: ImageSample | None = None
+    runner = Runner(resolve_precision(precision, torch.device("cpu")))
+    if set(wanted) & {"translation", "locality", "robustness"}:
+        sample = draw_images(data, images or (100 if quick else 400), seed, split)
+        contestants = [one.for_labels(sample.names) for one in contestants]
+    measures: dict[str, Callable[[], Section]] = {
+        "cost": lambda: measure_cost(contestants, cost or _cost_settings(quick), seed, reporter),
+        "translation": lambda: measure_translation(
+            contestants, _given(sample), _translation_settings(quick), runner, seed, reporter
+        ),
+        "locality": lambda: measure_locality(
+            contestants, _given(sample), LocalitySettings(8, 4) if quick else LocalitySettings(), seed, reporter
+        ),
+        "robustness": lambda: measure_robustness(
+            contestants, _given(sample), _robustness_settings(quick), runner, seed, reporter
+        ),
+        "data": lambda: measure_data_efficiency(
+            data, _given(folder) / CELLS, grid or grid_settings(quick), part=part, reporter=reporter
+        ),
+    }
+    for name in wanted:
+        kept = None if folder is None else folder / "sections" / f"{name}.json"
+        if kept is not None and resume and name != "data" and kept.is_file():
+            found.append(_section(json.loads(kept.read_text(encoding="utf-8"))))
+            reporter.message(f"section {name}: taken from {kept}")
+            continue
+        if name != "data" and not state.is_main_process:
+            continue  # a launch shares the trainings only
+        start = time.monotonic()
+        section = measures[name]()
+        section.notes.append(f"measured in {time.monotonic() - start:.0f} s")
+        found.append(section)
+        if kept is not None and state.is_main_process:
+            _write(kept, section.to_dict())
+    about |= {
+        "command": command or default_command(about, output),
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "versions": software_versions(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    comparison = Comparison([_described(one) for one in contestants], found, about)
+    if folder is not None and state.is_main_process:
+        comparison.save(folder)
+    return comparison
+
+
+def default_command(about: dict[str, Any], output: str | Path | None) -> str:
+    """The command line that measures the same."""
+    words = ["vithub", "compare", *about["models"]]
+    options = {"data": about["data"], "output": output, "sections": ",".join(about["sections"])}
+    options |= {name: about[name] for name in ("images", "split", "seed", "precision")}
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words + (["--quick"] if about["quick"] else []))
+
+
+def _checked(sections: Sequence[str], data: Any, output: str | Path | None) -> list[str]:
+    if unknown := [name for name in sections if name not in SECTIONS]:
+        raise ValueError(f"there is no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    wanted = [name for name in SECTIONS if name in sections]
+    if not wanted:
+        raise ValueError(f"name one section or more of {', '.join(SECTIONS)}")
+    if data is None and wanted != ["cost"]:
+        raise DataError(f"the sections {', '.join(name for name in wanted if name != 'cost')} need data")
+    if "data" in wanted and output is None:
+        raise ValueError("the section data needs an output folder for its trainings")
+    return wanted
+
+
+def _open(folder: Path, about: dict[str, Any], resume: bool) -> None:
+    """Makes the folder, or checks that what it holds is of the same comparison."""
+    file = folder / "sections" / "comparison.json"
+    if folder.is_file():
+        raise TargetError(f"{folder} is a file; name a folder")
+    same = {name: value for name, value in about.items() if name != "sections"}
+    if file.is_file():
+        if not resume:
+            raise TargetError(f"{folder} holds a comparison already; name another folder, or resume it")
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if changed := [
+            f"{name} {before.get(name)!r}, not {same[name]!r}" for name in same if before.get(name) != same[name]
+        ]:
+            raise TargetError(f"{folder} holds another comparison: {'; '.join(changed)}")
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise TargetError(f"{folder} holds files already; name another folder")
+    _write(file, same)
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        staging = file.with_name(f".{file.name}")
+        staging.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        staging.replace(file)
+    except OSError as error:
+        raise TargetError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _section(content: dict[str, Any]) -> Section:
+    rows = []
+    for row in content["measurements"]:
+        interval = row["interval"]
+        known = {name: value for name, value in row.items() if name != "command"}
+        rows.append(Measurement(**known | {"interval": None if interval is None else (interval[0], interval[1])}))
+    return Section(content["name"], content["protocols"], rows, content["notes"], content["maps"])
+
+
+def _described(one: Contestant) -> dict[str, Any]:
+    return {
+        "name": one.name, "source": one.source, "library": one.library, "family": one.family,
+        "architecture": type(one.model).__name__, "parameters": one.parameters, "image_hw": list(one.image_hw),
+    }  # fmt: skip
+
+
+def _given(value: Any) -> Any:
+    assert value is not None
+    return value
+
+
+def _cost_settings(quick: bool) -> CostSettings:
+    return CostSettings(sides=QUICK_SIDES, training_sides=(96, 160, 224), rounds=5) if quick else CostSettings()
+
+
+def _translation_settings(quick: bool) -> TranslationSettings:
+    if not quick:
+        return TranslationSettings()
+    return TranslationSettings(
+        pairs=2, steps=6, shifts=6, equivariance_shifts=(1, 4, 7, 8, 14, 16, 28, 32), equivariance_images=8,
+        map_step=4, map_images=4,
+    )  # fmt: skip
+
+
+def _robustness_settings(quick: bool) -> RobustnessSettings:
+    if not quick:
+        return RobustnessSettings()
+    return RobustnessSettings(_QUICK_CORRUPTIONS, (1, 3, 5), (2, 4, 8), (0.25, 0.5, 0.75))
+
+
+def grid_settings(quick: bool) -> GridSettings:
+    """What "data" trains where nothing else is said."""
+    if not quick:
+        return GridSettings()
+    return GridSettings(fractions=(0.05, 0.25, 1.0), epochs=6, image_size=32, hidden_size=96, layers=4)
+
+
+__all__ = [
+    "CELLS",
+    "DEFAULT_SECTIONS",
+    "REPORT",
+    "SECTIONS",
+    "Comparison",
+    "compare",
+    "default_command",
+    "grid_settings",
+]

@@ -1,0 +1,198 @@
+"""A comparison as files: JSON for machines, Markdown for a repository, one HTML page that holds its pictures."""
+
+import base64
+import html
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..hub.folders import TargetError
+from .measurement import Measurement, Section
+from .report_figures import save_pictures
+from .verdict import short
+
+if TYPE_CHECKING:
+    from .comparing import Comparison
+
+TITLES = {
+    "cost": "Cost", "translation": "Translation", "locality": "Locality", "robustness": "Robustness",
+    "data": "Data efficiency",
+}  # fmt: skip
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; font-size: .85rem; margin: .5rem 0 1.5rem; display: block; overflow-x: auto; }
+th, td { border: 1px solid var(--line); padding: .2rem .6rem; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } thead { background: var(--soft); }
+img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+figure { margin: 1rem 0; } figcaption, .note { font-size: .85rem; opacity: .8; }
+.verdict { background: var(--soft); border-left: 4px solid #0072B2; padding: .5rem 1.2rem; }
+code { font-size: .9em; overflow-wrap: anywhere; } summary { cursor: pointer; }
+"""
+Table = tuple[str, list[str], list[list[str]], list[str]]
+
+
+def write_report(comparison: "Comparison", folder: Path) -> Path:
+    """Writes `report.json`, `report.md`, `report.html` and `pictures/`; returns the folder.
+
+    Raises:
+        TargetError: It cannot be written.
+    """
+    try:
+        pictures = folder / "pictures"
+        pictures.mkdir(parents=True, exist_ok=True)
+        names = [one["name"] for one in comparison.contestants]
+        drawn = save_pictures(comparison.sections, names, pictures)
+        content = json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n"
+        _write(folder / "report.json", content)
+        _write(folder / "report.md", markdown(comparison, drawn))
+        _write(folder / "report.html", page(comparison, drawn, pictures))
+    except OSError as error:
+        raise TargetError(f"cannot write {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def tables(section: Section) -> list[Table]:
+    """The numbers of a section, one table per quantity: conditions down, contestants across.
+
+    Returns:
+        Of each quantity: caption, column heads, rows, and notes.
+    """
+    found: list[Table] = []
+    for quantity in dict.fromkeys(one.quantity for one in section.measurements):
+        rows = section.find(quantity)
+        columns = list(dict.fromkeys(one.contestant for one in rows))
+        varying = _varying(rows)
+        cells: dict[str, dict[str, str]] = {}
+        notes: list[str] = []
+        for one in rows:
+            label = ", ".join(f"{name} {_plain(one.at[name])}" for name in varying if name in one.at) or "-"
+            if one.seed is not None and len({other.seed for other in rows}) > 1:
+                label += f", seed {one.seed}"
+            cells.setdefault(label, {})[one.contestant] = _cell(one)
+            if one.note:
+                notes.append(f"{one.contestant}: {one.note}")
+        body = [[label, *(line.get(name, "") for name in columns)] for label, line in cells.items()]
+        unit = "" if rows[0].unit == "1" else f" ({rows[0].unit})"
+        protocols = ", ".join(dict.fromkeys(one.protocol for one in rows))
+        seeds = sorted({one.seed for one in rows if one.seed is not None})
+        seeded = f"; seed {', '.join(map(str, seeds))}" if seeds else ""
+        found.append((f"{quantity}{unit}; {protocols}{seeded}", ["", *columns], body, list(dict.fromkeys(notes))))
+    return found
+
+
+def markdown(comparison: "Comparison", drawn: Iterable[tuple[str, str, str]]) -> str:
+    """The report as Markdown, pictures beside it in `pictures/`."""
+    drawn, about = list(drawn), comparison.about
+    lines = [f"# {_title(comparison)}", "", *(f"- {sentence}" for sentence in comparison.verdict), ""]
+    lines += ["```bash", str(about.get("command")), "```", ""]
+    lines += ["| contestant | family | library | architecture | parameters | pixels |", "|---|---|---|---|---|---|"]
+    for one in comparison.contestants:
+        size = " x ".join(map(str, one["image_hw"]))
+        lines.append(
+            f"| {_bar(one['name'])} | {one['family']} | {one['library']} | {one['architecture']} | "
+            f"{one['parameters']:,} | {size} |"
+        )
+    lines += ["", *_machine(about)]
+    for section in comparison.sections:
+        lines += ["", f"## {TITLES[section.name]}", "", *(f"- {note}" for note in section.notes), ""]
+        lines += [line for name, file, caption in drawn if name == section.name
+                  for line in (f"![{caption}](pictures/{file})", "")]  # fmt: skip
+        for caption, heads, rows, notes in tables(section):
+            lines += [f"**{caption}**", "", "| " + " | ".join(map(_bar, heads)) + " |", "|---" * len(heads) + "|"]
+            lines += ["| " + " | ".join(map(_bar, row)) + " |" for row in rows]
+            lines += ["", *(f"- {note}" for note in notes), ""]
+        lines += ["Protocols:", "", *(f"- `{name}`: {text}" for name, text in section.protocols.items())]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def page(comparison: "Comparison", drawn: Iterable[tuple[str, str, str]], pictures: Path) -> str:
+    """The report as one HTML page that needs nothing else."""
+    drawn, about, text = list(drawn), comparison.about, html.escape
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>{text(_title(comparison))}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{text(_title(comparison))}</h1>",
+        "<div class='verdict'><ul>" + "".join(f"<li>{text(line)}</li>" for line in comparison.verdict) + "</ul></div>",
+        f"<p><code>{text(str(about.get('command')))}</code></p>",
+    ]
+    heads = ["contestant", "family", "library", "architecture", "parameters", "pixels"]
+    rows = [
+        [one["name"], one["family"], one["library"], one["architecture"], f"{one['parameters']:,}",
+         " x ".join(map(str, one["image_hw"]))]
+        for one in comparison.contestants
+    ]  # fmt: skip
+    parts += [_table(heads, rows), "".join(f"<p class='note'>{text(line)}</p>" for line in _machine(about))]
+    for section in comparison.sections:
+        parts.append(f"<h2 id='{section.name}'>{TITLES[section.name]}</h2>")
+        parts += [f"<p class='note'>{text(note)}</p>" for note in section.notes]
+        for name, file, caption in drawn:
+            if name == section.name:
+                code = base64.b64encode((pictures / file).read_bytes()).decode("ascii")
+                parts.append(
+                    f"<figure><img alt='{text(caption)}' src='data:image/png;base64,{code}'>"
+                    f"<figcaption>{text(caption)}</figcaption></figure>"
+                )
+        parts.append("<details><summary>All numbers</summary>")
+        for caption, columns, body, notes in tables(section):
+            parts.append(f"<h3>{text(caption)}</h3>{_table(columns, body)}")
+            parts += [f"<p class='note'>{text(note)}</p>" for note in notes]
+        parts.append("</details><details><summary>Protocols</summary><dl>")
+        parts += [f"<dt><code>{text(name)}</code></dt><dd>{text(how)}</dd>" for name, how in section.protocols.items()]
+        parts.append("</dl></details>")
+    return "\n".join([*parts, "</body></html>"]) + "\n"
+
+
+def _title(comparison: "Comparison") -> str:
+    names = [one["name"] for one in comparison.contestants]
+    where = comparison.about.get("data")
+    on = f" on {os.path.basename(str(where).rstrip('/'))}" if where else ""  # noqa: PTH119
+    return (" against ".join(names) if names else "Networks from scratch") + on
+
+
+def _machine(about: dict[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {number}" for name, number in about.get("versions", {}).items())
+    return [f"{about.get('hardware')}; {about.get('threads')} threads; {versions}; {about.get('finished')}"]
+
+
+def _varying(rows: list[Measurement]) -> list[str]:
+    """Conditions that tell the rows of one contestant apart; counts of images and pairs are shown too."""
+    names = list(dict.fromkeys(name for one in rows for name in one.at))
+    kept = [name for name in names if len({_plain(one.at.get(name)) for one in rows}) > 1]
+    return [name for name in kept if name not in ("pixels", "images", "cell") or len(kept) == 1]
+
+
+def _cell(one: Measurement) -> str:
+    if one.value is None:
+        return "-"
+    interval = "" if one.interval is None else f" ({short(one.interval[0])} to {short(one.interval[1])})"
+    return short(one.value) + interval
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _bar(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _write(file: Path, content: str) -> None:
+    staging = file.with_name(f".{file.name}")
+    staging.write_text(content, encoding="utf-8")
+    staging.replace(file)
+
+
+__all__ = ["TITLES", "markdown", "page", "tables", "write_report"]

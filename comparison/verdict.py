@@ -1,0 +1,221 @@
+"""What the figures say, in sentences; nothing is written that was not measured.
+
+A difference counts only where the two intervals do not overlap; it is the stricter of the usual rules.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from .measurement import Measurement, Section
+
+
+def verdict(sections: Sequence[Section], native_sides: dict[str, int]) -> list[str]:
+    """Sentences: accuracy, cost, translation, robustness, data, and what to take when.
+
+    Args:
+        sections: Those that were measured.
+        native_sides: The side in pixels that each contestant is shown, by name.
+    """
+    by_name = {section.name: section for section in sections}
+    text: list[str] = []
+    accuracies = _accuracies(by_name)
+    text += _accuracy(accuracies)
+    if "cost" in by_name:
+        text += _cost(by_name["cost"])
+    if "translation" in by_name:
+        text += _translation(by_name["translation"])
+    if "locality" in by_name:
+        text += _locality(by_name["locality"])
+    if "robustness" in by_name:
+        text += _robustness(by_name["robustness"])
+    if "data" in by_name:
+        text += _data(by_name["data"])
+    if "cost" in by_name and accuracies:
+        text += _choice(accuracies, by_name["cost"], native_sides)
+    return text
+
+
+def beyond_chance(first: Measurement, second: Measurement) -> bool:
+    """Whether two numbers differ by more than their intervals; never where one has none."""
+    if first.interval is None or second.interval is None:
+        return False
+    return first.interval[0] > second.interval[1] or second.interval[0] > first.interval[1]
+
+
+def _accuracies(sections: dict[str, Section]) -> dict[str, Measurement]:
+    """Of each contestant, on unchanged images."""
+    found = sections["translation"].find("accuracy") if "translation" in sections else []
+    if not found and "robustness" in sections:
+        found = sections["robustness"].find("accuracy", kind="clean")
+    return {one.contestant: one for one in found}
+
+
+def _accuracy(found: dict[str, Measurement]) -> list[str]:
+    if not found:
+        return []
+    shown = ", ".join(f"{name} {shown_value(one)}" for name, one in found.items())
+    text = [f"Accuracy: {shown}."]
+    ranked = _ranked(found.values())
+    if len(ranked) > 1:
+        text.append(_difference("accurate", ranked[0], ranked[1]))
+    return text
+
+
+def _cost(section: Section) -> list[str]:
+    text = []
+    for one in section.find("growth exponent", of="macs"):
+        timed = section.find("growth exponent", one.contestant, of="latency")
+        measured = f", its measured time as pixels^{timed[0].value:.2f}" if timed and timed[0].value else ""
+        text.append(
+            f"The operations of {one.contestant} grow as pixels^{one.value:.2f} from {one.at['from']} to "
+            f"{one.at['to']} px{measured}."
+        )
+    text += [
+        f"The quadratic part of {one.contestant} costs more than all else from {one.value:.0f} px on."
+        for one in section.find("quadratic crossover")
+        if one.value is not None
+    ]
+    for one in section.find("latency crossing"):
+        where = "" if one.value is None else f" than {one.value:.0f} px"
+        text.append(f"{one.contestant}, one image: {one.note}{where}.")
+    return text
+
+
+def _translation(section: Section) -> list[str]:
+    matched = {one.contestant: one for one in section.find("crop consistency", subset="matched accuracy")}
+    known = [one for one in matched.values() if one.value is not None]
+    if len(known) < 2:
+        known = [one for one in section.find("crop consistency", subset="right by all") if one.value is not None]
+    if len(known) < 2:
+        return []
+    basis = known[0].at["subset"]
+    shown = ", ".join(f"{one.contestant} {shown_value(one)}" for one in known)
+    ranked = _ranked(known)
+    how = "at matched accuracy" if basis == "matched accuracy" else "on images that all have right"
+    return [
+        f"Two crops of one image get the same answer, {how}: {shown}.",
+        _difference("consistent", ranked[0], ranked[1]),
+    ]
+
+
+def _locality(section: Section) -> list[str]:
+    text = []
+    for name in dict.fromkeys(one.contestant for one in section.find("attention distance", weights="trained")):
+        trained, random = (
+            section.find("attention distance", name, weights=weights) for weights in ("trained", "random")
+        )
+        nearer = [
+            one.at["layer"]
+            for one, other in zip(trained, random, strict=True)
+            if beyond_chance(one, other) and (one.value or 0) < (other.value or 0)
+        ]
+        text.append(
+            f"{name} looks less far than the same network with random weights in {len(nearer)} of {len(trained)} "
+            "layers."
+        )
+    for one in section.find("receptive field radius", weights="trained"):
+        if one.value is None:
+            continue
+        text.append(f"Half of what the middle feature of {one.contestant} sees lies within {one.value:.0f} px.")
+    return text
+
+
+def _robustness(section: Section) -> list[str]:
+    found = section.find("mean corrupted accuracy")
+    if not found:
+        return []
+    shown = ", ".join(f"{one.contestant} {shown_value(one)}" for one in found)
+    text = [f"Accuracy over all corruptions: {shown}."]
+    ranked = _ranked(found)
+    if len(ranked) > 1:
+        text.append(_difference("accurate under corruption", ranked[0], ranked[1]))
+    return text
+
+
+def _data(section: Section) -> list[str]:
+    text = []
+    for one in section.find("data crossing"):
+        first, second = one.contestant.split(" against ")
+        if one.value is None:
+            text.append(f"From scratch, {first} and {second}: {one.note}.")
+        else:
+            text.append(f"From scratch, {first} and {second} cross at {one.value:.0f} % of the data ({one.note}).")
+    return text
+
+
+def _choice(accuracies: dict[str, Measurement], cost: Section, sides: dict[str, int]) -> list[str]:
+    """Which to take for which latency, and what the wrong one costs."""
+    times = {}
+    for name in accuracies:
+        rows = [one for one in cost.find("latency", name) if one.value is not None]
+        if rows:
+            times[name] = _nearest(rows, sides[name])
+    if len(times) < 2:
+        return []
+    fastest = min(times, key=lambda name: times[name].value or 0.0)
+    best = max(times, key=lambda name: accuracies[name].value or 0.0)
+    quick, good = times[fastest], times[best]
+    clear = beyond_chance(accuracies[fastest], accuracies[best])
+    if fastest == best:
+        others = [name for name in times if name != best]
+        worst = max(others, key=lambda name: times[name].value or 0.0)
+        factor = (times[worst].value or 0.0) / (good.value or 1.0)
+        loss = (accuracies[best].value or 0.0) - (accuracies[worst].value or 0.0)
+        return [
+            f"Take {best}: it is the fastest and has the highest accuracy measured. To take {worst} instead costs "
+            f"{factor:.1f} times the time of an image and {loss:.1f} points of accuracy."
+        ]
+    factor = (good.value or 0.0) / (quick.value or 1.0)
+    gain = (accuracies[best].value or 0.0) - (accuracies[fastest].value or 0.0)
+    where = f"{quick.value:.1f} ms an image at {quick.at['pixels']} px against {good.value:.1f} ms"
+    if not clear:
+        return [
+            f"Take {fastest} unless the {gain:.1f} points that {best} is ahead, within the intervals here, are worth "
+            f"{factor:.1f} times the time ({where}); more test images would settle it."
+        ]
+    return [
+        f"With time to spare take {best}: to take {fastest} instead costs {gain:.1f} points of accuracy, beyond the "
+        f"intervals. Where an answer may not take {good.value:.1f} ms take {fastest} ({where}): to take {best} there "
+        f"costs {factor:.1f} times the time."
+    ]
+
+
+def _nearest(rows: list[Measurement], side: int) -> Measurement:
+    return min(rows, key=lambda one: abs(one.at["side"] - side))
+
+
+def _difference(adjective: str, first: Measurement, second: Measurement) -> str:
+    gap = abs((first.value or 0.0) - (second.value or 0.0))
+    if beyond_chance(first, second):
+        names = f"{first.contestant} is more {adjective} than {second.contestant}"
+        return f"{names} by {gap:.1f} points, beyond the intervals."
+    return (
+        f"{first.contestant} and {second.contestant} are not told apart here: {gap:.1f} points, within the intervals."
+    )
+
+
+def _ranked(found: Iterable[Measurement]) -> list[Measurement]:
+    """The largest first."""
+    return sorted(found, key=lambda one: one.value or 0.0, reverse=True)
+
+
+def shown_value(one: Measurement) -> str:
+    """A number with its interval and unit, such as "91.3 % (86.7 to 95.3)"."""
+    if one.value is None:
+        return f"not known ({one.note})" if one.note else "not known"
+    unit = "" if one.unit == "1" else f" {one.unit}"
+    interval = "" if one.interval is None else f" ({short(one.interval[0])} to {short(one.interval[1])})"
+    return f"{short(one.value)}{unit}{interval}"
+
+
+def short(value: float) -> str:
+    """A number in at most four digits and a unit of thousands: 3.142, 42.1, 1.234 k, 4.6 G."""
+    for limit, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e4, " k")):
+        if abs(value) >= limit:
+            scale = 1e3 if limit == 1e4 else limit
+            return f"{value / scale:.4g}{letter}"
+    if value == int(value):
+        return str(int(value))
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+__all__ = ["beyond_chance", "short", "shown_value", "verdict"]
