@@ -28,7 +28,7 @@ def detect(
         raise ValueError(f"`threshold` must lie in [0, 1], got {threshold!r}")
     model, processor = load_detector(path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)  # type: ignore[arg-type]
+    model.to(device)
     names = [str(model.config.id2label[number]) for number in sorted(model.config.id2label)]
     for name, image in images:
         inputs = processor(image, return_tensors="pt")

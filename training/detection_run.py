@@ -54,7 +54,7 @@ def evaluate_detections(
         DataError: The data cannot be used, or has a class that the model does not know.
     """
     model, processor = load_detector(path)
-    model.to(accelerator.device)  # type: ignore[arg-type]
+    model.to(accelerator.device)
     boxes = load_box_data(**_source(path, data))
     split = split or ("test" if boxes.test is not None else "validation")
     if split not in boxes.splits:
