@@ -56,7 +56,8 @@ def picture(cells: list[dict[str, Any]], budgets: list[str], arms: list[str], fi
             axes.set_ylabel("validation accuracy (%)")
             axes.grid(alpha=0.3)
         counts = [sum(c["arm"] == arm and c.get("budget", budget) == budget for c in cells) for arm in arms]
-        seeds = f"{min(counts)} seed{'s: mean and range' if min(counts) > 1 else ''}"
+        seeds = " and ".join(str(count) for count in sorted({count for count in counts if count}))
+        seeds += " seed" if seeds == "1" else " seeds: mean and range"
         rows[0][column].set_title(f"{TITLES[budget]}\n{seeds}".strip(), fontsize="medium")
     handles, labels = rows[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
