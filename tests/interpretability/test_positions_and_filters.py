@@ -122,3 +122,18 @@ def test_tables_and_pictures(tmp_path, tiny):
         positions.save(tmp_path / f"positions_{theme}.png", theme=theme)
         filters.save(tmp_path / f"filters_{theme}.png", theme=theme)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_trained_vit_knows_where_its_patches_lie(real_files):
+    model = vithub.load(real_files / "weights" / "vit_small_patch14", task="backbone")
+    found = vithub.position_similarity(model)
+    rows, columns = found.grid
+    beside = np.array(
+        [found.similarity[row, column, row, column + 1] for row in range(rows) for column in range(columns - 1)]
+    )
+    below = np.array(
+        [found.similarity[row, column, row + 1, column] for row in range(rows - 1) for column in range(columns)]
+    )
+    everywhere = found.similarity.mean()
+    assert min(beside.mean(), below.mean()) > everywhere + 0.3
+    assert vithub.patch_filters(model).effective_rank < 0.7 * 384
