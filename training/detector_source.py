@@ -70,6 +70,7 @@ def _from_scratch(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedMode
     except (TypeError, ValueError) as error:
         raise RecipeError(f"model: {error}") from error
     shortest = settings.image_size or 800
+    assert isinstance(shortest, int)
     pixels: dict[str, Any] = {}
     if start is not None:
         load_backbone_weights(model, start)

@@ -68,7 +68,7 @@ def _detection_task(recipe: Recipe, source: Any, processes: int) -> DetectionTas
             f"model.fields.num_queries: must be at least {most}, the boxes of the fullest training image, got {queries}"
         )
     criterion = TrainingLoss(recipe.training, recipe.distillation, has_token=False, multi_label=False)
-    order = build_order(recipe, images, processes)
+    order = build_order(recipe, images, processes)  # type: ignore[arg-type]
     return DetectionTask(recipe, model, processor, images, order, criterion)  # type: ignore[arg-type]
 
 
