@@ -10,7 +10,7 @@ from pathlib import Path
 
 PACKAGE = __name__.split(".")[0]
 ROOMS = ("configuration", "modeling")
-LIBRARIES = ("numpy", "torch", "transformers")  # transformers needs the first itself
+LIBRARIES = ("torch", "transformers")
 _RELATIVE = re.compile(r"from \.+(?:\w+\.)*(\w+) import\b")
 _HEADER = re.compile(rf"# \w+\.py of {PACKAGE} \S+ \(")
 

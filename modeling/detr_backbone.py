@@ -27,9 +27,10 @@ class HubDetrBackbone(nn.Module):
     def __init__(self, config: HubDetrConfig) -> None:
         super().__init__()
         self.config = config
-        backbone = config.backbone_config
+        backbone: Any = config.backbone_config
         assert isinstance(backbone, PreTrainedConfig)
-        if isinstance(backbone, HubViTConfig):
+        # Not by its class: transformers may load a published configuration twice, as two classes.
+        if backbone.model_type == HubViTConfig.model_type:
             self.model: Any = HubViTModel(with_fields(backbone, add_pooling_layer=False))
             self.out_channels = backbone.hidden_size
             self.patch_hw = backbone.patch_hw

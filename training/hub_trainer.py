@@ -13,12 +13,15 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from ..hub.model_card import write_card
+from ..hub.publishing import publish
 from .accelerate_loop import LoopResult, NonFiniteLossError
 from .interruption import Interrupted, StopRequest
 from .precision import resolve_precision
 from .processes import on_cpu, process_state, shard_on_cpus
 from .progress import Reporter
 from .run_checkpoints import last_checkpoint, read_state
+from .run_folder import METRICS
 from .run_record import RunRecord
 from .task import TrainingTask
 from .weight_average import weight_average
@@ -149,6 +152,47 @@ class HubTrainer(Trainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.pieces.append(loss.detach())
         return loss
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes the run's own card, whose parts come from what was measured; the arguments of `Trainer` are ignored.
+
+        Raises:
+            FileNotFoundError: The run has not been evaluated yet, so that there is nothing to say.
+        """
+        self._finished_run()
+        write_card(self.folder.parent)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = None,
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Publishes the run's folder as `vithub publish` does, with its card and without checkpoints.
+
+        Args:
+            commit_message: Of the commit.
+            blocking: Ignored: it returns when all is sent and read back.
+            token: As `publish`.
+            revision: As `publish`.
+            **kwargs: `repo_id` ("user/name"; without it, `hub_model_id` of the arguments), and others of `publish`.
+        """
+        self._finished_run()
+        repo_id = kwargs.pop("repo_id", None) or self.args.hub_model_id
+        if repo_id is None:
+            raise ValueError("`repo_id` is missing: name the repository as user/name")
+        return publish(
+            self.folder.parent, repo_id, message=commit_message, token=token or self.args.hub_token, revision=revision,
+            **kwargs,
+        )  # fmt: skip
+
+    def _finished_run(self) -> None:
+        if not (self.folder.parent / METRICS).is_file():
+            raise FileNotFoundError(
+                f"{self.folder.parent} has no {METRICS} yet: its card is written from it at the end"
+            )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Nothing: the record puts our checkpoints back when training begins."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import DetrImageProcessor
 from vithub.data.image_processing import build_image_processor
 from vithub.hub import clean_process
 from vithub.hub.bundle_check import PACKAGES, check_bundle, check_bundles
@@ -27,25 +28,38 @@ UNUSUAL = {
     "problem_type": "multi_label_classification",
 }  # fmt: skip
 
+EXTRA = {"unusual": "HubViTForImageClassification", "on_a_vit": "HubDetrForObjectDetection"}
+
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory, tiny, randomised):
-    """A folder of each public model class, and one of a ViT with unusual fields, in bfloat16."""
-    models = [randomised(model_class(tiny(model_class.config_class))) for model_class in MODELS]
-    models.append(randomised(vithub.HubViTForImageClassification(tiny(**UNUSUAL))).to(torch.bfloat16))
+def folders(tmp_path_factory, tiny, tiny_detr, randomised):
+    """A folder of each public model class, of a ViT with unusual fields in bfloat16, and of a DETR on a ViT."""
+
+    def config_of(config_class):
+        return tiny_detr() if config_class is vithub.HubDetrConfig else tiny(config_class)
+
+    models = [model_class(config_of(model_class.config_class)) for model_class in MODELS]
+    models.append(vithub.HubViTForImageClassification(tiny(**UNUSUAL)).to(torch.bfloat16))
+    models.append(vithub.HubDetrForObjectDetection(tiny_detr(backbone_config=tiny().to_dict(), anchor_queries=True)))
+    models = [randomised(model) for model in models]
     place = tmp_path_factory.mktemp("saved")
-    names = [*(model_class.__name__ for model_class in MODELS), "unusual"]
+    names = [*(model_class.__name__ for model_class in MODELS), *EXTRA]
     for name, model in zip(names, models, strict=True):
         model.save_pretrained(place / name)
         if type(model).__name__.endswith(TASKS):
-            size = getattr(model.config, "image_hw", (32, 32))
-            build_image_processor(size).save_pretrained(place / name)
+            processor_of(model).save_pretrained(place / name)
     return [place / name for name in names]
+
+
+def processor_of(model):
+    if isinstance(model, vithub.HubDetrForObjectDetection):
+        return DetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
+    return build_image_processor(model.config.image_hw)
 
 
 def check(folders, **where):
     for folder, found in zip(folders, check_bundles(folders, **where), strict=True):
-        name = "HubViTForImageClassification" if folder.name == "unusual" else folder.name
+        name = EXTRA.get(folder.name, folder.name)
         assert any(loaded.endswith(f".{name}") for loaded in found.classes.values())
         assert any(tensor.startswith("AutoModel.") for tensor in found.tensors)
         assert (found.answers is not None) == name.endswith(TASKS)
@@ -55,7 +69,7 @@ def check(folders, **where):
 
 
 def test_every_model_class_loads_without_the_package_and_computes_the_same_to_the_bit(folders):
-    assert len(folders) == len(MODELS) + 1 >= 6
+    assert len(folders) == len(MODELS) + len(EXTRA) >= 9
     assert len({found.folder for found in check(folders)}) == len(folders)
 
 

@@ -1,6 +1,8 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from vithub.training import finetuning
+from vithub.training.hub_trainer import HubTrainer
 
 RICH = {
     "model.fields": {
@@ -87,3 +89,28 @@ def test_every_optimizer_goes_on_where_it_was_broken_off(train, listener, tmp_pa
     whole = train(tmp_path / "whole", values)
     assert resumed.losses == whole.losses[7:]
     assert same(resumed, whole)
+
+
+def test_the_trainer_writes_the_runs_own_card_and_publishes_its_folder(train, tmp_path, monkeypatch):
+    made = []
+
+    class Kept(HubTrainer):
+        def __init__(self, *args):
+            made.append(self)
+            super().__init__(*args)
+            with pytest.raises(FileNotFoundError, match=r"has no metrics\.json yet"):
+                self.create_model_card()
+
+    monkeypatch.setattr(finetuning, "HubTrainer", Kept)
+    folder = train(tmp_path / "run", front_end="trainer").folder
+    card = folder / "README.md"
+    written = card.read_bytes()
+    card.unlink()
+    made[0].create_model_card(tags=["thin"], model_name="thin")
+    assert card.read_bytes() == written
+    report = made[0].push_to_hub("Say it", repo_id="user/digits", dry_run=True)
+    sent = {file.path for file in report.sent}
+    assert {"README.md", "model.safetensors", "modeling_deit.py", "metrics.json"} <= sent
+    assert not [path for path in sent if path.startswith(("checkpoints", "logs"))]
+    with pytest.raises(ValueError, match="`repo_id` is missing"):
+        made[0].push_to_hub()

@@ -1,0 +1,38 @@
+"""The finished cards in `model_cards`: as they were generated, with nothing left over and their pictures."""
+
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from vithub.hub.card_merging import merge_body, merge_header, read_old_card
+
+CARDS = sorted((Path(__file__).parents[2] / "model_cards").glob("*/README.md"))
+
+
+def test_there_is_one():
+    assert CARDS
+
+
+@pytest.mark.parametrize("file", CARDS, ids=lambda file: file.parent.name)
+def test_a_finished_card_is_whole(file):
+    text = file.read_text(encoding="utf-8")
+    for placeholder in ("more information needed", "todo", "{{", "{%", "/work/", "/home/", "/tmp/"):
+        assert placeholder not in text.lower()
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert {"confusion_matrix.png", "learning_curves.png", "reliability.png"} <= set(pictures)
+    for picture in pictures:
+        assert (file.parent / picture).read_bytes().startswith(b"\x89PNG")
+    data = ModelCard(text, ignore_metadata_errors=False).data
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "image-classification")
+    assert {result.metric_type for result in data.eval_results} == {"accuracy", "f1"}
+    for snippet in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        compile(snippet, file.name, "exec")
+
+
+@pytest.mark.parametrize("file", CARDS, ids=lambda file: file.parent.name)
+def test_its_generated_parts_are_as_they_were_generated(file):
+    old = read_old_card(file.read_text(encoding="utf-8"))
+    assert merge_header(old, {})[1] == []
+    assert set(old.parts) == {"summary", "use", "data", "results", "limits", "training", "citation"}
+    assert merge_body(old, dict.fromkeys(old.parts, "new\n"))[1] == []
