@@ -84,6 +84,8 @@ def _on(
 
 
 def _switchable(model: nn.Module) -> bool:
+    if getattr(model, "timm_model", None) is not None:  # what is rebuilt is timm's own model
+        return False
     return hasattr(model, "set_attn_implementation") and bool(getattr(model, "_supports_sdpa", False))
 
 

@@ -55,7 +55,8 @@ def _tidy(figure: Any, panels: Any, legend_from: Any) -> None:
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = legend_from.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False, fontsize=9)
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / 2.6)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
 def _cost(section: Section, names: list[str], file: Path) -> bool:

@@ -17,6 +17,7 @@ from transformers import (
 )
 from vithub.comparison.contestant_sources import load_contestant, load_contestants
 from vithub.comparison.contestants import family_of
+from vithub.comparison.count_checks import check_counts
 from vithub.data.sources import DataError
 from vithub.hub.checkpoints import CheckpointError
 
@@ -126,6 +127,11 @@ def test_timm_and_torchvision_by_name_with_weights_from_a_file(tmp_path):
         assert torch.equal(contestant.logits(pixels), model(pixels))
     with pytest.raises(CheckpointError, match="the weights do not fit"):
         load_contestant(f"torchvision:mobilenet_v3_small@{tmp_path / 'vit.safetensors'}")
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet", "timms"])
+def test_the_operations_of_each_library_are_counted_alike_in_every_mode(folders, name):
+    assert check_counts(load_contestant(folders[name])) <= 1e-3
 
 
 def test_random_weights_are_the_same_each_time_and_imagenets_labels_known():
