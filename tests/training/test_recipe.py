@@ -188,5 +188,5 @@ def test_every_preset_is_a_recipe_that_bears_its_name_and_comes_back_from_its_fi
 
 
 def test_an_unknown_preset_is_named_with_those_there_are():
-    with pytest.raises(RecipeError, match=r"'detr'.*digits.*finetune"):
-        preset("detr")
+    with pytest.raises(RecipeError, match=r"'swin'.*digits.*finetune"):
+        preset("swin")
