@@ -127,35 +127,40 @@ def publish(
     folder = Path(folder).expanduser()
     target = PushTarget(repo_id, token)
     with tempfile.TemporaryDirectory(prefix="vithub-publish-") as staging, redacted_logs(target.token):
-        try:
-            files, architecture = _files(folder, repo_id, Path(staging) / "native" if native else None)
-            findings = scan(files, target.token)
-        except (OSError, SafetensorError) as error:
-            if is_disk_full(error):
-                raise explain(error, repo_id, "preparing the files", target.token) from None
-            raise
-        if findings:
-            raise SecretError(
-                f"nothing was sent: {'; '.join(map(str, findings))}. Remove it, and revoke it if it was shared"
-            )
+        files, architecture = _checked_files(folder, target, Path(staging) / "native" if native else None)
         if dry_run:
             return PublishReport(repo_id, files, tag=tag, dry_run=True)
         if check and not native and _has_our_code(folder):
             check_bundle(folder)
+        target.identify(to_own=not create_pr)
+        created = _open(target, private, create_pr)
         try:
-            target.identify(to_own=not create_pr)
-            created = _open(target, private, create_pr)
-            try:
-                branch = _branch(target, revision)
-                head = target.head(branch)
-                files = _keep_online_card(target, files, head, folder, architecture)
-                return replace(_push(target, files, head, branch, create_pr, tag, message), created=created)
-            except PublishError as error:
-                if created and "holds the new commit" not in str(error):
-                    raise type(error)(f"{error} ({repo_id} was made and holds no model yet)") from None
-                raise
+            branch = _branch(target, revision)
+            head = target.head(branch)
+            files = _keep_online_card(target, files, head, folder, architecture)
+            return replace(_push(target, files, head, branch, create_pr, tag, message), created=created)
+        except PublishError as error:
+            if created and "holds the new commit" not in str(error):
+                raise type(error)(f"{error} ({repo_id} was made and holds no model yet)") from None
+            raise
         except OSError as error:
             raise explain(error, repo_id, "publishing", target.token) from None
+
+
+def _checked_files(folder: Path, target: PushTarget, native: Path | None) -> tuple[list[PublishFile], str | None]:
+    """`_files`, in none of which there is a secret."""
+    try:
+        files, architecture = _files(folder, target.repo_id, native)
+        findings = scan(files, target.token)
+    except (OSError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise explain(error, target.repo_id, "preparing the files", target.token) from None
+        raise
+    if findings:
+        raise SecretError(
+            f"nothing was sent: {'; '.join(map(str, findings))}. Remove it, and revoke it if it was shared"
+        )
+    return files, architecture
 
 
 def _has_our_code(folder: Path) -> bool:

@@ -300,7 +300,7 @@ class PushTarget:
         get = partial(
             self.api.hf_hub_download, self.repo_id, path, revision=commit, local_dir=folder, force_download=True
         )
-        return Path(self.attempt(f"reading {path} back", get))
+        return Path(self.attempt(f"reading {path}", get))
 
     def read(self, path: str, commit: str) -> bytes:
         """The content of a small file at a commit."""

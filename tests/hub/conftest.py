@@ -48,12 +48,26 @@ def start_client(running_hub, tmp_path_factory):
         client.close()
 
 
+@pytest.fixture(scope="session")
+def clients(start_client):
+    """The client of a transport, logged in as ada, started when it is needed: `clients("xet")`."""
+    started = {}
+
+    def give(transport):
+        if transport not in started:
+            started[transport] = start_client(transport)
+            started[transport].run("from huggingface_hub import *", "import vithub", "0")
+            started[transport].run("import io, logging, sys, tempfile", "from pathlib import Path", "0")
+            started[transport].run("from vithub.scripts.command_line import app, run", "0")
+        return started[transport]
+
+    return give
+
+
 @pytest.fixture(scope="session", params=["lfs", "xet"])
-def client(request, start_client):
-    """A client logged in as ada, shared by the tests of one transport; each test takes repositories of its own."""
-    process = start_client(request.param)
-    process.run("from pathlib import Path", "from huggingface_hub import *", "0")
-    return process
+def client(request, clients):
+    """The client of each transport in turn; each test takes repositories of its own."""
+    return clients(request.param)
 
 
 @pytest.fixture(scope="session")

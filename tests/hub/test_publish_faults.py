@@ -54,22 +54,6 @@ def sha256(files):
     return {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
 
 
-@pytest.fixture(scope="module")
-def clients(start_client):
-    """A process for each transport, started when it is needed."""
-    started = {}
-
-    def give(transport):
-        if transport not in started:
-            started[transport] = start_client(transport)
-            started[transport].run(
-                "import sys, tempfile, logging, vithub", "from vithub.scripts.command_line import app, run", "0"
-            )
-        return started[transport]
-
-    return give
-
-
 def fill(hub, repo, files):
     """A repository that holds these files since its second commit."""
     repository = hub.store.create("model", repo, private=False)
@@ -85,6 +69,7 @@ def test_never_a_mixture(transport, route, kind, times, clients, hub, tmp_path, 
     revision = "trial" if route == "branch" else "main"
     options = {"revision": revision} if route == "branch" else {"tag": "v1"}
     old_files = model_files()
+    old_files.pop("README.md")  # which is read before a push
     old = fill(hub, repo, old_files).resolve("main").oid if route != "create" else None
     fault = hub.fail(route, kind, times)
     try:
@@ -115,6 +100,15 @@ def test_never_a_mixture(transport, route, kind, times, clients, hub, tmp_path, 
         assert error is None, error.message
     elif kind in (401, 403, 503, "cut") and route not in ("create", "lfs-verify"):
         assert error is not None  # an upload that was not verified is found there by the next attempt
+
+
+def test_a_card_on_the_hub_that_cannot_be_read_stops_the_push(clients, hub, tmp_path):
+    folder, repo = written(tmp_path / "run", model_files()), f"ada/unread-{next(NUMBERS)}"
+    old = fill(hub, repo, model_files()).resolve("main").oid
+    hub.fail("download", "cut")
+    with pytest.raises(ClientError, match=r"no connection to the Hub \(reading README.md\)"):
+        clients("lfs").run(f"vithub.publish({str(folder)!r}, {repo!r}).commit")
+    assert hub.store.repositories["model", repo].resolve("main").oid == old
 
 
 def test_a_push_that_failed_goes_on_where_it_was(clients, hub, tmp_path):

@@ -154,7 +154,9 @@ def marking(loader, hub, tmp_path):
     hub.store.create("model", repo, private=False)
     yield repo, mark, write
     del hub.store.repositories["model", repo]
-    shutil.rmtree(loader.home, ignore_errors=True)
+    shutil.rmtree(loader.home / "hub" / f"models--{repo.replace('/', '--')}", ignore_errors=True)
+    shutil.rmtree(loader.home / "modules", ignore_errors=True)
+    (loader.home / "vithub/trusted_code.json").unlink(missing_ok=True)
 
 
 def load(loader, repo, **options):
