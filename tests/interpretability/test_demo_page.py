@@ -189,7 +189,7 @@ def test_a_picture_is_answered_and_its_map_follows_the_controls(browser, folders
         visit.page.wait_for_function("document.querySelector('#model0-about').innerText.includes('greyed')")
         visit.page.wait_for_selector("#model0-head", state="hidden")
         visit.close("demo_page")
-    assert server.code == 130, server.output  # as a shell has it after an interruption
+    assert server.code in (0, 130), server.output  # interrupted while it waits, or while it answers
     assert "Traceback" not in server.output
 
 
