@@ -35,17 +35,19 @@ def hashes(content):
 
 def test_what_is_uploaded_is_held_and_comes_back(client, hub):
     repo = f"ada/round-{client.transport}"
-    oid = push(client, repo)
+    new = CONTENT["model.safetensors"] + client.transport.encode()  # no other test has sent it before
+    content = {**CONTENT, "model.safetensors": new}
+    oid = push(client, repo, content)
     held = hub.store.files(repo)
     del held[".gitattributes"]
-    assert held == hashes(CONTENT)
+    assert held == hashes(content)
     assert hub.asked("xorb" if client.transport == "xet" else "lfs-upload") >= 1
     assert hub.asked("lfs-batch" if client.transport == "xet" else "xet-token") == 0
     back = client.run(
         f"folder = Path(snapshot_download({repo!r}, revision={oid!r}))",
         "{path: (folder / path).read_bytes() == data for path, data in content.items()}",
     )
-    assert back == dict.fromkeys(CONTENT, True)
+    assert back == dict.fromkeys(content, True)
     assert (hub.asked("reconstruction") > 0) == (client.transport == "xet")
 
 
