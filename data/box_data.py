@@ -97,6 +97,7 @@ class BoxData:
         validation: What the best epoch is chosen on.
         test: What is looked at once, at the end; None where the source has none and none was drawn.
         notes: What a reader of the results should know.
+        reading: The kind of source, and what the numbers of a box are there.
     """
 
     name: str
@@ -105,6 +106,7 @@ class BoxData:
     validation: Dataset
     test: Dataset | None
     notes: list[str] = field(default_factory=list)
+    reading: str = ""
 
     @property
     def splits(self) -> dict[str, Dataset]:
@@ -116,6 +118,11 @@ class BoxData:
     def sizes(self) -> dict[str, int]:
         """Images in each split."""
         return {name: len(table) for name, table in self.splits.items()}
+
+    @property
+    def boxes(self) -> dict[str, int]:
+        """Boxes in each split, crowds left out."""
+        return {name: sum(len(row) - sum(row) for row in table["crowd"]) for name, table in self.splits.items()}
 
     @property
     def id2label(self) -> dict[int, str]:

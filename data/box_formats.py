@@ -11,6 +11,13 @@ import numpy as np
 Order = Literal["xywh", "xyxy", "cxcywh", "yxyx", "yxhw"]
 Unit = Literal["pixels", "relative"]
 ORDERS: tuple[Order, ...] = get_args(Order)
+_SIDES: dict[Order, str] = {
+    "xywh": "left, top, width, height",
+    "xyxy": "left, top, right, bottom",
+    "cxcywh": "centre, width, height",
+    "yxyx": "top, left, bottom, right",
+    "yxhw": "top, left, height, width",
+}
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
@@ -36,6 +43,11 @@ class BoxFormat:
 
     def __str__(self) -> str:
         return f"{self.order} {self.unit}"
+
+    @property
+    def words(self) -> str:
+        """What the four numbers are, for a reader: "left, top, width, height in pixels"."""
+        return f"{_SIDES[self.order]} {'in pixels' if self.unit == 'pixels' else 'relative to the image'}"
 
     @classmethod
     def parse(cls, text: str) -> "BoxFormat":

@@ -67,7 +67,11 @@ def load_box_data(
         notes.append("there is no test split: the figures are of the validation split, which also chose the best epoch")
     if not any(tables["train"]["boxes"]):
         raise DataError(f"no training image of {raw.name} has a box")
-    return BoxData(raw.name, box_classes(checked), tables["train"], tables["validation"], tables.get("test"), notes)
+    kind = "a column of objects" if raw.kind == "objects" else raw.kind
+    return BoxData(
+        raw.name, box_classes(checked), tables["train"], tables["validation"], tables.get("test"), notes,
+        reading=f"{kind}, a box as {_formats(checked)}",
+    )  # fmt: skip
 
 
 def guard(checked: Inspection, repair: bool = False) -> None:
@@ -109,6 +113,11 @@ def box_table(checked: Inspection, split: str) -> Dataset:
     for name, feature in BOX_FEATURES.items():
         table = table.add_column(name, columns[name], feature=feature)
     return table
+
+
+def _formats(checked: Inspection) -> str:
+    """Of all splits that have boxes; they are the same but where one fits several."""
+    return " or ".join(dict.fromkeys(guess.format.words for guess in checked.guesses.values() if guess.boxes))
 
 
 def _notes(checked: Inspection, repair: bool) -> list[str]:

@@ -17,6 +17,7 @@ import transformers
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, pipeline
 
+from .checkpoints import read_json
 from .flat_sources import BundleError
 from .progress_bars import quiet_transformers
 
@@ -50,7 +51,16 @@ def check_bundle(folder: str | Path) -> BundleCheck:
     Raises:
         BundleError: It does not load there, or computes something else; the message says what.
     """
-    return check_bundles([Path(folder)])[0]
+    folder = Path(folder)
+    return check_bundles([folder], packages=needed_packages(folder))[0]
+
+
+def needed_packages(folder: Path) -> tuple[str, ...]:
+    """What its card says that it takes to load a folder: `PACKAGES`, and timm where a detector's backbone is timm's."""
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    backbone = config.get("backbone_config") or {}
+    of_timm = ("timm", "torchvision") if backbone.get("model_type") == "timm_backbone" else ()
+    return (*PACKAGES, *of_timm)
 
 
 def check_bundles(
@@ -174,4 +184,4 @@ def _compare(plan: dict[str, Any], report: dict[str, Any]) -> BundleCheck:
     )
 
 
-__all__ = ["PACKAGES", "BundleCheck", "check_bundle", "check_bundles"]
+__all__ = ["PACKAGES", "BundleCheck", "check_bundle", "check_bundles", "needed_packages"]

@@ -61,14 +61,10 @@ def about_model(config: dict[str, Any], metrics: dict[str, Any], native: str | N
     if architecture and not ours:
         family = f"The image classifier `{architecture}` (`{model_type}`)"
     size = metrics.get("image_hw") or (config["image_size"] if ours else None)
-    code = "bundle" if config.get("auto_map") else "vithub"
-    if native or not ours:
-        code = "timm" if model_type == "timm_wrapper" else "native"
     return {
         "title": f"{short} for {metrics['data']['name']}",
         "family": family,
-        "code": code,
-        "native_class": native or (config.get("architectures") or [model_type])[0],
+        **code_of(config, native, ours),
         "citations": citations + ([_CALIBRATION] if metrics.get("reliability") else []),
         "parameters": metrics["parameters"],
         "image_hw": _pair(size) if size else None,
@@ -87,7 +83,7 @@ def about_results(folder: Path, metrics: dict[str, Any], labels: list[str]) -> d
     if len(labels) <= 5:
         names.pop("top5_accuracy", None)
     intervals = metrics.get("intervals") or {}
-    bad = {name: len(set(images)) for name, images in (metrics.get("bad_images") or {}).items() if images}
+    bad = left_out(metrics)
     rows: list[dict[str, Any]] = [
         {"name": name, "text": _with_interval(metrics[split][key], intervals.get(key)), "headline": key == headline}
         for key, name in names.items()
@@ -109,13 +105,31 @@ def about_results(folder: Path, metrics: dict[str, Any], labels: list[str]) -> d
         "per_class": metrics["per_class"],
         "bad_images": bad,
         "pictures": {name for name, due in pictures.items() if due or (folder / name).is_file()},
-        "overlays": sorted(file.name for file in folder.glob("*.png") if _OVERLAYS.fullmatch(file.name)),
+        "overlays": overlays(folder),
         "examples": metrics.get("examples") or [],
         "worst": _worst(metrics["per_class"]),
-        "confused": _confused(metrics.get("confusion"), labels),
+        "confused": confused(metrics.get("confusion"), labels),
         "trust": _trust(metrics.get("reliability")),
         "shifts": metrics.get("shifts"),
     }
+
+
+def code_of(config: dict[str, Any], native: str | None, ours: bool) -> dict[str, Any]:
+    """`code` and `native_class`, see `about_model`."""
+    code = "bundle" if config.get("auto_map") else "vithub"
+    if native or not ours:
+        code = "timm" if config["model_type"] == "timm_wrapper" else "native"
+    return {"code": code, "native_class": native or (config.get("architectures") or [config["model_type"]])[0]}
+
+
+def left_out(metrics: dict[str, Any]) -> dict[str, int]:
+    """How many images of each split could not be decoded."""
+    return {name: len(set(images)) for name, images in (metrics.get("bad_images") or {}).items() if images}
+
+
+def overlays(folder: Path) -> list[str]:
+    """Pictures of explanations that were put into the folder; they show images of the data, so that none is made."""
+    return sorted(file.name for file in folder.glob("*.png") if _OVERLAYS.fullmatch(file.name))
 
 
 def label_names(config: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
@@ -143,11 +157,8 @@ def energy(kwh: float) -> str:
     return f"{1000 * kwh:.2g} Wh" if kwh < 0.1 else f"{float(f'{kwh:.2g}'):g} kWh"
 
 
-def _worst(rows: list[dict[str, Any]], count: int = 3) -> list[dict[str, Any]]:
-    return sorted((row for row in rows if row["images"] and row["recall"] < 1), key=lambda row: row["recall"])[:count]
-
-
-def _confused(confusion: list[list[int]] | None, labels: list[str], count: int = 3) -> list[dict[str, Any]]:
+def confused(confusion: list[list[int]] | None, labels: list[str], count: int = 3) -> list[dict[str, Any]]:
+    """The classes that are most often taken for each other."""
     pairs: list[dict[str, Any]] = [
         {"true": labels[row], "predicted": labels[column], "count": value}
         for row, values in enumerate(confusion or [])
@@ -155,6 +166,10 @@ def _confused(confusion: list[list[int]] | None, labels: list[str], count: int =
         if row != column and value
     ]
     return sorted(pairs, key=lambda pair: -pair["count"])[:count]
+
+
+def _worst(rows: list[dict[str, Any]], count: int = 3) -> list[dict[str, Any]]:
+    return sorted((row for row in rows if row["images"] and row["recall"] < 1), key=lambda row: row["recall"])[:count]
 
 
 def _trust(bins: list[dict[str, Any]] | None) -> dict[str, float] | None:
@@ -180,4 +195,16 @@ def _pair(size: int | list[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-__all__ = ["OURS", "about_model", "about_results", "duration", "energy", "label_names", "percent"]
+__all__ = [
+    "OURS",
+    "about_model",
+    "about_results",
+    "code_of",
+    "confused",
+    "duration",
+    "energy",
+    "label_names",
+    "left_out",
+    "overlays",
+    "percent",
+]

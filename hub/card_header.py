@@ -8,47 +8,75 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from ..configuration.configuration_deit import HubDeiTConfig
+from ..configuration.configuration_detr import HubDetrConfig
 from ..configuration.configuration_vit import HubViTConfig
 
 MULTI_LABEL = "multi_label_classification"
+DETECTION = "object_detection"
 UNKNOWN_LICENCE = "unknown"
 RESULTS = Path(".eval_results") / "vithub.yaml"
 TRANSFORMERS = (HubViTConfig.model_type, HubDeiTConfig.model_type, "vit", "deit", "dinov2", "dinov2_with_registers")
-_FROM_SCRATCH = re.compile(r"(vit|deit)-(ti|s|b|l|h)(/\d+)?", re.IGNORECASE)
+_TITLES = {"map": "mAP (IoU 0.50 to 0.95)"}
+# Model types with a tag of their own.
+_TAGS = {**dict.fromkeys(TRANSFORMERS, "vision-transformer"), HubDetrConfig.model_type: "detr", "detr": "detr"}
+# What the model index says of each kind of run: key in metrics.json, type and name there.
+_REPORTED = {
+    DETECTION: (
+        ("map", "mean_average_precision", "mAP (IoU 0.50 to 0.95)"),
+        ("map_50", "mean_average_precision_50", "mAP at IoU 0.50"),
+        ("map_75", "mean_average_precision_75", "mAP at IoU 0.75"),
+    ),
+    MULTI_LABEL: (("mean_average_precision", "mean_average_precision", None), ("macro_f1", "f1", None)),
+    None: (("accuracy", "accuracy", None), ("macro_f1", "f1", None)),
+}
+_FROM_SCRATCH = re.compile(r"(vit|deit)-(ti|s|b|l|h)(/\d+)?|detr", re.IGNORECASE)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.csv)(?<!\.parquet)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def headline_of(metrics: dict[str, Any]) -> str:
     """The metric that a run is judged by."""
-    return "mean_average_precision" if metrics.get("problem") == MULTI_LABEL else "accuracy"
+    return _reported(metrics)[0][0]
+
+
+def task_of(metrics: dict[str, Any]) -> str:
+    """The Hub's name of what the model does."""
+    return "object-detection" if metrics.get("problem") == DETECTION else "image-classification"
+
+
+def _reported(metrics: dict[str, Any]) -> tuple[tuple[str, str, str | None], ...]:
+    problem = metrics.get("problem")
+    return _REPORTED[problem if problem in _REPORTED else None]
 
 
 def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
     """The fields of the header, checked by huggingface_hub's own classes."""
-    hub_data, split, headline = hub_id(recipe["data"]["source"]), metrics["reported_split"], headline_of(metrics)
+    hub_data, split, task = hub_id(recipe["data"]["source"]), metrics["reported_split"], task_of(metrics)
+    figures, reported = metrics[split], _reported(metrics)
     results = [
         EvalResult(
-            task_type="image-classification",
+            task_type=task,
             dataset_type=hub_data or metrics["data"]["name"],
             dataset_name=metrics["data"]["name"],
             dataset_split=split,
-            metric_type=name,
-            metric_value=round(metrics[split][key], 4),
+            metric_type=kind,
+            metric_name=name,
+            metric_value=round(figures[key], 4),
         )
-        for name, key in ((headline, headline), ("f1", "macro_f1"))
+        for key, kind, name in reported
+        if figures[key] is not None
     ]
-    transformer = ["vision-transformer"] if config["model_type"] in TRANSFORMERS else []
+    tag = _TAGS.get(config["model_type"])
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="image-classification",
+        pipeline_tag=task,
         license=UNKNOWN_LICENCE,
-        tags=["vithub", "vision", "image-classification", *transformer],
+        tags=["vithub", "vision", task, *([tag] if tag else [])],
         datasets=[hub_data] if hub_data else None,
         base_model=hub_id(base_model(recipe["model"]["source"]) or ""),
-        metrics=[headline, "f1"],
-        model_name=f"vithub on {metrics['data']['name']}",
-        eval_results=results,
+        metrics=[kind for _, kind, _ in reported],
+        model_name=f"vithub on {metrics['data']['name']}" if results else None,
+        eval_results=results or None,
     )
     fields: dict[str, Any] = yaml.safe_load(data.to_yaml())
     return fields
@@ -57,18 +85,19 @@ def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[st
 def write_eval_results(folder: Path, recipe: dict[str, Any], metrics: dict[str, Any]) -> None:
     """Writes `.eval_results/vithub.yaml`, which names a data set of the Hub; for other data there is none."""
     dataset, split, headline = hub_id(recipe["data"]["source"]), metrics["reported_split"], headline_of(metrics)
-    file = folder / RESULTS
-    if dataset is None:
+    file, value = folder / RESULTS, metrics[split][headline]
+    if dataset is None or value is None:
         file.unlink(missing_ok=True)
         return
     revision = str(recipe["data"].get("revision") or "")
+    figure = _TITLES.get(headline, headline.replace("_", " "))
     entry = EvalResultEntry(
         dataset_id=dataset,
-        task_id="image-classification",
-        value=round(metrics[split][headline], 4),
+        task_id=task_of(metrics),
+        value=round(value, 4),
         dataset_revision=revision if _COMMIT.fullmatch(revision) else None,
         date=metrics.get("finished"),
-        notes=f"{headline.replace('_', ' ')} on the {split} split, {metrics['data']['sizes'][split]} images",
+        notes=f"{figure} on the {split} split, {metrics['data']['sizes'][split]} images",
     )
     file.parent.mkdir(exist_ok=True)
     file.write_text(yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False), encoding="utf-8")
@@ -90,6 +119,7 @@ def base_model(source: str) -> str | None:
 
 
 __all__ = [
+    "DETECTION",
     "MULTI_LABEL",
     "RESULTS",
     "TRANSFORMERS",
@@ -99,5 +129,6 @@ __all__ = [
     "headline_of",
     "hub_id",
     "public_name",
+    "task_of",
     "write_eval_results",
 ]

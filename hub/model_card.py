@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from .card_detection import about_detections, about_detector, is_detection
 from .card_facts import about_model, about_results, duration, energy, label_names, percent
-from .card_header import UNKNOWN_LICENCE, base_model, card_header, hub_id, public_name, write_eval_results
+from .card_header import UNKNOWN_LICENCE, base_model, card_header, hub_id, public_name, task_of, write_eval_results
 from .card_merging import OldCard, assemble, merge_body, merge_header, read_old_card
 
 PACKAGE_URL = "https://pypi.org/project/vithub/"
@@ -82,7 +83,8 @@ def _merged(
     config, metrics = _json(folder / "config.json"), _json(folder / "metrics.json")
     generated = card_header(recipe, config, metrics)
     header, fields = merge_header(old, generated)
-    rendered = _render(_values(folder, recipe, config, metrics, native), header, recipe_text, location or str(folder))
+    values, template = _values(folder, recipe, config, metrics, native), f"{task_of(metrics).replace('-', '_')}.md"
+    rendered = _render(template, values, header, recipe_text, location or str(folder))
     _, *pieces = _PART.split(rendered)
     parts = {name: text.strip("\n") + "\n" for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
     body, edited = merge_body(old, parts)
@@ -94,29 +96,40 @@ def _is_ours(old: OldCard | None) -> bool:
     return old is not None and old.is_ours
 
 
-def _render(values: dict[str, Any], header: dict[str, Any], recipe_text: str, location: str) -> str:
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
+def _render(template: str, values: dict[str, Any], header: dict[str, Any], recipe_text: str, location: str) -> str:
+    environment = Environment(
+        loader=FunctionLoader(_template),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701
+    )
     environment.globals["percent"] = percent
     environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["cell"] = lambda text: " ".join(text.split()).replace("|", "\\|")
-    template = (files("vithub.model_cards") / "image_classification.md").read_text(encoding="utf-8")
     licence = header.get("license_name") or header.get("license") or UNKNOWN_LICENCE
     more = {
         "licence": None if licence == UNKNOWN_LICENCE else licence,
         "recipe_text": recipe_text,
         "location": location,
     }
-    return environment.from_string(template).render(values | more)
+    return environment.get_template(template).render(values | more)
+
+
+def _template(name: str) -> str:
+    return (files("vithub.model_cards") / name).read_text(encoding="utf-8")
 
 
 def _values(
     folder: Path, recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any], native: str | None
 ) -> dict[str, Any]:
     labels, teacher = label_names(config, metrics), metrics.get("teacher")
-    spent = metrics.get("energy")
+    spent, backbone = metrics.get("energy"), recipe["model"].get("backbone")
+    if is_detection(metrics):
+        known = about_detector(config, metrics, native) | about_detections(folder, metrics, labels)
+    else:
+        known = about_model(config, metrics, native) | about_results(folder, metrics, labels)
     return {
-        **about_model(config, metrics, native),
-        **about_results(folder, metrics, labels),
+        **known,
         "labels": labels,
         "labels_text": ", ".join(labels[:20]) + (f" and {len(labels) - 20} more" if len(labels) > 20 else ""),
         "package_url": PACKAGE_URL,
@@ -124,6 +137,7 @@ def _values(
         "data_source": None if recipe["data"]["source"] == IN_MEMORY else public_name(recipe["data"]["source"]),
         "data_on_hub": hub_id(recipe["data"]["source"]) is not None,
         "base_model": base_model(recipe["model"]["source"]),
+        "backbone_model": backbone and public_name(backbone),
         "published_epoch": metrics["published_epoch"],
         "publish": recipe["training"]["publish"],
         "weights": metrics.get("weights"),

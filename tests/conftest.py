@@ -9,6 +9,8 @@ os.environ["MPLBACKEND"] = "Agg"
 
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 import transformers
@@ -71,6 +73,39 @@ QUICK = {
     "training.trackers": [],
     "evaluation.crop_ratio": 1.0,
 }
+# A training of a quarter of a minute: a detector that finds some of the squares of `detector_data`.
+QUICK_DETECTOR = {
+    "model.fields": {
+        **TINY_DETR,
+        "backbone_config": {**TINY_RESNET, "hidden_sizes": [16, 16, 32, 32], "out_features": ["stage2"]},
+        "encoder_layers": 1,
+        "num_queries": 8,
+        "frozen_stages": 0,
+        "freeze_batch_norm": False,
+        "anchor_queries": True,
+        "denoising_queries": 8,
+        "focal_loss": True,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
+    },
+    "model.backbone_stride": None,
+    "model.image_size": 64,
+    "data.workers": 0,
+    "data.test_fraction": 0.3,
+    "boxes.sides": (800,),
+    "boxes.crop": 0.0,
+    "training.epochs": 60,
+    "training.batch_size": 8,
+    "training.lr": 4e-3,
+    "training.backbone_lr": 4e-3,
+    "training.clip_norm": 5.0,
+    "training.warmup": 0,
+    "training.precision": "fp32",
+    "training.trackers": [],
+    "evaluation.batch_size": 8,
+}
+del QUICK_DETECTOR["model.fields"]["num_labels"]
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -138,6 +173,36 @@ def finished_run(digit_folders, tmp_path_factory, quick):
 
     out = tmp_path_factory.mktemp("runs") / "finished"
     return vithub.finetune(data=digit_folders, out=out, recipe=Recipe(), values=quick({"training.epochs": 10}))
+
+
+@pytest.fixture(scope="session")
+def detector_data():
+    """40 images of two shapes with one or two squares, red or blue, on grey."""
+    from datasets import ClassLabel, Dataset, Features, Image, List, Value
+
+    draws, images, objects = np.random.default_rng(0), [], []
+    for number in range(40):
+        pixels = np.full((64, 64 + 16 * (number % 2), 3), 90, np.uint8)
+        boxes, classes = [], []
+        for _ in range(1 + number % 2):
+            side, kind = int(draws.integers(18, 30)), int(draws.integers(2))
+            left, top = (int(place) for place in draws.integers(0, 64 - side, 2))
+            pixels[top : top + side, left : left + side] = ([240, 30, 30], [30, 30, 240])[kind]
+            boxes.append([float(value) for value in (left, top, side, side)])
+            classes.append(kind)
+        images.append(PIL.Image.fromarray(pixels))
+        objects.append({"bbox": boxes, "category": classes})
+    kinds = {"bbox": List(List(Value("float64"))), "category": List(ClassLabel(names=["red", "blue"]))}
+    return Dataset.from_dict(
+        {"image": images, "objects": objects}, features=Features({"image": Image(), "objects": kinds})
+    )
+
+
+@pytest.fixture(scope="session")
+def detector_run(detector_data, tmp_path_factory):
+    """The run of a detector that has learned something; tests read its folder and do not write to it."""
+    out = tmp_path_factory.mktemp("runs") / "detector"
+    return vithub.finetune(data=detector_data, out=out, preset_name="detr-small-data", values=QUICK_DETECTOR)
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,12 @@ class DetectionTask(TrainingTask):
         """What `metrics.json` calls it."""
         return "object_detection"
 
+    @property
+    def about_data(self) -> dict[str, Any]:
+        """What `metrics.json` says of the data: also how many boxes there are, and how they were read."""
+        more = {"boxes": self.data.boxes, "most_boxes": self.data.most_boxes(), "reading": self.data.reading}
+        return super().about_data | more
+
     def train_images(self) -> BoxImages:  # type: ignore[override]
         """The training split with the training transform."""
         pixels = box_pixels(self.image_processor)

@@ -149,7 +149,7 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
         "weights": "ema" if result.record.ema is not None else "trained",
         "teacher": _teacher_description(task),
         "history": progress.history,
-        "data": {"name": task.data.name, "sizes": task.data.sizes, "notes": task.data.notes},
+        "data": task.about_data,
         "bad_images": {name: names for name, names in bad_images.items() if names},
         "skipped_steps": progress.skipped_steps,
         "image_hw": task.image_hw,

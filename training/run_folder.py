@@ -99,7 +99,7 @@ def write_run(
     counts: Any,
     state: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Writes model, processor, metrics, pictures and (of a classifier) the card into a run's folder.
+    """Writes model, processor, metrics, pictures and the card into a run's folder.
 
     Args:
         folder: Holds `recipe.yaml` already.
@@ -117,11 +117,9 @@ def write_run(
     if isinstance(counts, DetectionCounts):
         save_precision_recall(counts.curves(), names, folder / "precision_recall.png")
         save_error_kinds(count_errors(counts.pairs(), counts.num_labels), names, folder / "errors.png")
-        _write_json(folder / METRICS, metrics)
-        return
-    if counts.confusion is not None:
+    elif counts.confusion is not None:
         save_confusion_matrix(counts.confusion.numpy(), names, folder / "confusion_matrix.png")
-    if metrics["reliability"]:
+    if metrics.get("reliability"):
         save_reliability(metrics["reliability"], folder / "reliability.png")
     _write_json(folder / METRICS, metrics)
     write_card(folder)

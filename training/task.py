@@ -121,6 +121,11 @@ class TrainingTask:
         return str(self.model.config.problem_type)
 
     @property
+    def about_data(self) -> dict[str, Any]:
+        """What `metrics.json` says of the data."""
+        return {"name": self.data.name, "sizes": self.data.sizes, "notes": self.data.notes}
+
+    @property
     def workers(self) -> int:
         """Loading processes."""
         workers = self.recipe.data.workers
