@@ -199,10 +199,27 @@ def detector_data():
 
 
 @pytest.fixture(scope="session")
-def detector_run(detector_data, tmp_path_factory):
+def quick_detector():
+    """Makes the values of a detector's training on `detector_data`: `quick_detector({"model.fields.dropout": 0.1})`."""
+
+    def make(values=None):
+        made = {name: dict(value) if isinstance(value, dict) else value for name, value in QUICK_DETECTOR.items()}
+        for name, value in (values or {}).items():
+            group, _, field = name.rpartition(".")
+            if group == "model.fields":
+                made[group][field] = value
+            else:
+                made[name] = value
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def detector_run(detector_data, quick_detector, tmp_path_factory):
     """The run of a detector that has learned something; tests read its folder and do not write to it."""
     out = tmp_path_factory.mktemp("runs") / "detector"
-    return vithub.finetune(data=detector_data, out=out, preset_name="detr-small-data", values=QUICK_DETECTOR)
+    return vithub.finetune(data=detector_data, out=out, preset_name="detr-small-data", values=quick_detector())
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ import sys
 import pytest
 from vithub.training.run_checkpoints import checkpoints
 
+import vithub
+
 # Every kind of state that a run has: an average of weights, mixing, checkpoints within an epoch, a loading process.
 VALUES = {
     "data.workers": 1,
@@ -18,17 +20,31 @@ VALUES = {
     "training.precision": "fp32",
 }
 
+# Also dropout, noise of denoising queries, and augmentation of boxes, each drawn for its sample.
+DETECTOR = {
+    "data.workers": 1,
+    "boxes.crop": 0.5,
+    "training.epochs": 6,
+    "training.checkpoint_steps": 2,
+    "training.ema_decay": 0.9,
+    "model.fields.dropout": 0.1,
+    "model.fields.attention_dropout": 0.1,
+    "model.fields.activation_dropout": 0.1,
+}
+
 # It computes nothing itself, so that its children can be forked; each goes on with the run until it is killed.
 KEEPER = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
 from vithub.training.finetuning import finetune
+from vithub.training.presets import preset
 from vithub.training.progress import QuietReporter
 from vithub.training.recipe import Recipe
 
 torch.set_num_threads(1)
-data, out, values, deaths = json.loads(sys.argv[1])
+data, out, preset_name, values, deaths = json.loads(sys.argv[1])
+recipe = preset(preset_name) if preset_name else Recipe()
 write_to_disk = os.fsync
 
 class Countdown(QuietReporter):
@@ -52,7 +68,7 @@ for death in deaths:
     if child == 0:
         reporter = Countdown(death)
         os.fsync = reporter.fsync
-        finetune(data=data, out=out, recipe=Recipe(), values=values, reporter=reporter,
+        finetune(data=data, out=out, recipe=recipe, values=values, reporter=reporter,
                  resume=(Path(out) / "recipe.yaml").exists())
         os._exit(0)
     print(os.waitpid(child, 0)[1], sorted(os.listdir(Path(out) / "checkpoints")), flush=True)
@@ -60,11 +76,11 @@ for death in deaths:
 
 
 @pytest.fixture
-def keep(tmp_path, digit_folders, quick):
+def keep(tmp_path):
     """Runs a training in processes that are killed after so many events each; returns how they ended."""
 
-    def run(out, deaths):
-        task = json.dumps([str(digit_folders), str(out), quick(VALUES), deaths])
+    def run(data, out, values, deaths, preset_name=None):
+        task = json.dumps([str(data), str(out), preset_name, values, deaths])
         kept = subprocess.run(
             [sys.executable, "-c", KEEPER, task], capture_output=True, text=True, timeout=600, cwd=tmp_path, check=True
         )
@@ -73,13 +89,30 @@ def keep(tmp_path, digit_folders, quick):
     return run
 
 
-def test_a_run_killed_twenty_times_ends_equal_to_the_unbroken_one(keep, train, tmp_path):
+def test_a_run_killed_twenty_times_ends_equal_to_the_unbroken_one(keep, train, digit_folders, quick, tmp_path):
     draws = random.Random(0)
     deaths = [draws.randint(1, 24) for _ in range(20)]
-    endings = keep(tmp_path / "killed", [*deaths, 0])
+    endings = keep(digit_folders, tmp_path / "killed", quick(VALUES), [*deaths, 0])
     assert endings == [signal.SIGKILL] * 20 + [0]
-    whole = train(tmp_path / "whole", VALUES)
-    killed = tmp_path / "killed"
+    assert_equal(tmp_path / "killed", train(tmp_path / "whole", VALUES))
+
+
+def test_a_detectors_run_killed_ten_times_ends_equal_to_the_unbroken_one(keep, detector_data, quick_detector, tmp_path):
+    detector_data.to_parquet(tmp_path / "squares.parquet")
+    values = quick_detector(DETECTOR)
+    draws = random.Random(1)
+    deaths = [draws.randint(1, 14) for _ in range(10)]
+    endings = keep(tmp_path / "squares.parquet", tmp_path / "killed", values, [*deaths, 0], "detr-small-data")
+    assert endings == [signal.SIGKILL] * 10 + [0]
+    whole = vithub.finetune(
+        data=tmp_path / "squares.parquet", out=tmp_path / "whole", preset_name="detr-small-data", values=values
+    )
+    assert whole.model.config.denoising_queries
+    assert_equal(tmp_path / "killed", whole)
+
+
+def assert_equal(killed, whole):
+    """That two runs left the same weights, figures and states to the bit."""
     assert (killed / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
     figures = json.loads((killed / "metrics.json").read_text())
     assert figures["test"] == whole.metrics["test"]
