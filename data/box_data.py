@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, Image, List, Value
 
+from .splits import SplitTables
+
 BOX_FEATURES = Features(
     {
         "image_id": Value("string"),
@@ -58,6 +60,14 @@ class ImageBoxes:
             np.asarray(row["area"], dtype=np.float64),
         )
 
+    @classmethod
+    def none(cls, image_id: str, width: int, height: int) -> "ImageBoxes":
+        """Of an image without boxes."""
+        empty = np.empty(0)
+        return cls(
+            image_id, width, height, np.empty((0, 4)), empty.astype(np.int64), empty.astype(bool), empty
+        )  # fmt: skip
+
     def to_row(self) -> dict[str, Any]:
         """As a row of a table, without the image."""
         return {
@@ -87,7 +97,7 @@ class BoxClasses:
 
 
 @dataclass
-class BoxData:
+class BoxData(SplitTables):
     """Images with boxes, in splits.
 
     Args:
@@ -107,17 +117,6 @@ class BoxData:
     test: Dataset | None
     notes: list[str] = field(default_factory=list)
     reading: str = ""
-
-    @property
-    def splits(self) -> dict[str, Dataset]:
-        """The splits by name, those that exist."""
-        found = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: table for name, table in found.items() if table is not None}
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Images in each split."""
-        return {name: len(table) for name, table in self.splits.items()}
 
     @property
     def boxes(self) -> dict[str, int]:

@@ -7,15 +7,14 @@ import numpy as np
 import torch
 from datasets import Dataset as Table
 from PIL import Image
-from torch.utils.data import Dataset
 from transformers import ConditionalDetrImageProcessor, DetrImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from .box_augmentation import Augmented, BoxTransform
 from .box_data import ImageBoxes
+from .image_data import IMAGE
 from .images import BadImageError, decode_image
-from .samplers import SampleKey
-from .seeding import Stream, derived_generator, seeded
+from .row_images import RowImages
 
 
 def build_box_processor(
@@ -84,18 +83,19 @@ class BoxEvaluationTransform:
         return Augmented(pixels, boxes.float() * scale, torch.arange(len(boxes)))
 
 
-class BoxImages(Dataset[dict[str, Any]]):
-    """Decoded, transformed images with their boxes.
+class BoxImages(RowImages):
+    """Decoded, transformed images with their boxes: `pixel_values` (3, height, width) and `target`.
 
-    A row is asked for by its number (evaluation), or by a `SampleKey`, from which all random choices of the transform
-    are drawn (training). Crowds are left out of the targets.
+    The target has `class_labels` (n,) int64, `boxes` (n, 4) fp32 as centre, width and height relative to the image,
+    `area` (n,) in pixels of the image that is seen, `image_id` as text, `orig_size` and `size` (2,) as height and
+    width of the upright image and of the one that is seen. Crowds are left out of it.
 
     Args:
-        table: With the columns of `BOX_TABLE`.
+        table: With the columns of `BOX_TABLE`; or "image" and "image_id" only, where boxes are only predicted.
         transform: Of image and boxes.
-        seed: Of the random choices.
-        name: Of the split, for messages.
-        skip_bad: In training, another image, drawn at random, takes the place of one that cannot be decoded.
+        seed: As `RowImages`.
+        name: As `RowImages`.
+        skip_bad: As `RowImages`.
     """
 
     def __init__(
@@ -106,61 +106,36 @@ class BoxImages(Dataset[dict[str, Any]]):
         name: str = "train",
         skip_bad: bool = False,
     ) -> None:
-        self.table, self.transform, self.seed, self.name, self.skip_bad = table, transform, seed, name, skip_bad
+        super().__init__(table, transform, seed, name, skip_bad)
+        self.labelled = "boxes" in table.column_names
 
-    def __len__(self) -> int:
-        return len(self.table)
+    def place(self, index: int) -> str:
+        """Row of an image, and its id."""
+        return f"{super().place(index)} (image {self.table[index]['image_id']})"
 
-    def describe(self, index: int) -> str:
-        """File or row of an image, for messages."""
+    def read(self, index: int) -> tuple[Image.Image, ImageBoxes]:
+        """The image, upright and RGB, and its boxes, crowds included."""
         row = self.table[index]
-        place = f"row {index} of split {self.name!r} (image {row['image_id']})"
-        path = row["image"].get("path")
-        return f"{path} ({place})" if path else place
-
-    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        """`pixel_values` (3, height, width), `target` and `index`; in training `epoch` and `position` too.
-
-        The target has `class_labels` (n,) int64, `boxes` (n, 4) fp32 as centre, width and height relative to the image,
-        `area` (n,) in pixels of the image that is seen, `image_id` as text, `orig_size` and `size` (2,) as height and
-        width of the upright image and of the one that is seen. With `skip_bad` there is `bad` as `LabelledImages` has
-        it.
-
-        Raises:
-            BadImageError: It cannot be decoded, and `skip_bad` is not set.
-        """
-        if not isinstance(key, SampleKey):
-            return {**self._sample(*self._row(int(key))), "index": torch.tensor(int(key))}
-        index, bad = key.index, -1
-        draws = derived_generator(self.seed, Stream.REPLACEMENT, key.epoch, key.position)
-        for _ in range(100):
-            try:
-                image, boxes = self._row(index)
-                break
-            except BadImageError:
-                if not self.skip_bad:
-                    raise
-                bad, index = key.index, int(draws.integers(len(self)))
-        else:
-            raise BadImageError(f"split {self.name!r}: 100 images drawn one after the other could not be decoded")
-        with seeded(self.seed, Stream.SAMPLE, key.epoch, key.position):
-            sample = self._sample(image, boxes)
-        place = {"epoch": torch.tensor(key.epoch), "position": torch.tensor(key.position)}
-        noted = {"bad": torch.tensor(bad)} if self.skip_bad else {}
-        return {**sample, "index": torch.tensor(index), **place, **noted}
-
-    def _row(self, index: int) -> tuple[Image.Image, ImageBoxes]:
-        row = self.table[index]
-        place = f"row {index} of split {self.name!r}"
-        image, boxes = decode_image(row["image"], place), ImageBoxes.from_row(row)
+        image = decode_image(row[IMAGE], self.place(index))
+        if not self.labelled:
+            return image, ImageBoxes.none(row["image_id"], *image.size)
+        boxes = ImageBoxes.from_row(row)
         if image.size != (boxes.width, boxes.height):
             raise BadImageError(
-                f"{place}: the image is {image.width} x {image.height} pixels, its boxes are for {boxes.width} x "
-                f"{boxes.height}: it was changed after it was checked"
+                f"{self.place(index)}: the image is {image.width} x {image.height} pixels, its boxes are for "
+                f"{boxes.width} x {boxes.height}: it was changed after it was checked"
             )
         return image, boxes
 
-    def _sample(self, image: Image.Image, boxes: ImageBoxes) -> dict[str, Any]:
+    def blank(self, index: int) -> tuple[Image.Image, ImageBoxes]:
+        """A black image without boxes, of the size that the table states."""
+        row = self.table[index]
+        size = (row["width"], row["height"]) if self.labelled else (8, 8)
+        return Image.new("RGB", size), ImageBoxes.none(row["image_id"], *size)
+
+    def sample(self, content: tuple[Image.Image, ImageBoxes]) -> dict[str, Any]:
+        """Pixels and target."""
+        image, boxes = content
         wanted = np.flatnonzero(~boxes.crowd)
         seen = self.transform(image, torch.from_numpy(boxes.boxes[wanted]))
         height, width = seen.pixels.shape[-2:]

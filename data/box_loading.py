@@ -11,7 +11,7 @@ from .box_data import BOX_FEATURES, BOX_TABLE, BoxClasses, BoxData, ImageBoxes
 from .box_formats import BoxFormat
 from .box_sources import read_box_source
 from .sources import DataError
-from .splits import find_splits, stratified_parts
+from .splits import complete_splits, find_splits
 
 
 def load_box_data(
@@ -57,14 +57,9 @@ def load_box_data(
     named = {"train": train_split, "validation": validation_split, "test": test_split}
     tables = find_splits({name: box_table(checked, name) for name in raw.splits}, named)
     notes = [*raw.notes, *_notes(checked, repair)]
-    if "validation" not in tables:
-        draw_test = "test" not in tables and test_fraction > 0
-        fractions = (validation_fraction, test_fraction if draw_test else 0.0)
-        tables |= _drawn(tables["train"], fractions, split_seed)
-        drawn = "validation and test splits were" if draw_test else "validation split was"
-        notes.append(f"the {drawn} drawn from the training images (stratified, seed {split_seed})")
-    elif "test" not in tables:
-        notes.append("there is no test split: the figures are of the validation split, which also chose the best epoch")
+    fractions = (validation_fraction, test_fraction)
+    tables, drawn = complete_splits(tables, lambda table: _rarest(table["classes"]), fractions, split_seed)
+    notes += drawn
     if not any(tables["train"]["boxes"]):
         raise DataError(f"no training image of {raw.name} has a box")
     kind = "a column of objects" if raw.kind == "objects" else raw.kind
@@ -133,21 +128,6 @@ def _notes(checked: Inspection, repair: bool) -> list[str]:
     if counts["text id"]:
         notes.append(f"{counts['text id']} class ids that were written as text were taken for numbers")
     return notes
-
-
-def _drawn(table: Dataset, fractions: tuple[float, float], seed: int) -> dict[str, Dataset]:
-    validation_fraction, test_fraction = fractions
-    if not 0 < validation_fraction < 1 or not 0 <= test_fraction < 1 or validation_fraction + test_fraction >= 1:
-        raise DataError(
-            f"`validation_fraction` and `test_fraction` must be fractions that leave something to train on, got "
-            f"{validation_fraction} and {test_fraction}"
-        )
-    validation, test, train = stratified_parts(_rarest(table["classes"]), fractions, seed)
-    parts = {"train": train, "validation": validation} | ({"test": test} if test_fraction else {})
-    for role, rows in parts.items():
-        if len(rows) == 0:
-            raise DataError(f"{len(table)} images are too few to draw a {role} split from")
-    return {role: table.select(rows) for role, rows in parts.items()}
 
 
 def _rarest(classes: Any) -> list[int]:

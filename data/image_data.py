@@ -3,17 +3,17 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 
 from .labels import LabelSet, find_labels, label_counts, numbered
 from .sources import DataError, encoded_images, find_image_column, find_label_column, read_source
-from .splits import find_splits, stratified_parts
+from .splits import SplitTables, complete_splits, find_splits
 
 IMAGE, LABEL = "image", "label"
 
 
 @dataclass
-class ImageData:
+class ImageData(SplitTables):
     """Labelled images in splits.
 
     Args:
@@ -31,17 +31,6 @@ class ImageData:
     validation: Dataset
     test: Dataset | None
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def splits(self) -> dict[str, Dataset]:
-        """The splits by name, those that exist."""
-        found = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: table for name, table in found.items() if table is not None}
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Images in each split, but for one that is a stream."""
-        return {name: len(table) for name, table in self.splits.items() if not isinstance(table, IterableDataset)}
 
 
 @dataclass
@@ -114,14 +103,8 @@ def load_image_data(
         DataError: What is wrong, with its file, row or column.
     """
     read = read_labelled_tables(source, **columns)
-    tables, labels, notes = dict(read.tables), read.labels, []
-    if "validation" not in tables:
-        draw_test = "test" not in tables and test_fraction > 0
-        tables |= _drawn(tables["train"], labels, validation_fraction, test_fraction if draw_test else 0.0, split_seed)
-        drawn = "validation and test splits were" if draw_test else "validation split was"
-        notes.append(f"the {drawn} drawn from the training images (stratified, seed {split_seed})")
-    elif "test" not in tables:
-        notes.append("there is no test split: the figures are of the validation split, which also chose the best epoch")
+    labels, fractions = read.labels, (validation_fraction, test_fraction)
+    tables, notes = complete_splits(read.tables, lambda table: _strata(table, labels), fractions, split_seed)
     data = ImageData(read.name, labels, tables["train"], tables["validation"], tables.get("test"), notes)
     _check_classes(data)
     return data
@@ -133,24 +116,12 @@ def _columns(table: Dataset, image_column: str, label_column: str) -> Dataset:
     return table.rename_columns({old: new for old, new in renamed.items() if old != new})
 
 
-def _drawn(
-    table: Dataset, labels: LabelSet, validation_fraction: float, test_fraction: float, seed: int
-) -> dict[str, Dataset]:
-    if not 0 < validation_fraction < 1 or not 0 <= test_fraction < 1 or validation_fraction + test_fraction >= 1:
-        raise DataError(
-            f"`validation_fraction` and `test_fraction` must be fractions that leave something to train on, got "
-            f"{validation_fraction} and {test_fraction}"
-        )
+def _strata(table: Dataset, labels: LabelSet) -> list[int]:
+    """A number for each class, or for each set of labels."""
     column = table[LABEL]
     classes = [tuple(row) for row in column] if labels.multi_label else list(column)
     keys = {key: number for number, key in enumerate(sorted(set(classes)))}
-    fractions = (validation_fraction, test_fraction)
-    validation, test, train = stratified_parts([keys[key] for key in classes], fractions, seed)
-    parts = {"train": train, "validation": validation} | ({"test": test} if test_fraction else {})
-    for role, rows in parts.items():
-        if len(rows) == 0:
-            raise DataError(f"{len(table)} images are too few to draw a {role} split from")
-    return {role: table.select(rows) for role, rows in parts.items()}
+    return [keys[key] for key in classes]
 
 
 def _check_classes(data: ImageData) -> None:

@@ -6,12 +6,10 @@ from typing import Any
 import torch
 from datasets import Dataset as Table
 from PIL import Image
-from torch.utils.data import Dataset
 
 from .image_data import IMAGE, LABEL
-from .images import BadImageError, decode_image
-from .samplers import SampleKey
-from .seeding import Stream, derived_generator, seeded
+from .images import decode_image
+from .row_images import RowImages
 
 
 class EvaluationTransform:
@@ -26,20 +24,18 @@ class EvaluationTransform:
         return pixels
 
 
-class LabelledImages(Dataset[dict[str, torch.Tensor]]):
-    """Decoded, transformed images with their labels.
+class LabelledImages(RowImages):
+    """Decoded, transformed images with their labels: `pixel_values` (C, height, width) and `labels`.
 
-    A row is asked for by its number (evaluation), or by a `SampleKey`, from which all random choices of the transform
-    are drawn (training).
+    Labels are a number, or 0 and 1 per class; there are none where the table has no column "label".
 
     Args:
         table: Columns "image" (encoded) and, unless it is only predicted, "label".
         transform: PIL image to tensor.
         num_labels: Where rows have any number of labels: how many there are; they become 0 or 1 per class.
-        seed: Of the random choices.
-        name: Of the split, for messages.
-        skip_bad: An image that cannot be decoded is no error: in training another one, drawn at random, takes its
-            place; in evaluation it is left out (see `collate`).
+        seed: As `RowImages`.
+        name: As `RowImages`.
+        skip_bad: As `RowImages`.
     """
 
     def __init__(
@@ -51,70 +47,23 @@ class LabelledImages(Dataset[dict[str, torch.Tensor]]):
         name: str = "train",
         skip_bad: bool = False,
     ) -> None:
-        self.table, self.transform, self.num_labels, self.seed, self.name = table, transform, num_labels, seed, name
-        self.skip_bad, self.labelled = skip_bad, LABEL in table.column_names
+        super().__init__(table, transform, seed, name, skip_bad)
+        self.num_labels, self.labelled = num_labels, LABEL in table.column_names
 
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def file(self, index: int) -> str | None:
-        """File that an image came from, where it had one."""
-        path: str | None = self.table[index][IMAGE].get("path")
-        return path
-
-    def describe(self, index: int) -> str:
-        """File or row of an image, for messages."""
-        path, row = self.file(index), f"row {index} of split {self.name!r}"
-        return f"{path} ({row})" if path else row
-
-    def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
-        """`pixel_values` (C, height, width), `labels` (a number, or 0 and 1 per class) and `index`.
-
-        In training also `epoch` and `position`, those of the key. With `skip_bad` also `bad`: the row that could not
-        be decoded, or -1.
-
-        Raises:
-            BadImageError: It cannot be decoded, and `skip_bad` is not set.
-        """
-        if not isinstance(key, SampleKey):
-            return self._evaluation_sample(int(key))
-        index, bad = key.index, -1
-        draws = derived_generator(self.seed, Stream.REPLACEMENT, key.epoch, key.position)
-        for _ in range(100):
-            try:
-                image, labels = self._row(index)
-                break
-            except BadImageError:
-                if not self.skip_bad:
-                    raise
-                bad, index = key.index, int(draws.integers(len(self)))
-        else:
-            raise BadImageError(f"split {self.name!r}: 100 images drawn one after the other could not be decoded")
-        with seeded(self.seed, Stream.SAMPLE, key.epoch, key.position):
-            pixels = self.transform(image)
-        place = {"epoch": torch.tensor(key.epoch), "position": torch.tensor(key.position)}
-        return {"pixel_values": pixels, **labels, **self._numbers(index, bad), **place}
-
-    def _evaluation_sample(self, index: int) -> dict[str, torch.Tensor]:
-        bad = -1
-        try:
-            image, labels = self._row(index)
-        except BadImageError:
-            if not self.skip_bad:
-                raise
-            image, labels, bad = Image.new("RGB", (8, 8)), self._labels(self.table[index]), index
-        return {"pixel_values": self.transform(image), **labels, **self._numbers(index, bad)}
-
-    def _row(self, index: int) -> tuple[Image.Image, dict[str, torch.Tensor]]:
+    def read(self, index: int) -> tuple[Image.Image, Any]:
+        """The image, upright and RGB, and its label as the table has it."""
         row = self.table[index]
-        return decode_image(row[IMAGE], f"row {index} of split {self.name!r}"), self._labels(row)
+        return decode_image(row[IMAGE], self.place(index)), row.get(LABEL)
 
-    def _numbers(self, index: int, bad: int) -> dict[str, torch.Tensor]:
-        numbers = {"index": torch.tensor(index)}
-        return {**numbers, "bad": torch.tensor(bad)} if self.skip_bad else numbers
+    def blank(self, index: int) -> tuple[Image.Image, Any]:
+        """A small black image with the row's label."""
+        return Image.new("RGB", (8, 8)), self.table[index].get(LABEL)
 
-    def _labels(self, row: dict[str, Any]) -> dict[str, torch.Tensor]:
-        return {"labels": label_tensor(row[LABEL], self.num_labels)} if self.labelled else {}
+    def sample(self, content: tuple[Image.Image, Any]) -> dict[str, torch.Tensor]:
+        """Pixels and labels."""
+        image, label = content
+        labels = {"labels": label_tensor(label, self.num_labels)} if self.labelled else {}
+        return {"pixel_values": self.transform(image), **labels}
 
 
 def label_tensor(value: Any, num_labels: int | None) -> torch.Tensor:

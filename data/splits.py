@@ -1,14 +1,34 @@
 """Training, validation and test parts of a data set, found by name or drawn by a seed."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
+from datasets import Dataset, IterableDataset
 
 from .sources import SPLIT_NAMES, DataError
 
 Table = TypeVar("Table")
+
+
+class SplitTables:
+    """What data sets of all kinds have: the three splits."""
+
+    train: Any
+    validation: Dataset
+    test: Dataset | None
+
+    @property
+    def splits(self) -> dict[str, Dataset]:
+        """The splits by name, those that exist."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: table for name, table in found.items() if table is not None}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images in each split, but for one that is a stream."""
+        return {name: len(table) for name, table in self.splits.items() if not isinstance(table, IterableDataset)}
 
 
 def split_role(name: str, whole: bool = False) -> str | None:
@@ -52,6 +72,47 @@ def find_splits(tables: Mapping[str, Table], named: Mapping[str, str | None]) ->
     return found
 
 
+def complete_splits(
+    tables: Mapping[str, Dataset],
+    classes: Callable[[Dataset], Sequence[int]],
+    fractions: tuple[float, float],
+    seed: int,
+) -> tuple[dict[str, Dataset], list[str]]:
+    """The tables with a validation split, and a test split where there was one only, drawn where they were missing.
+
+    Args:
+        tables: "train", and others as far as there are such.
+        classes: What the class of each row is, for a draw in proportion.
+        fractions: Of the training split: for validation, in (0, 1), and for the test, in [0, 1).
+        seed: Of the draw.
+
+    Returns:
+        The tables, and notes for a reader of the results.
+
+    Raises:
+        DataError: A fraction leaves nothing to train on, or a split would be empty.
+    """
+    if "validation" in tables:
+        missing = "there is no test split: the figures are of the validation split, which also chose the best epoch"
+        return dict(tables), [] if "test" in tables else [missing]
+    draw_test = "test" not in tables and fractions[1] > 0
+    validation_fraction, test_fraction = fractions[0], fractions[1] if draw_test else 0.0
+    if not 0 < validation_fraction < 1 or not 0 <= test_fraction < 1 or validation_fraction + test_fraction >= 1:
+        raise DataError(
+            f"`validation_fraction` and `test_fraction` must be fractions that leave something to train on, got "
+            f"{validation_fraction} and {test_fraction}"
+        )
+    table = tables["train"]
+    validation, test, train = stratified_parts(classes(table), (validation_fraction, test_fraction), seed)
+    parts = {"train": train, "validation": validation} | ({"test": test} if draw_test else {})
+    for role, rows in parts.items():
+        if len(rows) == 0:
+            raise DataError(f"{len(table)} images are too few to draw a {role} split from")
+    drawn = "validation and test splits were" if draw_test else "validation split was"
+    note = f"the {drawn} drawn from the training images (stratified, seed {seed})"
+    return {**tables, **{role: table.select(rows) for role, rows in parts.items()}}, [note]
+
+
 def stratified_parts(classes: Sequence[int], fractions: Sequence[float], seed: int) -> list[np.ndarray]:
     """Row numbers of disjoint parts with the classes in equal proportion, each sorted.
 
@@ -82,4 +143,4 @@ def stratified_parts(classes: Sequence[int], fractions: Sequence[float], seed: i
     return [np.sort(np.concatenate(part)) for part in parts]
 
 
-__all__ = ["find_splits", "split_role", "stratified_parts"]
+__all__ = ["SplitTables", "complete_splits", "find_splits", "split_role", "stratified_parts"]

@@ -174,7 +174,7 @@ def test_targets_are_the_same_alone_and_beside_larger_images(loaded, scenes):
 def test_evaluation_pads_as_the_saved_processor_does(loaded):
     processor = build_box_processor(64, 96)
     images = BoxImages(loaded.train, BoxEvaluationTransform(processor))
-    pictures = [images._row(row)[0] for row in range(len(images))]
+    pictures = [images.read(row)[0] for row in range(len(images))]
     stock = processor(pictures, return_tensors="pt")
     ours = collate_boxes([images[row] for row in range(len(images))])
     assert torch.equal(stock["pixel_values"], ours["pixel_values"])

@@ -1,0 +1,108 @@
+"""Rows of a table of images, and what happens to those that cannot be decoded: what all kinds of data sets share."""
+
+from typing import Any
+
+import torch
+from datasets import Dataset as Table
+from torch.utils.data import Dataset
+
+from .image_data import IMAGE
+from .images import BadImageError
+from .samplers import SampleKey
+from .seeding import Stream, derived_generator, seeded
+
+
+class RowImages(Dataset[dict[str, Any]]):
+    """Decoded, transformed images of a table.
+
+    A row is asked for by its number (evaluation), or by a `SampleKey`, from which all random choices of the transform
+    are drawn (training). A kind of data set says how a row is read, what stands for one that cannot be, and what
+    becomes of it.
+
+    Args:
+        table: Column "image" (encoded), and others.
+        transform: Of the image and what belongs to it.
+        seed: Of the random choices.
+        name: Of the split, for messages.
+        skip_bad: An image that cannot be decoded is no error: in training another one, drawn at random, takes its
+            place; in evaluation an empty one does, which is not counted.
+    """
+
+    def __init__(
+        self, table: Table, transform: Any, seed: int = 0, name: str = "train", skip_bad: bool = False
+    ) -> None:
+        self.table, self.transform, self.seed, self.name, self.skip_bad = table, transform, seed, name, skip_bad
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def file(self, index: int) -> str | None:
+        """File that an image came from, where it had one."""
+        path: str | None = self.table[index][IMAGE].get("path")
+        return path
+
+    def place(self, index: int) -> str:
+        """Row of an image, for messages."""
+        return f"row {index} of split {self.name!r}"
+
+    def describe(self, index: int) -> str:
+        """File or row of an image, for messages."""
+        path = self.file(index)
+        return f"{path} ({self.place(index)})" if path else self.place(index)
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        """What `sample` makes of a row, and `index`; in training also `epoch` and `position`, those of the key.
+
+        With `skip_bad` also `bad`: the row that could not be decoded, or -1.
+
+        Raises:
+            BadImageError: It cannot be decoded, and `skip_bad` is not set.
+        """
+        if isinstance(key, SampleKey):
+            content, index, bad = self._readable(key)
+            with seeded(self.seed, Stream.SAMPLE, key.epoch, key.position):
+                sample = self.sample(content)
+            sample |= {"epoch": torch.tensor(key.epoch), "position": torch.tensor(key.position)}
+        else:
+            index, bad = int(key), -1
+            try:
+                content = self.read(index)
+            except BadImageError:
+                if not self.skip_bad:
+                    raise
+                content, bad = self.blank(index), index
+            sample = self.sample(content)
+        sample["index"] = torch.tensor(index)
+        return {**sample, "bad": torch.tensor(bad)} if self.skip_bad else sample
+
+    def _readable(self, key: SampleKey) -> tuple[Any, int, int]:
+        """A row's content, its number, and the one that could not be decoded, or -1."""
+        index, bad = key.index, -1
+        draws = derived_generator(self.seed, Stream.REPLACEMENT, key.epoch, key.position)
+        for _ in range(100):
+            try:
+                return self.read(index), index, bad
+            except BadImageError:
+                if not self.skip_bad:
+                    raise
+                bad, index = key.index, int(draws.integers(len(self)))
+        raise BadImageError(f"split {self.name!r}: 100 images drawn one after the other could not be decoded")
+
+    def read(self, index: int) -> Any:
+        """A row, decoded.
+
+        Raises:
+            BadImageError: It cannot be.
+        """
+        raise NotImplementedError
+
+    def blank(self, index: int) -> Any:
+        """What stands for a row that cannot be decoded."""
+        raise NotImplementedError
+
+    def sample(self, content: Any) -> dict[str, Any]:
+        """What `read` or `blank` gave, transformed; random choices are torch's, NumPy's or Python's."""
+        raise NotImplementedError
+
+
+__all__ = ["RowImages"]
