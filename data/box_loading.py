@@ -1,6 +1,7 @@
 """A data set of boxes, checked, numbered and split: what training and evaluation begin with."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from .box_sources import read_box_source
 from .sources import DataError
 from .splits import complete_splits, find_splits
 
+BAD_IMAGE = "bad image"  # the kind of fault of one that is missing or unreadable
+
 
 def load_box_data(
     source: Any,
@@ -20,6 +23,7 @@ def load_box_data(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     split_seed: int = 0,
+    bad_share: float = 0.0,
     num_queries: int | None = None,
     repair: bool = False,
     box_format: str | None = None,
@@ -37,6 +41,8 @@ def load_box_data(
             image's rarest class in proportion.
         test_fraction: Likewise, in [0, 1); drawn too where there is one split only.
         split_seed: Of the draw.
+        bad_share: Part of the images that may be missing or unreadable; they are left out, and a note names them. Above
+            it they are an error.
         num_queries: Of the model: an image with more boxes is an error.
         repair: Cut boxes that reach beyond their image, and leave out those without a width or outside of it; the
             notes tell how many. Otherwise they are errors.
@@ -53,7 +59,7 @@ def load_box_data(
     raw = read_box_source(source, **columns)
     form = None if box_format is None else BoxFormat.parse(box_format)
     checked = inspect_boxes(raw, box_format=form, boxes_on=boxes_on, num_queries=num_queries)
-    guard(checked, repair)
+    guard(checked, repair, bad_share)
     named = {"train": train_split, "validation": validation_split, "test": test_split}
     tables = find_splits({name: box_table(checked, name) for name in raw.splits}, named)
     notes = [*raw.notes, *_notes(checked, repair)]
@@ -69,17 +75,20 @@ def load_box_data(
     )  # fmt: skip
 
 
-def guard(checked: Inspection, repair: bool = False) -> None:
+def guard(checked: Inspection, repair: bool = False, bad_share: float = 0.0) -> None:
     """Raises where a data set must not be trained on.
 
     Raises:
         DataError: Names the first fault with its file, row, field and value, and counts the others.
     """
     severities = ("error",) if repair else ("error", "repairable")
-    faults = checked.faults.of(*severities)
+    faults, count = checked.faults.of(*severities), checked.faults.total(*severities)
+    bad = checked.faults.counts[BAD_IMAGE]
+    if bad <= bad_share * sum(len(images) for images in checked.images.values()):
+        faults, count = [fault for fault in faults if fault.kind != BAD_IMAGE], count - bad
     if not faults:
         return
-    first, count = faults[0], checked.faults.total(*severities)
+    first = faults[0]
     kinds = Counter({kind: n for kind, n in checked.faults.counts.items() if any(f.kind == kind for f in faults)})
     others = ", ".join(f"{n} x {kind}" for kind, n in kinds.most_common())
     more = f" ({count} faults: {others}; `vithub check-data` shows them)" if count > 1 else ""
@@ -117,7 +126,8 @@ def _formats(checked: Inspection) -> str:
 
 def _notes(checked: Inspection, repair: bool) -> list[str]:
     counts = checked.faults.counts
-    notes = [f"boxes of split {name!r} were read as {guess}" for name, guess in checked.guesses.items()
+    notes = _left_out(checked)
+    notes += [f"boxes of split {name!r} were read as {guess}" for name, guess in checked.guesses.items()
              if guess.format != checked.source.usual or guess.rivals]  # fmt: skip
     if repair and (dropped := counts["degenerate box"] + counts["box outside"]):
         notes.append(f"{dropped} boxes without a width, or outside of their image, were left out")
@@ -128,6 +138,16 @@ def _notes(checked: Inspection, repair: bool) -> list[str]:
     if counts["text id"]:
         notes.append(f"{counts['text id']} class ids that were written as text were taken for numbers")
     return notes
+
+
+def _left_out(checked: Inspection) -> list[str]:
+    """Of images that cannot be read, where such are allowed."""
+    count = checked.faults.counts[BAD_IMAGE]
+    if not count:
+        return []
+    places = [str(fault.value) for fault in checked.faults.found if fault.kind == BAD_IMAGE]
+    shown = ", ".join(Path(place).name for place in places[:5]) + (" and others" if count > 5 else "")
+    return [f"{count} image{' is' if count == 1 else 's are'} missing or unreadable and left out: {shown}"]
 
 
 def _rarest(classes: Any) -> list[int]:

@@ -93,6 +93,11 @@ def average_over_processes(counts: torch.Tensor) -> torch.Tensor:
     return counts / distributed.get_world_size()
 
 
+def class_divisor(config: HubDetrConfig, matched: float, total: float, boxes: float) -> float:
+    """What the class term is divided by: the number of boxes (focal loss), or the sum of the queries' weights."""
+    return boxes if config.focal_loss else matched + config.eos_coefficient * (total - matched)
+
+
 def class_loss(
     logits: torch.Tensor, classes: torch.Tensor, config: HubDetrConfig, matched: float, total: float, boxes: float
 ) -> torch.Tensor:
@@ -107,16 +112,16 @@ def class_loss(
         boxes: Number of boxes, which the focal loss is divided by.
     """
     logits = logits.float()
+    divisor = class_divisor(config, matched, total, boxes)
     if config.focal_loss:
         one_hot = nn.functional.one_hot(classes, config.num_labels + 1)[..., :-1].to(logits)
         entropy = nn.functional.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
         missed = (logits.sigmoid() - one_hot).abs()  # 1 - the probability of what is true
         weight = (config.focal_alpha * one_hot + (1 - config.focal_alpha) * (1 - one_hot)) * missed**config.focal_gamma
-        return (weight * entropy).flatten(1).sum(1) / boxes
+        return (weight * entropy).flatten(1).sum(1) / divisor
     weight = logits.new_ones(config.num_labels + 1)
     weight[-1] = config.eos_coefficient
     entropy = nn.functional.cross_entropy(logits.flatten(0, 2), classes.flatten(), weight, reduction="none")
-    divisor = matched + config.eos_coefficient * (total - matched)
     return entropy.view(len(logits), -1).sum(1) / divisor
 
 
@@ -195,6 +200,7 @@ __all__ = [
     "box_losses",
     "check_targets",
     "check_values",
+    "class_divisor",
     "class_loss",
     "detection_loss",
     "loss_counts",

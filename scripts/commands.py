@@ -121,6 +121,9 @@ def evaluate(
     label_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
     batch_size: Annotated[int, typer.Option(help="images at once")] = 64,
     workers: Annotated[int | None, typer.Option(help="loading processes  [default: by the number of cores]")] = None,
+    on_bad_image: Annotated[
+        str, typer.Option(help="error, or skip to measure without images that cannot be decoded")
+    ] = "error",
     resume: Annotated[bool, typer.Option("--resume", help="go on with a killed evaluation into --output")] = False,
     json_: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
@@ -136,7 +139,7 @@ def evaluate(
     with TerminalReporter() as reporter:
         result = run(
             folder, data, split, out=output, label_column=label_column, batch_size=batch_size, workers=workers,
-            resume=resume, reporter=reporter,
+            on_bad_image=on_bad_image, resume=resume, reporter=reporter,
         )  # fmt: skip
     if not process_state().is_main_process:
         return

@@ -47,6 +47,10 @@ class DetectionCounts:
 
     Args:
         num_labels: C.
+        found: In each image.
+        true: In each image.
+        loss_sum: Of all batches.
+        class_loss_sum: The class terms' part of it.
     """
 
     headline: ClassVar[str] = "map"
@@ -55,6 +59,7 @@ class DetectionCounts:
     found: dict[int, Detections] = field(default_factory=dict, repr=False)
     true: dict[int, ImageBoxes] = field(default_factory=dict, repr=False)
     loss_sum: float = 0.0
+    class_loss_sum: float = 0.0
     _figures: CocoFigures | None = field(default=None, repr=False)
 
     @property
@@ -158,12 +163,13 @@ class DetectionCounts:
             torch.from_numpy(np.concatenate(found) if found else np.empty((0, 7))),
             torch.from_numpy(np.concatenate(true) if true else np.empty((0, 8))),
             torch.frombuffer(bytearray(ids), dtype=torch.uint8) if ids else torch.empty(0, dtype=torch.uint8),
-            torch.tensor([self.loss_sum], dtype=torch.float64),
+            torch.tensor([self.loss_sum, self.class_loss_sum], dtype=torch.float64),
         ]
 
     def load(self, tensors: Sequence[torch.Tensor]) -> None:
         """Takes what `tensors` gave, in place of its own."""
-        self.found, self.true, self._figures, self.loss_sum = {}, {}, None, 0.0
+        self.found, self.true, self._figures = {}, {}, None
+        self.loss_sum = self.class_loss_sum = 0.0
         self.add(tensors)
 
     def add(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -179,6 +185,7 @@ class DetectionCounts:
                 name, width, height, boxes[:, 4:], boxes[:, 1].astype(np.int64), boxes[:, 2] > 0, boxes[:, 3]
             )
         self.loss_sum += float(loss[0])
+        self.class_loss_sum += float(loss[1])
         self._figures = None
 
 

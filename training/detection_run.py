@@ -1,6 +1,5 @@
 """Measuring a saved detector: what `vithub evaluate` does with one."""
 
-import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from .evaluating import default_workers
 from .figures import save_confusion_matrix
 from .partial_counts import PartialCounts
 from .progress import Reporter
+from .recipe_sections import DataSettings
 from .run_folder import METRICS, RECIPE
 
 MOST_AT_ONCE = 8  # images of a detector are large
@@ -40,6 +40,7 @@ def evaluate_detections(
     out: Path | None,
     batch_size: int,
     workers: int | None,
+    skip_bad: bool,
     resume: bool,
     accelerator: Accelerator,
     reporter: Reporter,
@@ -47,21 +48,21 @@ def evaluate_detections(
     """COCO's figures of a detector on a split; the arguments are those of `evaluate`.
 
     Returns:
-        `split`, `images`, `boxes`, `metrics` (COCO's twelve, and the loss of models of this package), `per_class`, and
-        `errors` from the score that gives the best F1, with their confusion.
+        `split`, `images`, `boxes`, `bad_images` (those left out), `metrics` (COCO's twelve, and the loss of models of
+        this package), `per_class`, and `errors` from the score that gives the best F1, with their confusion.
 
     Raises:
         DataError: The data cannot be used, or has a class that the model does not know.
     """
     model, processor = load_detector(path)
     model.to(accelerator.device)
-    boxes = load_box_data(**_source(path, data))
+    boxes = load_box_data(**_source(path, data, skip_bad))
     split = split or ("test" if boxes.test is not None else "validation")
     if split not in boxes.splits:
         raise DataError(f"there is no split {split!r}; there are {', '.join(boxes.splits)}")
     names = boxes.classes.names
     to_data = class_numbers(names, model.config.id2label)
-    images = BoxImages(boxes.splits[split], BoxEvaluationTransform(processor), name=split)
+    images = BoxImages(boxes.splits[split], BoxEvaluationTransform(processor), name=split, skip_bad=skip_bad)
     batch_size = min(batch_size, MOST_AT_ONCE)
     partial = None
     if out is not None:
@@ -75,7 +76,7 @@ def evaluate_detections(
     found = evaluate_detector(
         model, images, processor, len(names), to_data=to_data, batch_size=batch_size,
         workers=default_workers() if workers is None else workers, accelerator=accelerator, reporter=reporter,
-        partial=partial,
+        max_bad_share=1 - 1 / len(images) if skip_bad else 0.0, partial=partial,
     )  # fmt: skip
     pairs = found.counts.pairs()
     errors = count_errors(pairs, len(names))
@@ -84,7 +85,8 @@ def evaluate_detections(
         "model": str(path),
         "data": boxes.name,
         "split": split,
-        "images": len(images),
+        "images": len(images) - len(found.bad_images),
+        "bad_images": found.bad_images,
         "boxes": sum(row["boxes"] for row in per_class),
         "metrics": found.counts.compute() | ({} if found.loss is None else {"loss": found.loss}),
         "labels": list(names),
@@ -136,15 +138,17 @@ def class_numbers(names: tuple[str, ...], id2label: dict[int, str]) -> list[int]
     return None if mapped == list(range(len(names))) and len(id2label) == len(names) else mapped
 
 
-def _source(path: Path, data: Any) -> dict[str, Any]:
-    """The arguments of `load_box_data`: the data that was named, or what the run was trained on, with its splits."""
+def _source(path: Path, data: Any, skip_bad: bool) -> dict[str, Any]:
+    """The arguments of `load_box_data`: the data that was named, or what the run was trained on, with its splits.
+
+    Of the latter no more images may be missing than in training: other splits would be drawn from the rest.
+    """
     if data is not None:
-        return {"source": data}
+        return {"source": data, "bad_share": 1.0 if skip_bad else 0.0}
     if not (path / RECIPE).is_file():
         raise DataError(f"{path} holds no {RECIPE}, so that its data is not known; name it with --data")
-    settings = yaml.safe_load((path / RECIPE).read_text(encoding="utf-8")).get("data") or {}
-    taken = [*inspect.signature(load_box_data).parameters, "objects_column", "image_column", "revision"]
-    return {name: value for name, value in settings.items() if name in taken and value is not None}
+    settings = DataSettings(**(yaml.safe_load((path / RECIPE).read_text(encoding="utf-8")).get("data") or {}))
+    return {"source": settings.source, **settings.reading_boxes()}
 
 
 def detection_table(result: dict[str, Any]) -> Table:
@@ -163,7 +167,9 @@ def detection_table(result: dict[str, Any]) -> Table:
     table.add_row("all", *whole)
     sizes = ", ".join(f"{size} {_percent(metrics[f'map_{size}'])}" for size in ("small", "medium", "large"))
     kinds = ", ".join(f"{count} {kind}" for kind, count in errors["counts"].items())
-    table.caption = f"AP by size: {sizes}\nfrom score {errors['threshold']:.2f}: {kinds}"
+    bad = len(result["bad_images"])
+    left_out = f"\n{bad} image{'' if bad == 1 else 's'} could not be decoded and count for nothing" if bad else ""
+    table.caption = f"AP by size: {sizes}\nfrom score {errors['threshold']:.2f}: {kinds}{left_out}"
     return table
 
 

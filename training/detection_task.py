@@ -59,13 +59,16 @@ class DetectionTask(TrainingTask):
         """The training split with the training transform."""
         pixels = box_pixels(self.image_processor)
         transform = BoxTransform(self.recipe.boxes, pixels.shortest, list(pixels.mean), list(pixels.std))
-        skip = self.recipe.data.on_bad_image == "skip"
-        return BoxImages(self.data.train, transform, self.recipe.seed, "train", skip_bad=skip)
+        return BoxImages(self.data.train, transform, self.recipe.seed, "train", self._skips)
+
+    @property
+    def _skips(self) -> bool:
+        return self.recipe.data.on_bad_image == "skip"
 
     def evaluation_images(self, split: str) -> BoxImages:  # type: ignore[override]
         """A split with the evaluation transform, the saved processor's."""
         transform = BoxEvaluationTransform(self.image_processor)
-        return BoxImages(self.data.splits[split], transform, self.recipe.seed, split)
+        return BoxImages(self.data.splits[split], transform, self.recipe.seed, split, self._skips)
 
     def evaluate(
         self, model: nn.Module, split: str, accelerator: Accelerator, reporter: Reporter, autocast: Any = None
@@ -74,9 +77,9 @@ class DetectionTask(TrainingTask):
         found = evaluate_detector(
             model, self.evaluation_images(split), self.image_processor, self.num_labels,
             batch_size=self.recipe.evaluation.batch_size, workers=self.workers, autocast=autocast,
-            accelerator=accelerator, reporter=reporter,
+            accelerator=accelerator, max_bad_share=self.recipe.data.max_bad_share, reporter=reporter,
         )  # fmt: skip
-        return Evaluation(found.counts, loss=found.loss)
+        return Evaluation(found.counts, found.bad_images, found.loss)
 
     def looked_closer(self, split: str) -> dict[str, Any]:  # noqa: ARG002
         """Nothing more than the figures."""

@@ -3,8 +3,8 @@
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,12 @@ from torch.utils.data import DataLoader
 
 from ..data.box_data import ImageBoxes
 from ..data.box_dataset import BoxImages, collate_boxes
-from ..modeling.detr_loss import loss_counts
+from ..modeling.detr_loss import class_divisor, loss_counts
 from ..modeling.modeling_detr import HubDetrForObjectDetection
 from .any_detector import read_outputs
 from .detection_metrics import DetectionCounts
 from .detections import Detections
+from .evaluating import check_bad_share
 from .partial_counts import PartialCounts
 from .progress import QuietReporter, Reporter
 
@@ -33,10 +34,12 @@ class DetectorEvaluation:
     Args:
         counts: Of all processes together.
         loss: Of the split as one batch, whatever it was cut into; None of models of other libraries.
+        bad_images: Names of the images that could not be decoded and were left out.
     """
 
     counts: DetectionCounts
     loss: float | None = None
+    bad_images: list[str] = field(default_factory=list)
 
 
 def batches_of_one_shape(
@@ -74,6 +77,7 @@ def evaluate_detector(
     workers: int = 0,
     autocast: Any = None,
     accelerator: Accelerator | None = None,
+    max_bad_share: float = 0.0,
     reporter: Reporter | None = None,
     partial: PartialCounts | None = None,
 ) -> DetectorEvaluation:
@@ -92,17 +96,18 @@ def evaluate_detector(
         workers: Loading processes.
         autocast: A context manager factory for the forward pass; None computes in the weights' own type.
         accelerator: Shares the split out over its processes; every one gets the counts of all.
+        max_bad_share: Part of the split that may be undecodable, where `images` skips such.
         reporter: Told of each batch.
         partial: Keeps the counts on disk, so that the evaluation can be resumed.
 
     Raises:
-        BadImageError: An image cannot be decoded.
+        BadImageError: An image cannot be decoded, or more than `max_bad_share` of them.
         ValueError: Answers are infinite or not a number; the images are named.
     """
     reporter = reporter or QuietReporter()
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     counts, was_training = DetectionCounts(num_labels), model.training
-    done, _ = partial.load(counts) if partial is not None else (0, [])
+    done, bad = partial.load(counts) if partial is not None else (0, [])
     truths = images.table.remove_columns("image")
     answer = _Answers(model, images, processor, to_data)
     model.eval()
@@ -118,12 +123,18 @@ def evaluate_detector(
             pin_memory=torch.cuda.is_available(),
         )
         for number, (batch, (rows, count)) in enumerate(zip(loader, parts, strict=True), done + 1):
+            wrong = {int(row) for row in batch.get("bad", ())}
+            good = [place for place, row in enumerate(rows[:count]) if row not in wrong]
+            bad += [row for row in rows[:count] if row in wrong]
             with autocast() if autocast is not None else nullcontext():
-                found, loss = answer(batch)
-            counts.update(rows[:count], found[:count], [ImageBoxes.from_row(truths[row]) for row in rows[:count]])
-            counts.loss_sum += loss if count else 0.0
+                found, loss = answer(_chosen(batch, good or [0]))
+            if good:
+                right = [rows[place] for place in good]
+                counts.update(right, found, [ImageBoxes.from_row(truths[row]) for row in right])
+                counts.loss_sum += loss.whole
+                counts.class_loss_sum += loss.classes
             if partial is not None:
-                partial.save(counts, number, [])
+                partial.save(counts, number, bad)
             reporter.advance(count * processes)
     finally:
         model.train(was_training)
@@ -132,8 +143,23 @@ def evaluate_detector(
         whole = DetectionCounts(num_labels)
         for tensors in gather_object([counts.tensors()]):
             whole.add(tensors)
-        counts = whole
-    return DetectorEvaluation(counts, counts.loss_sum if answer.divisors is not None else None)
+        counts, bad = whole, gather_object(bad)
+    names = [images.describe(row) for row in sorted(bad)]
+    check_bad_share(names, len(images), max_bad_share, images.name)
+    return DetectorEvaluation(counts, answer.loss_of(counts, bad), names)
+
+
+def _chosen(batch: dict[str, Any], places: list[int]) -> dict[str, Any]:
+    """Some images of a batch, all of one shape."""
+    taken = {name: value[places] for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    return {**taken, "labels": [batch["labels"][place] for place in places]}
+
+
+class _Loss(NamedTuple):
+    """The part of a split's loss that a batch has, and the class terms' part of that."""
+
+    whole: float = 0.0
+    classes: float = 0.0
 
 
 class _Answers:
@@ -151,14 +177,35 @@ class _Answers:
         self.device = next(model.parameters()).device
         self.numbers = None if to_data is None else np.asarray(to_data, dtype=np.int64)
         self.masked = "pixel_mask" in inspect.signature(model.forward).parameters
-        own = model.module if hasattr(model, "module") else model
-        self.num_labels = int(own.config.num_labels)  # type: ignore[union-attr,arg-type]
+        own: Any = model.module if hasattr(model, "module") else model
+        self.config = own.config
+        self.num_labels = int(self.config.num_labels)
         self.divisors = None
         if isinstance(own, HubDetrForObjectDetection) and to_data is None:
-            sizes = [sum(not crowd for crowd in row) for row in images.table["crowd"]]
-            self.divisors = loss_counts([{"class_labels": range(size)} for size in sizes], own.config)
+            self.sizes = [sum(not crowd for crowd in row) for row in images.table["crowd"]]
+            self.divisors = self._divisors(self.sizes)
 
-    def __call__(self, batch: dict[str, Any]) -> tuple[list[Detections], float]:
+    def _divisors(self, sizes: Sequence[int]) -> torch.Tensor:
+        return loss_counts([{"class_labels": range(size)} for size in sizes], self.config)
+
+    def loss_of(self, counts: DetectionCounts, bad: Sequence[int]) -> float | None:
+        """The loss of the split, whose batches were divided by the counts of all images, bad ones among them."""
+        if self.divisors is None or not bad:
+            return None if self.divisors is None else counts.loss_sum
+        left = set(range(len(self.sizes))) - set(bad)
+        (boxes, classes), (fewer, fewer_classes) = (
+            self._by_term(divisors) for divisors in (self.divisors, self._divisors([self.sizes[row] for row in left]))
+        )
+        others = counts.loss_sum - counts.class_loss_sum
+        return counts.class_loss_sum * classes / fewer_classes + others * boxes / fewer
+
+    def _by_term(self, divisors: torch.Tensor) -> tuple[float, float]:
+        """What the terms of boxes, and that of classes, are divided by."""
+        number, matched, images, _ = divisors.tolist()
+        number = max(number, 1.0)
+        return number, class_divisor(self.config, matched, images * self.config.num_queries, number)
+
+    def __call__(self, batch: dict[str, Any]) -> tuple[list[Detections], _Loss]:
         """What is found in each image, and the part of the split's loss that the batch has."""
         arguments: dict[str, Any] = {"pixel_values": batch["pixel_values"].to(self.device)}
         if self.masked:
@@ -166,7 +213,10 @@ class _Answers:
         if self.divisors is not None:
             arguments |= {"labels": [self._moved(target) for target in batch["labels"]], "loss_counts": self.divisors}
         outputs = self.model(**arguments)
-        loss = float(outputs.loss) if self.divisors is not None else 0.0
+        loss = _Loss()
+        if self.divisors is not None:
+            classes = sum(float(term) for name, term in outputs.loss_dict.items() if name.startswith("loss_ce"))
+            loss = _Loss(float(outputs.loss), self.config.class_loss_coefficient * classes)
         sizes = torch.stack([target["orig_size"] for target in batch["labels"]])
         try:
             found = read_outputs(self.processor, outputs, sizes, self.num_labels)

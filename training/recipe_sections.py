@@ -85,7 +85,8 @@ class DataSettings(Section):
         given = {name: getattr(self, name) for name in names}
         columns = {"image_column": self.image_column, "objects_column": self.label_column, "revision": self.revision}
         named = {name: value for name, value in columns.items() if value is not None}
-        return {**given, "repair": self.repair_boxes, "box_format": self.box_format, **named}
+        share = self.max_bad_share if self.on_bad_image == "skip" else 0.0
+        return {**given, "repair": self.repair_boxes, "box_format": self.box_format, "bad_share": share, **named}
 
     def reading(self) -> dict[str, Any]:
         """The arguments of `load_image_data`, but for the source."""

@@ -38,6 +38,7 @@ def evaluate(
     label_column: str | None = None,
     batch_size: int = 64,
     workers: int | None = None,
+    on_bad_image: str = "error",
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
@@ -51,13 +52,14 @@ def evaluate(
         label_column: Its name; None finds it.
         batch_size: Images at once, of a detector at most 8.
         workers: Loading processes; None goes by the number of cores.
+        on_bad_image: "error", or "skip" to measure without images that cannot be decoded, and list them.
         resume: Go on with an evaluation into `out` that was killed; its counts so far lie beside that folder.
         reporter: Told of the progress.
 
     Returns:
-        `split`, `images`, `metrics` (see `compute` of `ClassificationCounts` and `MultiLabelCounts`), and `labels`,
-        `per_class` and `confusion` of the data's labels and of others that the model took an image for. Of a detector
-        see `evaluate_detections`.
+        `split`, `images`, `bad_images` (those left out), `metrics` (see `compute` of `ClassificationCounts` and
+        `MultiLabelCounts`), and `labels`, `per_class` and `confusion` of the data's labels and of others that the model
+        took an image for. Of a detector see `evaluate_detections`.
 
     Raises:
         DataError: The data cannot be used, has a label that the model does not know, or another number of labels per
@@ -65,13 +67,16 @@ def evaluate(
     """
     if resume and out is None:
         raise ValueError("`resume` needs `out`, beside which the counts so far are kept")
+    if on_bad_image not in ("error", "skip"):
+        raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}")
+    skip_bad = on_bad_image == "skip"
     accelerator = new_accelerator()
     reporter = (reporter or QuietReporter()) if accelerator.is_main_process else QuietReporter()
     path = locate(folder)
     if is_detector(path):
         return evaluate_detections(
             path, data, split, out=None if out is None else Path(out), batch_size=batch_size, workers=workers,
-            resume=resume, accelerator=accelerator, reporter=reporter,
+            skip_bad=skip_bad, resume=resume, accelerator=accelerator, reporter=reporter,
         )  # fmt: skip
     model, processor = load_classifier(path)
     model.to(accelerator.device)
@@ -82,21 +87,24 @@ def evaluate(
         one, other = ("any number of labels", "one") if multi_label else ("one label", "any number")
         raise DataError(f"an image of {found.name} has {one}, the model gives {other}")
     order = label_order(names, model.config.id2label, only_these=multi_label)
-    labelled = LabelledImages(table, EvaluationTransform(processor), len(order) if multi_label else None, name=split)
+    width = len(order) if multi_label else None
+    labelled = LabelledImages(table, EvaluationTransform(processor), width, name=split, skip_bad=skip_bad)
     about = {
         "model": str(folder), "data": found.name, "split": split, "images": len(table), "batch_size": batch_size
     }  # fmt: skip
     partial = None if out is None else _partial(Path(out), about, accelerator, resume)
-    counts = evaluate_classifier(
+    evaluated = evaluate_classifier(
         _Relabelled(model, order), labelled, len(order), batch_size=batch_size, multi_label=multi_label,
         workers=default_workers() if workers is None else workers, accelerator=accelerator, reporter=reporter,
-        partial=partial,
-    ).counts  # fmt: skip
+        max_bad_share=1 - 1 / len(table) if skip_bad else 0.0, partial=partial,
+    )  # fmt: skip
+    counts, bad = evaluated.counts, evaluated.bad_images
     result = {
         "model": str(folder),
         "data": found.name,
         "split": split,
-        "images": len(table),
+        "images": len(table) - len(bad),
+        "bad_images": bad,
         "metrics": counts.compute(),
         **_by_class(counts, [model.config.id2label[number] for number in order], len(names)),
     }
@@ -205,6 +213,8 @@ def result_table(result: dict[str, Any]) -> Table:
         del shown["top5_accuracy"]
     parts = [f"{text} {metrics[name]:.2%}" for name, text in shown.items() if name in metrics]
     table.caption = ", ".join([*parts, f"loss {metrics['loss']:.4f}"])
+    if bad := len(result["bad_images"]):
+        table.caption += f"\n{bad} image{'' if bad == 1 else 's'} could not be decoded and count for nothing"
     return table
 
 

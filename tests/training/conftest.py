@@ -1,5 +1,7 @@
 """Fixtures of the training tests."""
 
+import io
+
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List
 from vithub.data.digits import digits_dataset
@@ -66,3 +68,17 @@ def multi_label_digits():
 def multi_label_run(train, multi_label_digits, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "multi"
     return train(out, {"training.epochs": 6, "augmentation.mixup": 0.2}, data=multi_label_digits)
+
+
+@pytest.fixture(scope="session")
+def damaged_squares(detector_data, tmp_path_factory):
+    """`detector_data` as a file, with two images that cannot be decoded, which their headers do not tell."""
+    images = []
+    for number, image in enumerate(detector_data["image"]):
+        content = io.BytesIO()
+        image.save(content, "jpeg", quality=95)
+        images.append({"bytes": content.getvalue()[: -200 if number in (4, 9) else None], "path": f"{number}.jpg"})
+    table = detector_data.remove_columns("image").add_column("image", images, feature=Image(decode=False))
+    file = tmp_path_factory.mktemp("data") / "squares.parquet"
+    table.to_parquet(file)
+    return file

@@ -1,4 +1,6 @@
+import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from vithub.data.box_dataset import build_box_processor
+from vithub.data.box_loading import load_box_data
 from vithub.data.sources import DataError
 from vithub.scripts.command_line import app, run
 from vithub.training.detection_run import class_numbers
@@ -90,6 +93,56 @@ def test_predict_finds_boxes_draws_them_and_writes_cocos_format(folder, blood, t
         assert np.asarray(drawn).tolist() != np.asarray(before).tolist()
     with pytest.raises(ValueError, match=r"`threshold` must lie in \[0, 1\], got 2"):
         list(vithub.predict(folder, photos, threshold=2))
+
+
+@pytest.fixture
+def damaged(blood, tmp_path):
+    """The data set with an image that is cut short and one that is missing."""
+    folder = shutil.copytree(blood.parent, tmp_path / "damaged")
+    with Image.open(folder / "2.png") as image:
+        content = io.BytesIO()
+        image.save(content, "jpeg")  # whose header tells nothing of what is missing behind it
+    (folder / "2.png").write_bytes(content.getvalue()[:-200])
+    (folder / "5.png").unlink()
+    return folder / "all.json"
+
+
+def test_evaluation_stops_at_bad_images_or_measures_without_them_and_lists_them(folder, damaged, blood, capsys):
+    with pytest.raises(DataError, match=r"images\[5\] .*no such file"):
+        vithub.evaluate(folder, damaged, "train")
+    options = {"data": damaged, "split": "train", "on_bad_image": "skip"}
+    result = vithub.evaluate(folder, **options)
+    intact = [row for row, number in enumerate(split_numbers(damaged)) if number != 2]
+    assert result["images"] == len(intact)
+    assert len(result["bad_images"]) == len(split_numbers(damaged)) - len(intact)
+    assert result["boxes"] == 2 * len(intact)
+    command = ["evaluate", str(folder), "--data", str(damaged), "--split", "train", "--on-bad-image", "skip"]
+    assert run(lambda: app(command)) == 0
+    assert ("could not be decoded" in " ".join(capsys.readouterr().out.split())) == bool(result["bad_images"])
+    with pytest.raises(ValueError, match="`on_bad_image` must be 'error' or 'skip', got 'ignore'"):
+        vithub.evaluate(folder, on_bad_image="ignore")
+
+
+def split_numbers(file):
+    """The images of the training split that is drawn from a file, by their numbers."""
+    table = load_box_data(file, bad_share=1.0).train
+    return [int(row["image_id"]) - 10 for row in table]
+
+
+def test_a_run_that_repaired_its_boxes_is_evaluated_on_them(folder, blood, tmp_path):
+    """What the recipe says of reading the data holds in evaluation too."""
+    content = json.loads(blood.read_text())
+    for entry in content["annotations"]:
+        entry["bbox"] = [40, 30, 60, 40] if entry["category_id"] == 90 else entry["bbox"]
+    data = shutil.copytree(blood.parent, tmp_path / "data") / "all.json"
+    data.write_text(json.dumps(content))
+    run_folder = shutil.copytree(folder, tmp_path / "run")
+    recipe = (folder / "recipe.yaml").read_text().replace(str(blood), str(data))
+    (run_folder / "recipe.yaml").write_text(recipe)
+    with pytest.raises(DataError, match="repair"):
+        vithub.evaluate(run_folder)
+    (run_folder / "recipe.yaml").write_text(recipe + "  repair_boxes: true\n")
+    assert vithub.evaluate(run_folder)["boxes"] == 4
 
 
 def test_the_commands_know_detectors(folder, blood, tmp_path, capsys):

@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import pipeline
 from vithub.data.box_data import BOX_TABLE
 from vithub.data.box_dataset import BoxEvaluationTransform, BoxImages, build_box_processor, collate_boxes
+from vithub.data.images import BadImageError
 from vithub.hub.checkpoints import CheckpointError
 from vithub.modeling.detr_matcher import NonFiniteCostError
 from vithub.training.any_detector import is_detector, load_detector
@@ -50,8 +51,8 @@ def detector(tiny_detr, randomised):
     return make
 
 
-def evaluated(model, processor, table, size, **options):
-    images = BoxImages(table, BoxEvaluationTransform(processor), name="test")
+def evaluated(model, processor, table, size, skip_bad=False, **options):
+    images = BoxImages(table, BoxEvaluationTransform(processor), name="test", skip_bad=skip_bad)
     return evaluate_detector(model, images, processor, 3, batch_size=size, **options)
 
 
@@ -166,6 +167,27 @@ def test_an_evaluation_that_was_cut_short_goes_on(detector, tmp_path, monkeypatc
     assert len(seen) == whole_batches - 3
     assert again.counts.figures().stats.tolist() == whole.counts.figures().stats.tolist()
     assert again.loss == pytest.approx(whole.loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("fields", [{}, {"focal_loss": True}], ids=["plain", "focal"])
+def test_images_that_cannot_be_decoded_count_for_nothing_and_are_listed(fields, detector, tmp_path):
+    model, processor = detector(**fields)
+    table = table_of(tmp_path)
+    whole = evaluated(model, processor, table, 2)
+    for row in (0, 3):  # row 0 shares its batch with row 6, row 3 has one of its own
+        file = tmp_path / f"{row}.png"
+        file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(BadImageError, match=r"0\.png: image file is truncated"):
+        evaluated(model, processor, table, 2)
+    with pytest.raises(BadImageError, match=r"2 of 9 images of split 'test' could not be decoded, more than .* 0\.2"):
+        evaluated(model, processor, table, 2, skip_bad=True, max_bad_share=0.2)
+    left = evaluated(model, processor, table, 2, skip_bad=True, max_bad_share=0.3)
+    assert [name.split(" (")[0] for name in left.bad_images] == [str(tmp_path / "0.png"), str(tmp_path / "3.png")]
+    assert sorted(left.counts.true) == [1, 2, 4, 5, 6, 7, 8]
+    only = evaluated(model, processor, table.select([1, 2, 4, 5, 6, 7, 8]), 2)
+    assert left.counts.figures().stats.tolist() == pytest.approx(only.counts.figures().stats.tolist(), abs=1e-9)
+    assert left.loss == pytest.approx(only.loss, rel=1e-5)
+    assert abs(left.loss - whole.loss) > 1e-3
 
 
 def test_folders_without_a_detector_are_told(tmp_path):

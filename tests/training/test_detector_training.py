@@ -9,6 +9,7 @@ from datasets import Dataset
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoModelForObjectDetection, pipeline
+from vithub.data.images import BadImageError
 from vithub.data.seeding import Stream, derived_seed
 from vithub.hub.detr_backbones import backbone_from, load_backbone_weights
 from vithub.modeling.detr_loss import detection_loss
@@ -94,6 +95,18 @@ def test_a_resumed_run_is_the_same_run(run, tmp_path):
     (first.folder / "recipe.yaml").write_text(recipe.replace("max_steps: 1", "max_steps: null"))
     again = train(tmp_path / "half", resume=True, **{"training.checkpoint_steps": 1})
     assert np.allclose(again.losses, run.losses[1:], rtol=1e-5)
+
+
+def test_a_run_goes_on_without_images_that_cannot_be_decoded_and_lists_them(damaged_squares, quick_detector, tmp_path):
+    changes = {"training.epochs": 2, "training.batch_size": 13, "data.on_bad_image": "skip"}
+    few = quick_detector(changes | {"data.max_bad_share": 0.02})
+    with pytest.raises(BadImageError, match=r"could not be decoded, more than data\.max_bad_share 0\.02"):
+        vithub.finetune(data=damaged_squares, out=tmp_path / "few", preset_name="detr-small-data", values=few)
+    more = quick_detector(changes | {"data.max_bad_share": 0.3})
+    done = vithub.finetune(data=damaged_squares, out=tmp_path / "more", preset_name="detr-small-data", values=more)
+    listed = {name.split(" (")[0] for names in done.metrics["bad_images"].values() for name in names}
+    assert listed == {"4.jpg", "9.jpg"}
+    assert "could not be decoded and were left out" in (done.folder / "README.md").read_text()
 
 
 def test_the_loss_of_a_step_is_the_models_own_for_the_whole_batch(tmp_path):

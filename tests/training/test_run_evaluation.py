@@ -186,3 +186,19 @@ def test_an_evaluation_that_is_not_resumed_begins_anew(finished_run, tested_fold
     result = vithub.evaluate(finished_run.folder, tested_folder, reporter=listener, **options)
     assert listener.began == 0
     assert result["images"] == sum(map(sum, result["confusion"])) == 80
+
+
+def test_images_that_cannot_be_decoded_are_left_out_and_listed_when_that_is_asked_for(
+    finished_run, tested_folder, tmp_path
+):
+    folder = shutil.copytree(tested_folder, tmp_path / "some")
+    bad = sorted(folder.rglob("*.png"))[7]
+    bad.write_bytes(bad.read_bytes()[:40])
+    with pytest.raises(BadImageError, match=bad.name):
+        vithub.evaluate(finished_run.folder, folder)
+    result = vithub.evaluate(finished_run.folder, folder, on_bad_image="skip")
+    assert result["images"] == 79
+    assert [name.split(" (")[0] for name in result["bad_images"]] == [str(bad)]
+    assert "1 image could not be decoded" in str(result_table(result).caption)
+    bad.unlink()
+    assert vithub.evaluate(finished_run.folder, folder)["metrics"] == pytest.approx(result["metrics"], rel=1e-6)
