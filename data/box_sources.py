@@ -11,7 +11,7 @@ from .box_sources_coco import find_coco_files, read_coco
 from .box_sources_table import read_table
 from .box_sources_voc import read_voc
 from .box_sources_yolo import is_yolo_folder, read_yolo
-from .sources import DataError, read_source
+from .sources import NoBoxesError, read_source
 
 
 def read_box_source(
@@ -51,7 +51,7 @@ def _read_folder(folder: Path) -> RawBoxes | None:
         return read_voc(folder)
     if is_yolo_folder(folder):
         return read_yolo(folder)
-    raise DataError(
+    raise NoBoxesError(
         f"{folder} holds no boxes: neither COCO's .json, Pascal VOC's .xml, YOLO's folders `images` and `labels`, nor "
         "Parquet files"
     )

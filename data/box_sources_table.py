@@ -7,7 +7,7 @@ from datasets import ClassLabel, Dataset, List
 
 from .box_formats import BoxFormat
 from .box_rows import RawBoxes, RawBoxSplit, RawImage, RawObject
-from .sources import DataError, RawSplits, encoded_images, find_image_column
+from .sources import DataError, NoBoxesError, RawSplits, encoded_images, find_image_column
 
 BOXES = ("bbox", "bboxes", "boxes", "box")
 CLASSES = ("category", "categories", "label", "labels", "class", "classes", "category_id", "class_label", "name")
@@ -39,7 +39,9 @@ def read_table(source: RawSplits, objects_column: str | None = None, image_colum
     for name, table in source.tables.items():
         found = find_objects(table, objects_column)
         if found is None:
-            raise DataError(f"split {name!r} of {source.name} has no column of objects with boxes ({', '.join(BOXES)})")
+            raise NoBoxesError(
+                f"split {name!r} of {source.name} has no column of objects with boxes ({', '.join(BOXES)})"
+            )
         column, fields = found
         class_field = _first(CLASSES, fields)
         if class_field is None:

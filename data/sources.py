@@ -36,6 +36,10 @@ class DataError(ValueError):
     """A data set that cannot be used; the message names the file, row or column and what would be right."""
 
 
+class NoBoxesError(DataError):
+    """A data set that can be read, and has no boxes."""
+
+
 @dataclass
 class RawSplits:
     """Tables as they were read, before labels are checked.
@@ -187,6 +191,7 @@ def encoded_images(table: Dataset, column: str, folder: Path | None) -> Dataset:
 
 __all__ = [
     "DataError",
+    "NoBoxesError",
     "RawSplits",
     "encoded_images",
     "find_image_column",

@@ -163,15 +163,15 @@ def predict(
     output: Annotated[
         str | None,
         typer.Option(
-            help="folder for Parquet files of the predictions of --data, or for images with the boxes found "
-            "in them and COCO's predictions.json  [default: none]"
+            help="folder for Parquet files of the predictions of --data (of a detector also COCO's "
+            "predictions.json), or for images with the boxes found in them  [default: none]"
         ),
     ] = None,
     embeddings: Annotated[bool, typer.Option("--embeddings", help="add the features of each image")] = False,
     on_bad_image: Annotated[str, typer.Option(help="error, or skip for empty predictions, with --data")] = "error",
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --output")] = False,
 ) -> None:
-    """Tells the most likely labels of images, or writes those of a whole data set to files."""
+    """Tells the most likely labels of images, or the boxes in them, or writes those of a whole data set to files."""
     from rich.console import Console
     from vithub.training.predicting import predict as run
     from vithub.training.predicting import prediction_table
@@ -184,7 +184,7 @@ def predict(
 
         with TerminalReporter() as reporter:
             target = predict_dataset(
-                folder, data, output, split=split, embeddings=embeddings, batch_size=batch_size,
+                folder, data, output, split=split, embeddings=embeddings, threshold=threshold, batch_size=batch_size,
                 on_bad_image=on_bad_image, resume=resume, reporter=reporter,
             )  # fmt: skip
         typer.echo(f"predictions are in {target}")

@@ -1,24 +1,19 @@
 """Predictions for a whole data set, as Parquet files: shared out over processes, and resumable after a kill."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch.utils.data import DataLoader
 
-from ..data.image_data import read_image_tables
-from ..data.image_dataset import EvaluationTransform, LabelledImages, collate
 from ..data.sources import DataError
 from ..hub.checkpoints import locate
 from ..hub.folders import TargetError
-from .any_classifier import load_classifier
+from .any_detector import is_detector
+from .box_prediction import BoxPredictor
 from .evaluating import default_workers
-from .feature_cache import LinearHeads
+from .label_prediction import LabelPredictor
 from .processes import process_state
 from .progress import QuietReporter, Reporter
 
@@ -32,6 +27,7 @@ def predict_dataset(
     *,
     split: str | None = None,
     embeddings: bool = False,
+    threshold: float = 0.5,
     rows_per_file: int = 1024,
     batch_size: int = 64,
     workers: int | None = None,
@@ -41,19 +37,19 @@ def predict_dataset(
 ) -> Path:
     """Writes `part-000000.parquet` and so on: `rows_per_file` images each, in the order of the data set.
 
-    Each file appears whole or not at all, so what is there when a run is killed need not be done again. Columns:
-    `row` (int64), `image` (its file, where it has one), `label`, `score` (of the label, 0 to 1), `probabilities` and
-    `logits` (float32, one per class), `embedding` (float32: what the classifier's last layer is given), and `error`
-    (where an image could not be decoded; then all but `row` and `image` are null). `about.json` has the labels.
+    Each file appears whole or not at all, so what is there when a run is killed need not be done again. The columns are
+    those of `LabelPredictor`, of a detector those of `BoxPredictor`, which adds `predictions.json` in COCO's results
+    format. `about.json` has the labels.
 
     Args:
-        folder: A run's folder, or any saved classifier's, or a Hub id.
-        data: As `finetune`; labels are not needed.
+        folder: A run's folder, or any saved classifier's or detector's, or a Hub id.
+        data: As `finetune`; labels and boxes are not needed.
         out: A new folder, or with `resume` that of the same prediction.
         split: Name of the split; None takes "test" where there is one, else the last.
-        embeddings: Add the column `embedding`.
+        embeddings: Add the column `embedding`; of classifiers only.
+        threshold: Least score of a box, in [0, 1].
         rows_per_file: Images in a file.
-        batch_size: Images at once.
+        batch_size: Images at once, of a detector at most 8.
         workers: Loading processes; None goes by the number of cores.
         on_bad_image: "error", or "skip" for null predictions.
         resume: Go on with what is there.
@@ -68,21 +64,26 @@ def predict_dataset(
     state = process_state()
     reporter = (reporter or QuietReporter()) if state.is_main_process else QuietReporter()
     target = Path(out).expanduser()
-    tables, name = read_image_tables(data)
+    path, skip_bad = locate(folder), on_bad_image == "skip"
+    predictor: LabelPredictor | BoxPredictor
+    if is_detector(path):
+        if embeddings:
+            raise ValueError(f"`embeddings` are of classifiers; {folder} is a detector")
+        predictor = BoxPredictor(path, data, threshold, skip_bad)
+    else:
+        predictor = LabelPredictor(path, data, embeddings, skip_bad)
+    tables = predictor.splits
     split = split or ("test" if "test" in tables else list(tables)[-1])
     if split not in tables:
         raise DataError(f"there is no split {split!r}; there are {', '.join(tables)}")
-    model, processor = load_classifier(locate(folder))
-    labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
     about = {
-        "model": str(folder), "data": name, "split": split, "images": len(tables[split]), "labels": labels,
-        "rows_per_file": rows_per_file, "embeddings": embeddings,
+        "model": str(folder), "data": predictor.data, "split": split, "images": len(tables[split]),
+        "rows_per_file": rows_per_file, **predictor.about,
     }  # fmt: skip
     if state.is_main_process:
         _open(target, about, resume)
     state.wait_for_everyone()
-    writer = _Predictor(model.to(state.device), processor, labels, embeddings)
-    images = LabelledImages(tables[split], EvaluationTransform(processor), name=split, skip_bad=on_bad_image == "skip")
+    images = predictor.open(split, state.device)
     files = [(number, _file(target, number)) for number in range(-(-len(images) // rows_per_file))]
     mine = [(number, file) for number, file in files[state.process_index :: state.num_processes] if not file.is_file()]
     count = default_workers() if workers is None else workers
@@ -90,62 +91,14 @@ def predict_dataset(
     for number, file in mine:
         rows = range(number * rows_per_file, min(len(images), (number + 1) * rows_per_file))
         staging = file.with_name(f".{file.name}")
-        pq.write_table(pa.concat_tables(writer.tables(images, rows, batch_size, count, reporter)), staging)
+        pq.write_table(pa.concat_tables(predictor.tables(rows, batch_size, count, reporter)), staging)
         staging.replace(file)
     reporter.stop()
     state.wait_for_everyone()
+    if state.is_main_process and files:
+        predictor.finish([file for _, file in files])
+    state.wait_for_everyone()
     return target
-
-
-class _Predictor:
-    """Rows of a data set as rows of predictions."""
-
-    def __init__(self, model: Any, processor: Any, labels: list[str], embeddings: bool) -> None:
-        self.model, self.processor, self.labels = model, processor, labels
-        self.heads = LinearHeads(model) if embeddings else None
-        self.multi_label = model.config.problem_type == "multi_label_classification"
-
-    def tables(
-        self, images: LabelledImages, rows: range, batch_size: int, workers: int, reporter: Reporter
-    ) -> Iterator[pa.Table]:
-        """One table per batch."""
-        batches = [list(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
-        loader: DataLoader[Any] = DataLoader(
-            images, batch_sampler=batches, num_workers=min(workers, len(rows) // 256), collate_fn=collate
-        )
-        for numbers, batch in zip(batches, loader, strict=True):
-            yield self._table(images, numbers, batch)
-            reporter.advance(len(numbers))
-
-    @torch.inference_mode()
-    def _table(self, images: LabelledImages, rows: list[int], batch: dict[str, torch.Tensor]) -> pa.Table:
-        pixels = batch["pixel_values"].to(self.model.device, self.model.dtype)
-        features = None
-        if self.heads is not None:
-            features, logits = self.heads.features(self.model, pixels)
-        else:
-            logits = self.model(pixel_values=pixels).logits
-        logits = logits.float().cpu()
-        scores = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
-        best = scores.max(dim=-1)
-        bad = (batch["bad"] >= 0).numpy() if "bad" in batch else np.zeros(len(rows), dtype=bool)
-        columns = {
-            "row": pa.array(rows, pa.int64()),
-            "image": pa.array([images.file(row) for row in rows], pa.string()),
-            "label": pa.array([self.labels[number] for number in best.indices.tolist()], pa.string(), mask=bad),
-            "score": pa.array(best.values.numpy(), pa.float32(), mask=bad),
-            "probabilities": _vectors(scores.numpy(), bad),
-            "logits": _vectors(logits.numpy(), bad),
-            "error": pa.array(["could not be decoded" if wrong else None for wrong in bad], pa.string()),
-        }
-        if features is not None:
-            columns["embedding"] = _vectors(features[:, 0].cpu().numpy(), bad)
-        return pa.table(columns)
-
-
-def _vectors(values: np.ndarray, missing: np.ndarray) -> pa.Array:
-    rows = [None if gone else row for row, gone in zip(values, missing, strict=True)]
-    return pa.array(rows, pa.list_(pa.float32()))
 
 
 def _open(target: Path, about: dict[str, Any], resume: bool) -> None:

@@ -109,7 +109,7 @@ def evaluate_detector(
     counts, was_training = DetectionCounts(num_labels), model.training
     done, bad = partial.load(counts) if partial is not None else (0, [])
     truths = images.table.remove_columns("image")
-    answer = _Answers(model, images, processor, to_data)
+    answer = Answers(model, images, processor, to_data)
     model.eval()
     reporter.start(f"evaluating {images.name}", len(images), done * batch_size * processes)
     try:
@@ -162,14 +162,14 @@ class _Loss(NamedTuple):
     classes: float = 0.0
 
 
-class _Answers:
+class Answers:
     """Batches through the model and its processor.
 
     Args:
         model: In any mode.
         images: Of the split; its targets say what the loss is divided by.
         processor: Of the model.
-        to_data: As in `evaluate_detector`.
+        to_data: As in `evaluate_detector`; with it there is no loss.
     """
 
     def __init__(self, model: nn.Module, images: BoxImages, processor: Any, to_data: Sequence[int] | None) -> None:
@@ -236,4 +236,4 @@ class _Answers:
         return Detections(found.boxes[known], found.scores[known], classes[known])
 
 
-__all__ = ["DetectorEvaluation", "batches_of_one_shape", "evaluate_detector"]
+__all__ = ["Answers", "DetectorEvaluation", "batches_of_one_shape", "evaluate_detector"]
