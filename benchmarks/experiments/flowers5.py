@@ -82,16 +82,22 @@ def plain(data: str, weights: str, seed: int, epochs: int) -> dict[str, float]:
     return {"accuracy": right / count, "seconds": seconds}
 
 
-def ours(data: str, weights: str, seed: int, epochs: int) -> dict[str, float]:
-    """The `finetune` preset."""
+def ours(data: str, weights: str, seed: int, epochs: int, keep: str | None = None) -> dict[str, float]:
+    """The `finetune` preset; its run stays in the folder `keep`, if one is given."""
     import vithub
 
     with tempfile.TemporaryDirectory() as folder:
         run = vithub.finetune(
-            weights, data, Path(folder) / "run", epochs=epochs, seed=seed,
+            weights, data, Path(keep or folder) / f"finetune-{seed}", epochs=epochs, seed=seed,
             values={"model.image_size": 224, "training.trackers": []},
         )  # fmt: skip
         return {"accuracy": run.metrics["test"]["accuracy"], "seconds": run.metrics["seconds"]}
+
+
+def read(file: Path, epochs: int) -> dict[str, Any]:
+    """What is measured so far."""
+    found: dict[str, Any] = {"epochs": epochs, "plain": [], "ours": []}
+    return json.loads(file.read_text()) if file.is_file() else found
 
 
 def summary(runs: list[dict[str, float]]) -> str:
@@ -112,35 +118,39 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--json", default="benchmarks/results/flowers5.json")
+    parser.add_argument("--recipes", nargs="+", choices=["plain", "ours"], default=["plain", "ours"])
+    parser.add_argument("--keep", help="folder in which the runs of the preset stay")
     parser.add_argument("--one", choices=["ours", "plain"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        run = {"ours": ours, "plain": plain}[options.one]
-        print("RESULT " + json.dumps(run(options.data, options.weights, options.seeds[0], options.epochs)))
+        choices = options.data, options.weights, options.seeds[0], options.epochs
+        run = ours(*choices, options.keep) if options.one == "ours" else plain(*choices)
+        print("RESULT " + json.dumps(run))
         return
     file = Path(options.json)
-    found: dict[str, Any] = {"epochs": options.epochs, "plain": [], "ours": []}
-    if file.is_file():
-        found = json.loads(file.read_text())
-        if found["epochs"] != options.epochs:
-            parser.error(f"{file} has runs of {found['epochs']} epochs; give another --json for {options.epochs}")
+    if (epochs := read(file, options.epochs)["epochs"]) != options.epochs:
+        parser.error(f"{file} has runs of {epochs} epochs; give another --json for {options.epochs}")
     for seed in options.seeds:
-        for name in ("plain", "ours"):
-            if any(run["seed"] == seed for run in found[name]):
+        for name in options.recipes:
+            if any(run["seed"] == seed for run in read(file, options.epochs)[name]):
                 continue
             command = [sys.executable, __file__, "--data", options.data, "--weights", options.weights, "--one", name]
             command += ["--seeds", str(seed), "--epochs", str(options.epochs)]
+            command += ["--keep", options.keep] if options.keep else []
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
             lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
             if not lines:
                 raise SystemExit(done.stderr)
+            found = read(file, options.epochs)  # the other recipe may have written meanwhile
             found[name].append({"seed": seed, **json.loads(lines[0].removeprefix("RESULT "))})
             print(name, found[name][-1], flush=True)
-            staging = file.with_suffix(".part")
+            staging = file.with_suffix(f".{os.getpid()}")
             staging.write_text(json.dumps(found, indent=1) + "\n")
             staging.replace(file)
+    found = read(file, options.epochs)
     for name in ("plain", "ours"):
-        print(f"{name}: {summary(found[name])}")
+        if found[name]:
+            print(f"{name}: {summary(found[name])}")
 
 
 if __name__ == "__main__":
