@@ -4,10 +4,11 @@
 
 All three start from the same classifier's weights as backbone, see the same photos at 320 x 240 pixels, flipped in both
 directions, and are judged on the test split by the same code, COCO's figures. The transformers arm is `Trainer` with
-its own defaults (AdamW 5e-5, linear decay, no weight decay, batches of 8, clipping at 1) around `DetrForObjectDetection`
-with its own (100 queries, 6 + 6 layers, no auxiliary loss). Each training is a process of its own on one thread; a run
-that is there is not trained again. `core_seconds` is the computing time of that process with its start, loading
-processes and validations, which other work on the machine does not change: `--epochs` makes it equal for the arms.
+its own defaults (AdamW 5e-5, linear decay, no weight decay, batches of 8, clipping at 1) around
+`DetrForObjectDetection` with its own (100 queries, 6 + 6 layers, no auxiliary loss). Each training is a process of its
+own on one thread; a run that is there is not trained again. `core_seconds` is the computing time of that process with
+its start, loading processes and validations, which other work on the machine does not change: `--epochs` makes it
+equal for the arms.
 """
 
 import argparse
