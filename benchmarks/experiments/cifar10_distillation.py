@@ -1,11 +1,12 @@
-"""CIFAR-10 from scratch: a small DeiT without a teacher, and with hard distillation through its distillation token.
+"""CIFAR-10 from scratch: a small DeiT without a teacher, and with distillation through its distillation token.
 
     python benchmarks/experiments/cifar10_distillation.py --data cifar10 --teacher resnet56_cifar10 --arms none &
     python benchmarks/experiments/cifar10_distillation.py --data cifar10 --teacher resnet56_cifar10 --arms teacher
 
 The teacher is a ResNet of He et al. for CIFAR-10, given to `vithub.finetune` as a module; it was trained on all 50,000
-images, so it knows more than the images that the student gets. Both arms have the same model (both tokens, both heads,
-whose outputs are averaged), seed, images, epochs and machine; without a teacher both heads learn the labels. Validation
+images, so it knows more than the images that the student gets. All arms have the same model (both tokens, both heads,
+whose outputs are averaged), seed, images, epochs and machine; `teacher` is hard distillation, `soft` learns from the
+teacher's probabilities at temperature 3; without a teacher both heads learn the labels. Validation
 images are 1,000 that are in nobody's training subset; the test split is looked at once, after the last epoch.
 
 Each cell (budget, arm, seed) is a process of its own on one thread and is written when it ends; a second start goes on
@@ -37,7 +38,11 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "few-strong": {"images": 2_000, "epochs": 25, "values": STRONG},
     "many-strong": {"images": 10_000, "epochs": 5, "values": STRONG},
 }
-ARMS = ("none", "teacher")
+ARMS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "teacher": {},
+    "soft": {"distillation.kind": "soft", "distillation.temperature": 3.0},
+}
 VALIDATION_IMAGES = 1_000
 SUBSET_SEED = 0
 
@@ -82,12 +87,13 @@ def run_cell(data: str, teacher: str, budget: str, arm: str, seed: int, epochs: 
         "evaluation.batch_size": 250,
         "data.workers": 1,
         **chosen["values"],
+        **ARMS[arm],
     }
     with tempfile.TemporaryDirectory() as folder:
         run = vithub.finetune(
             "deit-ti/4", splits, Path(folder) / "run", preset_name="from-scratch-small", seed=seed,
             epochs=epochs or chosen["epochs"], values=values,
-            teacher=load_cifar_resnet(teacher) if arm == "teacher" else None,
+            teacher=None if arm == "none" else load_cifar_resnet(teacher),
         )  # fmt: skip
     history = [
         {name: round(entry[name], 4) for name in ("epoch", "train_loss", "validation_accuracy", "seconds")}
@@ -128,7 +134,7 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, help="folder with the model.safetensors of the teacher")
     parser.add_argument("--budgets", nargs="+", choices=list(BUDGETS), default=list(BUDGETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["none", "teacher"])
     parser.add_argument("--json", default="benchmarks/results/cifar10_distillation.json")
     parser.add_argument("--epochs", type=int, help="instead of the budget's, for a trial of the time")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
