@@ -7,6 +7,7 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -232,3 +233,21 @@ def real_files():
     assert (folder / "weights").is_dir(), f"VITHUB_TEST_DATA={folder} has no folder weights"
     assert (folder / "data").is_dir(), f"VITHUB_TEST_DATA={folder} has no folder data"
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium of the system; CI sets VITHUB_NEEDS_BROWSER, so that it is never skipped there."""
+    needed = os.environ.get("VITHUB_NEEDS_BROWSER")
+    if not needed:
+        pytest.importorskip("playwright", reason="pages are tested with playwright")
+    from playwright import sync_api
+
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        assert not needed, "there is no chromium; install the package `chromium`"
+        pytest.skip("no chromium on the PATH: pages are not tested in a browser")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -71,6 +71,32 @@ def test_the_page_needs_nothing_else_and_the_markdowns_pictures_exist(report):
         assert sentence in text
 
 
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_the_page_opens_in_a_browser(report, browser, scheme, width):
+    """Every picture is drawn and described, nothing is asked of a network, and it fits a telephone."""
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((report[0] / "report.html").as_uri())
+    pictures = page.evaluate("[...document.images].map(i => [i.complete && i.naturalWidth > 0, i.alt.length > 0])")
+    assert len(pictures) == 6
+    assert all(drawn and described for drawn, described in pictures)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    back, front = page.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
+    assert (brightness(back) > brightness(front)) == (scheme == "light")
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [(report[0] / "report.html").as_uri()]
+    page.close()
+
+
+def brightness(color):
+    """Of a computed colour; one that is not set lets white through."""
+    channels = [float(number) for number in re.findall(r"[\d.]+", color)]
+    return 765.0 if len(channels) == 4 and channels[3] == 0 else sum(channels[:3])
+
+
 def test_a_report_is_not_written_over_and_can_be_gone_on_with(report, finished_run, digit_folders):
     folder, found = report
     models = [f"one={finished_run.folder}", f"other={finished_run.folder}"]

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,21 +28,6 @@ if not os.environ.get("VITHUB_NEEDS_BROWSER"):  # with it, a missing library fai
     pytest.importorskip("playwright", reason="the page is tested with playwright")
 SCREENSHOTS = os.environ.get("VITHUB_SCREENSHOTS")  # a folder, to make those of the documents
 LABELS = {0: "rose", 1: "<b>tulip</b>", 2: "daisy"}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium of the system; CI sets VITHUB_NEEDS_BROWSER, so that it is never skipped there."""
-    from playwright import sync_api
-
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        assert not os.environ.get("VITHUB_NEEDS_BROWSER"), "there is no chromium; install the package `chromium`"
-        pytest.skip("no chromium on the PATH: the page is not tested in a browser")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
