@@ -76,6 +76,17 @@ def _listed(module: nn.Module, prefix: str) -> Iterator[str]:
             yield from _listed(child, f"{prefix}{name}.")
 
 
+def channels_come_last(model: nn.Module) -> bool:
+    """Whether the layers' maps are (B, height, width, D), as those of timm's and torchvision's Swin, not (B, D, ...).
+
+    timm's networks say so themselves; torchvision's turn the axes round in a module of its own before they pool.
+    """
+    return any(
+        str(getattr(module, "output_fmt", "")).endswith("NHWC") or getattr(module, "dims", None) == [0, 3, 1, 2]
+        for module in model.modules()
+    )
+
+
 def visit_layers(
     model: nn.Module, pixel_values: torch.Tensor, visit: Visitor, layers: Sequence[str] | None = None
 ) -> None:
@@ -142,18 +153,19 @@ class TokenReduction:
         if tokens not in TOKENS:
             raise ValueError(f"`tokens` must be one of {list(TOKENS)}, got {tokens!r}")
         self.architecture = read_architecture(model)
+        self.positions = (1, 2) if channels_come_last(model) else (2, 3)
         has_cls = "cls" in self.architecture.prefix
         if tokens == "cls" and not has_cls:
             raise ValueError(f"{type(model).__name__} has no CLS token; use tokens='mean'")
         self.tokens = tokens if tokens != "auto" else "cls" if has_cls else "mean"
 
     def __call__(self, output: torch.Tensor) -> torch.Tensor:
-        """(B, N, D), (B, D, height, width) or (B, D) to (B, features), fp32."""
+        """(B, N, D), (B, D, height, width), Swin's (B, height, width, D) or (B, D) to (B, features), fp32."""
         output = output.float()
         if output.ndim == 2 or self.tokens == "all":
             return output.flatten(1)
         if output.ndim == 4:
-            return output.mean(dim=(2, 3))
+            return output.mean(dim=self.positions)
         if self.tokens == "cls":
             return output[:, 0]
         return output[:, len(self.architecture.prefix) :].mean(dim=1)
@@ -248,6 +260,7 @@ __all__ = [
     "PENULTIMATE",
     "LayerFeatures",
     "TokenReduction",
+    "channels_come_last",
     "layer_features",
     "layer_names",
     "pixel_batches",

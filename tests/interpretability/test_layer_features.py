@@ -110,3 +110,24 @@ def test_the_picture_shows_every_layer(tiny, tmp_path):
     text = (tmp_path / "n.svg").read_text(encoding="utf-8")
     assert "length of the vectors (cls)" in text
     assert ">head<" in text
+
+
+SWINS = {
+    "timm": lambda: timm.create_model(
+        "swin_tiny_patch4_window7_224", num_classes=3, embed_dim=24, depths=(1, 1), num_heads=(2, 2), img_size=56
+    ),
+    "torchvision": lambda: torchvision.models.SwinTransformer([4, 4], 24, [1, 1], [2, 2], [7, 7], num_classes=3),
+}
+
+
+@pytest.mark.parametrize("name", SWINS)
+def test_channels_that_come_last_are_not_averaged(name):
+    """With the norm and the pooling that follow, the last map is what the classifier is given."""
+    model = SWINS[name]().eval()
+    layer, pixels = layer_names(model)[-1], torch.randn(2, 3, 56, 56)
+    maps = []
+    visit_layers(model, pixels, lambda _, output: maps.append(output), [layer])
+    found = vithub.layer_features(model, pixels)
+    assert torch.allclose(torch.from_numpy(found.features[layer]), maps[0].mean(dim=(1, 2)), atol=1e-6)
+    pooled = model.norm(maps[0]).mean(dim=(1, 2))
+    assert torch.allclose(torch.from_numpy(found.features["penultimate"]), pooled, atol=1e-5)
