@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 class Stream:
     """What a key is for; its second number, after the seed."""
 
-    ORDER, SAMPLE, MIX, MODEL, WEIGHTS, REPLACEMENT, DROPOUT = range(7)
+    ORDER, SAMPLE, MIX, MODEL, WEIGHTS, REPLACEMENT, DROPOUT, NOISE = range(8)
 
 
 def derived_seed(*key: int) -> int:

@@ -43,6 +43,14 @@ def noised_queries(labels: Sequence[dict[str, Any]], config: HubDetrConfig, devi
 
     The number of slots is fixed and each image fills its own, so that neither shapes nor noise depend on the other
     images of the batch. An image with more than S boxes has its first S copied once.
+
+    Args:
+        labels: See `HubDetrForObjectDetection`; `noise` (S, 6) in [0, 1) of each image, or of none; then it is drawn.
+        config: Of the model.
+        device: Of the model.
+
+    Raises:
+        ValueError: Some images bring noise and others none, or it has another shape.
     """
     targets = pad_targets(labels, device)
     slots = torch.arange(config.denoising_queries, device=device)[None]  # (1, S)
@@ -53,7 +61,7 @@ def noised_queries(labels: Sequence[dict[str, Any]], config: HubDetrConfig, devi
     copy = torch.where(used, slots // count.clamp(min=1), -1 - slots)  # an unused slot is a group of its own
 
     classes = targets.labels.gather(1, target)
-    draws = torch.rand_like(targets.boxes.new_empty(len(targets.counts), config.denoising_queries, 6))
+    draws = _draws(labels, config.denoising_queries, device)
     flipped = draws[..., 0] < config.denoising_label_noise
     classes = torch.where(flipped, (draws[..., 1] * config.num_labels).long(), classes)
     boxes = targets.boxes.gather(1, target[..., None].expand(-1, -1, 4))
@@ -67,6 +75,20 @@ def noised_queries(labels: Sequence[dict[str, Any]], config: HubDetrConfig, devi
     is_query = group == -1 - config.denoising_queries
     allowed = (group[:, :, None] == group[:, None, :]) | is_query[:, None, :]
     return NoisedQueries(classes, boxes, target, used, allowed[:, None], targets)
+
+
+def _draws(labels: Sequence[dict[str, Any]], slots: int, device: torch.device) -> torch.Tensor:
+    """(B, S, 6) in [0, 1)."""
+    given = [target["noise"] for target in labels if "noise" in target]
+    if not given:
+        return torch.rand(len(labels), slots, 6, device=device)
+    if len(given) != len(labels) or any(tuple(noise.shape) != (slots, 6) for noise in given):
+        shapes = sorted({tuple(noise.shape) for noise in given})
+        raise ValueError(
+            f"`noise` must be ({slots}, 6) for each of the {len(labels)} images or for none, got {shapes} for "
+            f"{len(given)} of them"
+        )
+    return torch.stack(given).to(device, torch.float32)
 
 
 class HubDetrDenoisingEmbedding(nn.Module):

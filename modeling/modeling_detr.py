@@ -308,7 +308,8 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
             pixel_mask: (B, height, width), 1 on the image and 0 on padding; None where there is none.
             labels: For each image `class_labels` (n,) int64 in 0..C-1 and `boxes` (n, 4) floats: center x, center y,
                 width, height relative to the image WITHOUT padding, so that an image's targets and predictions do
-                not depend on its batch. `image_id` is used in messages; other entries are ignored.
+                not depend on its batch. `image_id` is used in messages; `noise` (S, 6) in [0, 1) is what the denoising
+                queries are disturbed by in training, drawn where it is not given; other entries are ignored.
             loss_counts: As the function `loss_counts` returns it, where these images are a piece of a batch; None
                 counts `labels`, in training averaged over all processes.
             **kwargs: As `HubDetrModel`, `output_attentions` among them.

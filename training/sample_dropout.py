@@ -1,4 +1,4 @@
-"""Dropout and noise drawn for each sample by itself, so that they do not depend on how a batch is cut.
+"""Dropout drawn for each sample by itself, so that it does not depend on how a batch is cut.
 
 torch draws one mask for a whole tensor from the state of one generator: a batch of 8 in two pieces of 4, or on two
 processes, gets other masks than in one. Here each sample has a generator of its own for the time of a forward pass.
@@ -31,12 +31,8 @@ class SampleDropout(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Replaces the two functions of torch that drop, and noise of a sample's shape; calls all others."""
+        """Replaces the two functions of torch that drop; calls all others."""
         kwargs = kwargs or {}
-        if func is torch.rand_like and args[0].ndim and args[0].shape[0] == len(self.generators):
-            shape, like = args[0].shape[1:], args[0]
-            draws = torch.stack([torch.rand(shape, generator=generator) for generator in self.generators])
-            return draws.to(like.device, like.dtype)
         if func is functional.dropout:
             return self._dropout(*args, **kwargs)
         if func is functional.scaled_dot_product_attention and _rate(args, kwargs):

@@ -161,6 +161,23 @@ def test_missing_targets_are_named(tiny_detr):
         detection_loss(logits, boxes, [targets(1)[0], {"class_labels": torch.tensor([1])}], tiny_detr())
 
 
+def test_noise_that_images_bring_along_is_theirs_however_they_are_batched(tiny_detr):
+    config = tiny_detr(anchor_queries=True, denoising_queries=8)
+    labels = [{**target, "noise": torch.rand(8, 6)} for target in targets(3, 0, 9)]
+    whole = noised_queries(labels, config, torch.device("cpu"))
+    for place in range(3):
+        alone = noised_queries(labels[place : place + 1], config, torch.device("cpu"))
+        assert torch.equal(alone.boxes[0], whole.boxes[place])
+        assert torch.equal(alone.classes[0], whole.classes[place])
+    still = [{**target, "noise": torch.full((8, 6), 0.5)} for target in labels]  # no label flips, no side moves
+    start = noised_queries(still, config, torch.device("cpu")).boxes[0, :3]
+    torch.testing.assert_close(start, labels[0]["boxes"].float(), atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"`noise` must be \(8, 6\) .* got \[\(8, 6\)\] for 1 of them"):
+        noised_queries([labels[0], targets(1)[0]], config, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"got \[\(4, 6\)\]"):
+        noised_queries([{**labels[0], "noise": torch.rand(4, 6)}], config, torch.device("cpu"))
+
+
 def test_each_image_fills_its_slots_with_whole_copies(tiny_detr):
     config = tiny_detr(anchor_queries=True, denoising_queries=8, denoising_label_noise=0.0)
     labels = targets(3, 0, 9)

@@ -95,6 +95,14 @@ def test_predict_finds_boxes_draws_them_and_writes_cocos_format(folder, blood, t
         list(vithub.predict(folder, photos, threshold=2))
 
 
+def test_a_trained_detector_has_the_same_figures_at_batch_1_and_batch_8(detector_run, detector_data):
+    alone, together = (vithub.evaluate(detector_run.folder, detector_data, "train", batch_size=size) for size in (1, 8))
+    assert alone["metrics"]["map_50"] > 0.1
+    for name, value in alone["metrics"].items():
+        assert together["metrics"][name] == (value if value is None else pytest.approx(value, abs=1e-3)), name
+    assert together["errors"]["counts"] == alone["errors"]["counts"]
+
+
 @pytest.fixture
 def damaged(blood, tmp_path):
     """The data set with an image that is cut short and one that is missing."""

@@ -87,6 +87,22 @@ def test_losses_do_not_depend_on_front_end_or_accumulation(run, front_end, accum
     assert len(set(run.losses)) == len(run.losses)
 
 
+def test_noise_is_drawn_for_its_sample_also_where_activations_are_computed_again(tmp_path):
+    """Without dropout, which is then drawn for the whole piece of a batch."""
+    fields = SMALL | dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0)
+    changes = {"model.fields": fields, "training.max_steps": 1}
+    plain = train(tmp_path / "plain", **changes)
+    for pieces in (1, 2):
+        other = train(
+            tmp_path / f"in {pieces}",
+            **changes,
+            **{"model.activation_checkpointing": True, "training.accumulation": pieces},
+        )
+        assert np.allclose(other.losses, plain.losses, rtol=1e-4)
+    louder = train(tmp_path / "other", **{**changes, "model.fields": fields | {"denoising_box_noise": 0.8}})
+    assert not np.allclose(louder.losses, plain.losses, rtol=1e-3)
+
+
 def test_a_resumed_run_is_the_same_run(run, tmp_path):
     first = train(tmp_path / "half", **{"training.max_steps": 1, "training.checkpoint_steps": 1})
     assert first.losses == run.losses[:1]
