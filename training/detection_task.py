@@ -98,28 +98,33 @@ class DetectionTask(TrainingTask):
         """The loss of a batch, or of a piece of one; the mean over the pieces is the loss of the whole."""
         step = self.step_of(batch)
         torch.manual_seed(derived_seed(self.recipe.seed, Stream.MODEL, step))
-        places = (batch["position"] % self.batch_size).tolist()
         arguments = {name: batch[name] for name in ("pixel_values", "pixel_mask")}
-        arguments["labels"] = self._noised(batch["labels"], step, places)
-        with self._dropout(step, places):
+        arguments["labels"] = self._noised(batch, step)
+        with self._dropout(batch, step):
             loss: torch.Tensor = model(**arguments, loss_counts=batch.get("loss_counts")).loss
         return loss
 
-    def _noised(self, labels: Sequence[dict[str, Any]], step: int, places: Sequence[int]) -> list[dict[str, Any]]:
+    def _noised(self, batch: dict[str, Any], step: int) -> list[dict[str, Any]]:
         """The targets with the noise of their denoising queries, drawn by sample."""
+        labels: list[dict[str, Any]] = batch["labels"]
         slots = self.model.config.denoising_queries
         if not slots:
-            return list(labels)
-        seeds = [derived_seed(self.recipe.seed, Stream.NOISE, step, place) for place in places]
+            return labels
+        seeds = self._sample_seeds(Stream.NOISE, batch, step)
         draws = [torch.rand(slots, 6, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return [{**target, "noise": noise} for target, noise in zip(labels, draws, strict=True)]
 
-    def _dropout(self, step: int, places: Sequence[int]) -> AbstractContextManager[Any]:
+    def _sample_seeds(self, stream: int, batch: dict[str, Any], step: int) -> list[int]:
+        """One for each sample, by its place in the step's whole batch."""
+        places = (batch["position"] % self.batch_size).tolist()
+        return [derived_seed(self.recipe.seed, stream, step, place) for place in places]
+
+    def _dropout(self, batch: dict[str, Any], step: int) -> AbstractContextManager[Any]:
         """Draws dropout by sample, where the graph is that of this very pass."""
         settings = self.recipe.model
         if settings.compile or settings.activation_checkpointing:
             return nullcontext()
-        return SampleDropout([derived_seed(self.recipe.seed, Stream.DROPOUT, step, place) for place in places])
+        return SampleDropout(self._sample_seeds(Stream.DROPOUT, batch, step))
 
     def _loader(self, batches: MicroBatches | EpochMicroBatches) -> DataLoader[Any]:
         return table_loader(self.train_images(), batches, self.workers, collate_boxes)
