@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
@@ -22,4 +23,18 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
-__all__ = ["has_fast_bf16", "resolve_precision"]
+def undo_autocast(model: nn.Module) -> None:
+    """Lets a model compute in the type of its weights again.
+
+    `Accelerator.prepare` puts an autocasting `forward` into the model itself, not only into what it returns.
+    """
+    own = vars(model)
+    original = own.pop("_original_forward", None)
+    if original is None or "forward" not in own:
+        return
+    del own["forward"]
+    if model.forward != original:  # it was the model's own already, and not its class's
+        model.forward = original
+
+
+__all__ = ["has_fast_bf16", "resolve_precision", "undo_autocast"]

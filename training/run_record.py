@@ -18,6 +18,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from .evaluating import check_bad_share
+from .precision import undo_autocast
 from .progress import Reporter
 from .run_checkpoints import (
     BEST,
@@ -218,6 +219,7 @@ class RunRecord:
     def load_published(self) -> int:
         """Puts the weights to publish into the task's model; returns their epoch."""
         self.trackers.finish()
+        undo_autocast(self.task.learner)  # what is published is judged as it is served, in fp32
         self.accelerator.wait_for_everyone()
         last = last_checkpoint(self.folder)
         if self.task.recipe.training.publish == "best" or last is None:
