@@ -8,7 +8,7 @@ PROCESSES ?= auto
 
 LOWEST := .venv-lowest
 
-.PHONY: demo test check lowest benchmark clean
+.PHONY: demo test check lowest tour benchmark clean
 
 demo: $(VENV)/installed
 	@if [ -f runs/demo/model.safetensors ]; then echo "runs/demo is there already; make clean removes it"; \
@@ -36,6 +36,10 @@ $(LOWEST)/installed: pyproject.toml
 	$(BIN)/python -c "import torch, pathlib; print(pathlib.Path(torch.__file__).parents[1])" \
 		> $$(echo $(LOWEST)/lib/python3.*/site-packages)/zz_torch.pth
 	touch $@
+
+# Runs docs/tour/tour.py and writes its notebook and pages.
+tour: $(VENV)/installed
+	$(BIN)/python docs/tour/build.py
 
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py

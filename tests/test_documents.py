@@ -1,6 +1,7 @@
 """The code blocks of README and docs run as they stand, in one folder per document, from top to bottom.
 
-A block after a comment `<!-- not run: why -->` is left out.
+A block after a comment `<!-- not run: why -->` is left out. The pages of docs/tour are not among them: their code needs
+the first page, and tests/test_tour.py runs all of it once.
 """
 
 import re

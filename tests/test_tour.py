@@ -1,0 +1,135 @@
+"""The tour in docs/tour: notebook and pages are what its source gives, and every cell of it runs."""
+
+import ast
+import builtins
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+TOUR = Path(__file__).parents[1] / "docs" / "tour"
+PAGES = sorted(TOUR.glob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def build():
+    """The builder as a module; docs are no package."""
+    spec = importlib.util.spec_from_file_location("tour_build", TOUR / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tour_build"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["tour_build"]
+
+
+@pytest.fixture(scope="module")
+def cells(build):
+    return build.read_cells((TOUR / "tour.py").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    return nbformat.read(TOUR / "tour.ipynb", as_version=4)
+
+
+def test_the_notebook_is_the_source_and_was_run(build, cells, notebook):
+    nbformat.validate(notebook)
+    fresh = build.make_notebook(cells)
+    described = [[(c.id, c.cell_type, c.metadata["page"], c.source) for c in each.cells] for each in (fresh, notebook)]
+    assert described[0] == described[1], "run `make tour`"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        assert cell.outputs or "print(" not in cell.source, cell.source
+        check_outputs(cell)
+
+
+def check_outputs(cell):
+    for output in cell.outputs:
+        assert output.output_type in ("stream", "display_data"), output
+        assert output.get("name", "stdout") == "stdout", f"a warning: {output.text}"
+
+
+def test_the_pages_are_the_notebook(build, notebook):
+    files = build.make_pages(notebook)
+    there = {file.relative_to(TOUR).as_posix() for file in (*PAGES, *TOUR.glob("pictures/*"))}
+    assert there == set(files)
+    for name, content in files.items():
+        assert (TOUR / name).read_bytes() == content, f"{name}: run `make tour`"
+
+
+def test_the_pages_are_small_enough_to_be_read_in_a_browser():
+    assert sum(file.stat().st_size for file in TOUR.glob("pictures/*")) < 2_000_000
+    assert (TOUR / "tour.ipynb").stat().st_size < 2_500_000
+
+
+def test_each_page_has_a_picture_and_says_what_it_needs(cells):
+    pages = {cell.page: [each for each in cells if each.page == cell.page] for cell in cells}
+    for page, its in pages.items():
+        assert its[0].is_text, page
+        assert its[0].source.startswith("# "), page
+        assert its[0].source.count("*Needs: ") == 1, page
+        assert any("show(" in each.source or "picture(" in each.source for each in its if not each.is_text), page
+
+
+def test_each_page_needs_the_first_alone(cells):
+    """Each name that a page reads is made before on that page, or on the first one."""
+    first = cells[0].page
+    for page in dict.fromkeys(cell.page for cell in cells):
+        code = "\n".join(cell.source for cell in cells if not cell.is_text and cell.page in (first, page))
+        names = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name | ast.arg | ast.alias)]
+        made = {node.id for node in names if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+        made |= {node.arg for node in names if isinstance(node, ast.arg)}
+        made |= {(node.asname or node.name).split(".")[0] for node in names if isinstance(node, ast.alias)}
+        made |= {n.name for n in ast.walk(ast.parse(code)) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        read = {node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        assert read <= made | set(dir(builtins)), page
+
+
+def test_no_figure_is_typed_into_the_text(cells):
+    """What was measured is printed by a cell; the text has the numbers of papers, equations and examples alone."""
+    for cell in cells:
+        if cell.is_text:
+            text = re.sub(r"\[[^]]*\]\([^)]*\)|\$\$?[^$]*\$\$?|`[^`]*`|section \d+(\.\d+)*", "", cell.source)
+            typed = re.findall(r"\d+[.,]\d+|\d+ ?%|\d+ (?:seconds|minutes|points|milliseconds)", text)
+            assert not typed, (cell.page, typed)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda file: file.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("# %% [markdown]\n# text\n", "must name its page"),
+        ("import torch\n# %% page=one\n", "line 1 stands before the first cell"),
+        ("# %% [markdwon] page=one\n# text\n", "line 1 is no mark of a cell"),
+        ("# %% [markdown] page=one\nx = 1\n", "line 2 of a text must be a comment"),
+    ],
+)
+def test_a_broken_source_is_refused(build, source, message):
+    with pytest.raises(ValueError, match=message):
+        build.read_cells(source)
+
+
+def test_a_cell_that_fails_is_not_written_as_a_page(build):
+    from nbclient.exceptions import CellExecutionError
+
+    with pytest.raises(CellExecutionError, match="no such thing"):
+        build.run_notebook(build.make_notebook(build.read_cells("# %% page=one\nraise ValueError('no such thing')\n")))
+
+
+def test_every_cell_runs(build, cells, monkeypatch):
+    """In a fresh process, with the assertions of its cells; some minutes of one core."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebook = build.run_notebook(build.make_notebook(cells))
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            check_outputs(cell)
