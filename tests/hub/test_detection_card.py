@@ -54,6 +54,8 @@ def test_nothing_is_left_to_be_filled_in(text):
     for placeholder in ("more information needed", "todo", "{{", "{%", "undefined", "none", "nan"):
         assert not re.search(rf"(?<!\w){re.escape(placeholder)}(?!\w)", prose.lower()), placeholder
     assert "\n\n\n" not in text
+    limits = text.split("## Limits, as measured\n\n")[1].split("<!--")[0]
+    assert all(line.startswith("- ") for line in limits.splitlines())  # one list
     assert "recipe.yaml" in text
     assert "vithub finetune" in text or "vithub.finetune" in text
 
