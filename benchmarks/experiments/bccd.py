@@ -205,7 +205,7 @@ def main() -> None:
     file = Path(options.json)
     for seed in options.seeds:
         for arm in options.arms:
-            folder = Path(options.runs) / f"{arm}-{seed}"
+            folder = Path(options.runs) / f"{arm}-{options.epochs}-{seed}"
             if options.one:
                 folder.mkdir(parents=True, exist_ok=True)
                 if arm == "transformers":
@@ -222,19 +222,25 @@ def main() -> None:
                 (folder / CORE_SECONDS).write_text(f"{core_seconds() - before:.0f}\n")
             run = measure(options, arm, seed, folder)
             runs = json.loads(file.read_text()) if file.is_file() else {}
-            runs[f"{arm}/{seed}"] = run
+            runs[f"{arm}/{options.epochs}/{seed}"] = run
             staging = file.with_suffix(f".{os.getpid()}")
             staging.write_text(json.dumps(runs, indent=1) + "\n")
             staging.replace(file)
-            print(f"{arm}/{seed}: mAP50 {100 * run['map_50']:.1f} %, mAP {100 * run['map']:.1f} %", flush=True)
+            print(
+                f"{arm}/{options.epochs}/{seed}: mAP50 {100 * run['map_50']:.1f} %, mAP {100 * run['map']:.1f} %",
+                flush=True,
+            )
     runs = json.loads(file.read_text())
     for arm in ARMS:
-        own = [run for run in runs.values() if run["arm"] == arm]
-        if own:
+        for epochs in sorted({run["epochs"] for run in runs.values() if run["arm"] == arm}):
+            own = [run for run in runs.values() if (run["arm"], run["epochs"]) == (arm, epochs)]
             values = [100 * run["map_50"] for run in own]
             spread = statistics.stdev(values) if len(own) > 1 else 0.0
             minutes = statistics.mean(run["core_seconds"] for run in own) / 60
-            print(f"{arm}: mAP50 {statistics.mean(values):.1f} +- {spread:.1f} %, {minutes:.0f} min ({len(own)} seeds)")
+            print(
+                f"{arm}, {epochs} epochs: mAP50 {statistics.mean(values):.1f} +- {spread:.1f} %, {minutes:.0f} min of one "
+                f"core ({len(own)} seeds)"
+            )
     draw(runs, Path(options.picture))
 
 
