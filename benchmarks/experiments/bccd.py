@@ -238,8 +238,8 @@ def main() -> None:
             spread = statistics.stdev(values) if len(own) > 1 else 0.0
             minutes = statistics.mean(run["core_seconds"] for run in own) / 60
             print(
-                f"{arm}, {epochs} epochs: mAP50 {statistics.mean(values):.1f} +- {spread:.1f} %, {minutes:.0f} min of one "
-                f"core ({len(own)} seeds)"
+                f"{arm}, {epochs} epochs: mAP50 {statistics.mean(values):.1f} +- {spread:.1f} %, "
+                f"{minutes:.0f} min of one core ({len(own)} seeds)"
             )
     draw(runs, Path(options.picture))
 
