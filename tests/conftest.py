@@ -235,9 +235,12 @@ def real_files():
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium of the system; CI sets VITHUB_NEEDS_BROWSER, so that it is never skipped there."""
+    """Chromium of the system; CI sets VITHUB_NEEDS_BROWSER, so that it is never skipped there.
+
+    Not for the whole session: while it is open, its event loop runs in this thread, and no other can.
+    """
     needed = os.environ.get("VITHUB_NEEDS_BROWSER")
     if not needed:
         pytest.importorskip("playwright", reason="pages are tested with playwright")
