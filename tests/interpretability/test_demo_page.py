@@ -71,8 +71,10 @@ class Server:
 
     def __init__(self, command, **options):
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **options
-        )
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+            **options,
+        )  # fmt: skip
         self.output, self.url = "", None
         for line in self.process.stdout:
             self.output += line
