@@ -17,10 +17,9 @@ from ..data.box_images import read_box_images
 from .any_detector import load_detector
 from .coco_results import category_ids
 from .detections import Detections
-from .detector_evaluation import Answers
+from .detector_evaluation import MOST_AT_ONCE, Answers
 from .progress import Reporter
 
-MOST_AT_ONCE = 8  # images of a detector are large
 RESULTS = "predictions.json"
 SCHEMA = pa.schema(
     {

@@ -20,7 +20,7 @@ from .coco_results import coco_results, save_coco_results
 from .detection_errors import DetectionErrors, count_errors
 from .detection_figures import save_detections, save_error_kinds, save_precision_recall
 from .detection_metrics import DetectionCounts
-from .detector_evaluation import evaluate_detector
+from .detector_evaluation import MOST_AT_ONCE, evaluate_detector
 from .evaluating import default_workers
 from .figures import save_confusion_matrix
 from .partial_counts import PartialCounts
@@ -28,7 +28,6 @@ from .progress import Reporter
 from .recipe_sections import DataSettings
 from .run_folder import METRICS, RECIPE
 
-MOST_AT_ONCE = 8  # images of a detector are large
 SAMPLES = 6  # images that are drawn
 
 

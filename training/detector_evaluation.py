@@ -25,6 +25,7 @@ from .partial_counts import PartialCounts
 from .progress import QuietReporter, Reporter
 
 _LEARNED = ("class_labels", "boxes")
+MOST_AT_ONCE = 8  # images of a detector are large
 
 
 @dataclass
@@ -236,4 +237,4 @@ class Answers:
         return Detections(found.boxes[known], found.scores[known], classes[known])
 
 
-__all__ = ["Answers", "DetectorEvaluation", "batches_of_one_shape", "evaluate_detector"]
+__all__ = ["MOST_AT_ONCE", "Answers", "DetectorEvaluation", "batches_of_one_shape", "evaluate_detector"]
