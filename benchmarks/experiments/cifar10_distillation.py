@@ -33,10 +33,12 @@ STRONG = MILD | {
     "augmentation.cutmix": 1.0,
 }
 BUDGETS: dict[str, dict[str, Any]] = {
+    "scarce": {"images": 500, "epochs": 100, "values": MILD},
     "few": {"images": 2_000, "epochs": 25, "values": MILD},
     "many": {"images": 10_000, "epochs": 5, "values": MILD},
     "few-strong": {"images": 2_000, "epochs": 25, "values": STRONG},
     "many-strong": {"images": 10_000, "epochs": 5, "values": STRONG},
+    "many-long": {"images": 10_000, "epochs": 25, "values": MILD},
 }
 ARMS: dict[str, dict[str, Any]] = {
     "none": {},
