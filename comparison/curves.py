@@ -16,6 +16,7 @@ PROTOCOLS = {
         "Accuracy on the test images of a network trained from scratch on a part of the training images (the parts are "
         "nested and hold every class), with as many steps as on all; interval: bootstrap over test images."
     ),
+    "data/time-1": "Mean over all cells of the time of a training with its validations, on the machine of the report.",
     "data/mean-1": "Mean over seeds; interval: Student's t over seeds, which also draw the part and the weights.",
     "data/difference-1": "Mean over seeds of the difference of two networks on the same part; interval: Student's t.",
     "data/crossing-1": (
@@ -48,6 +49,8 @@ def data_section(cells: Sequence[dict[str, Any]], settings: dict[str, Any]) -> S
     for name, fractions in found.items():
         size = next(cell["parameters"] for cell in cells if cell["architecture"] == name)
         add(Measurement(name, "parameters", size, "1", "data/cell-1"))
+        seconds = [cell["seconds"] for cell in cells if cell["architecture"] == name]
+        add(Measurement(name, "training time", float(np.mean(seconds)), "s", "data/time-1"))
         for fraction, seeds in sorted(fractions.items()):
             mean, interval = t_interval(list(seeds.values()))
             at = {"fraction": fraction, "seeds": sorted(seeds)}

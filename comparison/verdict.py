@@ -139,7 +139,46 @@ def _data(section: Section) -> list[str]:
             text.append(f"From scratch, {first} and {second}: {one.note}.")
         else:
             text.append(f"From scratch, {first} and {second} cross at {one.value:.0f} % of the data ({one.note}).")
+    return text + _data_choice(section)
+
+
+def _data_choice(section: Section) -> list[str]:
+    """Which to train from scratch on the smallest and on the largest part, and what another one costs."""
+    means = section.find("accuracy")
+    parts = sorted({one.at["fraction"] for one in means})
+    text = []
+    for part in dict.fromkeys((*parts[:1], *parts[-1:])):
+        best, *others = _ranked(section.find("accuracy", fraction=part))
+        if not others:
+            continue
+        costs = [
+            f"{one.contestant} costs {(best.value or 0.0) - (one.value or 0.0):.1f} points"
+            + ("" if _apart(section, best, one) else " (within chance)")
+            for one in others
+        ]
+        images = section.find("cell accuracy", best.contestant, fraction=part)[0].at["train_images"]
+        text.append(
+            f"From scratch on {images} images ({100 * part:g} %) take {best.contestant}, {shown_value(best)}: instead, "
+            f"{', '.join(costs)}."
+        )
+    if times := section.find("training time"):
+        text.append(f"One such training took, on average: {', '.join(_named(one) for one in times)}.")
     return text
+
+
+def _named(one: Measurement) -> str:
+    return f"{one.contestant} {shown_value(one)}"
+
+
+def _apart(section: Section, first: Measurement, second: Measurement) -> bool:
+    """Whether the difference of two networks on the same part of the data is beyond its interval."""
+    names = (f"{first.contestant} against {second.contestant}", f"{second.contestant} against {first.contestant}")
+    found = [
+        one.interval
+        for one in section.find("accuracy difference", fraction=first.at["fraction"])
+        if one.contestant in names and one.interval is not None
+    ]
+    return any(low > 0 or high < 0 for low, high in found)
 
 
 def _choice(accuracies: dict[str, Measurement], cost: Section, sides: dict[str, int]) -> list[str]:
