@@ -37,7 +37,7 @@ $(LOWEST)/installed: pyproject.toml
 		> $$(echo $(LOWEST)/lib/python3.*/site-packages)/zz_torch.pth
 	touch $@
 
-# Runs docs/tour/tour.py and writes its notebook and pages.
+# Runs docs/tour/source and writes its notebook and pages.
 tour: $(VENV)/installed
 	$(BIN)/python docs/tour/build.py
 

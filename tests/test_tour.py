@@ -27,7 +27,7 @@ def build():
 
 @pytest.fixture(scope="module")
 def cells(build):
-    return build.read_cells((TOUR / "tour.py").read_text(encoding="utf-8"))
+    return build.read_tour()
 
 
 @pytest.fixture(scope="module")
@@ -108,22 +108,21 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("# %% [markdown]\n# text\n", "must name its page"),
-        ("import torch\n# %% page=one\n", "line 1 stands before the first cell"),
-        ("# %% [markdwon] page=one\n# text\n", "line 1 is no mark of a cell"),
-        ("# %% [markdown] page=one\nx = 1\n", "line 2 of a text must be a comment"),
+        ("import torch\n# %%\n", "line 1 of one stands before the first cell"),
+        ("# %% [markdwon]\n# text\n", "line 1 of one is no mark of a cell"),
+        ("# %% [markdown]\nx = 1\n", "line 2 of one is in a text and must be a comment"),
     ],
 )
 def test_a_broken_source_is_refused(build, source, message):
     with pytest.raises(ValueError, match=message):
-        build.read_cells(source)
+        build.read_page("one", source)
 
 
 def test_a_cell_that_fails_is_not_written_as_a_page(build):
     from nbclient.exceptions import CellExecutionError
 
     with pytest.raises(CellExecutionError, match="no such thing"):
-        build.run_notebook(build.make_notebook(build.read_cells("# %% page=one\nraise ValueError('no such thing')\n")))
+        build.run_notebook(build.make_notebook(build.read_page("one", "# %%\nraise ValueError('no such thing')\n")))
 
 
 def test_every_cell_runs(build, cells, monkeypatch):

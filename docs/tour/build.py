@@ -1,9 +1,9 @@
-"""Makes the tour: runs `tour.py` and writes the notebook and the pages beside it.
+"""Makes the tour: runs the files in `source` and writes the notebook and the pages beside them.
 
     python docs/tour/build.py
 
-`tour.py` is the source, in the percent format that editors know: `# %%` begins a cell of code, `# %% [markdown]` one of
-text, and `page=NAME` the page that it and the following cells belong to. Notebook and pages hold what running it gave.
+Each file is a page, in the percent format that editors know: `# %%` begins a cell of code, `# %% [markdown]` one of
+text. They run in one process, in the order of their names. Notebook and pages hold what running them gave.
 """
 
 import base64
@@ -17,7 +17,7 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
-_MARK = re.compile(r"^# %%(?P<text> \[markdown\])?(?: page=(?P<page>\w+))?$")
+_MARK = re.compile(r"^# %%(?P<text> \[markdown\])?$")
 
 
 @dataclass
@@ -35,30 +35,34 @@ class Cell:
     source: str
 
 
-def read_cells(source: str) -> list[Cell]:
-    """The cells of a file in percent format.
+def read_page(page: str, source: str) -> list[Cell]:
+    """The cells of a page, from its file in percent format.
 
     Raises:
-        ValueError: A line stands before the first cell or is no comment in a text, or the first cell names no page.
+        ValueError: A line stands before the first cell, is no comment in a text, or is a mark that does not exist.
     """
     cells: list[Cell] = []
     for number, line in enumerate(source.splitlines(), 1):
+        where = f"line {number} of {page}"
         if mark := _MARK.match(line):
-            page = mark["page"] or (cells[-1].page if cells else None)
-            if page is None:
-                raise ValueError("the first cell must name its page: # %% [markdown] page=NAME")
             cells.append(Cell(page, bool(mark["text"]), ""))
         elif line.startswith("# %%"):
-            raise ValueError(f"line {number} is no mark of a cell: {line!r}")
+            raise ValueError(f"{where} is no mark of a cell (# %% or # %% [markdown]): {line!r}")
         elif not cells:
-            raise ValueError(f"line {number} stands before the first cell: {line!r}")
+            raise ValueError(f"{where} stands before the first cell: {line!r}")
         elif cells[-1].is_text and line and not line.startswith("#"):
-            raise ValueError(f"line {number} of a text must be a comment, got {line!r}")
+            raise ValueError(f"{where} is in a text and must be a comment, got {line!r}")
         else:
             cells[-1].source += (line[1:].removeprefix(" ") if cells[-1].is_text else line) + "\n"
     for cell in cells:
         cell.source = cell.source.strip("\n")
     return cells
+
+
+def read_tour() -> list[Cell]:
+    """The cells of all pages, in their order."""
+    files = sorted(HERE.glob("source/*.py"))
+    return [cell for file in files for cell in read_page(file.stem, file.read_text(encoding="utf-8"))]
 
 
 def make_notebook(cells: list[Cell]) -> nbformat.NotebookNode:
@@ -82,7 +86,12 @@ def run_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
-            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}, record_timing=False
+            notebook,
+            timeout=600,
+            kernel_name="python3",
+            resources={"metadata": {"path": folder}},
+            record_timing=False,
+            coalesce_streams=True,  # else where the output of a cell is cut depends on how fast it came
         )
         # no widgets, so no progress bars either
         client.execute(env=os.environ | {"PYTHONWARNINGS": "ignore:IProgress not found"})
@@ -138,7 +147,7 @@ def _contents(titles: dict[str, str]) -> str:
             "",
             *lines,
             "",
-            "The source is [tour.py](tour.py); `make tour` runs it and writes the notebook and these pages.",
+            "The source is [one file per page](source); `make tour` runs them and writes the notebook and these pages.",
             "",
         ]
     )
@@ -146,7 +155,7 @@ def _contents(titles: dict[str, str]) -> str:
 
 def main() -> None:
     """Runs the tour and writes everything."""
-    notebook = run_notebook(make_notebook(read_cells((HERE / "tour.py").read_text(encoding="utf-8"))))
+    notebook = run_notebook(make_notebook(read_tour()))
     nbformat.write(notebook, HERE / "tour.ipynb")
     for old in (*HERE.glob("*.md"), *HERE.glob("pictures/*.png")):
         old.unlink()
