@@ -14,10 +14,12 @@ from vithub.training.figures import BLUE, GREEN, ORANGE, new_figure
 
 ROOT = Path(__file__).parents[2]
 TITLES = {
+    "scarce": "500 images, 100 epochs\ncrop and flip",
     "few": "2,000 images, 25 epochs\ncrop and flip",
     "many": "10,000 images, 5 epochs\ncrop and flip",
     "few-strong": "2,000 images, 25 epochs\nRandAugment, erasing, mixup, CutMix",
     "many-strong": "10,000 images, 5 epochs\nRandAugment, erasing, mixup, CutMix",
+    "many-long": "10,000 images, 25 epochs\ncrop and flip",
     "flowers": "",
 }
 LOOKS: dict[str, tuple[str, str, str, str]] = {
@@ -70,7 +72,7 @@ def main() -> None:
     if (file := results / "cifar10_distillation.json").is_file():
         cells = list(json.loads(file.read_text())["cells"].values())
         budgets = [name for name in TITLES if any(cell["budget"] == name for cell in cells)]
-        picture(cells, budgets, ["none", "teacher"], pictures / "cifar10_teacher.png")
+        picture(cells, budgets, ["none", "teacher", "soft"], pictures / "cifar10_teacher.png")
     if (file := results / "flowers5_distillation.json").is_file():
         cells = [cell for name, cell in json.loads(file.read_text()).items() if name != "teacher"]
         picture(cells, ["flowers"], ["none", "hard", "soft"], pictures / "flowers5_teacher.png")
