@@ -1,7 +1,7 @@
 """What an answer costs, and how the cost grows with the image: operations, time, memory, and the training step."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..training.progress import QuietReporter, Reporter
 from .contestants import Contestant, logits_of
 from .count_checks import check_counts, counted
 from .growth import crossing, growth_exponent, quadratic_crossover
-from .measurement import Measurement, Section, bootstrap_interval
+from .measurement import Measurement, Section, bootstrap_interval, count_of
 from .operation_count import UncountedOperationError
 from .timing import Step, interleaved_times, peak_memory, seconds_of_others
 
@@ -52,8 +52,9 @@ class CostSettings:
     """How cost is measured.
 
     Args:
-        sides: Of square images, pixels, growing; each contestant takes the largest size up to it that it can.
-        training_sides: Those at which the training step is measured too.
+        sides: Of square images, pixels, growing; each contestant takes the largest size up to it that it can. The
+            sides at which the contestants are used are added.
+        training_sides: Those at which the training step is measured too, likewise.
         rounds: Of each time.
         batch_size: Images at once for throughput.
         training_batch: Images per training step.
@@ -69,6 +70,15 @@ class CostSettings:
     precision: str = "fp32"
     device: str = "cpu"
 
+    def with_sides(self, own: Iterable[int]) -> "CostSettings":
+        """These, with sides at which contestants are used: what they cost there is what is asked in the end."""
+        own = set(own)
+        return replace(
+            self,
+            sides=tuple(sorted(own.union(self.sides))),
+            training_sides=tuple(sorted(own.union(self.training_sides))) if self.training_sides else (),
+        )
+
 
 def measure_cost(
     contestants: Sequence[Contestant], settings: CostSettings, seed: int = 0, reporter: Reporter | None = None
@@ -79,6 +89,7 @@ def measure_cost(
         CountMismatchError: The operations of a contestant were counted wrong.
     """
     reporter = reporter or QuietReporter()
+    settings = settings.with_sides(one.image_hw[0] for one in contestants)
     section = Section("cost", PROTOCOLS)
     reporter.start("cost", len(contestants) + len(settings.sides) + len(settings.training_sides))
     for contestant in contestants:
@@ -99,8 +110,9 @@ def measure_cost(
         busy = max(0.0, (seconds_of_others() or 0.0) - others) / wall
         section.notes.append(f"other processes used {busy:.1f} cores while times were taken")
     section.notes.append(
-        f"{settings.precision}, {torch.get_num_threads()} threads, device {settings.device}, {settings.rounds} rounds, "
-        f"batches of {settings.batch_size} (inference) and {settings.training_batch} (training)"
+        f"{settings.precision}, {count_of(torch.get_num_threads(), 'thread')}, device {settings.device}, "
+        f"{settings.rounds} rounds, batches of {settings.batch_size} (inference) and {settings.training_batch} "
+        "(training)"
     )
     return section
 

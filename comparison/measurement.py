@@ -98,4 +98,9 @@ def bootstrap_interval(
     return percentile_interval(np.asarray(statistic(values[rows], axis=1)), LEVEL)
 
 
-__all__ = ["LEVEL", "SAMPLES", "Measurement", "Section", "bootstrap_interval"]
+def count_of(number: int, thing: str) -> str:
+    """Such as "1 thread" and "2 threads"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+__all__ = ["LEVEL", "SAMPLES", "Measurement", "Section", "bootstrap_interval", "count_of"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..hub.folders import TargetError
-from .measurement import Measurement, Section
+from .measurement import Measurement, Section, count_of
 from .report_figures import save_pictures
 from .verdict import short
 
@@ -156,7 +156,8 @@ def _title(comparison: "Comparison") -> str:
 
 def _machine(about: dict[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {number}" for name, number in about.get("versions", {}).items())
-    return [f"{about.get('hardware')}; {about.get('threads')} threads; {versions}; {about.get('finished')}"]
+    threads = count_of(int(about.get("threads", 0)), "thread")
+    return [f"{about.get('hardware')}; {threads}; {versions}; {about.get('finished')}"]
 
 
 def _varying(rows: list[Measurement]) -> list[str]:

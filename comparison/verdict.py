@@ -5,7 +5,7 @@ A difference counts only where the two intervals do not overlap; it is the stric
 
 from collections.abc import Iterable, Sequence
 
-from .measurement import Measurement, Section
+from .measurement import Measurement, Section, count_of
 
 
 def verdict(sections: Sequence[Section], native_sides: dict[str, int]) -> list[str]:
@@ -158,8 +158,8 @@ def _data_choice(section: Section) -> list[str]:
         ]
         images = section.find("cell accuracy", best.contestant, fraction=part)[0].at["train_images"]
         text.append(
-            f"From scratch on {images} images ({100 * part:g} %) take {best.contestant}, {shown_value(best)}: instead, "
-            f"{', '.join(costs)}."
+            f"From scratch on {count_of(images, 'image')} ({100 * part:g} %) take {best.contestant}, "
+            f"{shown_value(best)}: instead, {', '.join(costs)}."
         )
     if times := section.find("training time"):
         text.append(f"One such training took, on average: {', '.join(_named(one) for one in times)}.")

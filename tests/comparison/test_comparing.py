@@ -118,7 +118,7 @@ def test_cost_needs_no_data_and_everything_else_does(tmp_path):
     text = " ".join(found.verdict)
     (growth,) = found.sections[0].find("growth exponent", "cnn", of="macs")
     assert growth.value == pytest.approx(1, abs=0.03)  # its classifier does not grow
-    assert f"The operations of cnn grow as pixels^{growth.value:.2f} from 64 to 96 px, its measured time" in text
+    assert f"The operations of cnn grow as pixels^{growth.value:.2f} from 64 to 160 px, its measured time" in text
     assert "cnn against vit, one image: " in text
     assert found.save(tmp_path / "cost") == tmp_path / "cost"
     assert (tmp_path / "cost/pictures/cost.png").stat().st_size > 10_000

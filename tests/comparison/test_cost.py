@@ -76,6 +76,13 @@ def test_every_time_has_an_interval_that_holds_it_and_memory_grows(section):
     assert any("other processes used" in note for note in section.notes)
 
 
+def test_a_contestant_is_measured_at_the_size_at_which_it_is_used(section):
+    """The CNN's 160 pixels are none of the sides asked for."""
+    for quantity in ("macs", "latency", "training step"):
+        assert [one.at["pixels"] for one in section.find(quantity, "test_efficientnet", side=160)] == [160]
+        assert section.find(quantity, "vit", side=160)
+
+
 def test_a_windowed_transformer_has_no_crossover():
     swin = load_contestant("timm:swin_tiny_patch4_window7_224@random")
     sizes = [(224, 224), (448, 448)]
