@@ -64,6 +64,7 @@ def data_section(cells: Sequence[dict[str, Any]], settings: dict[str, Any]) -> S
         f"{settings['batch_size']}, {settings['image_size']} pixels, ViTs {settings['hidden_size']} wide with "
         f"{settings['layers']} layers, learning rate {settings['lr']:g} for all"
     )
+    section.notes.append(f"{len(cells)} trainings took {sum(cell['seconds'] for cell in cells):.0f} s")
     return section
 
 
