@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -81,6 +81,23 @@ class Section:
         }
 
 
+class Report(Protocol):
+    """What a report is written of; `Comparison` is one."""
+
+    contestants: list[dict[str, Any]]
+    sections: list[Section]
+    about: dict[str, Any]
+
+    @property
+    def verdict(self) -> list[str]:
+        """Sentences that follow from the figures."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        ...
+
+
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray, seed: int, statistic: Callable[..., Any] = np.mean
 ) -> Interval | None:
@@ -103,4 +120,4 @@ def count_of(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-__all__ = ["LEVEL", "SAMPLES", "Measurement", "Section", "bootstrap_interval", "count_of"]
+__all__ = ["LEVEL", "SAMPLES", "Measurement", "Report", "Section", "bootstrap_interval", "count_of"]

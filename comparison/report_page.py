@@ -6,15 +6,12 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..hub.folders import TargetError
-from .measurement import Measurement, Section, count_of
+from .measurement import Measurement, Report, Section, count_of
 from .report_figures import save_pictures
 from .verdict import short
-
-if TYPE_CHECKING:
-    from .comparing import Comparison
 
 TITLES = {
     "cost": "Cost", "translation": "Translation", "locality": "Locality", "robustness": "Robustness",
@@ -35,7 +32,7 @@ code { font-size: .9em; overflow-wrap: anywhere; } summary { cursor: pointer; }
 Table = tuple[str, list[str], list[list[str]], list[str]]
 
 
-def write_report(comparison: "Comparison", folder: Path) -> Path:
+def write_report(comparison: Report, folder: Path) -> Path:
     """Writes `report.json`, `report.md`, `report.html` and `pictures/`; returns the folder.
 
     Raises:
@@ -84,7 +81,7 @@ def tables(section: Section) -> list[Table]:
     return found
 
 
-def markdown(comparison: "Comparison", drawn: Iterable[tuple[str, str, str]]) -> str:
+def markdown(comparison: Report, drawn: Iterable[tuple[str, str, str]]) -> str:
     """The report as Markdown, pictures beside it in `pictures/`."""
     drawn, about = list(drawn), comparison.about
     lines = [f"# {_title(comparison)}", "", *(f"- {sentence}" for sentence in comparison.verdict), ""]
@@ -109,7 +106,7 @@ def markdown(comparison: "Comparison", drawn: Iterable[tuple[str, str, str]]) ->
     return "\n".join(lines).rstrip() + "\n"
 
 
-def page(comparison: "Comparison", drawn: Iterable[tuple[str, str, str]], pictures: Path) -> str:
+def page(comparison: Report, drawn: Iterable[tuple[str, str, str]], pictures: Path) -> str:
     """The report as one HTML page that needs nothing else."""
     drawn, about, text = list(drawn), comparison.about, html.escape
     parts = [
@@ -147,7 +144,7 @@ def page(comparison: "Comparison", drawn: Iterable[tuple[str, str, str]], pictur
     return "\n".join([*parts, "</body></html>"]) + "\n"
 
 
-def _title(comparison: "Comparison") -> str:
+def _title(comparison: Report) -> str:
     names = [one["name"] for one in comparison.contestants]
     where = comparison.about.get("data")
     on = f" on {os.path.basename(str(where).rstrip('/'))}" if where else ""  # noqa: PTH119
