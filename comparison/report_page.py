@@ -86,7 +86,8 @@ def markdown(comparison: Report, drawn: Iterable[tuple[str, str, str]]) -> str:
     drawn, about = list(drawn), comparison.about
     lines = [f"# {_title(comparison)}", "", *(f"- {sentence}" for sentence in comparison.verdict), ""]
     lines += ["```bash", str(about.get("command")), "```", ""]
-    lines += ["| contestant | family | library | architecture | parameters | pixels |", "|---|---|---|---|---|---|"]
+    if comparison.contestants:  # trainings from scratch compare no models
+        lines += ["| contestant | family | library | architecture | parameters | pixels |", "|---|---|---|---|---|---|"]
     for one in comparison.contestants:
         size = " x ".join(map(str, one["image_hw"]))
         lines.append(
@@ -123,7 +124,10 @@ def page(comparison: Report, drawn: Iterable[tuple[str, str, str]], pictures: Pa
          " x ".join(map(str, one["image_hw"]))]
         for one in comparison.contestants
     ]  # fmt: skip
-    parts += [_table(heads, rows), "".join(f"<p class='note'>{text(line)}</p>" for line in _machine(about))]
+    parts += [
+        _table(heads, rows) if rows else "",
+        "".join(f"<p class='note'>{text(line)}</p>" for line in _machine(about)),
+    ]
     for section in comparison.sections:
         parts.append(f"<h2 id='{section.name}'>{TITLES[section.name]}</h2>")
         parts += [f"<p class='note'>{text(note)}</p>" for note in section.notes]

@@ -54,8 +54,10 @@ def test_two_processes_share_each_training(digit_folders, folders, shared):
         assert (two["processes"], one["processes"]) == (2, 1)
         losses = [run["history"][-1]["train_loss"] for run in (two, one)]
         assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    for name in ("report.json", "report.md", "report.html"):
-        assert (folders / "two" / name).is_file()
+    text, page = ((folders / "two" / name).read_text() for name in ("report.md", "report.html"))
+    assert "From scratch" in text
+    assert "From scratch" in page
+    assert "contestant" not in text  # no models were compared, only trainings
 
 
 def test_two_processes_go_on_with_what_is_missing(digit_folders, folders, shared):
