@@ -52,8 +52,7 @@ def _accuracies(sections: dict[str, Section]) -> dict[str, Measurement]:
 def _accuracy(found: dict[str, Measurement]) -> list[str]:
     if not found:
         return []
-    shown = ", ".join(f"{name} {shown_value(one)}" for name, one in found.items())
-    text = [f"Accuracy: {shown}."]
+    text = [f"Accuracy: {_listed(found.values())}."]
     ranked = _ranked(found.values())
     if len(ranked) > 1:
         text.append(_difference("accurate", ranked[0], ranked[1]))
@@ -88,11 +87,10 @@ def _translation(section: Section) -> list[str]:
     if len(known) < 2:
         return []
     basis = known[0].at["subset"]
-    shown = ", ".join(f"{one.contestant} {shown_value(one)}" for one in known)
     ranked = _ranked(known)
     how = "at matched accuracy" if basis == "matched accuracy" else "on images that all have right"
     return [
-        f"Two crops of one image get the same answer, {how}: {shown}.",
+        f"Two crops of one image get the same answer, {how}: {_listed(known)}.",
         _difference("consistent", ranked[0], ranked[1]),
     ]
 
@@ -123,8 +121,7 @@ def _robustness(section: Section) -> list[str]:
     found = section.find("mean corrupted accuracy")
     if not found:
         return []
-    shown = ", ".join(f"{one.contestant} {shown_value(one)}" for one in found)
-    text = [f"Accuracy over all corruptions: {shown}."]
+    text = [f"Accuracy over all corruptions: {_listed(found)}."]
     ranked = _ranked(found)
     if len(ranked) > 1:
         text.append(_difference("accurate under corruption", ranked[0], ranked[1]))
@@ -162,12 +159,13 @@ def _data_choice(section: Section) -> list[str]:
             f"{shown_value(best)}: instead, {', '.join(costs)}."
         )
     if times := section.find("training time"):
-        text.append(f"One such training took, on average: {', '.join(_named(one) for one in times)}.")
+        text.append(f"One such training took, on average: {_listed(times)}.")
     return text
 
 
-def _named(one: Measurement) -> str:
-    return f"{one.contestant} {shown_value(one)}"
+def _listed(found: Iterable[Measurement]) -> str:
+    """Each contestant with its number."""
+    return ", ".join(f"{one.contestant} {shown_value(one)}" for one in found)
 
 
 def _apart(section: Section, first: Measurement, second: Measurement) -> bool:

@@ -20,9 +20,9 @@ VALUES = {
 @pytest.fixture
 def captured(monkeypatch):
     """Compiles without generating code, which takes a minute and changes no graph; tells how many graphs there were."""
-    compile_with_inductor = torch.compile
+    torch_compile = torch.compile
     monkeypatch.setattr(
-        torch, "compile", lambda model, **options: compile_with_inductor(model, **{**options, "backend": "aot_eager"})
+        torch, "compile", lambda model, **options: torch_compile(model, **{**options, "backend": "aot_eager"})
     )
     torch.compiler.reset()
     counters.clear()
