@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from ..data.images import BadImageError
 from ..data.json_text import json_text
 from ..data.sources import DataError
 from ..data.table_identity import rows_identity
@@ -101,7 +102,10 @@ def predict_dataset(
     count = default_workers() if workers is None else workers
     reporter.start(f"predicting {split}", sum(len(rows) for _, rows, _ in mine))
     for file, rows, made_from in mine:
-        write_part(file, predictor.tables(rows, batch_size, count, reporter), made_from)
+        try:
+            write_part(file, predictor.tables(rows, batch_size, count, reporter), made_from)
+        except BadImageError as error:
+            raise BadImageError(f"{error}; --on-bad-image skip (`on_bad_image`) gives it an empty row") from error
     reporter.stop()
     state.wait_for_everyone()
     if state.is_main_process and files:
@@ -120,12 +124,12 @@ def _open(target: Path, about: dict[str, Any], resume: bool) -> None:
         if not (target / ABOUT).is_file():
             raise TargetError(f"{target} holds no prediction to resume ({ABOUT} is missing)")
         before = _about(target)
-        known = {_file(target, number) for number in range(-(-about["images"] // about["rows_per_file"]))}
-        if foreign := sorted(file.name for file in target.glob("part-*.parquet") if file not in known):
-            raise TargetError(f"{target} holds {', '.join(foreign[:5])}, which this prediction does not make")
         if changed := [name for name in about if before.get(name) != about[name]]:
             was = ", ".join(f"{name} {before.get(name)!r} (now {about[name]!r})" for name in changed)
             raise TargetError(f"{target} holds the prediction of another {was}")
+        known = {_file(target, number) for number in range(-(-about["images"] // about["rows_per_file"]))}
+        if foreign := sorted(file.name for file in target.glob("part-*.parquet") if file not in known):
+            raise TargetError(f"{target} holds {', '.join(foreign[:5])}, which this prediction does not make")
         return
     try:
         target.mkdir(parents=True, exist_ok=True)
