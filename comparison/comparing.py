@@ -1,6 +1,5 @@
 """Comparing classifiers from beginning to end: the function behind `vithub compare`."""
 
-import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +9,9 @@ from typing import Any
 
 import torch
 
+from ..data.json_text import json_text
 from ..data.sources import DataError
+from ..hub.checkpoints import CheckpointError, read_json
 from ..hub.folders import TargetError
 from ..training.environment import hardware, software_versions
 from ..training.precision import resolve_precision
@@ -70,8 +71,12 @@ class Comparison:
     def load(cls, file: str | Path) -> "Comparison":
         """A comparison from its `report.json`, or from the folder that holds it."""
         path = Path(file)
-        content = json.loads((path / REPORT if path.is_dir() else path).read_text(encoding="utf-8"))
-        return cls(content["contestants"], [_section(part) for part in content["sections"]], content["about"])
+        path = path / REPORT if path.is_dir() else path
+        content = read_json(path)
+        try:
+            return cls(content["contestants"], [_section(part) for part in content["sections"]], content["about"])
+        except (KeyError, TypeError, IndexError) as error:
+            raise CheckpointError(f"{path} is no report of a comparison: {error!r}") from error
 
 
 def compare(
@@ -151,7 +156,7 @@ def compare(
     for name in wanted:
         kept = None if folder is None else folder / "sections" / f"{name}.json"
         if kept is not None and resume and name != "data" and kept.is_file():
-            found.append(_section(json.loads(kept.read_text(encoding="utf-8"))))
+            found.append(_kept_section(kept))
             reporter.message(f"section {name}: taken from {kept}")
             continue
         if name != "data" and not state.is_main_process:
@@ -209,7 +214,7 @@ def _open(folder: Path, about: dict[str, Any], resume: bool) -> None:
     if file.is_file():
         if not resume:
             raise TargetError(f"{folder} holds a comparison already; name another folder, or resume it")
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_json(file)
         if changed := [
             f"{name} {before.get(name)!r}, not {same[name]!r}" for name in same if before.get(name) != same[name]
         ]:
@@ -223,10 +228,23 @@ def _write(file: Path, content: dict[str, Any]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         staging = file.with_name(f".{file.name}")
-        staging.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        staging.write_text(json_text(content, indent=1) + "\n", encoding="utf-8")
         staging.replace(file)
     except OSError as error:
         raise TargetError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _kept_section(file: Path) -> Section:
+    """A section that an earlier comparison measured.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    content = read_json(file)
+    try:
+        return _section(content)
+    except (KeyError, TypeError, IndexError) as error:
+        raise CheckpointError(f"{file} holds no section: {error!r}; remove it to measure again") from error
 
 
 def _section(content: dict[str, Any]) -> Section:

@@ -5,7 +5,6 @@ step as on all of them: a part is repeated (and augmented anew) until it is as l
 cell, `vithub.finetune` into a folder of its own; cells that are there are not trained again.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,8 +21,10 @@ from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_vit import HubViTConfig
 from ..data.image_data import LABEL, ImageData, load_image_data
 from ..data.image_processing import build_image_processor
+from ..data.json_text import json_text
 from ..data.seeding import derived_generator, derived_seed
 from ..data.sources import DataError
+from ..hub.checkpoints import CheckpointError, read_json
 from ..hub.progress_bars import quiet_transformers
 from ..modeling.modeling_deit import HubDeiTForImageClassification
 from ..modeling.modeling_vit import HubViTForImageClassification
@@ -145,8 +146,15 @@ def grid(settings: GridSettings) -> list[list[Cell]]:
 def read_cells(folder: Path) -> list[dict[str, Any]]:
     """What is known of each finished cell, sorted."""
     files = sorted(folder.glob(f"*/{CELL}"))
-    cells = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    cells = [_read_cell(file) for file in files]
     return sorted(cells, key=lambda cell: (ARCHITECTURES.index(cell["architecture"]), cell["fraction"], cell["seed"]))
+
+
+def _read_cell(file: Path) -> dict[str, Any]:
+    cell = read_json(file)
+    if cell.get("architecture") not in ARCHITECTURES or not {"fraction", "seed"} <= cell.keys():
+        raise CheckpointError(f"{file} describes no training: architecture, fraction or seed is missing")
+    return cell
 
 
 def part_rows(labels: Sequence[int], fraction: float, seed: int) -> list[int]:
@@ -190,14 +198,14 @@ def _open(folder: Path, settings: GridSettings, images: ImageData) -> None:
     what |= {"data": images.name, "sizes": images.sizes}
     file = folder / GRID
     if file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_json(file)
         if differences := [
             f"{name} {before.get(name)!r}, not {what[name]!r}" for name in what if before.get(name) != what[name]
         ]:
             raise DataError(f"{folder} holds a grid of another kind: {'; '.join(differences)}")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json_text(what, indent=1) + "\n", encoding="utf-8")
 
 
 def _train(cell: Cell, images: ImageData, folder: Path, settings: GridSettings) -> dict[str, Any]:
@@ -240,7 +248,7 @@ def _train(cell: Cell, images: ImageData, folder: Path, settings: GridSettings) 
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
         shutil.rmtree(start)
         staging = place / f".{CELL}"
-        staging.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        staging.write_text(json_text(found, indent=1) + "\n", encoding="utf-8")
         staging.replace(place / CELL)
     return found
 

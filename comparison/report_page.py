@@ -2,12 +2,12 @@
 
 import base64
 import html
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..data.json_text import json_text
 from ..hub.folders import TargetError
 from .measurement import Measurement, Report, Section, count_of
 from .report_figures import save_pictures
@@ -43,7 +43,7 @@ def write_report(comparison: Report, folder: Path) -> Path:
         pictures.mkdir(parents=True, exist_ok=True)
         names = [one["name"] for one in comparison.contestants]
         drawn = save_pictures(comparison.sections, names, pictures)
-        content = json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n"
+        content = json_text(comparison.to_dict(), indent=1) + "\n"
         _write(folder / "report.json", content)
         _write(folder / "report.md", markdown(comparison, drawn))
         _write(folder / "report.html", page(comparison, drawn, pictures))

@@ -1,8 +1,56 @@
 """Checks that configurations share. Each raises a `ValueError` that names the field and the value got."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
+
+# Largest sizes that a configuration may ask for, so that a slip of the keyboard is refused before memory is taken.
+# The largest vision transformer published, ViT-22B (https://arxiv.org/abs/2302.05442), has 48 layers of width 6144 and
+# an MLP of 24576; DeepNet (https://arxiv.org/abs/2203.00555) trained 1,000 layers. Registers are 4 in their paper.
+# ImageNet-21k has 21,843 classes. 2 ** 18 tokens are those of an image of 8192 x 8192 pixels in patches of 16.
+_LARGEST = {
+    "hidden_size": 32_768,
+    "d_model": 32_768,
+    "num_hidden_layers": 1_024,
+    "encoder_layers": 1_024,
+    "decoder_layers": 1_024,
+    "intermediate_size": 262_144,
+    "encoder_ffn_dim": 262_144,
+    "decoder_ffn_dim": 262_144,
+    "num_register_tokens": 4_096,
+    "num_queries": 65_536,
+    "denoising_queries": 65_536,
+    "num_channels": 4_096,
+}
+MOST_LABELS = 1_000_000
+MOST_PATCHES = 2**18
+LARGEST_SIDE = 65_536  # pixels: the most that JPEG can store is 65,535
+
+
+def check_largest(config: Any, *names: str) -> None:
+    """Each field, a whole number, is no larger than any model could use."""
+    for name in names:
+        if (value := getattr(config, name)) > _LARGEST[name]:
+            raise ValueError(f"`{name}` must be at most {_LARGEST[name]}, got {value!r}")
+
+
+def check_number_of_labels(given: Mapping[str, Any]) -> None:
+    """`num_labels`, of which transformers makes a dictionary before any other check, is a count of classes."""
+    value = given.get("num_labels")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_LABELS):
+        raise ValueError(f"`num_labels` must be a whole number of at most {MOST_LABELS}, got {value!r}")
+
+
+def check_number_of_patches(image_hw: tuple[int, int], patch_hw: tuple[int, int]) -> None:
+    """`image_size` is that of an image, and its patches are no more than a transformer could see."""
+    if max(image_hw) > LARGEST_SIDE:
+        raise ValueError(f"`image_size` must be at most {LARGEST_SIDE} pixels per side, got {image_hw}")
+    count = (image_hw[0] // patch_hw[0]) * (image_hw[1] // patch_hw[1])
+    if count > MOST_PATCHES:
+        raise ValueError(
+            f"`image_size` {image_hw} in patches of `patch_size` {patch_hw} makes {count} tokens; "
+            f"at most {MOST_PATCHES} are possible"
+        )
 
 
 def check_positive_int(config: Any, *names: str, minimum: int = 1) -> None:
@@ -76,12 +124,18 @@ def as_pair(name: str, value: Any) -> tuple[int, int]:
 
 
 __all__ = [
+    "LARGEST_SIDE",
+    "MOST_LABELS",
+    "MOST_PATCHES",
     "as_pair",
     "check_bool",
     "check_choice",
     "check_fraction",
     "check_known_fields",
     "check_labels",
+    "check_largest",
+    "check_number_of_labels",
+    "check_number_of_patches",
     "check_positive_float",
     "check_positive_int",
 ]

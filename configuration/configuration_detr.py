@@ -11,6 +11,8 @@ from .config_checks import (
     check_fraction,
     check_known_fields,
     check_labels,
+    check_largest,
+    check_number_of_labels,
     check_positive_float,
     check_positive_int,
 )
@@ -127,6 +129,7 @@ class HubDetrConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_known_fields([*self.__dataclass_fields__, "num_labels", "attn_implementation"], kwargs)
+        check_number_of_labels(kwargs)
         self.backbone_config = backbone_configuration(self.backbone_config)
         super().__post_init__(**kwargs)
         self.check()
@@ -137,6 +140,8 @@ class HubDetrConfig(PreTrainedConfig):
         check_positive_int(self, "encoder_attention_heads", "decoder_attention_heads")
         check_positive_int(self, "encoder_ffn_dim", "decoder_ffn_dim")
         check_positive_int(self, "frozen_stages", "denoising_queries", minimum=0)
+        check_largest(self, "num_queries", "denoising_queries", "d_model", "encoder_layers", "decoder_layers")
+        check_largest(self, "encoder_ffn_dim", "decoder_ffn_dim")
         check_fraction(self, "dropout", "attention_dropout", "activation_dropout")
         check_fraction(self, "denoising_label_noise", "denoising_box_noise", "focal_alpha")
         check_bool(self, "freeze_batch_norm", "dilation", "auxiliary_loss", "anchor_queries", "focal_loss")

@@ -12,6 +12,9 @@ from .config_checks import (
     check_fraction,
     check_known_fields,
     check_labels,
+    check_largest,
+    check_number_of_labels,
+    check_number_of_patches,
     check_positive_float,
     check_positive_int,
 )
@@ -128,6 +131,7 @@ class HubViTConfig(PreTrainedConfig):
         if isinstance(self.patch_size, list):
             self.patch_size = as_pair("patch_size", self.patch_size)
         check_positive_int(self, "hidden_size", "num_hidden_layers", "num_attention_heads", "num_channels")
+        check_number_of_labels(kwargs)
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
             if self.use_swiglu_ffn:
@@ -139,6 +143,8 @@ class HubViTConfig(PreTrainedConfig):
         """Raises a `ValueError` that names the first field whose value is wrong or contradicts another."""
         check_positive_int(self, "intermediate_size")
         check_positive_int(self, "num_register_tokens", minimum=0)
+        check_largest(self, "hidden_size", "num_hidden_layers", "intermediate_size", "num_register_tokens")
+        check_largest(self, "num_channels")
         check_positive_float(self, "layer_norm_eps", "initializer_range")
         check_fraction(self, "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
         check_fraction(self, "drop_path_rate")
@@ -168,6 +174,7 @@ class HubViTConfig(PreTrainedConfig):
             raise ValueError(
                 f"`image_size` must be a multiple of `patch_size`, got {self.image_size!r} and {self.patch_size!r}"
             )
+        check_number_of_patches(self.image_hw, self.patch_hw)
         if "cls" in self.pool and not self.use_cls_token:
             raise ValueError(f"`pool` {self.pool!r} needs `use_cls_token=True`; without it, use pool='mean'")
 

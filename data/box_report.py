@@ -1,7 +1,6 @@
 """What a data set of boxes holds and what is wrong with it: the function behind `vithub check-data`."""
 
 import hashlib
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from .box_formats import BoxFormat
 from .box_pictures import CROWD, color_of, contact_sheet, draw_boxes
 from .box_sources import read_box_source
 from .images import BadImageError, decode_image
+from .json_text import json_text
 from .seeding import derived_generator
 
 SMALL, LARGE = 32**2, 96**2  # square pixels, COCO's limits
@@ -106,7 +106,7 @@ class BoxReport:
     def save(self, folder: Path) -> None:
         """Writes `report.json`, `samples-SPLIT.png` with boxes, and `fault-KIND.png` with the boxes at fault."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.json").write_text(json.dumps(self.to_dict(), indent=1, default=str) + "\n", encoding="utf-8")
+        (folder / "report.json").write_text(json_text(self.to_dict(), indent=1, default=str) + "\n", encoding="utf-8")
         for split in self.checked.images:
             if (picture := self.samples(split)) is not None:
                 picture.save(folder / f"samples-{split}.png")

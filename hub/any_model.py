@@ -4,15 +4,21 @@ from pathlib import Path
 from typing import Any
 
 from transformers import (
-    AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForObjectDetection,
     PreTrainedModel,
 )
 
-from .checkpoints import CheckpointError, locate, read_json
+from .checkpoints import locate, read_json
 from .conversion import open_checkpoint
+from .inference_loading import load_for_inference, load_processor, refuse_nonfinite
+
+_KINDS = {
+    AutoModel: "a vision model",
+    AutoModelForImageClassification: "an image classifier",
+    AutoModelForObjectDetection: "an object detector",
+}
 
 
 def load_any_model(
@@ -35,13 +41,10 @@ def load_any_model(
     path = locate(source, revision, token)
     if not path.is_dir() or not (path / "config.json").is_file():
         opened = open_checkpoint(path, verify=False)
+        refuse_nonfinite(opened.model, str(path))
         return opened.model, opened.image_processor
     auto_class = _auto_class(read_json(path / "config.json"))
-    try:
-        model = auto_class.from_pretrained(path, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{source} could not be loaded as a vision model: {error}") from error
-    return model.eval(), _image_processor(path)
+    return load_for_inference(auto_class, path, _KINDS[auto_class]), _image_processor(path)
 
 
 def _auto_class(config: dict[str, Any]) -> Any:
@@ -54,7 +57,7 @@ def _auto_class(config: dict[str, Any]) -> Any:
 
 def _image_processor(path: Path) -> Any:
     if (path / "preprocessor_config.json").is_file() or "architecture" in read_json(path / "config.json"):
-        return AutoImageProcessor.from_pretrained(path)
+        return load_processor(path)
     return open_checkpoint(path, verify=False).image_processor
 
 

@@ -1,8 +1,7 @@
 """Writing a folder so that it is either whole or not there."""
 
-import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,23 +24,23 @@ def new_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """
     target = Path(target).expanduser().absolute()
     check_target(target, overwrite)
+    # the name is known before the folder is made: an interruption between the two leaves nothing
+    staging, old = (target.parent / f".{target.name}-{secrets.token_hex(4)}{end}" for end in ("", "-old"))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise TargetError(f"cannot write {target}: {error.strerror or error}") from error
-    try:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staging.mkdir()
+        except OSError as error:
+            raise TargetError(f"cannot write {target}: {error.strerror or error}") from error
         yield staging
-        staging.chmod(0o777 & ~_umask())
         if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
             target.replace(old)
-            staging.replace(target)
-            shutil.rmtree(old)
-        else:
-            staging.replace(target)
+        staging.replace(target)
     finally:
+        if old.exists() and not target.exists():  # interrupted between the two
+            old.replace(target)
         shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_target(target: Path, overwrite: bool = False) -> None:
@@ -50,12 +49,6 @@ def check_target(target: Path, overwrite: bool = False) -> None:
         raise TargetError(f"{target} is a file; name a folder")
     if target.is_dir() and any(target.iterdir()) and not overwrite:
         raise TargetError(f"{target} holds files already; name another folder, or allow it to be overwritten")
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 __all__ = ["TargetError", "check_target", "new_folder"]

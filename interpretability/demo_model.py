@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ..modeling.detector_output import found_objects
 from .attention_maps import attention_rows
 from .explaining import explain
 from .explanation_methods import EXPLANATION_METHODS, ExplanationMethod
@@ -119,7 +120,7 @@ class DemoModel:
         if logits is None:
             return Seen(pixels, picture)
         if self.is_detector:
-            return Seen(pixels, picture, detections=self._detections(logits[0], output.pred_boxes[0]))
+            return Seen(pixels, picture, detections=self._detections(logits, output.pred_boxes))
         problem = self.model.config.problem_type
         scores = logits[0].float()
         scores = scores.sigmoid() if problem == "multi_label_classification" else scores.softmax(-1)
@@ -176,18 +177,18 @@ class DemoModel:
         return picture.resize((picture.width * factor, picture.height * factor), resample)
 
     def _detections(self, logits: torch.Tensor, boxes: torch.Tensor) -> list[Detection]:
-        """Queries surer of an object than of none; logits (Q, L + 1), boxes (Q, 4) as relative centre and size."""
-        scores, labels = logits.float().softmax(-1)[:, :-1].max(-1)
-        found = []
-        for query in scores.argsort(descending=True).tolist()[:MAX_BOXES]:
-            if scores[query] < 0.5:
-                break
-            x, y, width, height = boxes[query].float().tolist()
-            edges = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
-            left, top, right, bottom = (min(1.0, max(0.0, edge)) for edge in edges)
-            label = str(self.model.config.id2label[int(labels[query])])
-            found.append(Detection(label, float(scores[query]), left, top, right, bottom, query))
-        return found
+        """Objects of a score of one half and more, within the picture; logits (1, Q, C or C + 1), boxes (1, Q, 4)."""
+        config = self.model.config
+        (found,) = found_objects(logits.float().cpu(), boxes.float().cpu(), config.num_labels)
+        kept = [place for place in found.scores.argsort(descending=True).tolist() if found.scores[place] >= 0.5]
+        edges = found.boxes.clamp(0, 1)
+        return [
+            Detection(
+                str(config.id2label[int(found.labels[place])]), float(found.scores[place]), *edges[place].tolist(),
+                query=int(found.queries[place]),
+            )
+            for place in kept[:MAX_BOXES]
+        ]  # fmt: skip
 
 
 def _normalisation(image_processor: Any, channels: int) -> tuple[torch.Tensor, torch.Tensor]:

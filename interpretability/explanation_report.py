@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import re
 from dataclasses import dataclass, field
 from html import escape
@@ -11,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..data.json_text import json_text
 from .explanation_methods import EXPLANATION_METHODS
 
 _PAGE_WIDTH = 336  # pixels of a picture in the page
@@ -116,7 +116,7 @@ class ExplanationReport:
             "methods": {name: texts[name] for name in self._methods},
             "images": self._entries,
         }
-        self.data.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        self.data.write_text(json_text(data, indent=1) + "\n", encoding="utf-8")
         self.page.write_text(self._html(), encoding="utf-8")
         return self.page
 

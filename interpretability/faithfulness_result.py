@@ -1,6 +1,5 @@
 """What `faithfulness` returns: every method's measures with intervals, beside the random map."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..data.json_text import json_text
 from .faithfulness_protocol import FaithfulnessProtocol
 from .insertion_deletion import CURVE_MEASURES
 from .localisation import PLACE_MEASURES
@@ -177,7 +177,7 @@ class Faithfulness:
         For pictures see `paper_figure`.
         """
         if Path(path).suffix == ".json":
-            Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+            Path(path).write_text(json_text(self.to_dict(), indent=1) + "\n", encoding="utf-8")
             return
         names = [name for name in self.methods if name != RANDOM]
         place = np.arange(len(names))

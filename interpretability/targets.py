@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..modeling.detector_output import class_probabilities
 from .architecture import unwrap
 from .subject import ExplanationError, NotApplicableError
 
@@ -70,11 +71,8 @@ def choose(
 
 
 def _choose_object(model: nn.Module, logits: torch.Tensor, target: Target, query: int | Sequence[int] | None) -> Choice:
-    config = getattr(unwrap(model), "config", None)
-    if getattr(config, "num_labels", None) == logits.shape[-1]:
-        probabilities = logits.sigmoid()  # independent classes, under the focal loss
-    else:
-        probabilities = logits.softmax(dim=-1)[..., :-1]  # without "no object"
+    num_labels = getattr(getattr(unwrap(model), "config", None), "num_labels", logits.shape[-1] - 1)
+    probabilities = class_probabilities(logits, num_labels)
     images = torch.arange(len(logits), device=logits.device)
     labels = None if target is None else _indices(model, target, probabilities)
     if query is None:

@@ -1,6 +1,5 @@
 """`vithub check-data`: what a data set of boxes holds, and what is wrong with it."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +55,7 @@ def check_data(
     from rich.console import Console
     from vithub.data.box_augmentation import BOX_AUGMENTATIONS
     from vithub.data.box_report import check_data as run
+    from vithub.data.json_text import json_text
     from vithub.hub.folders import check_target, new_folder
 
     if boxes_on not in (None, "upright", "stored"):
@@ -76,7 +76,7 @@ def check_data(
             if augmentation is not None:
                 _save_batch(report, augmentation, shortest, staging / "augmented.png")
     if json_:
-        typer.echo(json.dumps(report.to_dict(), default=str))
+        typer.echo(json_text(report.to_dict(), default=str))
     else:
         print_report(report, Console(), examples)
         if output is not None:

@@ -11,6 +11,7 @@ import transformers
 import typer
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from vithub.scripts.commands import register
+from vithub.scripts.termination import orderly_termination
 
 app = typer.Typer(
     name="vithub",
@@ -36,7 +37,8 @@ def run(command: Callable[[], Any]) -> int:
 
     _quiet_libraries()
     try:
-        command()
+        with orderly_termination():
+            command()
     except SystemExit as stop:
         if isinstance(message := getattr(stop, "message", None), str):
             typer.echo(f"vithub: {message}", err=True)

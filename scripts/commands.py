@@ -1,12 +1,12 @@
 """What each subcommand takes; the work is done by the package's functions of the same names."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
+from vithub.scripts.bad_images import check_on_bad_image, fail_after_all
 from vithub.scripts.check_data_command import check_data
 from vithub.scripts.compare_command import compare
 from vithub.scripts.demo_command import demo
@@ -129,6 +129,7 @@ def evaluate(
 ) -> None:
     """Measures a classifier (accuracy, top-5, F1, per class) or a detector (COCO's figures, kinds of errors)."""
     from rich.console import Console
+    from vithub.data.json_text import json_text
     from vithub.training.processes import process_state
     from vithub.training.progress import TerminalReporter
     from vithub.training.run_evaluation import evaluate as run
@@ -144,7 +145,7 @@ def evaluate(
     if not process_state().is_main_process:
         return
     if json_:
-        typer.echo(json.dumps(result))
+        typer.echo(json_text(result))
     else:
         Console().print(result_table(result))
 
@@ -168,14 +169,12 @@ def predict(
         ),
     ] = None,
     embeddings: Annotated[bool, typer.Option("--embeddings", help="add the features of each image")] = False,
-    on_bad_image: Annotated[str, typer.Option(help="error, or skip for empty predictions, with --data")] = "error",
+    on_bad_image: Annotated[
+        str, typer.Option(help="error: answer the others, then fail; skip: answer the others (see also --data)")
+    ] = "error",
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --output")] = False,
 ) -> None:
     """Tells the most likely labels of images, or the boxes in them, or writes those of a whole data set to files."""
-    from rich.console import Console
-    from vithub.training.predicting import predict as run
-    from vithub.training.predicting import prediction_table
-
     if (data is None) == (not images) or (data is not None and output is None):
         raise typer.BadParameter("give images, or --data with --output")
     if data is not None and output is not None:
@@ -189,13 +188,34 @@ def predict(
             )  # fmt: skip
         typer.echo(f"predictions are in {target}")
         return
-    predictions = run(folder, images or [], top=top, batch_size=batch_size, threshold=threshold, out=output)
-    if json_:
-        for prediction in predictions:
-            typer.echo(json.dumps(prediction))
+    of_data = {"--split": split, "--embeddings": embeddings, "--resume": resume}
+    if useless := [name for name, value in of_data.items() if value]:
+        raise typer.BadParameter(f"{', '.join(useless)} goes with --data alone, not with images")
+    _predict_images(folder, images or [], json_, on_bad_image, top, batch_size, threshold, output)
+
+
+def _predict_images(
+    folder: str, images: list[str], json_: bool, on_bad_image: str, top: int, batch_size: int, threshold: float,
+    output: str | None,
+) -> None:  # fmt: skip
+    """Answers every image that can be read, and then fails where one could not be."""
+    from rich.console import Console
+    from vithub.data.json_text import json_text
+    from vithub.training.predicting import bad_images_text, predict_stream, prediction_table
+
+    check_on_bad_image(on_bad_image)
+    found = []
+    for prediction in predict_stream(
+        folder, images, top=top, batch_size=batch_size, threshold=threshold, out=output, on_bad_image="skip"
+    ):
+        found.append(prediction)
+        if json_:
+            typer.echo(json_text(prediction))
             sys.stdout.flush()
-    else:
-        Console().print(prediction_table(list(predictions)))
+    if not json_:
+        Console().print(prediction_table(found))
+    if bad := bad_images_text(found):
+        fail_after_all(bad, on_bad_image)
 
 
 def convert(
@@ -213,6 +233,7 @@ def convert(
     json_: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
 ) -> None:
     """Converts a checkpoint of transformers, timm or DeiT's authors, or one of ours to transformers or timm."""
+    from vithub.data.json_text import json_text
     from vithub.hub.convert import TARGETS
     from vithub.hub.convert import convert as run
 
@@ -223,7 +244,7 @@ def convert(
         overwrite=overwrite,
     )  # fmt: skip
     if json_:
-        typer.echo(json.dumps(report.to_dict()))
+        typer.echo(json_text(report.to_dict()))
         return
     typer.echo(f"{report.architecture}: {report.tensors} tensors, {report.parameters:,} values, into {target}")
     typer.echo(f"largest difference from the source, fp32, {len(report.differences)} comparisons: "

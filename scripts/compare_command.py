@@ -44,10 +44,10 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
 ) -> None:
     """Compares classifiers, ViT, hybrid or CNN: cost, translation, locality, robustness, data efficiency."""
-    import json
 
     from vithub.comparison.comparing import DEFAULT_SECTIONS, SECTIONS
     from vithub.comparison.comparing import compare as run
+    from vithub.data.json_text import json_text
     from vithub.training.progress import TerminalReporter
 
     wanted = sections.split(",") if sections else list(DEFAULT_SECTIONS if data else ["cost"])
@@ -65,7 +65,7 @@ def compare(
             command=shlex.join(["vithub", *sys.argv[1:]]) if sys.argv[1:2] == ["compare"] else None, reporter=reporter,
         )  # fmt: skip
     if json_:
-        typer.echo(json.dumps(comparison.to_dict()))
+        typer.echo(json_text(comparison.to_dict()))
         return
     for sentence in comparison.verdict:
         typer.echo(sentence)

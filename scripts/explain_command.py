@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from vithub.scripts.bad_images import check_on_bad_image, fail_after_all
 
 
 def explain(
@@ -26,16 +27,21 @@ def explain(
     steps: Annotated[int, typer.Option(min=1, help="passes of integrated gradients")] = 32,
     batch_size: Annotated[int, typer.Option(min=1, help="images at once in occlusion")] = 16,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the report in --output")] = False,
+    on_bad_image: Annotated[
+        str, typer.Option(help="error: explain the others, then fail; skip: explain the others")
+    ] = "error",
 ) -> None:
     """Shows what a model decided by: maps over the images, an HTML page and JSON."""
     from rich.console import Console
     from rich.progress import Progress
+    from vithub.data.images import BadImageError
     from vithub.hub.any_model import load_any_model
     from vithub.interpretability.explanation_report import ExplanationReport
     from vithub.interpretability.image_explanations import explain_image
     from vithub.training.predicting import find_images, read_image
 
     chosen = _methods(method)
+    check_on_bad_image(on_bad_image)
     names = find_images(images)
     loaded, processor = load_any_model(model)
     options: dict[str, Any] = {
@@ -43,18 +49,28 @@ def explain(
         "layer": layer, "head": head, "query": query, "steps": steps, "batch_size": batch_size,
         "token": int(token) if token is not None and token.isdecimal() else token,
     }  # fmt: skip
+    wrong: list[str] = []
     report = ExplanationReport(output, Path(model).name or model, overwrite)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("explaining", total=len(names) * _count(chosen))
         for name in names:
-            picture = read_image(name)
+            try:
+                picture = read_image(name)
+            except BadImageError as error:
+                wrong.append(str(error))
+                progress.advance(task, _count(chosen))
+                continue
             report.add(
                 explain_image(
                     loaded, processor, picture, chosen, name=name, options=options,
                     on_method=lambda: progress.advance(task),
                 )
             )  # fmt: skip
-    typer.echo(f"the report is {report.close()}")
+    if len(wrong) < len(names):
+        typer.echo(f"the report is {report.close()}")
+    if wrong:
+        text = f"{len(wrong)} of {len(names)} images could not be decoded: {'; '.join(wrong)}"
+        fail_after_all(text, on_bad_image if len(wrong) < len(names) else "error")
 
 
 def _methods(names: list[str] | None) -> list[str]:

@@ -1,6 +1,5 @@
 """`vithub publish`: what the command takes, and the table of what is sent."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +30,7 @@ def publish(
 ) -> None:
     """Publishes a model on the Hub in one commit, and reads it back; the token is that of the login or HF_TOKEN."""
     from rich.console import Console
+    from vithub.data.json_text import json_text
     from vithub.hub.publishing import publish as run
 
     if create_pr and (revision or tag):
@@ -46,7 +46,7 @@ def publish(
 
         write_space(space, [repository])
     if json_:
-        typer.echo(json.dumps(report.to_dict()))
+        typer.echo(json_text(report.to_dict()))
         return
     if dry_run:
         Console().print(file_table(report))

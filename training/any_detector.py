@@ -1,52 +1,57 @@
 """Any object detector that can be loaded: a run, one of ours, one of transformers."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoImageProcessor, AutoModelForObjectDetection, PreTrainedModel
+from transformers import AutoModelForObjectDetection, PreTrainedModel
 
-from ..hub.checkpoints import CheckpointError, locate
+from ..hub.checkpoints import CheckpointError, locate, read_json
+from ..hub.inference_loading import PROCESSOR, load_for_inference, load_processor
+from ..modeling.detector_output import MOST_FOUND, found_objects
 from .detections import Detections
+
+# Image processors by how they read the logits; the starts of their class names.
+_DROPS_LAST = ("DetrImageProcessor", "YolosImageProcessor")
+_KEEPS_ALL = ("DeformableDetr", "ConditionalDetr", "RTDetr")
 
 
 def is_detector(path: Path) -> bool:
-    """Whether a folder holds an object detector, by its configuration."""
-    file = path / "config.json"
-    if not file.is_file():
+    """Whether a folder holds an object detector, by its configuration.
+
+    Raises:
+        CheckpointError: The configuration is no readable JSON.
+    """
+    if not (path / "config.json").is_file():
         return False
-    try:
-        architectures = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
-    except (OSError, ValueError, AttributeError):
-        return False
-    return any("ObjectDetection" in str(name) for name in architectures)
+    architectures = read_json(path / "config.json").get("architectures")
+    return isinstance(architectures, list) and any("ObjectDetection" in str(name) for name in architectures)
 
 
 def load_detector(source: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
     """A detector in evaluation mode, in the type of its weights, and its image processor.
 
     Raises:
-        CheckpointError: The source is no folder with a detector, or its processor reads its answers in another way.
+        CheckpointError: The source is no folder with a detector, or one of its files is missing, damaged or does not
+            fit the others.
     """
     path = locate(source, revision)
     if not is_detector(path):
         raise CheckpointError(f"{source} holds no config.json of an object detector; name the folder of a run")
-    try:
-        model = AutoModelForObjectDetection.from_pretrained(path, use_safetensors=True)
-        processor = AutoImageProcessor.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{source} could not be loaded as an object detector: {error}") from error
+    model = load_for_inference(AutoModelForObjectDetection, path, "an object detector")
+    processor = load_processor(path)
     if not hasattr(processor, "post_process_object_detection"):
-        raise CheckpointError(f"{source}: its processor {type(processor).__name__} is not one of a detector")
-    return model.eval(), processor
+        raise CheckpointError(f"{path / PROCESSOR} names {type(processor).__name__}, which is not one of a detector")
+    return model, processor
 
 
 def read_outputs(processor: Any, outputs: Any, sizes: torch.Tensor, num_labels: int) -> list[Detections]:
-    """Boxes as `pipeline` gives them, by the saved processor, with all scores.
+    """Boxes as `pipeline` gives them, with all scores.
+
+    A processor of a kind that is not known here reads the outputs itself.
 
     Args:
-        processor: Of the model.
+        processor: Image processor that is saved beside the model.
         outputs: With `logits` (B, Q, C) or (B, Q, C + 1) and `pred_boxes` (B, Q, 4).
         sizes: (B, 2), height and width in pixels of the upright images.
         num_labels: C.
@@ -58,16 +63,22 @@ def read_outputs(processor: Any, outputs: Any, sizes: torch.Tensor, num_labels: 
         outputs[name] = outputs[name].detach().float().cpu()
         if not bool(torch.isfinite(outputs[name]).all()):
             raise ValueError(f"the model's {name} are infinite or not a number")
-    _check_reading(processor, outputs.logits.shape[-1], num_labels)
-    read = processor.post_process_object_detection(outputs, threshold=-1.0, target_sizes=sizes)
-    return [Detections.best(one["boxes"], one["scores"], one["labels"]) for one in read]
-
-
-def _check_reading(processor: Any, classes: int, num_labels: int) -> None:
-    """DETR's processor leaves out the last logit, "no object"; that of Deformable DETR takes all as classes."""
     kind = type(processor).__name__
-    drops_last = kind.startswith(("DetrImageProcessor", "YolosImageProcessor"))
-    keeps_all = kind.startswith(("DeformableDetr", "ConditionalDetr", "RTDetr"))
+    _check_reading(kind, outputs.logits.shape[-1], num_labels)
+    if not kind.startswith(_DROPS_LAST + _KEEPS_ALL):
+        read = processor.post_process_object_detection(outputs, threshold=-1.0, target_sizes=sizes)
+        return [Detections.best(one["boxes"], one["scores"], one["labels"]) for one in read]
+    most = outputs.logits.shape[1] if kind.startswith("RTDetr") else MOST_FOUND
+    scales = sizes.flip(1).repeat(1, 2)  # (B, 4): width, height, width, height
+    found = found_objects(outputs.logits, outputs.pred_boxes, num_labels, most)
+    return [
+        Detections.best(one.boxes * scale, one.scores, one.labels) for one, scale in zip(found, scales, strict=True)
+    ]
+
+
+def _check_reading(kind: str, classes: int, num_labels: int) -> None:
+    """DETR's processor leaves out the last logit, "no object"; that of Deformable DETR takes all as classes."""
+    drops_last, keeps_all = kind.startswith(_DROPS_LAST), kind.startswith(_KEEPS_ALL)
     if (drops_last and classes != num_labels + 1) or (keeps_all and classes != num_labels):
         raise ValueError(
             f"the model gives {classes} scores per query for {num_labels} classes, which {kind} would read wrongly: "

@@ -1,6 +1,5 @@
 """Boxes that a detector finds in the images of a data set, as rows of a table and in COCO's results format."""
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader
 from ..data.box_data import BoxClasses
 from ..data.box_dataset import BoxEvaluationTransform, BoxImages, collate_boxes
 from ..data.box_images import read_box_images
+from ..data.json_text import json_text
 from .any_detector import load_detector
 from .coco_results import category_ids
 from .detections import Detections
@@ -122,7 +122,7 @@ class BoxPredictor:
             separator = "["
             for file in files:
                 for entry in _coco_entries(pq.read_table(file), self.categories, whole):
-                    content.write(separator + json.dumps(entry))
+                    content.write(separator + json_text(entry))
                     separator = ",\n"
             content.write("[]\n" if separator == "[" else "]\n")
         staging.replace(target)

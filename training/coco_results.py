@@ -1,11 +1,11 @@
 """Detections in COCO's results format (https://cocodataset.org/#format-results), under the ids of their data set."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.box_data import BoxClasses
+from ..data.json_text import json_text
 from .detections import Detections
 
 
@@ -43,7 +43,7 @@ def category_ids(classes: BoxClasses) -> list[int]:
 
 def save_coco_results(entries: Sequence[dict[str, Any]], file: Path) -> None:
     """Writes entries as COCO's tools read them, one per line."""
-    lines = ",\n".join(json.dumps(entry) for entry in entries)
+    lines = ",\n".join(json_text(entry) for entry in entries)
     file.write_text(f"[{lines}]\n", encoding="utf-8")
 
 

@@ -1,23 +1,27 @@
 """Predictions for a whole data set, as Parquet files: shared out over processes, and resumable after a kill."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from ..data.images import BadImageError
+from ..data.json_text import json_text
 from ..data.sources import DataError
+from ..data.table_identity import rows_identity
 from ..hub.checkpoints import locate
 from ..hub.folders import TargetError
+from ..hub.model_identity import model_identity
 from .any_detector import is_detector
 from .box_prediction import BoxPredictor
 from .evaluating import default_workers
 from .label_prediction import LabelPredictor
+from .prediction_parts import what_is_wrong, write_part
 from .processes import process_state
 from .progress import QuietReporter, Reporter
 
 ABOUT = "about.json"
+logger = logging.getLogger("vithub")
 
 
 def predict_dataset(
@@ -37,9 +41,10 @@ def predict_dataset(
 ) -> Path:
     """Writes `part-000000.parquet` and so on: `rows_per_file` images each, in the order of the data set.
 
-    Each file appears whole or not at all, so what is there when a run is killed need not be done again. The columns are
-    those of `LabelPredictor`, of a detector those of `BoxPredictor`, which adds `predictions.json` in COCO's results
-    format. `about.json` has the labels.
+    Each file appears whole or not at all, so what is there when a run is killed need not be done again. Its metadata
+    holds hashes of model, image processor and data; a file that cannot be read, or was made from others, is made again
+    on resuming, with a warning. The columns are those of `LabelPredictor`, of a detector those of `BoxPredictor`, which
+    adds `predictions.json` in COCO's results format. `about.json` has the labels.
 
     Args:
         folder: A run's folder, or any saved classifier's or detector's, or a Hub id.
@@ -85,14 +90,22 @@ def predict_dataset(
     state.wait_for_everyone()
     images = predictor.open(split, state.device)
     files = [(number, _file(target, number)) for number in range(-(-len(images) // rows_per_file))]
-    mine = [(number, file) for number, file in files[state.process_index :: state.num_processes] if not file.is_file()]
-    count = default_workers() if workers is None else workers
-    reporter.start(f"predicting {split}", sum(min(rows_per_file, len(images) - n * rows_per_file) for n, _ in mine))
-    for number, file in mine:
+    of_model, mine = model_identity(path), []
+    for number, file in files[state.process_index :: state.num_processes]:
         rows = range(number * rows_per_file, min(len(images), (number + 1) * rows_per_file))
-        staging = file.with_name(f".{file.name}")
-        pq.write_table(pa.concat_tables(predictor.tables(rows, batch_size, count, reporter)), staging)
-        staging.replace(file)
+        made_from = {**of_model, "data": rows_identity(tables[split], rows)}
+        wrong = what_is_wrong(file, rows, made_from) if file.is_file() else ""
+        if wrong:
+            logger.warning("%s is made again: %s", file, wrong)
+        if wrong is not None:
+            mine.append((file, rows, made_from))
+    count = default_workers() if workers is None else workers
+    reporter.start(f"predicting {split}", sum(len(rows) for _, rows, _ in mine))
+    for file, rows, made_from in mine:
+        try:
+            write_part(file, predictor.tables(rows, batch_size, count, reporter), made_from)
+        except BadImageError as error:
+            raise BadImageError(f"{error}; --on-bad-image skip (`on_bad_image`) gives it an empty row") from error
     reporter.stop()
     state.wait_for_everyone()
     if state.is_main_process and files:
@@ -110,16 +123,31 @@ def _open(target: Path, about: dict[str, Any], resume: bool) -> None:
             raise TargetError(f"{target} holds files already; name another folder, or give --resume to go on")
         if not (target / ABOUT).is_file():
             raise TargetError(f"{target} holds no prediction to resume ({ABOUT} is missing)")
-        before = json.loads((target / ABOUT).read_text(encoding="utf-8"))
+        before = _about(target)
         if changed := [name for name in about if before.get(name) != about[name]]:
             was = ", ".join(f"{name} {before.get(name)!r} (now {about[name]!r})" for name in changed)
             raise TargetError(f"{target} holds the prediction of another {was}")
+        known = {_file(target, number) for number in range(-(-about["images"] // about["rows_per_file"]))}
+        if foreign := sorted(file.name for file in target.glob("part-*.parquet") if file not in known):
+            raise TargetError(f"{target} holds {', '.join(foreign[:5])}, which this prediction does not make")
         return
     try:
         target.mkdir(parents=True, exist_ok=True)
-        (target / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        staging = target / f".{ABOUT}"
+        staging.write_text(json_text(about, indent=1) + "\n", encoding="utf-8")
+        staging.replace(target / ABOUT)
     except OSError as error:
         raise TargetError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _about(target: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((target / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TargetError(f"{target / ABOUT} is no readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise TargetError(f"{target / ABOUT} must hold a JSON object, got {type(content).__name__}")
+    return content
 
 
 def _file(target: Path, number: int) -> Path:

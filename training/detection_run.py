@@ -1,10 +1,8 @@
 """Measuring a saved detector: what `vithub evaluate` does with one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate import Accelerator
 from rich.table import Table
 from rich.text import Text
@@ -13,8 +11,11 @@ from ..data.box_data import BoxClasses
 from ..data.box_dataset import BoxEvaluationTransform, BoxImages
 from ..data.box_loading import load_box_data
 from ..data.images import decode_image
+from ..data.json_text import json_text
 from ..data.sources import DataError
-from ..hub.folders import check_target, new_folder
+from ..data.table_identity import rows_identity
+from ..hub.folders import new_folder
+from ..hub.model_identity import model_identity
 from .any_detector import load_detector
 from .coco_results import coco_results, save_coco_results
 from .detection_errors import DetectionErrors, count_errors
@@ -23,10 +24,10 @@ from .detection_metrics import DetectionCounts
 from .detector_evaluation import MOST_AT_ONCE, evaluate_detector
 from .evaluating import default_workers
 from .figures import save_confusion_matrix
-from .partial_counts import PartialCounts
+from .partial_counts import partial_counts
 from .progress import Reporter
-from .recipe_sections import DataSettings
-from .run_folder import METRICS, RECIPE
+from .run_data import run_data
+from .run_folder import METRICS
 
 SAMPLES = 6  # images that are drawn
 
@@ -65,13 +66,12 @@ def evaluate_detections(
     batch_size = min(batch_size, MOST_AT_ONCE)
     partial = None
     if out is not None:
-        if accelerator.is_main_process:
-            check_target(out.expanduser().absolute())
         about = {
             "model": str(path), "data": boxes.name, "split": split, "images": len(images), "batch_size": batch_size
         }  # fmt: skip
-        place = out.expanduser().absolute().with_name(f".{out.name}.partial")
-        partial = PartialCounts(place, about, accelerator.process_index, accelerator.num_processes, resume)
+        table = images.table
+        made_from = {**model_identity(path), "data": rows_identity(table, range(len(table)))}
+        partial = partial_counts(out, about, made_from, accelerator, resume)
     found = evaluate_detector(
         model, images, processor, len(names), to_data=to_data, batch_size=batch_size,
         workers=default_workers() if workers is None else workers, accelerator=accelerator, reporter=reporter,
@@ -94,7 +94,7 @@ def evaluate_detections(
     }
     if out is not None and accelerator.is_main_process:
         with new_folder(out) as staging:
-            (staging / METRICS).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            (staging / METRICS).write_text(json_text(result, indent=1) + "\n", encoding="utf-8")
             save_detection_files(staging, found.counts, errors, boxes.classes, images)
     accelerator.wait_for_everyone()
     if partial is not None and accelerator.is_main_process:
@@ -144,9 +144,7 @@ def _source(path: Path, data: Any, skip_bad: bool) -> dict[str, Any]:
     """
     if data is not None:
         return {"source": data, "bad_share": 1.0 if skip_bad else 0.0}
-    if not (path / RECIPE).is_file():
-        raise DataError(f"{path} holds no {RECIPE}, so that its data is not known; name it with --data")
-    settings = DataSettings(**(yaml.safe_load((path / RECIPE).read_text(encoding="utf-8")).get("data") or {}))
+    settings = run_data(path)
     return {"source": settings.source, **settings.reading_boxes()}
 
 

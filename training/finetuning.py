@@ -8,6 +8,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
+from ..data.images import BadImageError
 from .accelerate_loop import AccelerateLoop, LoopResult
 from .detector_source import FROM_SCRATCH, is_detector_folder
 from .energy import energy_estimate
@@ -117,7 +118,14 @@ def finetune(
         f"{task.num_labels} classes), {task.total_steps} steps of {task.batch_size} images, into {folder}"
     )
     loop = HubTrainer(task, folder, reporter) if front_end == "trainer" else AccelerateLoop(task, folder, reporter)
-    return complete_run(task, loop.run(), folder, reporter)
+    try:
+        return complete_run(task, loop.run(), folder, reporter)
+    except BadImageError as error:
+        if chosen.data.on_bad_image == "skip":
+            raise
+        raise BadImageError(
+            f"{error}; --on-bad-image skip (data.on_bad_image) trains without such, up to data.max_bad_share of a split"
+        ) from error
 
 
 def _agreed_folder(out: str | Path | None, recipe: Recipe) -> Path:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from ..data.image_data import read_image_tables
 from ..data.image_dataset import EvaluationTransform, LabelledImages, collate
+from ..hub.inference_loading import refuse_nonfinite_scores, run_model
 from .any_classifier import load_classifier
 from .feature_cache import LinearHeads
 from .progress import Reporter
@@ -33,6 +34,7 @@ class LabelPredictor:
     def __init__(self, path: Path, data: Any, embeddings: bool, skip_bad: bool) -> None:
         self.splits, self.data = read_image_tables(data)
         self.model, self.processor = load_classifier(path)
+        self.path = path
         self.embeddings, self.skip_bad = embeddings, skip_bad
         self.labels = [self.model.config.id2label[number] for number in range(self.model.config.num_labels)]
         self.about = {"labels": self.labels, "embeddings": embeddings}
@@ -66,8 +68,9 @@ class LabelPredictor:
         if self.heads is not None:
             features, logits = self.heads.features(self.model, pixels)
         else:
-            logits = self.model(pixel_values=pixels).logits
+            logits = run_model(self.model, self.path, pixel_values=pixels).logits
         logits = logits.float().cpu()
+        refuse_nonfinite_scores(logits, self.path, lambda place: self.images.describe(rows[place]))
         scores = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
         best = scores.max(dim=-1)
         bad = (batch["bad"] >= 0).numpy() if "bad" in batch else np.zeros(len(rows), dtype=bool)

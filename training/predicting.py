@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlparse
 
 import requests
@@ -11,71 +11,133 @@ import torch
 from PIL import Image
 from rich.table import Table
 from rich.text import Text
+from torch import nn
 
 from ..data.images import EXTENSIONS, BadImageError, decode_image
 from ..data.sources import DataError
 from ..hub.checkpoints import locate
+from ..hub.inference_loading import refuse_nonfinite_scores, run_model
 from .any_classifier import load_classifier
 from .any_detector import is_detector
-from .detection_predicting import as_prediction, detect, save_predictions
+from .detection_predicting import Detector, bad_prediction
 
 MAX_DOWNLOAD = 50 * 2**20
 
 
 def predict(
     folder: str | Path,
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     *,
     top: int = 5,
     batch_size: int = 32,
     threshold: float = 0.5,
     out: str | Path | None = None,
-) -> Iterator[dict[str, Any]]:
+    on_bad_image: str = "error",
+) -> list[dict[str, Any]]:
     """The most likely labels of images, or the boxes that a detector finds, in order, as `pipeline` would give them.
 
     Args:
         folder: A run's folder, or any saved classifier's, or a Hub id.
-        images: Files, folders (searched for images) and URLs.
+        images: File, folder (searched for images) or URL, or a sequence of them.
         top: Labels per image.
         batch_size: Images at once.
         threshold: Least score of a box.
         out: Of a detector: a new folder for the images with their boxes, and `predictions.json` in COCO's format.
+        on_bad_image: "error", or "skip" to answer the others; the bad one then has an `error` and no predictions.
 
-    Yields:
-        `image` (its name) and `predictions`: a list of `label` and `score` (0 to 1), the most likely first; of a
-        detector also `box`: left, top, right, bottom in pixels.
+    Returns:
+        For each image `image` (its name) and `predictions`: a list of `label` and `score` (0 to 1), the most likely
+        first; of a detector also `box`: left, top, right, bottom in pixels, within the image.
 
     Raises:
         DataError: A file or folder does not exist or holds no image.
         BadImageError: An image cannot be decoded.
+        CheckpointError: The model cannot be loaded whole, or its scores are not finite.
     """
-    names = find_images(images)
+    options = {"top": top, "batch_size": batch_size, "threshold": threshold, "on_bad_image": on_bad_image}
+    return list(predict_stream(folder, images, out=out, **options))
+
+
+def predict_stream(
+    folder: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    top: int = 5,
+    batch_size: int = 32,
+    threshold: float = 0.5,
+    out: str | Path | None = None,
+    on_bad_image: str = "error",
+) -> Iterator[dict[str, Any]]:
+    """Predictions one after the other, for more images than memory holds answers of.
+
+    Differs from `predict` by what it returns: an iterator that reads the next batch of images when it is asked for.
+    Wrong arguments, missing files and a model that cannot be loaded are errors of the call itself.
+    """
+    if on_bad_image not in ("error", "skip"):
+        raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}")
+    if min(top, batch_size) < 1:
+        raise ValueError(f"`top` and `batch_size` must be at least 1, got {top} and {batch_size}")
+    names = find_images([images] if isinstance(images, str | Path) else images)
+    if not names:
+        raise DataError("there are no images: name files, folders or URLs")
+    skip_bad = on_bad_image == "skip"
     if is_detector(path := locate(folder)):
-        found = detect(path, ((name, read_image(name)) for name in names), threshold)
-        if out is not None:
-            yield from save_predictions(list(found), out)
-        else:
-            yield from (as_prediction(name, boxes, labels) for name, _, boxes, labels in found)
-        return
+        detector = Detector(path, threshold)
+        opened = ((name, _opened(name, skip_bad)) for name in names)
+        return detector.predictions(opened) if out is None else detector.saved_predictions(opened, out)
     if out is not None:
         raise ValueError("`out` is for the boxes of a detector; a classifier's labels are only returned")
-    model, processor = load_classifier(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
-    multi_label = model.config.problem_type == "multi_label_classification"
-    remaining = iter(names)
-    while chunk := list(islice(remaining, batch_size)):
-        pixels = torch.cat([_pixels(name, processor) for name in chunk])
-        with torch.inference_mode():
-            logits = model(pixel_values=pixels.to(device, model.dtype)).logits.float().cpu()
-        scores = logits.sigmoid() if multi_label else logits.softmax(dim=-1)
-        for name, row in zip(chunk, scores, strict=True):
-            best = row.topk(min(top, len(row)))
+    return _Classifier(path, top).predictions(names, batch_size, skip_bad)
+
+
+class _Classifier:
+    """A saved classifier on the device that computes, and its image processor."""
+
+    def __init__(self, path: Path, top: int) -> None:
+        self.path, self.top = path, top
+        self.model, self.processor = load_classifier(path)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        cast(nn.Module, self.model).to(self.device)
+
+    def predictions(self, names: Sequence[str], batch_size: int, skip_bad: bool) -> Iterator[dict[str, Any]]:
+        """The answers, batch after batch; those before a bad image come before its error."""
+        remaining = iter(names)
+        while chunk := list(islice(remaining, batch_size)):
+            opened: dict[int, Image.Image | BadImageError] = {}
+            for place, name in enumerate(chunk):
+                try:
+                    opened[place] = _opened(name, skip_bad)
+                except BadImageError as error:
+                    yield from self._answers(chunk, opened)
+                    raise error from None
+            yield from self._answers(chunk, opened)
+
+    def _answers(
+        self, names: Sequence[str], opened: dict[int, Image.Image | BadImageError]
+    ) -> Iterator[dict[str, Any]]:
+        good = {place: image for place, image in opened.items() if isinstance(image, Image.Image)}
+        scores = dict(zip(good, self._scores(list(good.values()), [names[n] for n in good]), strict=True))
+        labels = self.model.config.id2label
+        for place, content in opened.items():
+            if isinstance(content, BadImageError):
+                yield bad_prediction(names[place], content)
+                continue
+            best = scores[place].topk(min(self.top, len(labels)))
             pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            yield {
-                "image": name,
-                "predictions": [{"label": model.config.id2label[index], "score": score} for index, score in pairs],
-            }
+            found = [{"label": labels[index], "score": score} for index, score in pairs]
+            yield {"image": names[place], "predictions": found}
+
+    def _scores(self, images: Sequence[Image.Image], names: Sequence[str]) -> Sequence[torch.Tensor]:
+        """Probabilities of each image, (C,)."""
+        if not images:
+            return []
+        pixels = torch.cat([self.processor(image, return_tensors="pt")["pixel_values"] for image in images])
+        with torch.inference_mode():
+            output = run_model(self.model, self.path, pixel_values=pixels.to(self.device, self.model.dtype))
+        logits = output.logits.float().cpu()
+        refuse_nonfinite_scores(logits, self.path, lambda row: names[row])
+        several = self.model.config.problem_type == "multi_label_classification"
+        return list(logits.sigmoid() if several else logits.softmax(dim=-1))
 
 
 def find_images(images: Sequence[str | Path]) -> list[str]:
@@ -87,7 +149,8 @@ def find_images(images: Sequence[str | Path]) -> list[str]:
             continue
         path = Path(image).expanduser()
         if path.is_dir():
-            inside = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
+            named = (file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
+            inside = sorted(str(file) for file in named if not file.is_dir())
             if not inside:
                 raise DataError(f"{path} holds no images ({', '.join(sorted(EXTENSIONS))})")
             found += inside
@@ -103,9 +166,14 @@ def read_image(name: str) -> Image.Image:
     return _downloaded(name) if urlparse(name).scheme in ("http", "https") else decode_image(name, name)
 
 
-def _pixels(name: str, processor: Any) -> torch.Tensor:
-    pixels: torch.Tensor = processor(read_image(name), return_tensors="pt")["pixel_values"]
-    return pixels
+def _opened(name: str, skip_bad: bool) -> Image.Image | BadImageError:
+    """An image, or with `skip_bad` the error in its place."""
+    try:
+        return read_image(name)
+    except BadImageError as error:
+        if not skip_bad:
+            raise
+        return error
 
 
 def _downloaded(url: str) -> Image.Image:
@@ -128,6 +196,8 @@ def prediction_table(predictions: list[dict[str, Any]]) -> Table:
     columns = ["score", "box (left, top, right, bottom)"] if boxes else ["probability"]
     table = Table("image", "label", *columns)
     for prediction in predictions:
+        if "error" in prediction:
+            table.add_row(Text(prediction["image"]), Text("could not be decoded", style="red"), end_section=True)
         for rank, entry in enumerate(prediction["predictions"]):
             name = prediction["image"] if rank == 0 else ""
             last = entry is prediction["predictions"][-1]
@@ -136,4 +206,12 @@ def prediction_table(predictions: list[dict[str, Any]]) -> Table:
     return table
 
 
-__all__ = ["find_images", "predict", "prediction_table", "read_image"]
+def bad_images_text(predictions: Sequence[dict[str, Any]]) -> str | None:
+    """One line that lists the images that could not be decoded, each with its reason; None where there are none."""
+    wrong = [str(prediction["error"]) for prediction in predictions if "error" in prediction]
+    if not wrong:
+        return None
+    return f"{len(wrong)} of {len(predictions)} images could not be decoded: {'; '.join(wrong)}"
+
+
+__all__ = ["bad_images_text", "find_images", "predict", "predict_stream", "prediction_table", "read_image"]

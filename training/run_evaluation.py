@@ -1,20 +1,22 @@
 """Measuring a saved classifier or detector: the function behind `vithub evaluate`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from rich.table import Table
 from rich.text import Text
 
 from ..data.image_data import LabelledTables, load_image_data, read_labelled_tables
 from ..data.image_dataset import EvaluationTransform, LabelledImages
+from ..data.json_text import json_text
 from ..data.sources import DataError
+from ..data.table_identity import rows_identity
 from ..hub.checkpoints import locate
-from ..hub.folders import check_target, new_folder
+from ..hub.folders import new_folder
+from ..hub.inference_loading import run_model
+from ..hub.model_identity import model_identity
 from .any_classifier import load_classifier
 from .any_detector import is_detector
 from .classification_metrics import ClassificationCounts
@@ -22,11 +24,11 @@ from .detection_run import detection_table, evaluate_detections
 from .evaluating import default_workers, evaluate_classifier
 from .figures import save_confusion_matrix
 from .multi_label_metrics import MultiLabelCounts
-from .partial_counts import PartialCounts
+from .partial_counts import partial_counts
 from .processes import new_accelerator
 from .progress import QuietReporter, Reporter
-from .recipe import Recipe
-from .run_folder import METRICS, RECIPE
+from .run_data import reported_split, run_data
+from .run_folder import METRICS
 
 
 def evaluate(
@@ -92,9 +94,12 @@ def evaluate(
     about = {
         "model": str(folder), "data": found.name, "split": split, "images": len(table), "batch_size": batch_size
     }  # fmt: skip
-    partial = None if out is None else _partial(Path(out), about, accelerator, resume)
+    partial = None
+    if out is not None:
+        made_from = {**model_identity(path), "data": rows_identity(table, range(len(table)))}
+        partial = partial_counts(Path(out), about, made_from, accelerator, resume)
     evaluated = evaluate_classifier(
-        _Relabelled(model, order), labelled, len(order), batch_size=batch_size, multi_label=multi_label,
+        _Relabelled(model, order, folder), labelled, len(order), batch_size=batch_size, multi_label=multi_label,
         workers=default_workers() if workers is None else workers, accelerator=accelerator, reporter=reporter,
         max_bad_share=1 - 1 / len(table) if skip_bad else 0.0, partial=partial,
     )  # fmt: skip
@@ -110,7 +115,7 @@ def evaluate(
     }
     if out is not None and accelerator.is_main_process:
         with new_folder(out) as staging:
-            (staging / METRICS).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            (staging / METRICS).write_text(json_text(result, indent=1) + "\n", encoding="utf-8")
             if result["confusion"] is not None:
                 confusion = np.array(result["confusion"])
                 save_confusion_matrix(confusion, result["labels"], staging / "confusion_matrix.png")
@@ -118,14 +123,6 @@ def evaluate(
     if partial is not None and accelerator.is_main_process:
         partial.remove()
     return result
-
-
-def _partial(out: Path, about: dict[str, Any], accelerator: Accelerator, resume: bool) -> PartialCounts:
-    """Where the counts are kept until the evaluation is whole: hidden, beside its folder."""
-    if accelerator.is_main_process:
-        check_target(out.expanduser().absolute())
-    folder = out.expanduser().absolute().with_name(f".{out.name}.partial")
-    return PartialCounts(folder, about, accelerator.process_index, accelerator.num_processes, resume)
 
 
 def _by_class(counts: ClassificationCounts | MultiLabelCounts, names: list[str], in_data: int) -> dict[str, Any]:
@@ -148,12 +145,10 @@ def _tables(path: Path, data: Any, split: str | None, label_column: str | None) 
         found = read_labelled_tables(data, **column)
         split = split or ("test" if "test" in found.tables else list(found.tables)[-1])
     else:
-        if not (path / RECIPE).is_file():
-            raise DataError(f"{path} holds no {RECIPE}, so that its data is not known; name it with --data")
-        settings = Recipe.from_yaml(path / RECIPE).data
+        settings = run_data(path)
         images = load_image_data(settings.source, **settings.reading() | column)
         found = LabelledTables(images.name, images.labels, images.splits)
-        split = split or json.loads((path / METRICS).read_text(encoding="utf-8"))["reported_split"]
+        split = split or reported_split(path)
     if split not in found.tables:
         raise DataError(f"there is no split {split!r}; there are {', '.join(found.tables)}")
     return found, split
@@ -186,12 +181,12 @@ def label_order(
 class _Relabelled(torch.nn.Module):
     """A classifier whose logits are in another order, such as that of the data's labels."""
 
-    def __init__(self, model: torch.nn.Module, numbers: list[int]) -> None:
+    def __init__(self, model: torch.nn.Module, numbers: list[int], source: str | Path) -> None:
         super().__init__()
-        self.model, self.numbers = model, numbers
+        self.model, self.numbers, self.source = model, numbers, source
 
     def forward(self, pixel_values: torch.Tensor) -> Any:
-        outputs = self.model(pixel_values=pixel_values)
+        outputs = run_model(self.model, self.source, pixel_values=pixel_values)
         outputs.logits = outputs.logits[:, self.numbers]
         return outputs
 

@@ -1,6 +1,5 @@
 """The folder that a run leaves: a model that loads as it is, its card, and how it came about."""
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from ..data.json_text import json_text
 from ..hub.folders import TargetError
 from ..hub.model_card import write_card
 from ..hub.progress_bars import quiet_transformers
@@ -127,7 +127,7 @@ def write_run(
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
     staging = file.with_name(f".{file.name}")
-    staging.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    staging.write_text(json_text(content, indent=1) + "\n", encoding="utf-8")
     staging.replace(file)
 
 

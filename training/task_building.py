@@ -9,6 +9,7 @@ from torch import nn
 from ..data.box_loading import load_box_data
 from ..data.image_data import load_image_data
 from ..data.image_processing import PixelFormat, pixel_format
+from ..data.image_soundness import check_readable
 from ..data.seeding import Stream, derived_seed
 from ..data.streamed_data import load_streamed_data
 from .detection_task import DetectionTask
@@ -43,6 +44,7 @@ def build_task(
         images = load_streamed_data(source, **recipe.data.streamed())
     else:
         images = load_image_data(source, **recipe.data.reading())
+        check_readable(images.splits, recipe.data.on_bad_image, recipe.data.max_bad_share)
     torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
     labels = images.labels
     model, processor = build_classifier(recipe, labels.names, labels.multi_label)
@@ -60,6 +62,7 @@ def build_task(
 
 def _detection_task(recipe: Recipe, source: Any, processes: int) -> DetectionTask:
     images = load_box_data(source, **recipe.data.reading_boxes())
+    check_readable(images.splits, recipe.data.on_bad_image, recipe.data.max_bad_share)
     torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
     model, processor = build_detector(recipe, images.classes.names)
     most, queries = images.most_boxes(), model.config.num_queries

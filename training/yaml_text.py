@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_LINE_BREAK = re.compile("[\x85\u2028\u2029]")
 
 
 class _Loader(yaml.SafeLoader):
@@ -13,7 +14,18 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Differs from `SafeDumper` by quoting text that looks like 1e-3."""
+    """Differs from `SafeDumper` by quoting text that looks like 1e-3, and by escaping Unicode's line breaks.
+
+    Between single quotes a next-line character (U+0085) is written as a line break and read back as a newline.
+    """
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Text; between double quotes, where each of Unicode's line breaks is escaped, if it holds one."""
+        style = '"' if _LINE_BREAK.search(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 for _kind in (_Loader, _Dumper):

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from .interpretability.projections import project
     from .interpretability.representation_similarity import cka
     from .training.finetuning import finetune
-    from .training.predicting import predict
+    from .training.predicting import predict, predict_stream
     from .training.run_evaluation import evaluate
 
 __version__ = version("vithub")
@@ -76,6 +76,7 @@ _HOMES = {
     "patch_filters": "interpretability.patch_filters",
     "position_similarity": "interpretability.position_similarity",
     "predict": "training.predicting",
+    "predict_stream": "training.predicting",
     "project": "interpretability.projections",
     "publish": "hub.publishing",
 }
@@ -111,6 +112,7 @@ __all__ = [
     "patch_filters",
     "position_similarity",
     "predict",
+    "predict_stream",
     "project",
     "publish",
 ]

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 from timm.layers import calculate_drop_path_rates
 from transformers import AutoConfig
 
-from vithub import HubDeiTConfig, HubViTConfig, HubViTForImageClassification
+from vithub import HubDeiTConfig, HubDetrConfig, HubViTConfig, HubViTForImageClassification
 
 # Millions of parameters with 1000 classes at 224 pixels (DeiT, table 1; ViT, table 1).
 PUBLISHED = {"Ti": 5.7, "S": 22.1, "B": 86.6, "L": 304.3, "H": 632.0}
@@ -88,6 +89,48 @@ def test_a_wrong_value_of_deit_is_refused(fields, field, value):
         HubDeiTConfig(**fields)
     assert f"`{field}`" in str(caught.value)
     assert value in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [10**5, 10**9, 2**64])
+@pytest.mark.parametrize(
+    "field",
+    ["hidden_size", "num_hidden_layers", "intermediate_size", "num_register_tokens", "num_channels", "image_size"],
+)
+def test_a_size_beyond_any_model_is_refused_before_memory_is_taken(field, size):
+    size = size // 48 * 48
+    if field == "intermediate_size":
+        size *= 10
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=rf"`{field}`.*{size}"):
+            HubViTConfig(**{field: size, "patch_size": 16})
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("config_class", [HubViTConfig, HubDeiTConfig, HubDetrConfig])
+@pytest.mark.parametrize("count", [10**7, 10**12, -1, 2.5, True])
+def test_an_impossible_number_of_labels_is_refused_before_memory_is_taken(config_class, count):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=rf"`num_labels`.*{count}"):
+            config_class(num_labels=count)
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_as_many_patches_as_no_transformer_sees_are_refused():
+    with pytest.raises(ValueError, match=r"`image_size` \(1024, 1024\).*`patch_size` \(1, 1\) makes 1048576 tokens"):
+        HubViTConfig(image_size=1024, patch_size=1)
+
+
+def test_the_largest_model_published_is_a_configuration():
+    config = HubViTConfig(
+        hidden_size=6144, num_hidden_layers=48, num_attention_heads=48, intermediate_size=24576, patch_size=14
+    )
+    assert config.num_hidden_layers == 48
 
 
 def test_deit_states_only_the_difference():

@@ -57,3 +57,12 @@ def test_no_object_is_a_column_of_the_cross_entropy_only(tiny_detr):
 def test_wrong_values_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         vithub.HubDetrConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["num_queries", "d_model", "encoder_layers", "decoder_layers", "encoder_ffn_dim", "decoder_ffn_dim"],
+)
+def test_a_size_beyond_any_model_is_refused(field, tiny_detr):
+    with pytest.raises(ValueError, match=rf"`{field}` must be at most .*, got {8 * 10**9}"):
+        tiny_detr(**{field: 8 * 10**9})

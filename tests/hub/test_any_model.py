@@ -78,6 +78,7 @@ def test_a_folder_of_timm_is_loaded_in_the_wrapper(tmp_path):
 
 def test_what_is_no_vision_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="could not be loaded as a vision model"):
         load_any_model(tmp_path)
     with pytest.raises(CheckpointError, match="nowhere"):

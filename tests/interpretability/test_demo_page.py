@@ -216,9 +216,7 @@ def test_real_models_look_at_a_real_photo(browser, real_files, tmp_path):
         visit.overlay(model=1)
         assert not visit.page.locator("#model0-answer").is_visible()
         assert not visit.page.locator("#model1-head").is_visible()
-        best = next(iter(vithub.predict(weights / "tf_efficientnet_lite0", [tmp_path / "flower.jpg"])))["predictions"][
-            0
-        ]
+        best = vithub.predict(weights / "tf_efficientnet_lite0", tmp_path / "flower.jpg")[0]["predictions"][0]
         assert best["label"] in visit.page.inner_text("#model1-answer")
         visit.close("demo_real_models")
 

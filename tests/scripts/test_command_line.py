@@ -237,7 +237,7 @@ def test_predict_prints_a_table_or_lines_of_json(command, finished_run, photo, d
     lines = [json.loads(line) for line in text.splitlines()]
     files = [str(photo), *map(str, sorted((digit_folders / "one").iterdir()))]
     assert [line["image"] for line in lines] == files
-    assert lines == list(vithub.predict(finished_run.folder, files, top=2))
+    assert lines == vithub.predict(finished_run.folder, files, top=2)
     code, text, _ = command("predict", finished_run.folder, photo, "--top", 1)
     assert code == 0
     assert lines[0]["predictions"][0]["label"] in text

@@ -159,10 +159,22 @@ def test_an_evaluation_that_was_cut_short_goes_on(detector, tmp_path, monkeypatc
             stop(*arguments)
 
     with pytest.raises(KeyboardInterrupt):
-        evaluated(model, processor, table, 2, partial=Stopping(tmp_path / "partial", about, 0, 1, resume=False))
+        evaluated(
+            model,
+            processor,
+            table,
+            2,
+            partial=Stopping(tmp_path / "partial", about, {"weights": "1"}, 0, 1, resume=False),
+        )
     seen = []
     handle = model.register_forward_pre_hook(lambda *_: seen.append(1))
-    again = evaluated(model, processor, table, 2, partial=PartialCounts(tmp_path / "partial", about, 0, 1, resume=True))
+    again = evaluated(
+        model,
+        processor,
+        table,
+        2,
+        partial=PartialCounts(tmp_path / "partial", about, {"weights": "1"}, 0, 1, resume=True),
+    )
     handle.remove()
     assert len(seen) == whole_batches - 3
     assert again.counts.figures().stats.tolist() == whole.counts.figures().stats.tolist()

@@ -43,7 +43,7 @@ def server(photos):
 
 
 def predict(run, images, **options):
-    return list(vithub.predict(run.folder, images, **options))
+    return vithub.predict(run.folder, images, **options)
 
 
 def test_files_folders_and_addresses_give_the_same_in_the_order_asked(finished_run, photos, server):
@@ -88,19 +88,51 @@ def test_several_labels_have_probabilities_of_their_own(multi_label_run, multi_l
 def test_pictures_come_one_batch_after_the_other(finished_run, photos):
     # the first answers are there before the last picture is looked at
     (photos.parent / "text.png").write_text("no image")
-    images = vithub.predict(finished_run.folder, [photos / "b.png", photos.parent / "text.png"], batch_size=1)
-    assert next(images)["image"] == str(photos / "b.png")
-    with pytest.raises(BadImageError, match=r"text\.png: not an image in a known format"):
-        next(images)
+    given = [photos / "b.png", photos.parent / "text.png", photos / "more" / "a.JPG"]
+    for batch_size in (1, 2, 3):
+        images = vithub.predict_stream(finished_run.folder, given, batch_size=batch_size)
+        assert next(images)["image"] == str(photos / "b.png")
+        with pytest.raises(BadImageError, match=r"text\.png: not an image in a known format"):
+            next(images)
+        first, second, third = vithub.predict(finished_run.folder, given, batch_size=batch_size, on_bad_image="skip")
+        alone = predict(finished_run, [given[0], given[2]], batch_size=1)
+        for answer, expected in zip((first, third), alone, strict=True):
+            assert answer["image"] == expected["image"]
+            (best, *_), (other, *_) = answer["predictions"], expected["predictions"]
+            assert (best["label"], best["score"]) == (other["label"], pytest.approx(other["score"], abs=1e-5))
+        assert second == {
+            "image": str(given[1]), "predictions": [], "error": f"{given[1]}: not an image in a known format"
+        }  # fmt: skip
+
+
+def test_one_path_or_many_give_an_ordinary_list(finished_run, photos):
+    many = predict(finished_run, [photos / "b.png"])
+    assert type(many) is list
+    assert predict(finished_run, photos / "b.png") == predict(finished_run, str(photos / "b.png")) == many
+    assert predict(finished_run, str(photos)) == predict(finished_run, (photos,))
+
+
+def test_wrong_arguments_are_errors_of_the_call(finished_run, photos, tmp_path):
+    for images, options, error, match in (
+        (photos, {"on_bad_image": "ignore"}, ValueError, "`on_bad_image` must be 'error' or 'skip', got 'ignore'"),
+        (photos, {"top": 0}, ValueError, "at least 1, got 0 and 32"),
+        (photos, {"out": tmp_path / "out"}, ValueError, "`out` is for the boxes of a detector"),
+        (photos / "gone.png", {}, DataError, r"there is no image at .*gone\.png"),
+        ([], {}, DataError, "there are no images"),
+    ):
+        with pytest.raises(error, match=match):
+            vithub.predict_stream(finished_run.folder, images, **options)  # before anything is asked for
+    with pytest.raises(CheckpointError, match="nowhere"):
+        vithub.predict_stream(tmp_path / "nowhere", photos)
 
 
 def test_what_is_not_there_is_named_before_anything_is_computed(finished_run, photos, tmp_path):
     with pytest.raises(DataError, match=r"there is no image at .*gone\.png"):
-        next(vithub.predict(finished_run.folder, [photos / "b.png", photos / "gone.png"]))
+        predict(finished_run, [photos / "b.png", photos / "gone.png"])
     with pytest.raises(DataError, match=r"holds no images \(.*\.png"):
         predict(finished_run, [tmp_path])
     with pytest.raises(CheckpointError, match="nowhere"):
-        next(vithub.predict(tmp_path / "nowhere", [photos / "b.png"]))
+        vithub.predict(tmp_path / "nowhere", [photos / "b.png"])
 
 
 def test_an_image_cut_short_is_named(finished_run, photos, tmp_path):

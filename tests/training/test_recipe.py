@@ -2,7 +2,7 @@ import re
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from vithub.training.presets import preset, preset_names, preset_text
@@ -33,6 +33,9 @@ recipes = st.builds(
 
 
 @given(recipe=recipes)
+@example(
+    recipe=Recipe().with_values({"data.label_column": "next\x85line", "model.fields": {"\x85": ["\u2028\n\u2029"]}})
+)
 def test_a_recipe_comes_back_from_its_file_as_it_was(recipe, tmp_path_factory):
     file = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
     file.write_text(recipe.to_yaml(), encoding="utf-8")

@@ -119,3 +119,19 @@ def test_an_image_cut_short_stops_the_training_and_is_named_in_one_line(workers,
         train(tmp_path / "run", values | {"data.test_fraction": 0.05}, data=odd_images)
     assert type(caught.value).__name__ == "BadImageError"
     assert "\n" not in str(caught.value)
+    assert "--on-bad-image skip" in str(caught.value)
+    assert "data.max_bad_share" in str(caught.value)
+    assert not (tmp_path / "run").exists()  # it was found before the first step
+
+
+def test_damage_that_only_decoding_finds_names_the_way_out_too(odd_images, train, tmp_path):
+    for label in ("dark", "light"):
+        for number in range(10):
+            Image.effect_noise((64, 64), 90).save(odd_images / label / f"{number}.png")
+    victim = odd_images / "dark" / "3.png"
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
+    victim.write_bytes(content)
+    values = {"training.batch_size": 8, "data.validation_fraction": 0.05, "data.test_fraction": 0.05}
+    with pytest.raises(ValueError, match=r"dark/3\.png: .*--on-bad-image skip.*data\.max_bad_share"):
+        train(tmp_path / "run", values, data=odd_images)

@@ -1,11 +1,13 @@
 import io
 import json
+import logging
 import shutil
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from vithub.data.image_data import load_image_data
 from vithub.data.images import BadImageError
 from vithub.data.sources import DataError
@@ -202,3 +204,54 @@ def test_images_that_cannot_be_decoded_are_left_out_and_listed_when_that_is_aske
     assert "1 image could not be decoded" in str(result_table(result).caption)
     bad.unlink()
     assert vithub.evaluate(finished_run.folder, folder)["metrics"] == pytest.approx(result["metrics"], rel=1e-6)
+
+
+def cut(file, _):
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+def flipped(file, _):
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+
+
+def emptied(file, _):
+    file.write_bytes(b"")
+
+
+def other_weights(_, model):
+    state = load_file(model / "model.safetensors")
+    name = next(name for name in state if name.endswith("classifier.weight"))
+    state[name] = -state[name]
+    save_file(state, model / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [(cut, "is damaged"), (flipped, "is damaged"), (emptied, "is damaged"), (other_weights, "with other weights")],
+)
+def test_counts_that_do_not_fit_are_counted_anew(damage, reason, finished_run, tested_folder, tmp_path, caplog):
+    model = shutil.copytree(finished_run.folder, tmp_path / "model")
+    options = {"batch_size": 1, "workers": 0, "out": tmp_path / "figures"}
+    with pytest.raises(KeyboardInterrupt):
+        vithub.evaluate(model, tested_folder, reporter=Breaking(70), **options)
+    damage(tmp_path / ".figures.partial" / "counts-000.safetensors", model)
+    listener = Breaking(1000)
+    with caplog.at_level(logging.WARNING, "vithub"):
+        result = vithub.evaluate(model, tested_folder, resume=True, reporter=listener, **options)
+    assert [reason in record.getMessage() for record in caplog.records] == [True]
+    assert listener.began == 0
+    assert result == vithub.evaluate(model, tested_folder, batch_size=1, workers=0)
+
+
+def test_a_run_whose_metrics_or_recipe_are_damaged_is_named(finished_run, tmp_path):
+    model = shutil.copytree(finished_run.folder, tmp_path / "model")
+    for name, text in (("metrics.json", "{"), ("metrics.json", "[]"), ("metrics.json", '{"reported_split": 3}'),
+                       ("recipe.yaml", "- 1"), ("recipe.yaml", "data: [\n"), ("recipe.yaml", "data: {workers: x}"),
+                       ("recipe.yaml", "data: 3")):  # fmt: skip
+        before = (model / name).read_text()
+        (model / name).write_text(text)
+        with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+            vithub.evaluate(model, workers=0)
+        (model / name).write_text(before)

@@ -76,7 +76,7 @@ def test_what_the_pipeline_answers_is_what_was_reported(elsewhere, finished_run,
 
 def test_predict_gives_the_scores_of_the_pipeline(elsewhere, finished_run, tested_images):
     for batch_size in (1, 32):
-        predictions = list(vithub.predict(finished_run.folder, tested_images[0], top=10, batch_size=batch_size))
+        predictions = vithub.predict(finished_run.folder, tested_images[0], top=10, batch_size=batch_size)
         assert [prediction["image"] for prediction in predictions] == tested_images[0]
         for prediction, scores in zip(predictions, elsewhere[0]["scores"], strict=True):
             assert prediction["predictions"][0]["label"] == scores[0]["label"]

@@ -1,0 +1,120 @@
+"""Search for images that cannot be read, before a training begins: headers and ends of files, not all pixels.
+
+An image whose file ends as its format demands is taken for sound; one that does not is decoded. Damage in the middle of
+a file is found by `check-data`, which decodes all.
+"""
+
+import io
+import logging
+import os
+import struct
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from datasets import Dataset
+from PIL import Image
+
+from .image_data import IMAGE
+from .images import BadImageError, decode_image
+
+logger = logging.getLogger("vithub")
+_AT_ONCE = 1024
+
+
+def check_readable(tables: Mapping[str, Dataset], on_bad_image: str, max_bad_share: float) -> None:
+    """Refuses splits with images that cannot be read, or with more than may be skipped.
+
+    Args:
+        tables: Splits with encoded images.
+        on_bad_image: "error", or "skip" to warn of them.
+        max_bad_share: Part of a split that may be skipped.
+
+    Raises:
+        BadImageError: The message names the first of them, and how to train without them.
+    """
+    wrong, allowed, largest = [], True, max_bad_share if on_bad_image == "skip" else 0.0
+    for name, table in tables.items():
+        bad = list(unreadable_images(table, name))
+        wrong += bad
+        allowed = allowed and len(bad) <= largest * len(table)
+    if not wrong:
+        return
+    shown = "; ".join(wrong[:5]) + (" and others" if len(wrong) > 5 else "")
+    count = f"{len(wrong)} image{'' if len(wrong) == 1 else 's'} could not be decoded"
+    if allowed:
+        logger.warning("%s, training goes on without: %s", count, shown)
+    elif on_bad_image == "skip":
+        raise BadImageError(f"{count}, more than data.max_bad_share {max_bad_share:g} of a split: {shown}")
+    else:
+        raise BadImageError(
+            f"{count}: {shown}; --on-bad-image skip (data.on_bad_image) trains without such, up to data.max_bad_share "
+            "of a split"
+        )
+
+
+def unreadable_images(table: Dataset, split: str) -> Iterator[str]:
+    """What is wrong with each image that cannot be read, in the order of the rows.
+
+    Args:
+        table: With encoded images.
+        split: Its name, for messages.
+    """
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd but readable files
+        for first in range(0, len(table), _AT_ONCE):
+            images = table[first : first + _AT_ONCE][IMAGE]
+            names = [f"row {row} of split {split!r}" for row in range(first, first + len(images))]
+            yield from (text for text in pool.map(_what_is_wrong, images, names) if text is not None)
+
+
+def _what_is_wrong(image: Any, name: str) -> str | None:
+    try:
+        with _opened(image) as file:
+            if _ends_well(file):
+                return None
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError):
+        pass  # decoding says what is wrong
+    try:
+        decode_image(image, name)
+    except BadImageError as error:
+        path = image.get("path") if isinstance(image, dict) else None
+        return f"{error} ({name})" if path and name not in str(error) else str(error)
+    return None
+
+
+def _opened(image: Any) -> BinaryIO:
+    if isinstance(image, dict) and image.get("bytes") is not None:
+        return io.BytesIO(image["bytes"])
+    return Path(image["path"]).open("rb")
+
+
+def _ends_well(file: BinaryIO) -> bool:
+    """Whether a file's header can be read and its end is that of its format; also where nothing is known of that."""
+    with Image.open(file) as image:
+        check = _ENDS.get(image.format or "")
+    return check is None or check(file)
+
+
+def _last(file: BinaryIO, count: int) -> bytes:
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - count))
+    return file.read()
+
+
+def _riff_is_whole(file: BinaryIO) -> bool:
+    file.seek(4)
+    (stated,) = struct.unpack("<I", file.read(4))
+    return bool(file.seek(0, os.SEEK_END) >= stated + 8)
+
+
+_ENDS: dict[str, Callable[[BinaryIO], bool]] = {
+    "JPEG": lambda file: _last(file, 2) == b"\xff\xd9",
+    "PNG": lambda file: _last(file, 8)[:4] == b"IEND",
+    "GIF": lambda file: _last(file, 1) == b";",
+    "WEBP": _riff_is_whole,
+}
+
+__all__ = ["check_readable", "unreadable_images"]

@@ -1,0 +1,236 @@
+"""Loading of models for inference: whole, finite weights that fit their configuration, or an error that names the file.
+
+transformers fills what a checkpoint lacks with random weights and leaves out what it does not know, each with a
+warning; a model that answers must have neither.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
+
+from ..modeling.modeling_base import HubPreTrainedModel
+from .checkpoints import INDEX, PICKLES, WEIGHTS, CheckpointError, read_json
+
+PROCESSOR = "preprocessor_config.json"
+_INTEGERS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
+
+
+def load_for_inference(auto_class: Any, folder: Path, what: str) -> PreTrainedModel:
+    """A model in evaluation mode, in the type of its weights, whose every tensor came from the checkpoint.
+
+    Args:
+        auto_class: Auto class of transformers, such as `AutoModelForImageClassification`.
+        folder: Local folder with `config.json` and safetensors.
+        what: Kind of the model for messages, such as "an image classifier".
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or a tensor is missing, unknown, of another shape or type, or
+            not finite; the message names file and tensor.
+    """
+    read_json(folder / "config.json")
+    files = weight_files(folder)
+    types = _stored_types(files)
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # its report of missing tensors; ours is an error
+    try:
+        model, info = auto_class.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # a damaged configuration lets transformers raise errors of any kind
+        raise CheckpointError(f"{folder} could not be loaded as {what}: {first_line(error)}") from error
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+    if model.main_input_name != "pixel_values":
+        kind = type(model).__name__
+        raise CheckpointError(
+            f"{folder} could not be loaded as {what}: {kind} takes {model.main_input_name}, not pixel_values"
+        )
+    place = str(files[0]) if len(files) == 1 else str(folder / INDEX)
+    _refuse_misfits(model, info, place, what, headless=auto_class is AutoModel)
+    _refuse_types(model, types, place)
+    refuse_nonfinite(model, place)
+    _check_labels(model, folder)
+    model.eval()
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def load_processor(folder: Path) -> Any:
+    """The image processor of a folder, tried on a small picture.
+
+    Raises:
+        CheckpointError: `preprocessor_config.json` is missing or damaged, or says what cannot be done.
+    """
+    file = folder / PROCESSOR
+    if file.is_file():
+        read_json(file)
+    elif "architecture" in read_json(folder / "config.json"):  # timm's say it in their configuration
+        file = folder / "config.json"
+    else:
+        raise CheckpointError(f"{folder} holds no {PROCESSOR}, which says how an image becomes pixels")
+    try:
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        pixels = processor(Image.new("RGB", (64, 48), (128, 64, 32)), return_tensors="pt")["pixel_values"]
+    except Exception as error:  # a damaged field lets transformers raise errors of any kind
+        raise CheckpointError(f"{file} gives no usable image processor: {first_line(error)}") from error
+    if pixels.ndim != 4 or not bool(torch.isfinite(pixels).all()):
+        raise CheckpointError(f"{file} gives no usable image processor: its pixels are {_described(pixels)}")
+    return processor
+
+
+def run_model(model: Any, source: str | Path, **inputs: Any) -> Any:
+    """The output of a loaded model; what it cannot be run on is an error that names the model.
+
+    Raises:
+        CheckpointError: The model refuses the pixels that its image processor makes.
+    """
+    try:
+        return model(**inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, TypeError, RuntimeError, IndexError, KeyError) as error:
+        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in inputs.items() if hasattr(value, "shape"))
+        raise CheckpointError(
+            f"{source}: the model cannot be run on what its {PROCESSOR} makes of an image ({shapes}): "
+            f"{first_line(error)}"
+        ) from error
+
+
+def refuse_nonfinite_scores(logits: torch.Tensor, source: str | Path, name_of: Callable[[int], str]) -> None:
+    """Raises a `CheckpointError` where scores are not finite.
+
+    Args:
+        logits: (B, ...), one row per image.
+        source: The model, for the message.
+        name_of: Name of the image of a row, from 0 to B - 1.
+    """
+    finite = torch.isfinite(logits).flatten(1).all(dim=1).tolist()
+    if wrong := [name_of(row) for row, good in enumerate(finite) if not good]:
+        raise CheckpointError(f"{source}: the model's scores are infinite or not a number, for {', '.join(wrong[:5])}")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder's weights.
+
+    Raises:
+        CheckpointError: There are none, or the index of several files is damaged or names one that is not there.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        named = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+            raise CheckpointError(f"{folder / INDEX}: weight_map must name the file of each tensor")
+        for shard in (shards := sorted(set(named.values()))):
+            if Path(shard).name != shard or not (folder / shard).is_file():
+                raise CheckpointError(f"{folder / INDEX} names {shard!r}, which is not in the folder")
+        return [folder / shard for shard in shards]
+    pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+    more = f"; {', '.join(pickled)} can run code when read, convert it to {WEIGHTS} first" if pickled else ""
+    raise CheckpointError(f"{folder} holds no {WEIGHTS}{more}")
+
+
+def refuse_nonfinite(model: nn.Module, place: str) -> None:
+    """Raises a `CheckpointError` that names the first tensors of a model that are not finite, and their file."""
+    wrong = [
+        name
+        for name, tensor in model.state_dict().items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
+    if wrong:
+        raise CheckpointError(f"{place}: weights are infinite or not a number in {_listed(wrong)}")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line of moderate length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def _stored_types(files: Iterable[Path]) -> dict[str, str]:
+    """The type of each stored tensor, such as "F32"."""
+    types = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as stored:
+                types |= {name: str(stored.get_slice(name).get_dtype()) for name in stored.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} is no readable safetensors file: {first_line(error)}") from error
+    return types
+
+
+def _refuse_misfits(model: PreTrainedModel, info: dict[str, Any], place: str, what: str, headless: bool) -> None:
+    shapes = [f"{name} {tuple(stored)} (the model's is {tuple(own)})" for name, stored, own in info["mismatched_keys"]]
+    if shapes:
+        raise CheckpointError(f"{place}: other shapes than config.json says: {_listed(sorted(shapes))}")
+    # neither is used: batch norm counts in training alone, and maps are made without the pooler
+    unused = r"num_batches_tracked$" + (r"|(^|\.)pooler\." if headless else "")
+    if missing := sorted(name for name in info["missing_keys"] if not re.search(unused, name)):
+        raise CheckpointError(
+            f"{place} is not the whole of {what}: {type(model).__name__} needs {_listed(missing)}, which it lacks"
+        )
+    unknown = sorted(info["unexpected_keys"])
+    if not isinstance(model, HubPreTrainedModel):
+        unknown = _of_more_layers(unknown, set(model.state_dict()))
+    if unknown:
+        raise CheckpointError(f"{place} holds tensors for which config.json has no place: {_listed(unknown)}")
+
+
+def _of_more_layers(unknown: Sequence[str], known: set[str]) -> list[str]:
+    """Tensors that the model has too, of a layer of another number: its configuration states too few layers.
+
+    Other tensors without a place are common in checkpoints of transformers: poolers, counters of batch norm.
+    """
+    layers = {re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in known}
+    return [name for name in unknown if re.sub(r"(?<=\.)\d+(?=\.)", "*", name) in layers]
+
+
+def _refuse_types(model: nn.Module, types: dict[str, str], place: str) -> None:
+    own = model.state_dict()
+    for name, kind in types.items():
+        found = [key for key in own if key == name or key.endswith(f".{name}")]
+        real = any(own[key].is_floating_point() for key in found) or (not found and name.endswith((".weight", ".bias")))
+        if real and kind in _INTEGERS:
+            raise CheckpointError(f"{place}: {name} is stored as {kind}, and should be floating-point numbers")
+    if {"F16", "BF16"} <= set(types.values()):
+        rarer = min(("F16", "BF16"), key=list(types.values()).count)
+        names = [name for name, kind in types.items() if kind == rarer]
+        raise CheckpointError(f"{place} holds tensors of both F16 and BF16; {rarer} are {_listed(names)}")
+
+
+def _check_labels(model: Any, folder: Path) -> None:
+    names, count = model.config.id2label, model.config.num_labels
+    if sorted(names) != list(range(count)):
+        raise CheckpointError(f"{folder / 'config.json'}: id2label must name the classes 0 to {count - 1}, got {names}")
+
+
+def _described(pixels: torch.Tensor) -> str:
+    return f"of shape {tuple(pixels.shape)}" if pixels.ndim != 4 else "infinite or not a number"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+__all__ = [
+    "PROCESSOR",
+    "first_line",
+    "load_for_inference",
+    "load_processor",
+    "refuse_nonfinite",
+    "refuse_nonfinite_scores",
+    "run_model",
+    "weight_files",
+]

@@ -1,0 +1,26 @@
+"""Identity of a saved model as hashes of its files, so that answers of two models are not mixed."""
+
+import hashlib
+from pathlib import Path
+
+from .inference_loading import PROCESSOR, weight_files
+
+
+def model_identity(folder: Path) -> dict[str, str]:
+    """Hashes of a folder's `weights` (with their configuration) and `processor`."""
+    processor = folder / PROCESSOR
+    return {
+        "weights": _hash([folder / "config.json", *weight_files(folder)]),
+        "processor": _hash([processor] if processor.is_file() else []),
+    }
+
+
+def _hash(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+__all__ = ["model_identity"]

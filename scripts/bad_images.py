@@ -1,0 +1,25 @@
+"""Ends of commands that go on past images that cannot be decoded."""
+
+import typer
+
+
+def check_on_bad_image(value: str) -> None:
+    """Raises a usage error where the option has another value than its two."""
+    if value not in ("error", "skip"):
+        raise typer.BadParameter(f"--on-bad-image takes error or skip, got {value!r}")
+
+
+def fail_after_all(text: str, on_bad_image: str) -> None:
+    """Tells which images could not be decoded, and leaves with exit code 1 unless they may be skipped.
+
+    Raises:
+        typer.Exit: With code 1, where `on_bad_image` is "error".
+    """
+    if on_bad_image == "skip":
+        typer.echo(f"vithub: {text}", err=True)
+        return
+    typer.echo(f"vithub: error: {text}; --on-bad-image skip leaves with exit code 0", err=True)
+    raise typer.Exit(1)
+
+
+__all__ = ["check_on_bad_image", "fail_after_all"]

@@ -1,0 +1,51 @@
+"""Parquet files of a prediction: written whole, with what they were made from, and checked before they are kept."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_KEY = b"vithub"  # of a file's metadata
+
+
+def write_part(file: Path, tables: Iterable[pa.Table], made_from: dict[str, Any]) -> None:
+    """Writes a file that appears whole or not at all.
+
+    Args:
+        file: `part-000000.parquet` and so on.
+        tables: Its rows.
+        made_from: What they depend on: hashes of model and data, plain data.
+    """
+    table = pa.concat_tables(tables)
+    staging = file.with_name(f".{file.name}")
+    pq.write_table(table.replace_schema_metadata({_KEY: json.dumps(made_from)}), staging, write_page_checksum=True)
+    staging.replace(file)
+
+
+def what_is_wrong(file: Path, rows: range, made_from: dict[str, Any]) -> str | None:
+    """Why a file cannot be kept, or None where it is what `write_part` would write.
+
+    Args:
+        file: Of an earlier prediction.
+        rows: Rows of the data set that it must hold.
+        made_from: As `write_part` would be given it.
+    """
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            stated = json.loads((opened.schema_arrow.metadata or {}).get(_KEY, b"null"))
+            held = opened.read()["row"].to_pylist()
+    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        return f"it cannot be read ({' '.join(str(error).split())[:200]})"
+    if not isinstance(stated, dict):
+        return "it does not say what it was made from"
+    if other := [name for name, value in made_from.items() if stated.get(name) != value]:
+        return f"it was made from other {' and '.join(other)}"
+    if held != list(rows):
+        return f"it holds {len(held)} rows, not the rows {rows.start} to {rows.stop - 1}"
+    return None
+
+
+__all__ = ["what_is_wrong", "write_part"]

@@ -1,0 +1,52 @@
+"""What a run's folder says of the data it was trained on and reports."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from ..data.sources import DataError
+from ..hub.checkpoints import CheckpointError, read_json
+from .recipe_sections import DataSettings
+from .run_folder import METRICS, RECIPE
+from .yaml_text import read_yaml
+
+
+def run_data(folder: Path) -> DataSettings:
+    """The data section of a run's `recipe.yaml`; other sections are not looked at, as they may be of an older version.
+
+    Raises:
+        DataError: There is no recipe.
+        CheckpointError: It is damaged.
+    """
+    file = folder / RECIPE
+    if not file.is_file():
+        raise DataError(f"{folder} holds no {RECIPE}, so that its data is not known; name it with --data")
+    try:
+        content = read_yaml(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise CheckpointError(f"{file} is no readable YAML: {' '.join(str(error).split())}") from error
+    section = content.get("data", {}) if isinstance(content, dict) else None
+    if not isinstance(section, dict):
+        raise CheckpointError(f"{file} holds no recipe: its data section must name fields and values")
+    try:
+        return DataSettings(**section)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = ".".join(str(part) for part in ("data", *wrong["loc"]))
+        raise CheckpointError(f"{file}: {place}: {wrong['msg']}, got {wrong['input']!r}") from error
+
+
+def reported_split(folder: Path) -> str:
+    """The split that a run's `metrics.json` reports.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    split = read_json(folder / METRICS).get("reported_split")
+    if not isinstance(split, str):
+        raise CheckpointError(f"{folder / METRICS}: reported_split must name a split, got {split!r}; name one yourself")
+    return split
+
+
+__all__ = ["reported_split", "run_data"]
