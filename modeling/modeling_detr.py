@@ -40,8 +40,8 @@ class HubDetrModelOutput(ModelOutput):
 
     Args:
         last_hidden_state: (B, Q, D), the queries after the last layer, normalised.
-        decoder_hidden_states: L + 1 of (B, Q, D), the queries at first and after each layer; only the last is normalised,
-            as in transformers.
+        decoder_hidden_states: L + 1 of (B, Q, D), the queries at first and after each layer; the last one is
+            normalised, as in transformers.
         decoder_attentions: L of (B, heads, Q, Q).
         cross_attentions: L of (B, heads, Q, N).
         encoder_last_hidden_state: (B, N, D).
