@@ -1,7 +1,6 @@
 """Checks that configurations share. Each raises a `ValueError` that names the field and the value got."""
 
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 # Largest sizes that a configuration may ask for, so that a slip of the keyboard is refused before memory is taken.
@@ -90,18 +89,16 @@ def check_choice(config: Any, name: str, choices: Collection[str]) -> None:
         raise ValueError(f"`{name}` must be one of {sorted(choices)}, got {value!r}")
 
 
-def check_known_fields(known: Collection[str], given: Collection[str]) -> None:
-    """No extra field is a misspelling of a known one; others pass, as transformers writes some of its own."""
-    for name in given:
-        if name not in known and (close := get_close_matches(name, known, n=1, cutoff=0.75)):
-            raise ValueError(f"unknown field `{name}`; did you mean `{close[0]}`?")
-
-
 def check_labels(config: Any) -> None:
-    """`id2label` counts 0..C-1, its names are distinct, and `label2id` is its inverse (made so when it is missing)."""
+    """`id2label` counts 0..C-1, its names are distinct, and `label2id` is its inverse (made so when it is missing).
+
+    Numbers that are strings, as JSON has the keys and transformers' example scripts write both, become numbers.
+    """
     id2label = config.id2label
     if not id2label:
         raise ValueError(f"`num_labels` must be at least 1, got {id2label!r} as `id2label`")
+    if any(isinstance(key, str) and key.isdecimal() for key in id2label):
+        id2label = config.id2label = {int(key) if str(key).isdecimal() else key: v for key, v in id2label.items()}
     if sorted(id2label) != list(range(len(id2label))):
         raise ValueError(f"`id2label` must map 0..{len(id2label) - 1} to names, got the keys {sorted(id2label)}")
     inverse = {name: index for index, name in id2label.items()}
@@ -113,6 +110,8 @@ def check_labels(config: Any) -> None:
         config.label2id = inverse
     elif {str(name): int(index) for name, index in config.label2id.items()} != inverse:
         raise ValueError(f"`label2id` must be the inverse of `id2label`, got {config.label2id!r} for {id2label!r}")
+    else:
+        config.label2id = inverse
 
 
 def as_pair(name: str, value: Any) -> tuple[int, int]:
@@ -131,7 +130,6 @@ __all__ = [
     "check_bool",
     "check_choice",
     "check_fraction",
-    "check_known_fields",
     "check_labels",
     "check_largest",
     "check_number_of_labels",

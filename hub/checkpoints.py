@@ -131,6 +131,11 @@ def read_weight_file(file: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def floating_dtype(state: dict[str, torch.Tensor]) -> torch.dtype:
+    """The type of the first floating-point tensor; counters and masks are whole numbers. fp32 where there is none."""
+    return next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
+
+
 def checkpoint_of(model: nn.Module) -> Checkpoint:
     """The checkpoint that a model of transformers in memory would save."""
     if not isinstance(model, PreTrainedModel):
@@ -147,6 +152,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "checkpoint_of",
+    "floating_dtype",
     "locate",
     "read_checkpoint",
     "read_json",

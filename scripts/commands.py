@@ -247,8 +247,11 @@ def convert(
         typer.echo(json_text(report.to_dict()))
         return
     typer.echo(f"{report.architecture}: {report.tensors} tensors, {report.parameters:,} values, into {target}")
-    typer.echo(f"largest difference from the source, fp32, {len(report.differences)} comparisons: "
-               f"{report.max_difference:.2e}")  # fmt: skip
+    if report.max_difference is None:
+        typer.echo("no outputs were compared: no other library has computed this model with this head")
+    else:
+        typer.echo(f"largest difference from the source, fp32, {len(report.differences)} comparisons: "
+                   f"{report.max_difference:.2e}")  # fmt: skip
     for note in report.notes:
         typer.echo(f"note: {note}")
 
