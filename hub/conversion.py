@@ -21,7 +21,15 @@ from ..data.image_processing import build_image_processor, resize_image_processo
 from ..modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
 from ..modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
 from ..modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
-from .checkpoints import Checkpoint, CheckpointError, checkpoint_of, floating_dtype, locate, read_checkpoint, read_json
+from .checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    checkpoint_of,
+    floating_dtype,
+    locate,
+    read_checkpoint,
+    read_config,
+)
 from .converted import Conversion
 from .detr_checkpoints import DETR_FAMILY, OTHER_AUXILIARY, detr_from_original, detr_from_transformers, is_original_detr
 from .detr_parity import check_detr_parity
@@ -157,7 +165,7 @@ def is_convertible(folder: Path) -> bool:
     """Whether a folder holds one of our models, or one of a family that becomes one of ours."""
     if not (folder / "config.json").is_file():
         return True
-    config = read_json(folder / "config.json")
+    config = read_config(folder)
     if "architecture" in config:
         return re.match(r"vit_|deit3?_", config["architecture"]) is not None
     return config.get("model_type") in (*_OURS, *FAMILIES, DETR_FAMILY)

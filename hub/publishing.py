@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from .bundle_check import check_bundle
 from .card_merging import read_old_card
-from .checkpoints import INDEX, WEIGHTS, read_json
+from .checkpoints import INDEX, WEIGHTS, read_config
 from .code_bundle import bundle_files
 from .conversion import MODELS
 from .convert import convert
@@ -165,7 +165,7 @@ def _checked_files(folder: Path, target: PushTarget, native: Path | None) -> tup
 
 def _has_our_code(folder: Path) -> bool:
     ours = {config_class.model_type for config_class in MODELS}
-    return bool(remote_classes(folder)) and read_json(folder / "config.json").get("model_type") in ours
+    return bool(remote_classes(folder)) and read_config(folder).get("model_type") in ours
 
 
 def _check_name(repo_id: str) -> None:
