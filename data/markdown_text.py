@@ -2,15 +2,15 @@
 
 import re
 
-from .terminal_text import visible
+from .terminal_text import visible, visible_lines
 
+_SPACE = re.compile(r"(\s+)")
 # What Markdown, or an extension of it, gives a meaning to inside of a line.
 _MARKS = re.compile(r"[\\`*_{}\[\]<>|~$#!^=]")
 # Beginnings of blocks, of which the other marks above are none.
 _BLOCK = re.compile(r"(?P<number>\A\d{1,9})(?=[.)](?:\s|\Z))|\A[-+](?=\s|\Z|-)")
 # What some renderers turn into links or pictures by themselves; only a code span prevents it everywhere.
-_LINK = re.compile(r"://|@|:\w+:|\bwww\.|\w\.[^\W\d]|\bmailto:|\bxmpp:|\btel:", re.IGNORECASE)
-_SPACE = re.compile(r"\A\s+|\s+\Z|(?<=\s)\s+")
+_LINK = re.compile(r"://|\S@\S|:\w+:|\bwww\.|\w\.[^\W\d]|\bmailto:|\bxmpp:|\btel:", re.IGNORECASE)
 
 
 class Markdown(str):
@@ -30,19 +30,35 @@ def markdown_text(text: str, cell: bool = False) -> Markdown:
         >>> print(markdown_text("<b> cat | dog_1"))
         \<b\> cat \| dog\_1
     """
-    text = visible(text)
-    if _LINK.search(text):
-        return markdown_code(text, cell)
-    text = _MARKS.sub(r"\\\g<0>", text.replace("&", "&amp;"))
-    text = _BLOCK.sub(lambda found: f"{found[0]}\\" if found["number"] else f"\\{found[0]}", text)
-    return Markdown(_SPACE.sub(lambda found: "".join(f"&#{ord(space)};" for space in found[0]), text))
+    words = _SPACE.split(visible(text))
+    edges = {1 if not words[0] else None, len(words) - 2 if not words[-1] else None}
+    return Markdown(
+        "".join(
+            _spaces(word, place in edges) if place % 2 else _word(word, cell, place) for place, word in enumerate(words)
+        )
+    )
+
+
+def _word(word: str, cell: bool, place: int) -> str:
+    if _LINK.search(word):
+        return markdown_code(word, cell)
+    word = _MARKS.sub(r"\\\g<0>", word.replace("&", "&amp;"))
+    if place:
+        return word
+    return _BLOCK.sub(lambda found: f"{found[0]}\\" if found["number"] else f"\\{found[0]}", word)
+
+
+def _spaces(spaces: str, at_edge: bool) -> str:
+    """Blanks that stay: Markdown drops those at either end."""
+    kept = " " if spaces[0] == " " and not at_edge else ""
+    return kept + "".join(f"&#{ord(space)};" for space in spaces[len(kept) :])
 
 
 def markdown_code(text: str, cell: bool = False) -> Markdown:
     """A name as a code span; without letters there is none."""
     text = visible(text)
     if not text.strip():
-        return Markdown("".join(f"&#{ord(space)};" for space in text))
+        return Markdown(_spaces(text, at_edge=True) if text else "")
     fence = _fence(text, 1)
     pad = " " if text[0] in " `" or text[-1] in " `" else ""
     inside = text.replace("|", r"\|") if cell else text
@@ -52,7 +68,7 @@ def markdown_code(text: str, cell: bool = False) -> Markdown:
 def markdown_block(text: str, language: str) -> Markdown:
     """Lines of code as a fenced block, whatever they hold."""
     fence = _fence(text, 3)
-    lines = "\n".join(line.replace("\x00", "\N{REPLACEMENT CHARACTER}") for line in text.splitlines())
+    lines = visible_lines(text.replace("\r\n", "\n").rstrip("\n"))
     return Markdown(f"{fence}{language}\n{lines}\n{fence}")
 
 
