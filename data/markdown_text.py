@@ -5,8 +5,8 @@ import re
 from .terminal_text import visible, visible_lines
 
 _SPACE = re.compile(r"(\s+)")
-# What Markdown, or an extension of it, gives a meaning to inside of a line.
-_MARKS = re.compile(r"[\\`*_{}\[\]<>|~$#!^=]")
+# What Markdown, or an extension of it, gives a meaning to inside of a line; an underscore within a word has none.
+_MARKS = re.compile(r"[\\`*\[\]<>|~$^]|(?<![^\W_])_|_(?![^\W_])|\A[#=]|=(?==)|(?<==)=")
 # Beginnings of blocks, of which the other marks above are none.
 _BLOCK = re.compile(r"(?P<number>\A\d{1,9})(?=[.)](?:\s|\Z))|\A[-+](?=\s|\Z|-)")
 # What some renderers turn into links or pictures by themselves; only a code span prevents it everywhere.
@@ -28,7 +28,7 @@ def markdown_text(text: str, cell: bool = False) -> Markdown:
 
     Example:
         >>> print(markdown_text("<b> cat | dog_1"))
-        \<b\> cat \| dog\_1
+        \<b\> cat \| dog_1
     """
     words = _SPACE.split(visible(text))
     edges = {1 if not words[0] else None, len(words) - 2 if not words[-1] else None}
@@ -43,7 +43,7 @@ def _word(word: str, cell: bool, place: int) -> str:
     if _LINK.search(word):
         return markdown_code(word, cell)
     word = _MARKS.sub(r"\\\g<0>", word.replace("&", "&amp;"))
-    if place:
+    if place or cell:  # no block begins there
         return word
     return _BLOCK.sub(lambda found: f"{found[0]}\\" if found["number"] else f"\\{found[0]}", word)
 
