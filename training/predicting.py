@@ -55,8 +55,10 @@ def predict(
         BadImageError: An image cannot be decoded.
         CheckpointError: The model cannot be loaded whole, or its scores are not finite.
     """
-    options = {"top": top, "batch_size": batch_size, "threshold": threshold, "on_bad_image": on_bad_image}
-    return list(predict_stream(folder, images, out=out, **options))
+    found = predict_stream(
+        folder, images, top=top, batch_size=batch_size, threshold=threshold, out=out, on_bad_image=on_bad_image
+    )
+    return list(found)
 
 
 def predict_stream(
