@@ -1,6 +1,7 @@
 """Checks that configurations share. Each raises a `ValueError` that names the field and the value got."""
 
 from collections.abc import Collection, Mapping
+from numbers import Integral
 from typing import Any
 
 # Largest sizes that a configuration may ask for, so that a slip of the keyboard is refused before memory is taken.
@@ -23,6 +24,7 @@ _LARGEST = {
 }
 MOST_LABELS = 1_000_000
 MOST_PATCHES = 2**18
+LARGEST_NUMBER = 1e9  # of any constant; with a few orders more the weights and their products are infinite in fp32
 LARGEST_SIDE = 65_536  # pixels: the most that JPEG can store is 65,535
 
 
@@ -38,6 +40,25 @@ def check_number_of_labels(given: Mapping[str, Any]) -> None:
     value = given.get("num_labels")
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_LABELS):
         raise ValueError(f"`num_labels` must be a whole number of at most {MOST_LABELS}, got {value!r}")
+
+
+def check_label_maps(config: Any) -> None:
+    """`id2label` maps numbers to texts and `label2id` texts to numbers, which transformers reads before any check."""
+    for name, kinds in (("id2label", "numbers to texts"), ("label2id", "texts to numbers")):
+        given = getattr(config, name)
+        if given is None:
+            continue
+        pairs = given.items() if isinstance(given, Mapping) else [(None, None)]
+        if not all(
+            _is_number(pair[name == "label2id"]) and isinstance(pair[name == "id2label"], str) for pair in pairs
+        ):
+            raise ValueError(f"`{name}` must map {kinds}, got {given!r}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a label's number is one, also as a text, which JSON makes of keys."""
+    digits = value.removeprefix("-").isdecimal() if isinstance(value, str) else False
+    return digits or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def check_number_of_patches(image_hw: tuple[int, int], patch_hw: tuple[int, int]) -> None:
@@ -69,11 +90,11 @@ def check_fraction(config: Any, *names: str) -> None:
 
 
 def check_positive_float(config: Any, *names: str) -> None:
-    """Each field is a finite number above 0."""
+    """Each field is a number above 0, and not so large that a model could only compute infinities with it."""
     for name in names:
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-            raise ValueError(f"`{name}` must be a number above 0, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LARGEST_NUMBER:
+            raise ValueError(f"`{name}` must be a number above 0 and at most {LARGEST_NUMBER:g}, got {value!r}")
 
 
 def check_bool(config: Any, *names: str) -> None:
@@ -130,6 +151,7 @@ __all__ = [
     "check_bool",
     "check_choice",
     "check_fraction",
+    "check_label_maps",
     "check_labels",
     "check_largest",
     "check_number_of_labels",

@@ -11,6 +11,7 @@ from .config_checks import (
     check_bool,
     check_choice,
     check_fraction,
+    check_label_maps,
     check_labels,
     check_largest,
     check_number_of_labels,
@@ -122,6 +123,7 @@ class HubDetrConfig(HubConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs = self._further_fields(kwargs)
         check_number_of_labels(kwargs)
+        check_label_maps(self)
         self.backbone_config = backbone_configuration(self.backbone_config)
         super().__post_init__(**kwargs)
         self.check()

@@ -10,6 +10,7 @@ from .config_checks import (
     check_bool,
     check_choice,
     check_fraction,
+    check_label_maps,
     check_labels,
     check_largest,
     check_number_of_labels,
@@ -119,6 +120,7 @@ class HubViTConfig(HubConfig):
             self.patch_size = as_pair("patch_size", self.patch_size)
         check_positive_int(self, "hidden_size", "num_hidden_layers", "num_attention_heads", "num_channels")
         check_number_of_labels(kwargs)
+        check_label_maps(self)
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
             if self.use_swiglu_ffn:
