@@ -1,13 +1,14 @@
 """A comparison as files: JSON for machines, Markdown for a repository, one HTML page that holds its pictures."""
 
 import base64
-import html
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..data.html_text import html_text
 from ..data.json_text import json_text
+from ..data.markdown_text import markdown_block, markdown_code, markdown_text
 from ..hub.folders import TargetError
 from .measurement import Measurement, Report, Section, count_of
 from .report_figures import save_pictures
@@ -84,32 +85,41 @@ def tables(section: Section) -> list[Table]:
 def markdown(comparison: Report, drawn: Iterable[tuple[str, str, str]]) -> str:
     """The report as Markdown, pictures beside it in `pictures/`."""
     drawn, about = list(drawn), comparison.about
-    lines = [f"# {_title(comparison)}", "", *(f"- {sentence}" for sentence in comparison.verdict), ""]
-    lines += ["```bash", str(about.get("command")), "```", ""]
+    lines = [f"# {markdown_text(_title(comparison))}", "", *_listed(comparison.verdict), ""]
+    lines += [markdown_block(str(about.get("command")), "bash"), ""]
     if comparison.contestants:  # trainings from scratch compare no models
         lines += ["| contestant | family | library | architecture | parameters | pixels |", "|---|---|---|---|---|---|"]
     for one in comparison.contestants:
         size = " x ".join(map(str, one["image_hw"]))
         lines.append(
-            f"| {_bar(one['name'])} | {one['family']} | {one['library']} | {one['architecture']} | "
+            f"| {_bar(one['name'])} | {_bar(one['family'])} | {_bar(one['library'])} | {_bar(one['architecture'])} | "
             f"{one['parameters']:,} | {size} |"
         )
-    lines += ["", *_machine(about)]
+    lines += ["", *map(markdown_text, _machine(about))]
     for section in comparison.sections:
-        lines += ["", f"## {TITLES[section.name]}", "", *(f"- {note}" for note in section.notes), ""]
+        lines += ["", f"## {TITLES[section.name]}", "", *_listed(section.notes), ""]
         lines += [line for name, file, caption in drawn if name == section.name
-                  for line in (f"![{caption}](pictures/{file})", "")]  # fmt: skip
+                  for line in (f"![{markdown_text(caption)}](pictures/{file})", "")]  # fmt: skip
         for caption, heads, rows, notes in tables(section):
-            lines += [f"**{caption}**", "", "| " + " | ".join(map(_bar, heads)) + " |", "|---" * len(heads) + "|"]
+            lines += [
+                f"**{markdown_text(caption)}**",
+                "",
+                "| " + " | ".join(map(_bar, heads)) + " |",
+                "|---" * len(heads) + "|",
+            ]
             lines += ["| " + " | ".join(map(_bar, row)) + " |" for row in rows]
-            lines += ["", *(f"- {note}" for note in notes), ""]
-        lines += ["Protocols:", "", *(f"- `{name}`: {text}" for name, text in section.protocols.items())]
+            lines += ["", *_listed(notes), ""]
+        lines += [
+            "Protocols:",
+            "",
+            *(f"- {markdown_code(name)}: {markdown_text(text)}" for name, text in section.protocols.items()),
+        ]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def page(comparison: Report, drawn: Iterable[tuple[str, str, str]], pictures: Path) -> str:
     """The report as one HTML page that needs nothing else."""
-    drawn, about, text = list(drawn), comparison.about, html.escape
+    drawn, about, text = list(drawn), comparison.about, html_text
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
@@ -181,13 +191,17 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _listed(sentences: Iterable[str]) -> list[str]:
+    return [f"- {markdown_text(sentence)}" for sentence in sentences]
+
+
 def _bar(text: str) -> str:
-    return text.replace("|", "\\|")
+    return markdown_text(text, cell=True)
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{html_text(name)}</th>" for name in heads)
+    body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

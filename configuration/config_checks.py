@@ -1,7 +1,7 @@
 """Checks that configurations share. Each raises a `ValueError` that names the field and the value got."""
 
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
 
 # Largest sizes that a configuration may ask for, so that a slip of the keyboard is refused before memory is taken.
@@ -24,6 +24,7 @@ _LARGEST = {
 }
 MOST_LABELS = 1_000_000
 MOST_PATCHES = 2**18
+LARGEST_NUMBER = 1e9  # of any constant; with a few orders more the weights and their products are infinite in fp32
 LARGEST_SIDE = 65_536  # pixels: the most that JPEG can store is 65,535
 
 
@@ -39,6 +40,25 @@ def check_number_of_labels(given: Mapping[str, Any]) -> None:
     value = given.get("num_labels")
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_LABELS):
         raise ValueError(f"`num_labels` must be a whole number of at most {MOST_LABELS}, got {value!r}")
+
+
+def check_label_maps(config: Any) -> None:
+    """`id2label` maps numbers to texts and `label2id` texts to numbers, which transformers reads before any check."""
+    for name, kinds in (("id2label", "numbers to texts"), ("label2id", "texts to numbers")):
+        given = getattr(config, name)
+        if given is None:
+            continue
+        pairs = given.items() if isinstance(given, Mapping) else [(None, None)]
+        if not all(
+            _is_number(pair[name == "label2id"]) and isinstance(pair[name == "id2label"], str) for pair in pairs
+        ):
+            raise ValueError(f"`{name}` must map {kinds}, got {given!r}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a label's number is one, also as a text, which JSON makes of keys."""
+    digits = value.removeprefix("-").isdecimal() if isinstance(value, str) else False
+    return digits or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def check_number_of_patches(image_hw: tuple[int, int], patch_hw: tuple[int, int]) -> None:
@@ -70,11 +90,11 @@ def check_fraction(config: Any, *names: str) -> None:
 
 
 def check_positive_float(config: Any, *names: str) -> None:
-    """Each field is a finite number above 0."""
+    """Each field is a number above 0, and not so large that a model could only compute infinities with it."""
     for name in names:
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-            raise ValueError(f"`{name}` must be a number above 0, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LARGEST_NUMBER:
+            raise ValueError(f"`{name}` must be a number above 0 and at most {LARGEST_NUMBER:g}, got {value!r}")
 
 
 def check_bool(config: Any, *names: str) -> None:
@@ -90,18 +110,16 @@ def check_choice(config: Any, name: str, choices: Collection[str]) -> None:
         raise ValueError(f"`{name}` must be one of {sorted(choices)}, got {value!r}")
 
 
-def check_known_fields(known: Collection[str], given: Collection[str]) -> None:
-    """No extra field is a misspelling of a known one; others pass, as transformers writes some of its own."""
-    for name in given:
-        if name not in known and (close := get_close_matches(name, known, n=1, cutoff=0.75)):
-            raise ValueError(f"unknown field `{name}`; did you mean `{close[0]}`?")
-
-
 def check_labels(config: Any) -> None:
-    """`id2label` counts 0..C-1, its names are distinct, and `label2id` is its inverse (made so when it is missing)."""
+    """`id2label` counts 0..C-1, its names are distinct, and `label2id` is its inverse (made so when it is missing).
+
+    Numbers that are strings, as JSON has the keys and transformers' example scripts write both, become numbers.
+    """
     id2label = config.id2label
     if not id2label:
         raise ValueError(f"`num_labels` must be at least 1, got {id2label!r} as `id2label`")
+    if any(isinstance(key, str) and key.isdecimal() for key in id2label):
+        id2label = config.id2label = {int(key) if str(key).isdecimal() else key: v for key, v in id2label.items()}
     if sorted(id2label) != list(range(len(id2label))):
         raise ValueError(f"`id2label` must map 0..{len(id2label) - 1} to names, got the keys {sorted(id2label)}")
     inverse = {name: index for index, name in id2label.items()}
@@ -113,6 +131,8 @@ def check_labels(config: Any) -> None:
         config.label2id = inverse
     elif {str(name): int(index) for name, index in config.label2id.items()} != inverse:
         raise ValueError(f"`label2id` must be the inverse of `id2label`, got {config.label2id!r} for {id2label!r}")
+    else:
+        config.label2id = inverse
 
 
 def as_pair(name: str, value: Any) -> tuple[int, int]:
@@ -131,7 +151,7 @@ __all__ = [
     "check_bool",
     "check_choice",
     "check_fraction",
-    "check_known_fields",
+    "check_label_maps",
     "check_labels",
     "check_largest",
     "check_number_of_labels",

@@ -1,15 +1,17 @@
 """Configuration of DETR (Carion et al. 2020, https://arxiv.org/abs/2005.12872): boxes as a set, from a transformer."""
 
+from copy import deepcopy
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
 
+from .config_base import HubConfig
 from .config_checks import (
     check_bool,
     check_choice,
     check_fraction,
-    check_known_fields,
+    check_label_maps,
     check_labels,
     check_largest,
     check_number_of_labels,
@@ -22,7 +24,7 @@ _COSTS = ("class_cost", "bbox_cost", "giou_cost")
 _COEFFICIENTS = ("class_loss_coefficient", "bbox_loss_coefficient", "giou_loss_coefficient")
 
 
-class HubDetrConfig(PreTrainedConfig):
+class HubDetrConfig(HubConfig):
     """What a DETR is, and how it learns. The defaults are the published recipe; the options after it are off.
 
     Args:
@@ -80,19 +82,10 @@ class HubDetrConfig(PreTrainedConfig):
         "num_attention_heads": "encoder_attention_heads",
         "num_hidden_layers": "encoder_layers",
     }
-    keys_to_ignore_at_inference: ClassVar[list[str]] = [
-        "loss_dict",
-        "auxiliary_outputs",
-        "last_hidden_state",
-        "encoder_last_hidden_state",
-        "feature_size",
-        "decoder_hidden_states",
-        "decoder_attentions",
-        "cross_attentions",
-        "encoder_hidden_states",
-        "encoder_attentions",
-    ]
+    # As transformers' DETR: metrics that are written for its predictions find them at the same places.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
+    is_encoder_decoder: bool = True
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     frozen_stages: int = 1
     freeze_batch_norm: bool = True
@@ -128,8 +121,9 @@ class HubDetrConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
-        check_known_fields([*self.__dataclass_fields__, "num_labels", "attn_implementation"], kwargs)
+        kwargs = self._further_fields(kwargs)
         check_number_of_labels(kwargs)
+        check_label_maps(self)
         self.backbone_config = backbone_configuration(self.backbone_config)
         super().__post_init__(**kwargs)
         self.check()
@@ -170,6 +164,17 @@ class HubDetrConfig(PreTrainedConfig):
     def num_channels(self) -> int:
         """Channels of the image, as the backbone has it."""
         return int(getattr(self.backbone_config, "num_channels", 3))
+
+    @num_channels.setter
+    def num_channels(self, value: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"`num_channels` must be a whole number of at least 1, got {value!r}")
+        if value == self.num_channels:
+            return
+        if not hasattr(self.backbone_config, "num_channels"):
+            raise ValueError(f"`num_channels` of this backbone is {self.num_channels} and cannot be set, got {value}")
+        self.backbone_config = deepcopy(self.backbone_config)  # it may be another model's too
+        self.backbone_config.num_channels = value
 
     @property
     def output_attentions(self) -> bool:

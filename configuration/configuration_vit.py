@@ -2,15 +2,15 @@
 
 from typing import Any, ClassVar, Self
 
-from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
+from .config_base import HubConfig
 from .config_checks import (
     as_pair,
     check_bool,
     check_choice,
     check_fraction,
-    check_known_fields,
+    check_label_maps,
     check_labels,
     check_largest,
     check_number_of_labels,
@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, int]] = {
 }
 
 
-class HubViTConfig(PreTrainedConfig):
+class HubViTConfig(HubConfig):
     """What a ViT is. Every value is checked; a wrong one raises a `ValueError` that names the field and the value.
 
     Args:
@@ -75,18 +75,6 @@ class HubViTConfig(PreTrainedConfig):
 
     model_type = "vithub_vit"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["hidden_states", "attentions"]
-    base_model_tp_plan: ClassVar[dict[str, str]] = {
-        "layers.*.attention.q_proj": "colwise",
-        "layers.*.attention.k_proj": "colwise",
-        "layers.*.attention.v_proj": "colwise",
-        "layers.*.attention.o_proj": "rowwise",
-        "layers.*.mlp.fc1": "colwise",
-        "layers.*.mlp.fc2": "rowwise",
-        "layers.*.mlp.gate_proj": "colwise",
-        "layers.*.mlp.up_proj": "colwise",
-        "layers.*.mlp.down_proj": "rowwise",
-    }
-
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
@@ -125,13 +113,14 @@ class HubViTConfig(PreTrainedConfig):
         return cls(**{**PRESETS[name], **overrides})
 
     def __post_init__(self, **kwargs: Any) -> None:
-        check_known_fields([*self.__dataclass_fields__, "num_labels", "attn_implementation"], kwargs)
+        kwargs = self._further_fields(kwargs)
         if isinstance(self.image_size, list):  # as JSON has it
             self.image_size = as_pair("image_size", self.image_size)
         if isinstance(self.patch_size, list):
             self.patch_size = as_pair("patch_size", self.patch_size)
         check_positive_int(self, "hidden_size", "num_hidden_layers", "num_attention_heads", "num_channels")
         check_number_of_labels(kwargs)
+        check_label_maps(self)
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
             if self.use_swiglu_ffn:
@@ -177,6 +166,30 @@ class HubViTConfig(PreTrainedConfig):
         check_number_of_patches(self.image_hw, self.patch_hw)
         if "cls" in self.pool and not self.use_cls_token:
             raise ValueError(f"`pool` {self.pool!r} needs `use_cls_token=True`; without it, use pool='mean'")
+
+    @property
+    def base_model_tp_plan(self) -> dict[str, str]:  # type: ignore[override]
+        """How each linear layer of the encoder is cut for tensor parallelism, by its name."""
+        mlp = ("gate_proj", "up_proj", "down_proj") if self.use_swiglu_ffn else ("fc1", "fc2")
+        names = [
+            *(f"attention.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
+            *(f"mlp.{n}" for n in mlp),
+        ]
+        last = ("o_proj", "fc2", "down_proj")  # the second of a pair, whose inputs are cut
+        return {f"layers.*.{name}": "rowwise" if name.endswith(last) else "colwise" for name in names}
+
+    @property
+    def encoder_stride(self) -> int | tuple[int, int] | list[int]:
+        """Pixels that a token reconstructs in masked image modelling: `patch_size`, under transformers' name."""
+        return self.patch_size
+
+    @encoder_stride.setter
+    def encoder_stride(self, value: int | tuple[int, int] | list[int]) -> None:
+        if as_pair("encoder_stride", value) != self.patch_hw:
+            self._refuse(
+                f"`encoder_stride` must be `patch_size`, as each token reconstructs its patch, got {value!r} and "
+                f"{self.patch_size!r}"
+            )
 
     @property
     def image_hw(self) -> tuple[int, int]:

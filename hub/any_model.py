@@ -10,7 +10,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .checkpoints import locate, read_json
+from .checkpoints import locate, read_config
 from .conversion import open_checkpoint
 from .inference_loading import load_for_inference, load_processor, refuse_nonfinite
 
@@ -43,7 +43,7 @@ def load_any_model(
         opened = open_checkpoint(path, verify=False)
         refuse_nonfinite(opened.model, str(path))
         return opened.model, opened.image_processor
-    auto_class = _auto_class(read_json(path / "config.json"))
+    auto_class = _auto_class(read_config(path))
     return load_for_inference(auto_class, path, _KINDS[auto_class]), _image_processor(path)
 
 
@@ -56,7 +56,7 @@ def _auto_class(config: dict[str, Any]) -> Any:
 
 
 def _image_processor(path: Path) -> Any:
-    if (path / "preprocessor_config.json").is_file() or "architecture" in read_json(path / "config.json"):
+    if (path / "preprocessor_config.json").is_file() or "architecture" in read_config(path):
         return load_processor(path)
     return open_checkpoint(path, verify=False).image_processor
 

@@ -17,7 +17,7 @@ import transformers
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, pipeline
 
-from .checkpoints import read_json
+from .checkpoints import read_config
 from .flat_sources import BundleError
 from .progress_bars import quiet_transformers
 
@@ -57,7 +57,7 @@ def check_bundle(folder: str | Path) -> BundleCheck:
 
 def needed_packages(folder: Path) -> tuple[str, ...]:
     """What its card says that it takes to load a folder: `PACKAGES`, and timm where a detector's backbone is timm's."""
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    config = read_config(folder) if (folder / "config.json").is_file() else {}
     backbone = config.get("backbone_config") or {}
     of_timm = ("timm", "torchvision") if backbone.get("model_type") == "timm_backbone" else ()
     return (*PACKAGES, *of_timm)

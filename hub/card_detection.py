@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..configuration.configuration_detr import HubDetrConfig
+from ..data.markdown_text import Markdown, markdown_code
 from .card_facts import code_of, confused, left_out, overlays
 from .card_header import DETECTION
 
@@ -58,12 +59,13 @@ def about_detector(config: dict[str, Any], metrics: dict[str, Any], native: str 
     names = [name for name, _ in options]
     several = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
     detr = ours or config["model_type"] == "detr"
-    family = "A detection transformer (DETR)" if detr else f"An object detector of type `{config['model_type']}`"
+    other = f"An object detector of type {markdown_code(config['model_type'])}"
+    family = "A detection transformer (DETR)" if detr else other
     backbone = config.get("backbone_config") or {}
     shortest, longest = metrics["image_hw"]
     return {
         "title": f"{'DETR' if detr else config['model_type']} for {metrics['data']['name']}",
-        "family": family + (f" with {several}" if names else ""),
+        "family": Markdown(family + (f" with {several}" if names else "")),
         **code_of(config, native, ours),
         "needs_timm": backbone.get("model_type") == "timm_backbone",
         "citations": [*([_DETR] if detr else []), *(text for _, text in options if text), _COCO, _TIDE],

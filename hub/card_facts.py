@@ -6,6 +6,7 @@ from typing import Any
 
 from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_vit import HubViTConfig
+from ..data.markdown_text import Markdown, markdown_code
 from .card_header import MULTI_LABEL, headline_of
 
 _VIT = "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021. https://arxiv.org/abs/2010.11929"
@@ -56,14 +57,15 @@ def about_model(config: dict[str, Any], metrics: dict[str, Any], native: str | N
     model_type, ours = config["model_type"], config["model_type"] in OURS
     architecture = config.get("architecture")
     short, family, citations = _FAMILIES.get(
-        model_type, (architecture or model_type, f"An image classifier of type `{model_type}`", [])
+        model_type,
+        (architecture or model_type, Markdown(f"An image classifier of type {markdown_code(model_type)}"), []),
     )
     if architecture and not ours:
-        family = f"The image classifier `{architecture}` (`{model_type}`)"
+        family = f"The image classifier {markdown_code(architecture)} ({markdown_code(model_type)})"
     size = metrics.get("image_hw") or (config["image_size"] if ours else None)
     return {
         "title": f"{short} for {metrics['data']['name']}",
-        "family": family,
+        "family": Markdown(family),
         **code_of(config, native, ours),
         "citations": citations + ([_CALIBRATION] if metrics.get("reliability") else []),
         "parameters": metrics["parameters"],

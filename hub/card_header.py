@@ -1,7 +1,7 @@
 """The header of a card, which the Hub reads, and its list of results."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_detr import HubDetrConfig
 from ..configuration.configuration_vit import HubViTConfig
+from ..data.terminal_text import visible
 
 MULTI_LABEL = "multi_label_classification"
 DETECTION = "object_detection"
@@ -52,12 +53,12 @@ def _reported(metrics: dict[str, Any]) -> tuple[tuple[str, str, str | None], ...
 def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
     """The fields of the header, checked by huggingface_hub's own classes."""
     hub_data, split, task = hub_id(recipe["data"]["source"]), metrics["reported_split"], task_of(metrics)
-    figures, reported = metrics[split], _reported(metrics)
+    figures, reported, name_of_data = metrics[split], _reported(metrics), visible(metrics["data"]["name"])
     results = [
         EvalResult(
             task_type=task,
-            dataset_type=hub_data or metrics["data"]["name"],
-            dataset_name=metrics["data"]["name"],
+            dataset_type=hub_data or name_of_data,
+            dataset_name=name_of_data,
             dataset_split=split,
             metric_type=kind,
             metric_name=name,
@@ -75,7 +76,7 @@ def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[st
         datasets=[hub_data] if hub_data else None,
         base_model=hub_id(base_model(recipe["model"]["source"]) or ""),
         metrics=[kind for _, kind, _ in reported],
-        model_name=f"vithub on {metrics['data']['name']}" if results else None,
+        model_name=f"vithub on {name_of_data}" if results else None,
         eval_results=results or None,
     )
     fields: dict[str, Any] = yaml.safe_load(data.to_yaml())
@@ -110,6 +111,8 @@ def hub_id(source: str) -> str | None:
 
 def public_name(source: str) -> str:
     """A Hub id as it is, a file or folder by its own name only."""
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", source):
+        return PureWindowsPath(source).name
     return hub_id(source) or Path(source).expanduser().resolve().name
 
 

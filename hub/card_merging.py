@@ -12,7 +12,7 @@ Of the header each field's digest is kept likewise, in one comment below it.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,46 @@ NOTICE = (
     "<!-- vithub replaces what stands between its comments `begin` and `end` when it writes this card again. "
     "Write your own text outside of them; it stays. -->\n"
 )
-_PART = re.compile(
-    r"<!-- vithub: begin (?P<name>[\w-]+) (?P<digest>[0-9a-f]+) -->\n(?P<text>.*?)<!-- vithub: end (?P=name) -->\n",
-    re.DOTALL,
-)
+_BEGIN = re.compile(r"<!-- vithub: begin (?P<name>[\w-]+) (?P<digest>[0-9a-f]+) -->\n")
 _PARTS = "vithub-parts"
 _FIELDS = re.compile(r"<!-- vithub: header (?P<fields>[^\n]*) -->\n")
 _HEADER = re.compile(r"\A---\r?\n(?P<yaml>.*?)^---[ \t]*\r?\n", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A generated part in a body.
+
+    Args:
+        name: Which one.
+        start: Where its first comment begins.
+        end: Behind its last comment.
+        edited: Whether its text is not the one that was generated.
+    """
+
+    name: str
+    start: int
+    end: int
+    edited: bool
+
+
+def _parts(body: str) -> Iterator[_Part]:
+    """The generated parts of a body, in order.
+
+    A part ends where its text has the digest that its first comment tells, so that a text may hold comments that look
+    like ours; one that was edited ends at the first comment that says so. One without an end is none.
+    """
+    place = 0
+    while begin := _BEGIN.search(body, place):
+        ending = re.compile(f"<!-- vithub: end {begin['name']} -->\n")
+        ends = list(ending.finditer(body, begin.end()))
+        whole = next((end for end in ends if _digest(body[begin.end() : end.start()]) == begin["digest"]), None)
+        if not ends:
+            place = begin.end()
+            continue
+        chosen = whole or ends[0]
+        yield _Part(begin["name"], begin.start(), chosen.end(), whole is None)
+        place = chosen.end()
 
 
 @dataclass(frozen=True)
@@ -55,7 +88,11 @@ class OldCard:
     @property
     def written(self) -> tuple[str, dict[str, Any]]:
         """What a person wrote: the text around the generated parts, and the fields that were added or changed."""
-        text = _PART.sub("", _FIELDS.sub("", self.body)).replace(NOTICE.strip(), "")
+        own, place, body = [], 0, _FIELDS.sub("", self.body, count=1)
+        for part in _parts(body):
+            own.append(body[place : part.start])
+            place = part.end
+        text = "".join([*own, body[place:]]).replace(NOTICE.strip(), "")
         fields = {
             name: value for name, value in self.header.items() if self.generated.get(name) != _digest(_plain(value))
         }
@@ -69,13 +106,13 @@ def read_old_card(text: str) -> OldCard | None:
     if found := _HEADER.match(text):
         try:
             header = yaml.safe_load(found["yaml"]) or {}
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # a date such as 2024-13-45 is a ValueError
             return None
         if not isinstance(header, dict):
             return None
     body = text[found.end() :] if found else text
     fields = _FIELDS.search(body)
-    generated = dict(entry.split("=", 1) for entry in fields["fields"].split()) if fields else {}
+    generated = dict(re.findall(r"(\S+?)=(\S*)", fields["fields"])) if fields else {}
     parts = generated.pop(_PARTS, "").split(",")
     return OldCard(header, generated, [name for name in parts if name], body)
 
@@ -110,19 +147,17 @@ def merge_body(old: OldCard | None, parts: Mapping[str, str]) -> tuple[str, list
     """
     if old is None or not old.is_ours:
         return NOTICE + "\n" + "\n".join(_marked(name, text) for name, text in parts.items()), []
-    body, edited = _FIELDS.sub("", old.body), []
+    body, edited = _FIELDS.sub("", old.body, count=1), []
     seen: set[str] = set()
-
-    def replaced(found: re.Match[str]) -> str:
-        name = found["name"]
-        if _digest(found["text"]) != found["digest"]:
-            edited.append(name)
-        if name in seen or name not in parts:
-            return ""
-        seen.add(name)
-        return _marked(name, parts[name])
-
-    body = _PART.sub(replaced, body)
+    pieces, place = [], 0
+    for part in _parts(body):
+        edited += [part.name] if part.edited else []
+        pieces.append(body[place : part.start])
+        if part.name not in seen and part.name in parts:
+            pieces.append(_marked(part.name, parts[part.name]))
+            seen.add(part.name)
+        place = part.end
+    body = "".join([*pieces, body[place:]])
     previous = None
     for name, text in parts.items():
         if name not in seen:
@@ -147,10 +182,9 @@ def assemble(header: Mapping[str, Any], generated: Mapping[str, Any], parts: Ite
 
 
 def _inserted(body: str, part: str, previous: str | None) -> str:
-    end = f"<!-- vithub: end {previous} -->\n"
-    if previous is not None and end in body:
-        before, after = body.split(end, 1)
-        return f"{before}{end}\n{part}{after}"
+    for found in _parts(body):
+        if found.name == previous:
+            return f"{body[: found.end]}\n{part}{body[found.end :]}"
     if previous is None:
         return f"{part}\n{body}"
     return f"{body.rstrip()}\n\n{part}"
@@ -162,7 +196,11 @@ def _marked(name: str, text: str) -> str:
 
 def _plain(value: Any) -> str:
     """The same text for a value before and after it was written as YAML."""
-    return json.dumps(yaml.safe_load(yaml.safe_dump(value)), sort_keys=True, default=str)
+    plain = yaml.safe_load(yaml.safe_dump(value))
+    try:
+        return json.dumps(plain, sort_keys=True, default=str)
+    except TypeError:  # keys of several types have no order
+        return repr(plain)
 
 
 def _digest(text: str) -> str:

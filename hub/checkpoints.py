@@ -1,6 +1,7 @@
 """Reading a checkpoint as data: configuration, tensors, image processor. Never code, never a pickled object."""
 
 import json
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from transformers import PreTrainedModel
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".tar")
+# "file.Class", or "user/name--file.Class" for code of another repository, as transformers reads it.
+_CODE_REFERENCE = re.compile(r"(?:[\w.-]+(?:/[\w.-]+)?--)?[^\W\d]\w*\.[^\W\d]\w*")
 
 
 class CheckpointError(ValueError):
@@ -46,11 +49,11 @@ def locate(source: str | Path, revision: str | None = None, token: str | None = 
     """The local file or folder of a source: itself, or the downloaded snapshot of a Hub id.
 
     Raises:
-        CheckpointError: Neither a path nor a Hub id.
+        CheckpointError: Neither a path nor a Hub id, or the folder's `config.json` or index of weights is damaged.
     """
     path = Path(source).expanduser()
     if path.exists():
-        return path
+        return _checked(path)
     name = str(source).removeprefix("hf-hub:").removeprefix("hf_hub:")
     try:
         validate_repo_id(name)
@@ -59,17 +62,28 @@ def locate(source: str | Path, revision: str | None = None, token: str | None = 
     if name.count("/") != 1:
         raise CheckpointError(f"{source} is no file or folder; a Hub id looks like user/name")
     files = ["*.json", "*.safetensors"]
-    return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=files))
+    return _checked(Path(snapshot_download(name, revision=revision, token=token, allow_patterns=files)))
+
+
+def _checked(path: Path) -> Path:
+    """The path itself, once the JSON files are checked that other libraries read without a check of their own."""
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            read_config(path)
+        if (path / "preprocessor_config.json").is_file():
+            read_json(path / "preprocessor_config.json")
+        if (path / INDEX).is_file() and not (path / WEIGHTS).is_file():
+            read_index(path)
+    return path
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in a folder (with `config.json`), or in a bare `.safetensors` or DeiT `.pth` file."""
     if path.is_file():
         return Checkpoint(str(path), read_weight_file(path), {}, folder=None)
-    config_file = path / "config.json"
-    if not config_file.is_file():
+    if not (path / "config.json").is_file():
         raise CheckpointError(f"{path} holds no config.json")
-    config = read_json(config_file)
+    config = read_config(path)
     processor_file = path / "preprocessor_config.json"
     return Checkpoint(
         name=str(path),
@@ -86,21 +100,85 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{file} is no readable JSON: {error}") from error
+    except RecursionError:
+        raise CheckpointError(f"{file} is no readable JSON: it is nested too deeply") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} must hold a JSON object, got {type(content).__name__}")
     return content
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of a folder's `config.json`, whose fields that say what the model is have the right type.
+
+    Raises:
+        CheckpointError: A field has another type, or `auto_map` names something else than a class in a file of the
+            folder; the message names file, field and value.
+    """
+    file = folder / "config.json"
+    config = read_json(file)
+    for name in ("model_type", "architecture"):
+        if not isinstance(config.get(name, ""), str):
+            raise _wrong(file, name, "a text", config[name])
+    names = config.get("architectures")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise _wrong(file, "architectures", "a list of class names", names)
+    stated = config.get("auto_map", {})
+    if not isinstance(stated, dict):
+        raise _wrong(file, "auto_map", "an object", stated)
+    for name, value in stated.items():
+        for reference in code_references({name: value}):
+            if not isinstance(reference, str) or not _CODE_REFERENCE.fullmatch(reference):
+                raise _wrong(file, f"auto_map.{name}", "FILE.CLASS, such as modeling_x.Model", reference)
+    if not isinstance(config.get("backbone_config") or {}, dict):
+        raise _wrong(file, "backbone_config", "an object", config["backbone_config"])
+    labels = config.get("id2label")
+    if labels is not None and not (isinstance(labels, dict) and all(number.isdecimal() for number in labels)):
+        raise _wrong(file, "id2label", "an object that names each number", labels)
+    return config
+
+
+def code_references(stated: dict[str, Any]) -> list[Any]:
+    """What the values of an `auto_map` name: each is one reference, or a list of them in which null stands for none."""
+    values = [value if isinstance(value, list) else [value] for value in stated.values()]
+    return [reference for listed in values for reference in listed if reference is not None]
+
+
+def read_index(folder: Path) -> dict[str, str]:
+    """The file that holds each tensor of a model in several files, from its `model.safetensors.index.json`.
+
+    Raises:
+        CheckpointError: The index has another form, or names a file that is not in the folder itself.
+    """
+    file = folder / INDEX
+    weight_map = read_json(file).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise _wrong(file, "weight_map", "an object that names the file of each tensor", weight_map)
+    for tensor, shard in weight_map.items():
+        if not isinstance(shard, str) or not re.fullmatch(r"[^/\\\0]+\.safetensors", shard):
+            raise _wrong(file, f"weight_map of {tensor!r}", "the name of a .safetensors file beside it", shard)
+        if not (folder / shard).is_file():
+            raise CheckpointError(f"{file} names {shard!r}, which is not in the folder")
+    return weight_map
+
+
+def _wrong(file: Path, field: str, expected: str, got: Any) -> CheckpointError:
+    shown = repr(got)
+    return CheckpointError(
+        f"{file}: {field} must be {expected}, got {shown if len(shown) < 80 else shown[:76] + ' ...'}"
+    )
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
     if (folder / WEIGHTS).is_file():
         return read_weight_file(folder / WEIGHTS)
     if (folder / INDEX).is_file():
-        shards = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
+        weight_map = read_index(folder)
         state: dict[str, torch.Tensor] = {}
-        for shard in shards:
-            if Path(shard).name != shard or not (folder / shard).is_file():
-                raise CheckpointError(f"{folder / INDEX} names {shard!r}, which is not in the folder")
-            state |= read_weight_file(folder / shard)
+        for shard in sorted(set(weight_map.values())):
+            held = read_weight_file(folder / shard)
+            if lacking := [name for name, place in weight_map.items() if place == shard and name not in held]:
+                raise CheckpointError(f"{folder / INDEX} says that {shard} holds {lacking[0]!r}, which it does not")
+            state |= held
         return state
     pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
     if pickled:
@@ -131,6 +209,11 @@ def read_weight_file(file: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def floating_dtype(state: dict[str, torch.Tensor]) -> torch.dtype:
+    """The type of the first floating-point tensor; counters and masks are whole numbers. fp32 where there is none."""
+    return next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
+
+
 def checkpoint_of(model: nn.Module) -> Checkpoint:
     """The checkpoint that a model of transformers in memory would save."""
     if not isinstance(model, PreTrainedModel):
@@ -147,8 +230,12 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "checkpoint_of",
+    "code_references",
+    "floating_dtype",
     "locate",
     "read_checkpoint",
+    "read_config",
+    "read_index",
     "read_json",
     "read_weight_file",
 ]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,31 @@ from ..data.image_processing import build_image_processor, resize_image_processo
 from ..modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
 from ..modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
 from ..modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
-from .checkpoints import Checkpoint, CheckpointError, checkpoint_of, locate, read_checkpoint, read_json
+from .checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    checkpoint_of,
+    floating_dtype,
+    locate,
+    read_checkpoint,
+    read_config,
+)
 from .converted import Conversion
-from .detr_checkpoints import DETR_FAMILY, detr_from_original, detr_from_transformers, is_original_detr
+from .detr_checkpoints import DETR_FAMILY, OTHER_AUXILIARY, detr_from_original, detr_from_transformers, is_original_detr
 from .detr_parity import check_detr_parity
 from .key_tables import KeyMismatchError, to_ours
 from .original_deit import config_from_original
 from .parity import check_parity
 from .references import native_reference, timm_reference
 from .remote_code import load_trusted, refuse_code, remote_classes
-from .timm_configs import config_from_timm, config_to_timm, fold_register_positions, timm_model
-from .transformers_configs import FAMILIES, config_from_transformers
+from .timm_configs import (
+    config_from_timm,
+    config_to_timm,
+    fold_register_positions,
+    refuse_other_architectures,
+    timm_model,
+)
+from .transformers_configs import FAMILIES, WITH_POOLER, config_from_transformers, has_pooler
 
 logger = transformers.utils.logging.get_logger(__name__)
 
@@ -150,7 +165,7 @@ def is_convertible(folder: Path) -> bool:
     """Whether a folder holds one of our models, or one of a family that becomes one of ours."""
     if not (folder / "config.json").is_file():
         return True
-    config = read_json(folder / "config.json")
+    config = read_config(folder)
     if "architecture" in config:
         return re.match(r"vit_|deit3?_", config["architecture"]) is not None
     return config.get("model_type") in (*_OURS, *FAMILIES, DETR_FAMILY)
@@ -192,6 +207,7 @@ def _from_path(path: Path, task: str | None, fields: dict[str, Any], verify: boo
         return _from_detr(checkpoint, task, fields, _native_model(checkpoint) if verify else None)
     if "architecture" in checkpoint.config:
         model = timm_model(checkpoint.config)
+        refuse_other_architectures(model, str(checkpoint.config["architecture"]))
         _load_strictly(model, checkpoint)
         return _from_timm(model, checkpoint.name, task, fields, verify)
     if not checkpoint.config:
@@ -219,7 +235,7 @@ def _from_transformers(
     architecture = (checkpoint.config.get("architectures") or [""])[0]
     family = checkpoint.config["model_type"]
     native_config = AutoConfig.for_model(**checkpoint.config)
-    config = config_from_transformers(native_config, architecture)
+    config = config_from_transformers(native_config, architecture, has_pooler(checkpoint.state))
     built = _build(config, checkpoint.state, family, task_of(architecture), task, checkpoint.name, fields)
     built.image_processor = _saved_processor(checkpoint)
     if built.image_processor is None:
@@ -239,6 +255,12 @@ def _from_detr(
     if built.image_processor is None:
         built.image_processor = default_processor(model.config)
         built.notes.append("no preprocessor_config.json beside the weights: DETR's 800 / 1333 pixels are assumed")
+    if checkpoint.config.get("auxiliary_loss"):
+        built.notes.append(OTHER_AUXILIARY)
+        logger.warning("%s: %s", checkpoint.name, OTHER_AUXILIARY)
+        if native is not None:
+            native = deepcopy(native)
+            native.config.auxiliary_loss = False  # what is compared is the function that ours computes
     if native is not None and task in (None, own) and own == "object-detection":
         built.differences = check_detr_parity(model, native)
     return built
@@ -310,7 +332,7 @@ def _build(
     dropped = [key for key in left if wanted != own_task and _bare(key).startswith(_HEADS)]
     if unexpected := [key for key in left if key not in dropped]:
         raise KeyMismatchError(f"{name}: unexpected tensors: {', '.join(unexpected)}")
-    dtype = next(iter(renamed.values())).dtype
+    dtype = floating_dtype(renamed)
     model.to(dtype)
     config.dtype = dtype
     missing = model.load_state_dict(renamed, strict=False).missing_keys
@@ -351,7 +373,10 @@ def _native_model(checkpoint: Checkpoint) -> PreTrainedModel:
         raise CheckpointError(
             f"{checkpoint.name}/config.json names the class {architecture!r}, unknown to transformers"
         )
-    model: PreTrainedModel = native_class.from_pretrained(checkpoint.folder, use_safetensors=True, dtype=torch.float32)
+    without = {"add_pooling_layer": False} if architecture in WITH_POOLER and not has_pooler(checkpoint.state) else {}
+    model: PreTrainedModel = native_class.from_pretrained(
+        checkpoint.folder, use_safetensors=True, dtype=torch.float32, **without
+    )
     return model
 
 
@@ -363,7 +388,7 @@ def _load_strictly(model: nn.Module, checkpoint: Checkpoint) -> None:
         raise KeyMismatchError(
             f"{checkpoint.name}: missing tensors: {missing}; unexpected: {unexpected}; of another shape: {misshaped}"
         )
-    model.to(next(iter(checkpoint.state.values())).dtype)
+    model.to(floating_dtype(checkpoint.state))
     model.load_state_dict(checkpoint.state)
 
 

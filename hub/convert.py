@@ -58,9 +58,9 @@ class ConversionReport:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def max_difference(self) -> float:
-        """The largest of `differences`; 0 where source and target are the same model."""
-        return max(self.differences.values(), default=0.0)
+    def max_difference(self) -> float | None:
+        """The largest of `differences`; None where nothing was compared."""
+        return max(self.differences.values(), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, `max_difference` included."""

@@ -15,6 +15,10 @@ from .key_tables import KeyMismatchError
 from .transformers_configs import InexpressibleError
 
 DETR_FAMILY = "detr"
+OTHER_AUXILIARY = (
+    "its configuration has auxiliary_loss=True, with which transformers normalises the queries between decoder layers; "
+    "this model does not, so that its predictions differ from those that transformers makes of these weights"
+)
 _CLASSES: dict[str, type[PreTrainedModel]] = {"backbone": HubDetrModel, "object-detection": HubDetrForObjectDetection}
 
 # Fields that bear the same name and meaning in both.
@@ -195,6 +199,7 @@ def _numbers(state: dict[str, torch.Tensor], pattern: str) -> list[int]:
 
 __all__ = [
     "DETR_FAMILY",
+    "OTHER_AUXILIARY",
     "detr_config_from_original",
     "detr_config_from_transformers",
     "detr_config_to_transformers",

@@ -161,7 +161,7 @@ def first_line(error: BaseException) -> str:
 
 def _stored_types(files: Iterable[Path]) -> dict[str, str]:
     """The type of each stored tensor, such as "F32"."""
-    types = {}
+    types: dict[str, str] = {}
     for file in files:
         try:
             with safe_open(file, framework="pt") as stored:

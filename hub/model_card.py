@@ -1,24 +1,33 @@
 """The model card of a run: everything in it comes from the run's own files, and what a person wrote into it stays."""
 
-import json
 import logging
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import metadata as package_metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, StrictUndefined, UndefinedError
 
+from ..data.markdown_text import Markdown, markdown_block, markdown_code, markdown_text, python_text
+from ..data.terminal_text import visible
 from .card_detection import about_detections, about_detector, is_detection
 from .card_facts import about_model, about_results, duration, energy, label_names, percent
 from .card_header import UNKNOWN_LICENCE, base_model, card_header, hub_id, public_name, task_of, write_eval_results
 from .card_merging import OldCard, assemble, merge_body, merge_header, read_old_card
+from .checkpoints import CheckpointError, read_config, read_json
+from .local_paths import public_recipe
 
-PACKAGE_URL = "https://pypi.org/project/vithub/"
+PACKAGE = "vithub"
 CARD = "README.md"
 IN_MEMORY = "a Dataset in memory"  # what a recipe says of data that has no name
 _PART = re.compile(r"^<!-- part (\S+) -->\n", re.MULTILINE)
+# Names of a project's addresses in a package's metadata, the one to link first.
+_ADDRESSES = ("homepage", "home", "repository", "source", "source code", "documentation")
 
 logger = logging.getLogger("vithub")
 
@@ -37,14 +46,14 @@ def write_card(folder: Path, location: str | None = None) -> list[str]:
         Names of the generated parts and header fields that had been edited.
     """
     file = folder / CARD
-    old_text = file.read_text(encoding="utf-8") if file.is_file() else None
+    old_text = read_text(file) if file.is_file() else None
     text, parts, fields, whole = _merged(folder, old_text, location, None)
     if old_text is not None and (parts or whole):
         copy = _keep(file, old_text)
         what = "was not written by vithub" if whole else f"had edits inside generated parts ({', '.join(parts)})"
-        logger.warning(f"{file} {what}; it was written anew, and the old text is in {copy.name}")
+        logger.warning(f"{visible(str(file))} {what}; it was written anew, and the old text is in {copy.name}")
     if fields:
-        logger.warning(f"{file}: header fields {', '.join(fields)} were edited and stay as they are")
+        logger.warning(f"{visible(str(file))}: header fields {', '.join(fields)} were edited and stay as they are")
     file.write_text(text, encoding="utf-8")
     recipe, metrics = _recipe(folder)[1], _json(folder / "metrics.json")
     write_eval_results(folder, recipe, metrics)
@@ -62,10 +71,16 @@ def published_card(folder: Path, location: str, native: str | None = None, old_t
     """
     file = folder / CARD
     if old_text is None and file.is_file():
-        old_text = file.read_text(encoding="utf-8")
-    text, parts, *_ = _merged(folder, old_text, location, native)
+        old_text = read_text(file)
+    text, parts, _, foreign = _merged(folder, old_text, location, native)
     if parts:
-        logger.warning(f"{file} has edits inside generated parts ({', '.join(parts)}); they are not published")
+        named = ", ".join(parts)
+        logger.warning(f"{visible(str(file))} has edits inside generated parts ({named}); they are not published")
+    if foreign:
+        logger.warning(
+            f"{visible(str(file))} was not written by vithub, or its header is no YAML; it is not published, a card "
+            "of the run is"
+        )
     return text
 
 
@@ -81,12 +96,12 @@ def _merged(
     old = read_old_card(old_text) if old_text is not None else None
     recipe_text, recipe = _recipe(folder)
     config, metrics = _json(folder / "config.json"), _json(folder / "metrics.json")
-    generated = card_header(recipe, config, metrics)
-    header, fields = merge_header(old, generated)
-    values, template = _values(folder, recipe, config, metrics, native), f"{task_of(metrics).replace('-', '_')}.md"
-    rendered = _render(template, values, header, recipe_text, location or str(folder))
-    _, *pieces = _PART.split(rendered)
-    parts = {name: text.strip("\n") + "\n" for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
+    with _whole(folder):
+        generated = card_header(recipe, config, metrics)
+        header, fields = merge_header(old, generated)
+        values = _values(folder, recipe, config, metrics, native)
+        templates = (f"{task_of(metrics).replace('-', '_')}.md", "training_and_licence.md")
+        parts = _render(templates, values, header, public_recipe(recipe_text), location or str(folder))
     body, edited = merge_body(old, parts)
     foreign = old_text is not None and not _is_ours(old)
     return assemble(header, generated, parts, body), edited, fields, foreign
@@ -96,27 +111,72 @@ def _is_ours(old: OldCard | None) -> bool:
     return old is not None and old.is_ours
 
 
-def _render(template: str, values: dict[str, Any], header: dict[str, Any], recipe_text: str, location: str) -> str:
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Says of which folder a file lacks something that its card tells, or has it in another form."""
+    try:
+        yield
+    except (KeyError, UndefinedError) as error:
+        lacking = f"lack {error}" if isinstance(error, KeyError) else f"lack what a card tells ({error})"
+        raise CheckpointError(f"{folder}: config.json, recipe.yaml and metrics.json {lacking}") from error
+    except (TypeError, AttributeError, IndexError) as error:
+        what = "an entry of config.json, recipe.yaml or metrics.json has another form than a run writes"
+        raise CheckpointError(f"{folder}: {what} ({error})") from error
+
+
+def _render(
+    templates: Sequence[str], values: dict[str, Any], header: dict[str, Any], recipe_text: str, location: str
+) -> dict[str, str]:
+    """Text by part. Each part is a template of its own, and every text put into it is escaped unless it is Markdown."""
     environment = Environment(
-        loader=FunctionLoader(_template),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701
+        finalize=lambda value: (
+            markdown_text(value) if isinstance(value, str) and type(value) is not Markdown else value
+        ),
+        autoescape=False,  # noqa: S701  # that is for HTML
     )
-    environment.globals["percent"] = percent
-    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
-    environment.filters["cell"] = lambda text: " ".join(text.split()).replace("|", "\\|")
+    environment.globals["percent"] = lambda value: Markdown(percent(value))
+    environment.filters |= {
+        "sentence": lambda text: text[:1].upper() + text[1:],
+        "cell": lambda text, default="": markdown_text(text, cell=True) if text else Markdown(default),
+        "code": markdown_code,
+        "code_cell": lambda text: markdown_code(text, cell=True),
+        "names": _names,
+        "python": python_text,
+        "block": markdown_block,
+        "url": lambda text: Markdown(quote(text)),
+    }
     licence = header.get("license_name") or header.get("license") or UNKNOWN_LICENCE
     more = {
-        "licence": None if licence == UNKNOWN_LICENCE else licence,
+        "licence": None if licence == UNKNOWN_LICENCE else str(licence),
         "recipe_text": recipe_text,
         "location": location,
     }
-    return environment.get_template(template).render(values | more)
+    parts = {}
+    for template in templates:
+        _, *pieces = _PART.split((files("vithub.model_cards") / template).read_text(encoding="utf-8"))
+        for name, source in zip(pieces[::2], pieces[1::2], strict=True):
+            text = environment.from_string(source).render(values | more)
+            parts[name] = text.strip("\n") + "\n"
+    return parts
 
 
-def _template(name: str) -> str:
-    return (files("vithub.model_cards") / name).read_text(encoding="utf-8")
+def _names(labels: Sequence[str], most: int = 20) -> Markdown:
+    """Labels in a sentence, the first ones where there are many."""
+    rest = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return Markdown(", ".join(map(markdown_text, labels[:most])) + rest)
+
+
+def package_link() -> Markdown:
+    """This package, linked to its project's page where the package's metadata names one."""
+    about = package_metadata(PACKAGE)
+    named = [entry.partition(",") for entry in about.get_all("Project-URL") or []]
+    addresses = {name.strip().lower(): address.strip() for name, _, address in named}
+    if "Home-page" in about:
+        addresses.setdefault("homepage", about["Home-page"])
+    found = next((addresses[name] for name in _ADDRESSES if name in addresses), None)
+    return Markdown(f"[{PACKAGE}]({found})" if found else PACKAGE)
 
 
 def _values(
@@ -131,8 +191,8 @@ def _values(
     return {
         **known,
         "labels": labels,
-        "labels_text": ", ".join(labels[:20]) + (f" and {len(labels) - 20} more" if len(labels) > 20 else ""),
-        "package_url": PACKAGE_URL,
+        "citations": [Markdown(citation) for citation in known["citations"]],
+        "package": package_link(),
         "data": metrics["data"],
         "data_source": None if recipe["data"]["source"] == IN_MEMORY else public_name(recipe["data"]["source"]),
         "data_on_hub": hub_id(recipe["data"]["source"]) is not None,
@@ -167,13 +227,31 @@ def _keep(file: Path, text: str) -> Path:
 
 
 def _recipe(folder: Path) -> tuple[str, dict[str, Any]]:
-    text = (folder / "recipe.yaml").read_text(encoding="utf-8")
-    return text, yaml.safe_load(text)
+    file = folder / "recipe.yaml"
+    text = read_text(file)
+    try:
+        recipe = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is no readable recipe: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{file} must hold a recipe, got {type(recipe).__name__}")
+    return text, recipe
 
 
 def _json(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content
+    return read_config(file.parent) if file.name == "config.json" else read_json(file)
 
 
-__all__ = ["published_card", "render_card", "write_card"]
+def read_text(file: Path) -> str:
+    """A file's text.
+
+    Raises:
+        CheckpointError: It is no UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is no text in UTF-8: {error}") from error
+
+
+__all__ = ["package_link", "published_card", "read_text", "render_card", "write_card"]

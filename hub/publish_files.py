@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from .checkpoints import INDEX, PICKLES, WEIGHTS, CheckpointError, read_json
+from .checkpoints import INDEX, PICKLES, WEIGHTS, CheckpointError, code_references, read_config, read_index
 
 # What a published model is made of, by pattern; the first that fits tells what a file is for.
 _BELONGS = {
@@ -31,6 +31,8 @@ _BELONGS = {
     "NOTICE*": "licence",
     ".gitattributes": "what git stores as large files",
 }
+# Files whose content goes into what is sent, besides configuration and weights.
+_READ = ("preprocessor_config.json", "README.md", "recipe.yaml", "metrics.json")
 # Folders whose pictures belong.
 _PICTURES = ("pictures", "examples", "figures", "images", "assets")
 # Why the rest stays here; asked in this order.
@@ -107,13 +109,29 @@ def select_files(folder: Path, replaced: dict[str, bytes] | None = None) -> list
         path = file.relative_to(folder).as_posix()
         if file.is_file():
             sent, why = _decide(path, code)
+            if leads_out(file, folder):
+                sent, why = False, "link that leads out of the folder"
+            elif sent and not _is_utf8(path):
+                sent, why = False, "name that is not UTF-8"
             found[path] = PublishFile(path, file.stat().st_size, sent, why, source=file)
         elif file.is_symlink():
-            found[path] = PublishFile(path, 0, False, "link that leads nowhere", source=file)
+            why = "link to a folder" if file.is_dir() else "link that leads nowhere"
+            found[path] = PublishFile(path, 0, False, why, source=file)
+        elif not file.is_dir():
+            found[path] = PublishFile(path, 0, False, "no regular file", source=file)
     for path, content in (replaced or {}).items():
         why = found[path].why if path in found else _decide(path, code)[1]
         found[path] = PublishFile(path, len(content), True, why, content)
     return [found[path] for path in sorted(found)]
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether a file's name can be sent as text: bytes that are no UTF-8 come as lone surrogates."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decide(path: str, code: set[str]) -> tuple[bool, str]:
@@ -145,14 +163,28 @@ def check_model_folder(folder: Path) -> set[str]:
         raise CheckpointError(f"{folder} is no folder")
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} holds no config.json, so it is no model that could be published")
-    config = read_json(folder / "config.json")
-    if (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
-        names = sorted({str(name) for name in read_json(folder / INDEX).get("weight_map", {}).values()})
-    else:
-        names = [WEIGHTS]
+    config = read_config(folder)
+    several = (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file()
+    names = sorted(set(read_index(folder).values())) if several else [WEIGHTS]
     for name in names:
         _check_weights(folder / name)
+    for name in ("config.json", *names, *_READ):
+        if leads_out(folder / name, folder):
+            target = (folder / name).resolve()
+            raise CheckpointError(
+                f"{folder / name} is a link to {target}, outside the folder; put the file itself there"
+            )
     return code_files(folder, config.get("auto_map") or {})
+
+
+def leads_out(file: Path, folder: Path) -> bool:
+    """Whether a file of a folder is a link to somewhere else; a link into the same cache of the Hub is none."""
+    if not file.is_symlink():
+        return False
+    target, root = file.resolve(), folder.resolve()
+    if root.parent.name == "snapshots" and target.is_relative_to(root.parent.parent / "blobs"):
+        return False
+    return not target.is_relative_to(root)
 
 
 def _check_weights(file: Path) -> None:
@@ -165,8 +197,8 @@ def _check_weights(file: Path) -> None:
         header = stream.read(length) if length <= size - 8 else b""
     try:
         entries = json.loads(header)
-        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        ends = [int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{file} is no readable safetensors file") from error
     if size != 8 + length + max(ends, default=0):
         raise CheckpointError(f"{file} has {size} bytes where its header tells {8 + length + max(ends, default=0)}")
@@ -174,15 +206,17 @@ def _check_weights(file: Path) -> None:
 
 def code_files(folder: Path, auto_map: dict[str, object]) -> set[str]:
     """The files that an `auto_map` names, and those of the folder that they import."""
-    references = [ref for value in auto_map.values() for ref in (value if isinstance(value, list) else [value])]
-    waiting = {str(ref).split("--")[-1].split(".")[0] + ".py" for ref in references if isinstance(ref, str)}
+    waiting = {reference.split("--")[-1].split(".")[0] + ".py" for reference in code_references(auto_map)}
     found: set[str] = set()
     while waiting:
         name = waiting.pop()
         if name in found or not (folder / name).is_file():
             continue
         found.add(name)
-        text = (folder / name).read_text(encoding="utf-8")
+        try:
+            text = (folder / name).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{folder / name} is no code in UTF-8: {error}") from error
         waiting |= {f"{module}.py" for module in re.findall(r"^\s*from\s+\.(\w+)\s+import", text, re.MULTILINE)}
     return found
 

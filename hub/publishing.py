@@ -14,16 +14,17 @@ from safetensors import SafetensorError
 
 from .bundle_check import check_bundle
 from .card_merging import read_old_card
-from .checkpoints import INDEX, WEIGHTS, read_json
+from .checkpoints import INDEX, WEIGHTS, read_config
 from .code_bundle import bundle_files
 from .conversion import MODELS
 from .convert import convert
-from .model_card import CARD, published_card
+from .local_paths import find_paths, replaced_files
+from .model_card import CARD, published_card, read_text
 from .publish_errors import PublishError, SecretError, explain, is_disk_full
 from .publish_files import PublishFile, check_model_folder, select_files
 from .push_target import Head, PushTarget
 from .remote_code import remote_classes
-from .secret_scan import redacted_logs, scan
+from .secret_scan import Finding, redacted_logs, scan
 
 logger = logging.getLogger("vithub")
 # Weights that a new push replaces, also where they have other names than the new ones.
@@ -48,6 +49,7 @@ class PublishReport:
         tag: That names the commit.
         url: Of the model's page.
         dry_run: Nothing was sent, and the Hub not asked.
+        paths: Paths of this machine that the texts hold, with file and line.
     """
 
     repo_id: str
@@ -61,6 +63,7 @@ class PublishReport:
     tag: str | None = None
     url: str | None = None
     dry_run: bool = False
+    paths: list[Finding] = field(default_factory=list)
 
     @property
     def sent(self) -> list[PublishFile]:
@@ -75,8 +78,13 @@ class PublishReport:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         files = [{name: getattr(file, name) for name in ("path", "size", "sent", "why")} for file in self.files]
-        plain = {name: value for name, value in asdict(self).items() if name != "files"}
-        return {**plain, "files": files, "nothing_to_do": self.nothing_to_do}
+        plain = {name: value for name, value in asdict(self).items() if name not in ("files", "paths")}
+        return {
+            **plain,
+            "files": files,
+            "paths": [str(found) for found in self.paths],
+            "nothing_to_do": self.nothing_to_do,
+        }
 
 
 def publish(
@@ -96,7 +104,9 @@ def publish(
     """Publishes the folder of a run, or of a saved model, as a model repository on the Hub.
 
     Only what belongs to a model is sent: configuration, safetensors weights, image processor, card, recipe,
-    measurements, pictures, and the code that `config.json` names. All of it is one commit; a repository that holds it
+    measurements, pictures, and the code that `config.json` names. In recipe, measurements and card names stand in the
+    place of this machine's paths; the folder's own recipe keeps them, to go on with the run. A path that is left, in a
+    text of one's own, is named in a warning. All of it is one commit; a repository that holds it
     already gets none. Where the connection or the Hub fails, it is tried again, without sending large files twice, and
     without a second commit where the first arrived. Afterwards the files are downloaded and their hashes compared.
 
@@ -128,8 +138,11 @@ def publish(
     target = PushTarget(repo_id, token)
     with tempfile.TemporaryDirectory(prefix="vithub-publish-") as staging, redacted_logs(target.token):
         files, architecture = _checked_files(folder, target, Path(staging) / "native" if native else None)
+        paths = find_paths(files)
+        for found in paths:
+            logger.warning("%s", found)
         if dry_run:
-            return PublishReport(repo_id, files, tag=tag, dry_run=True)
+            return PublishReport(repo_id, files, tag=tag, dry_run=True, paths=paths)
         if check and not native and _has_our_code(folder):
             check_bundle(folder)
         target.identify(to_own=not create_pr)
@@ -138,7 +151,8 @@ def publish(
             branch = _branch(target, revision)
             head = target.head(branch)
             files = _keep_online_card(target, files, head, folder, architecture)
-            return replace(_push(target, files, head, branch, create_pr, tag, message), created=created)
+            report = _push(target, files, head, branch, create_pr, tag, message)
+            return replace(report, created=created, paths=paths)
         except PublishError as error:
             if created and "holds the new commit" not in str(error):
                 raise type(error)(f"{error} ({repo_id} was made and holds no model yet)") from None
@@ -165,7 +179,7 @@ def _checked_files(folder: Path, target: PushTarget, native: Path | None) -> tup
 
 def _has_our_code(folder: Path) -> bool:
     ours = {config_class.model_type for config_class in MODELS}
-    return bool(remote_classes(folder)) and read_json(folder / "config.json").get("model_type") in ours
+    return bool(remote_classes(folder)) and read_config(folder).get("model_type") in ours
 
 
 def _check_name(repo_id: str) -> None:
@@ -180,7 +194,7 @@ def _check_name(repo_id: str) -> None:
 def _files(folder: Path, repo_id: str, native: Path | None) -> tuple[list[PublishFile], str | None]:
     """What is sent, and what not; and the class of transformers, where it is one."""
     if native is None:
-        return select_files(folder, _card(folder, repo_id)), None
+        return select_files(folder, _card(folder, repo_id) | replaced_files(folder)), None
     check_model_folder(folder)
     architecture = convert(folder, native, to="transformers").architecture
     model = [file for file in select_files(native) if file.path in _OF_THE_MODEL]
@@ -189,7 +203,7 @@ def _files(folder: Path, repo_id: str, native: Path | None) -> tuple[list[Publis
         replace(file, sent=False, why="not needed by transformers' own class")
         if file.sent and (file.path in _OF_THE_MODEL or file.why in ("code of the model", "part of the weights"))
         else file
-        for file in select_files(folder, _card(folder, repo_id, architecture))
+        for file in select_files(folder, _card(folder, repo_id, architecture) | replaced_files(folder))
         if file.path not in names
     ]
     return sorted(model + rest, key=lambda file: file.path), architecture
@@ -201,7 +215,7 @@ def _card(folder: Path, repo_id: str, native: str | None = None, old_text: str |
         return {CARD: published_card(folder, repo_id, native, old_text).encode()}
     if not (folder / CARD).is_file():
         return {}
-    text = (folder / CARD).read_text(encoding="utf-8")
+    text = read_text(folder / CARD)
     for location in set(re.findall(r"""(?:from_pretrained\(|pipeline\([^()\n]*,\s*)"([^"\n]+)"\)""", text)):
         text = text.replace(f'"{location}"', f'"{repo_id}"')
     if native:

@@ -14,7 +14,7 @@ from huggingface_hub import constants, snapshot_download
 from transformers import AutoImageProcessor, PreTrainedModel
 from transformers.utils.hub import HF_MODULES_CACHE
 
-from .checkpoints import CheckpointError, read_json
+from .checkpoints import CheckpointError, code_references, read_config, read_json
 
 logger = logging.getLogger("vithub")
 _AUTO_CLASSES = {
@@ -31,8 +31,9 @@ class RemoteCodeError(CheckpointError):
 
 def remote_classes(folder: Path) -> dict[str, str]:
     """What a folder's `config.json` says of its own classes, by the Auto class that would run them; empty for none."""
-    stated = read_json(folder / "config.json").get("auto_map") if (folder / "config.json").is_file() else None
-    return {str(name): str(reference) for name, reference in (stated or {}).items()}
+    stated = read_config(folder).get("auto_map") if (folder / "config.json").is_file() else None
+    named = {name: code_references({name: value}) for name, value in (stated or {}).items()}
+    return {name: references[0] for name, references in named.items() if references}
 
 
 def refuse_code(name: str, folder: Path) -> RemoteCodeError:

@@ -1,6 +1,7 @@
 """Configurations of timm's vision transformers, to ours and back."""
 
 import json
+import math
 from typing import Any
 
 import timm
@@ -23,6 +24,35 @@ _ACTIVATIONS = (
     ("silu", "SiLU", "silu"),
     ("relu", "ReLU", "relu"),
 )
+# Entry points of timm by what they cannot be told otherwise: width, depth, patch and image side of each.
+_PLAIN = {
+    f"vit_{size}_patch{patch}_{image}": (width, depth, patch, image)
+    for size, width, depth, variants in (
+        ("tiny", 192, 12, ((16, 224), (16, 384))),
+        ("small", 384, 12, ((16, 224), (16, 384), (32, 224), (32, 384), (8, 224))),
+        ("base", 768, 12, ((16, 224), (16, 384), (32, 224), (32, 384), (8, 224))),
+        ("large", 1024, 24, ((16, 224), (16, 384), (32, 224), (32, 384), (14, 224))),
+        ("huge", 1280, 32, ((14, 224),)),
+        ("giant", 1408, 40, ((14, 224),)),
+    )
+    for patch, image in variants
+}
+_DINOV2_SIZES = (("small", 384, 12), ("base", 768, 12), ("large", 1024, 24))
+_DINOV2 = {f"vit_{size}_patch14_dinov2": (width, depth, 14, 518) for size, width, depth in _DINOV2_SIZES}
+_WITH_REGISTERS = {f"vit_{size}_patch14_reg4_dinov2": (width, depth, 14, 518) for size, width, depth in _DINOV2_SIZES}
+_GATED = {"vit_giant_patch14_dinov2": (1536, 40, 14, 518)}
+_CLIP = {
+    "vit_base_patch32_clip_224": (768, 12, 32, 224),
+    "vit_base_patch16_clip_224": (768, 12, 16, 224),
+    "vit_large_patch14_clip_224": (1024, 24, 14, 224),
+    "vit_huge_patch14_clip_224": (1280, 32, 14, 224),
+}
+_DISTILLED = {
+    "deit_tiny_distilled_patch16_224": (192, 12, 16, 224),
+    "deit_small_distilled_patch16_224": (384, 12, 16, 224),
+    "deit_base_distilled_patch16_224": (768, 12, 16, 224),
+    "deit_base_distilled_patch16_384": (768, 12, 16, 384),
+}
 _FROM_CLASS = {class_name: ours for _, class_name, ours in _ACTIVATIONS}
 _TO_NAME = {ours: name for name, _, ours in _ACTIVATIONS}
 
@@ -63,6 +93,12 @@ def config_from_timm(model: Any) -> HubViTConfig:
         "id2label": _labels(model),
     }
     return HubDeiTConfig(**fields) if distilled else HubViTConfig(**fields)
+
+
+def refuse_other_architectures(model: Any, name: str) -> None:
+    """Raises an `InexpressibleError` that names a model of timm that is no vision transformer, such as a CNN."""
+    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
+        raise InexpressibleError("vithub", [f"timm's {name} of the class {type(model).__name__} (only ViT and DeiT)"])
 
 
 def _one_or_pair(size: tuple[int, int]) -> int | tuple[int, int]:
@@ -201,12 +237,26 @@ def config_to_timm(config: HubViTConfig, task: str, processor: Any = None) -> di
 
 
 def _architecture(config: HubViTConfig, distilled: bool) -> str:
-    """An entry point of timm whose fixed arguments (norm, MLP) are ours; all others are overridden."""
-    if distilled:
-        return "deit_base_distilled_patch16_224"
+    """The entry point of timm that is nearest by its sizes, of those whose fixed arguments (norm, MLP) are ours.
+
+    All other arguments are overridden, so that any of them gives the same model.
+    """
+    sizes = _DISTILLED if distilled else _PLAIN
     if config.use_swiglu_ffn:
-        return "vit_giant_patch14_dinov2"
-    return "vit_base_patch16_224" if config.layer_norm_eps == 1e-6 else "vit_base_patch16_clip_224"
+        sizes = _GATED
+    elif config.layer_norm_eps != 1e-6:
+        sizes = _CLIP
+    elif not distilled and config.layer_scale_init_value is not None:
+        sizes = _WITH_REGISTERS if config.num_register_tokens else _DINOV2
+
+    def distance(name: str) -> float:
+        width, depth, patch, image = sizes[name]
+        patch_height, image_height = config.patch_hw[0], config.image_hw[0]
+        apart = [(width, config.hidden_size), (depth, config.num_hidden_layers)]
+        shape = sum(abs(math.log(theirs / ours)) for theirs, ours in apart)
+        return shape + 0.1 * abs(math.log(patch / patch_height)) + 0.01 * abs(math.log(image / image_height))
+
+    return min(sizes, key=distance)
 
 
 def _data_settings(config: HubViTConfig, processor: Any) -> dict[str, Any]:
@@ -264,5 +314,6 @@ __all__ = [
     "fold_cls_positions",
     "fold_register_positions",
     "imagenet_labels",
+    "refuse_other_architectures",
     "timm_model",
 ]

@@ -1,5 +1,6 @@
 """Configurations of transformers' own ViT, DeiT, DINOv2 and DINOv2 with registers, to ours and back."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -8,6 +9,9 @@ from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_vit import HubViTConfig
 
 FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+
+# Bare models of transformers that have a pooler, or were made without one.
+WITH_POOLER = ("ViTModel", "DeiTModel")
 
 # Fields that bear the same name and meaning in both.
 _SHARED = (
@@ -33,12 +37,13 @@ class InexpressibleError(ValueError):
         self.features = features
 
 
-def config_from_transformers(native: PreTrainedConfig, architecture: str) -> HubViTConfig:
+def config_from_transformers(native: PreTrainedConfig, architecture: str, has_pooler: bool = True) -> HubViTConfig:
     """Our configuration of a model of transformers.
 
     Args:
         native: Its configuration, of one of `FAMILIES`.
         architecture: Its class name, which tells the head.
+        has_pooler: Whether a bare `ViTModel` or `DeiTModel` has its pooler, which no field of its configuration tells.
 
     Raises:
         InexpressibleError: It uses something that our models lack.
@@ -51,8 +56,9 @@ def config_from_transformers(native: PreTrainedConfig, architecture: str) -> Hub
     config_class: type[HubViTConfig] = HubDeiTConfig if family == "deit" else HubViTConfig
     if family in ("vit", "deit"):
         fields["intermediate_size"] = native.intermediate_size
-        _refuse_other_poolers(native, architecture)
-        fields["add_pooling_layer"] = architecture in ("ViTModel", "DeiTModel")
+        fields["add_pooling_layer"] = has_pooler and architecture in WITH_POOLER
+        if fields["add_pooling_layer"]:
+            _refuse_other_poolers(native)
         fields["use_mask_token"] = architecture.endswith("ForMaskedImageModeling")
         if family == "deit":
             fields["use_distillation_head"] = architecture == "DeiTForImageClassificationWithTeacher"
@@ -72,9 +78,14 @@ def config_from_transformers(native: PreTrainedConfig, architecture: str) -> Hub
     return config_class(**fields)
 
 
-def _refuse_other_poolers(native: PreTrainedConfig, architecture: str) -> None:
+def has_pooler(names: Iterable[str]) -> bool:
+    """Whether the tensors of a checkpoint have a pooler among them."""
+    return any(name.endswith("pooler.dense.weight") for name in names)
+
+
+def _refuse_other_poolers(native: PreTrainedConfig) -> None:
     size, activation = native.pooler_output_size, native.pooler_act
-    if architecture in ("ViTModel", "DeiTModel") and (size != native.hidden_size or activation != "tanh"):
+    if size != native.hidden_size or activation != "tanh":
         features = [f"pooler_output_size={size} with pooler_act={activation!r} (only D and 'tanh')"]
         raise InexpressibleError("vithub", features)
 
@@ -161,7 +172,7 @@ def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
         expected |= {"use_swiglu_ffn": False, "layer_scale_init_value": None, "num_register_tokens": 0}
         expected["use_mask_token"] = task == "masked-image-modeling"
     found = [
-        f"{name}={getattr(config, name)!r} (only {value!r})"
+        f"{name}={getattr(config, name)!r} (only {value!r}{_remedy(name, value)})"
         for name, value in expected.items()
         if getattr(config, name) != value
     ]
@@ -172,6 +183,11 @@ def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
     if task == "masked-image-modeling" and config.patch_hw[0] != config.patch_hw[1]:
         found.append(f"patch_size={config.patch_size!r} (masked image modelling needs a square)")
     return found
+
+
+def _remedy(name: str, value: Any) -> str:
+    """How a run gets what a class of transformers needs, where an option does it."""
+    return f": train with --set model.fields.pool={value}, or publish without --native" if name == "pool" else ""
 
 
 def _inexpressible_in_dinov2(config: HubViTConfig, task: str) -> list[str]:
@@ -189,4 +205,12 @@ def _inexpressible_in_dinov2(config: HubViTConfig, task: str) -> list[str]:
     return found
 
 
-__all__ = ["FAMILIES", "InexpressibleError", "config_from_transformers", "config_to_transformers", "family_for"]
+__all__ = [
+    "FAMILIES",
+    "WITH_POOLER",
+    "InexpressibleError",
+    "config_from_transformers",
+    "config_to_transformers",
+    "family_for",
+    "has_pooler",
+]

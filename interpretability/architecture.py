@@ -26,6 +26,7 @@ class Architecture:
         patch_hw: Height and width of a patch in pixels, of a "vit" or of such a backbone; else None.
         prefix: Names of the tokens before the patches, in order: "cls", "distillation", "register".
         image_hw: The only (height, width) that the model takes; None where it takes others.
+        own_hw: The (height, width) that its position embeddings are stored for, where its configuration says so.
         pads: Whether images are padded to whole patches.
         reads: What the classifier of a "vit" is given: prefix tokens by name, and "patches" where their mean is a part.
         backbone_layers: Attention layers of a detector's backbone, which come first.
@@ -40,6 +41,7 @@ class Architecture:
     reads: tuple[str, ...] = ()
     backbone_layers: int = 0
     encoder_layers: int = 0
+    own_hw: tuple[int, int] | None = None
 
     def grid(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of patches of an image of (height, width) pixels.
@@ -101,9 +103,18 @@ def read_architecture(model: nn.Module) -> Architecture:
     patch = getattr(source, "patch_size", None)
     if patch is None or not (config is None or isinstance(getattr(config, "num_attention_heads", None), int)):
         return Architecture("cnn")
-    fixed = _pair(inner.image_size) if config is None and isinstance(inner.image_size, int) else None
+    size = getattr(source, "image_size", None)
+    own = None if size is None else _pair(size)
+    fixed = own if config is None and isinstance(size, int) else None
+    if own is not None and _resamples_squares_only(model) and own[0] != own[1]:
+        fixed = own
     prefix = prefix_tokens(inner)
-    return Architecture("vit", _pair(patch), prefix, fixed, reads=_reads(inner, config, prefix))
+    return Architecture("vit", _pair(patch), prefix, fixed, reads=_reads(inner, config, prefix), own_hw=own)
+
+
+def _resamples_squares_only(model: nn.Module) -> bool:
+    """Whether a model is a ViT or DeiT of transformers, which takes its stored position embeddings for a square."""
+    return getattr(getattr(model, "config", None), "model_type", None) in ("vit", "deit")
 
 
 def _detector(config: Any, encoder_layers: int) -> Architecture:

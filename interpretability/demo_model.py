@@ -181,14 +181,12 @@ class DemoModel:
         config = self.model.config
         (found,) = found_objects(logits.float().cpu(), boxes.float().cpu(), config.num_labels)
         kept = [place for place in found.scores.argsort(descending=True).tolist() if found.scores[place] >= 0.5]
-        edges = found.boxes.clamp(0, 1)
-        return [
-            Detection(
-                str(config.id2label[int(found.labels[place])]), float(found.scores[place]), *edges[place].tolist(),
-                query=int(found.queries[place]),
-            )
-            for place in kept[:MAX_BOXES]
-        ]  # fmt: skip
+        detections = []
+        for place in kept[:MAX_BOXES]:
+            left, top, right, bottom = found.boxes[place].clamp(0, 1).tolist()
+            label, score = str(config.id2label[int(found.labels[place])]), float(found.scores[place])
+            detections.append(Detection(label, score, left, top, right, bottom, int(found.queries[place])))
+        return detections
 
 
 def _normalisation(image_processor: Any, channels: int) -> tuple[torch.Tensor, torch.Tensor]:

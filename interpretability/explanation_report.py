@@ -4,12 +4,12 @@ import base64
 import io
 import re
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ..data.html_text import html_text
 from ..data.json_text import json_text
 from .explanation_methods import EXPLANATION_METHODS
 
@@ -122,18 +122,18 @@ class ExplanationReport:
 
     def _html(self) -> str:
         rows = "".join(
-            f"<tr><td>{escape(m.title)}<td>{escape(m.when)}<td>{escape(m.when_not)}"
+            f"<tr><td>{html_text(m.title)}<td>{html_text(m.when)}<td>{html_text(m.when_not)}"
             for m in (EXPLANATION_METHODS[name] for name in self._methods)
         )
         reasons: dict[str, list[str]] = {}
         for method, reason in self._skipped.items():
             reasons.setdefault(reason, []).append(method)
-        left_out = "".join(f"<p>Left out: {escape(', '.join(n))}. {escape(r)}." for r, n in reasons.items())
+        left_out = "".join(f"<p>Left out: {html_text(', '.join(n))}. {html_text(r)}." for r, n in reasons.items())
         return (
             '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>Explanations of {escape(self.model)}</title>\n<style>{_STYLE}</style>\n"
-            f"<h1>What {escape(self.model)} decided by</h1>\n"
+            f"<title>Explanations of {html_text(self.model)}</title>\n<style>{_STYLE}</style>\n"
+            f"<h1>What {html_text(self.model)} decided by</h1>\n"
             '<p class="scale">matters less <i role="img" aria-label="from dark violet over green to yellow"></i> '
             "matters more, each map on its own scale\n"
             + "\n".join(self._sections)
@@ -143,13 +143,13 @@ class ExplanationReport:
 
 def _section(image: ExplainedImage) -> str:
     """An image's part of the page."""
-    rows = "".join(f'<tr><td>{escape(label)}<td class="number">{score:.1%}' for label, score in image.predictions)
+    rows = "".join(f'<tr><td>{html_text(label)}<td class="number">{score:.1%}' for label, score in image.predictions)
     table = f"<table><tr><th>Prediction<th>Probability{rows}</table>\n" if rows else ""
     figures = [_figure(image.picture, "what the model sees", "")]
     for method, overlay in image.overlays.items():
         title = EXPLANATION_METHODS[method].title
         figures.append(_figure(overlay, title, f"{image.titles[method]} · {image.seconds[method]:.2f} s"))
-    return f"<h2>{escape(image.name)}</h2>\n{table}<div class=row>\n" + "\n".join(figures) + "\n</div>"
+    return f"<h2>{html_text(image.name)}</h2>\n{table}<div class=row>\n" + "\n".join(figures) + "\n</div>"
 
 
 def _figure(picture: Image.Image, title: str, caption: str) -> str:
@@ -157,10 +157,10 @@ def _figure(picture: Image.Image, title: str, caption: str) -> str:
     content = io.BytesIO()
     small.convert("RGB").save(content, "JPEG", quality=88)
     source = base64.b64encode(content.getvalue()).decode()
-    alternative = escape(f"{title}: {caption}" if caption else title)
+    alternative = html_text(f"{title}: {caption}" if caption else title)
     return (
         f'<figure><img alt="{alternative}" src="data:image/jpeg;base64,{source}">'
-        f"<figcaption><strong>{escape(title)}</strong>{escape(caption)}</figcaption></figure>"
+        f"<figcaption><strong>{html_text(title)}</strong>{html_text(caption)}</figcaption></figure>"
     )
 
 

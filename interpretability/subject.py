@@ -141,7 +141,8 @@ def make_subject(model: nn.Module, pixel_values: torch.Tensor, pixel_mask: torch
             raise ExplanationError(f"{type(model).__name__} takes no `pixel_mask`")
         arguments["pixel_mask"] = pixel_mask.to(device)
     if takes_argument(model, "interpolate_pos_encoding"):
-        arguments["interpolate_pos_encoding"] = True  # any size then works
+        # any size then works; at the model's own there is nothing to resample, and of a rectangle transformers cannot
+        arguments["interpolate_pos_encoding"] = (shape[2], shape[3]) != architecture.own_hw
     with torch.inference_mode(mode=False):
         pixels = pixel_values.detach().to(device, dtype).clone()
     subject = Subject(model, architecture, pixels, arguments)

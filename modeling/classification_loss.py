@@ -41,7 +41,7 @@ def distillation_loss(
     logits: torch.Tensor,
     config: HubDeiTConfig,
     teacher_logits: torch.Tensor | None = None,
-    teacher_labels: torch.Tensor | None = None,
+    teacher_decisions: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The teacher's term of the DeiT loss, on the logits of the head that learns from the teacher.
 
@@ -54,17 +54,17 @@ def distillation_loss(
         logits: (B, C) of the student.
         config: `distillation` (not "none"), its temperature and reduction, and `problem_type`.
         teacher_logits: (B, C).
-        teacher_labels: (B,) class indices, instead of logits, for hard distillation with one label per image.
+        teacher_decisions: (B,) class indices, instead of logits, for hard distillation with one label per image.
     """
     logits = logits.float()
     multi_label = config.problem_type == "multi_label_classification"
     if teacher_logits is None:
-        if teacher_labels is None or config.distillation != "hard" or multi_label:
+        if teacher_decisions is None or config.distillation != "hard" or multi_label:
             raise ValueError(
                 f"`teacher_logits` are needed for distillation={config.distillation!r} with "
-                f"problem_type={config.problem_type!r}; `teacher_labels` serve hard distillation with one label each"
+                f"problem_type={config.problem_type!r}; `teacher_decisions` serve hard distillation with one label each"
             )
-        return nn.functional.cross_entropy(logits, teacher_labels.to(logits.device).view(-1))
+        return nn.functional.cross_entropy(logits, teacher_decisions.to(logits.device).view(-1))
     if teacher_logits.shape != logits.shape:
         shapes = f"{tuple(logits.shape)}, got {tuple(teacher_logits.shape)}"
         raise ValueError(f"`teacher_logits` must have the shape of the student's {shapes}")

@@ -66,7 +66,7 @@ def check_values(targets: PaddedTargets, config: HubDetrConfig) -> None:
         raise ValueError(f"{name}: `class_labels` must lie in 0..{config.num_labels - 1}, got {label}")
     raise ValueError(
         f"{name}: `boxes` must be (center x, center y, width, height) relative to the image without padding, within "
-        f"[0, 1] and with an area, got {box}"
+        f"[0, 1] and with an area, got {box}; cut boxes that reach beyond their image before"
     )
 
 

@@ -3,6 +3,7 @@
 Shapes: B images, C channels, N tokens, D = hidden size, L labels.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +92,7 @@ class HubDeiTForImageClassification(HeadResizing, HubDeiTPreTrainedModel):
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         teacher_logits: torch.Tensor | None = None,
-        teacher_labels: torch.Tensor | None = None,
+        teacher_decisions: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> HubDeiTImageClassifierOutput:
         """Classifies images; with a teacher's answers also the loss of distillation.
@@ -105,12 +106,15 @@ class HubDeiTForImageClassification(HeadResizing, HubDeiTPreTrainedModel):
             pixel_values: (B, C, height, width), normalised.
             labels: See `classification_loss`: indices (B,), or probabilities (B, L) as mixup makes them.
             teacher_logits: (B, L) of the teacher, for the same images and labels.
-            teacher_labels: (B,) the teacher's decisions, enough for hard distillation.
+            teacher_decisions: (B,) class indices that the teacher decided for, enough for hard distillation. Its name
+                in version 0.1, `teacher_labels`, is still taken, with a `FutureWarning`.
             **kwargs: As `HubViTModel`, `output_attentions` among them.
 
         Raises:
             ValueError: A teacher is given with `distillation="none"`, or missing in training with another.
         """
+        if (old := kwargs.pop("teacher_labels", None)) is not None:
+            teacher_decisions = _renamed(old, teacher_decisions)
         outputs = self.deit(pixel_values, **kwargs)
         cls_logits = self.classifier(self.dropout(outputs.pooler_output))
         distillation_logits, logits = None, cls_logits
@@ -119,7 +123,7 @@ class HubDeiTForImageClassification(HeadResizing, HubDeiTPreTrainedModel):
             distillation_logits = self.distillation_classifier(self.dropout(token))
             logits = (cls_logits + distillation_logits) / 2
         return HubDeiTImageClassifierOutput(
-            loss=self._loss(logits, cls_logits, distillation_logits, labels, teacher_logits, teacher_labels),
+            loss=self._loss(logits, cls_logits, distillation_logits, labels, teacher_logits, teacher_decisions),
             logits=logits,
             cls_logits=cls_logits,
             distillation_logits=distillation_logits,
@@ -134,29 +138,37 @@ class HubDeiTForImageClassification(HeadResizing, HubDeiTPreTrainedModel):
         distillation_logits: torch.Tensor | None,
         labels: torch.Tensor | None,
         teacher_logits: torch.Tensor | None,
-        teacher_labels: torch.Tensor | None,
+        teacher_decisions: torch.Tensor | None,
     ) -> torch.Tensor | None:
         config = self.config
-        if teacher_logits is None and teacher_labels is None:
+        if teacher_logits is None and teacher_decisions is None:
             if labels is None:
                 return None
             if self.training and config.distillation != "none":
                 raise ValueError(
-                    f"training with distillation={config.distillation!r} needs `teacher_logits` or `teacher_labels`; "
-                    "set config.distillation = 'none' to train without a teacher"
+                    f"training with distillation={config.distillation!r} needs `teacher_logits` or "
+                    "`teacher_decisions`; set config.distillation = 'none' to train without a teacher"
                 )
             return classification_loss(logits, labels, config)
         if config.distillation == "none":
             raise ValueError(
-                "`teacher_logits` or `teacher_labels` given, but config.distillation is 'none'; "
+                "`teacher_logits` or `teacher_decisions` given, but config.distillation is 'none'; "
                 "set it to 'soft' or 'hard'"
             )
         student = cls_logits if distillation_logits is None else distillation_logits
-        taught = distillation_loss(student, config, teacher_logits, teacher_labels)
+        taught = distillation_loss(student, config, teacher_logits, teacher_decisions)
         if labels is None:
             return taught
         alpha = config.distillation_alpha
         return (1 - alpha) * classification_loss(cls_logits, labels, config) + alpha * taught
+
+
+def _renamed(old: torch.Tensor, new: torch.Tensor | None) -> torch.Tensor:
+    """The teacher's decisions, given under the name that `Trainer` takes for the images' own labels."""
+    if new is not None:
+        raise ValueError("`teacher_labels` is the old name of `teacher_decisions`: give one of them, got both")
+    warnings.warn("`teacher_labels` is now called `teacher_decisions`", FutureWarning, stacklevel=6)
+    return old
 
 
 __all__ = [

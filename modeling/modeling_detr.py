@@ -7,7 +7,7 @@ C classes. Boxes are (center x, center y, width, height) relative to the image w
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -34,36 +34,41 @@ _FOCAL_PRIOR = 0.01
 
 @dataclass
 class HubDetrModelOutput(ModelOutput):
-    """What encoder and decoder computed.
+    """What encoder and decoder computed, in the order of transformers' `DetrModelOutput`.
+
+    `feature_size`, (h, w), is an attribute and no item: tuples and loops over the items are those of transformers.
 
     Args:
         last_hidden_state: (B, Q, D), the queries after the last layer, normalised.
-        intermediate_hidden_states: (L, B, Q, D), after each layer, normalised.
-        intermediate_boxes: (L, B, Q, 4), where queries are boxes.
-        encoder_last_hidden_state: (B, N, D).
-        feature_size: (h, w).
-        decoder_hidden_states: L + 1 of (B, Q, D), the queries at first and after each layer, not normalised.
+        decoder_hidden_states: L + 1 of (B, Q, D), the queries at first and after each layer; the last one is
+            normalised, as in transformers.
         decoder_attentions: L of (B, heads, Q, Q).
         cross_attentions: L of (B, heads, Q, N).
-        encoder_hidden_states: Of each layer and one more, (B, N, D).
-        encoder_attentions: Of each layer, (B, heads, N, N).
+        encoder_last_hidden_state: (B, N, D).
+        encoder_hidden_states: (B, N, D) before the first and after each encoder layer.
+        encoder_attentions: (B, heads, N, N) of each encoder layer.
+        intermediate_hidden_states: (L, B, Q, D), after each layer, normalised; with `auxiliary_loss`.
+        intermediate_boxes: (L, B, Q, 4), where queries are boxes.
     """
 
+    feature_size: ClassVar[tuple[int, int] | None] = None
+
     last_hidden_state: torch.Tensor | None = None
-    intermediate_hidden_states: torch.Tensor | None = None
-    intermediate_boxes: torch.Tensor | None = None
-    encoder_last_hidden_state: torch.Tensor | None = None
-    feature_size: tuple[int, int] | None = None
     decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
     decoder_attentions: tuple[torch.Tensor, ...] | None = None
     cross_attentions: tuple[torch.Tensor, ...] | None = None
+    encoder_last_hidden_state: torch.Tensor | None = None
     encoder_hidden_states: tuple[torch.Tensor, ...] | None = None
     encoder_attentions: tuple[torch.Tensor, ...] | None = None
+    intermediate_hidden_states: torch.Tensor | None = None
+    intermediate_boxes: torch.Tensor | None = None
 
 
 @dataclass
 class HubDetrObjectDetectionOutput(ModelOutput):
-    """Boxes and their classes; what `HubDetrModelOutput` has bears the same names here.
+    """Boxes and their classes, in the order of transformers' `DetrObjectDetectionOutput`.
+
+    What `HubDetrModelOutput` has bears the same names here, `feature_size` among them.
 
     Args:
         loss: Weighted sum of the terms, with `labels`.
@@ -73,17 +78,18 @@ class HubDetrObjectDetectionOutput(ModelOutput):
         auxiliary_outputs: `logits` and `pred_boxes` of the layers before the last, with `labels`.
     """
 
+    feature_size: ClassVar[tuple[int, int] | None] = None
+
     loss: torch.Tensor | None = None
     loss_dict: dict[str, torch.Tensor] | None = None
     logits: torch.Tensor | None = None
     pred_boxes: torch.Tensor | None = None
     auxiliary_outputs: list[dict[str, torch.Tensor]] | None = None
     last_hidden_state: torch.Tensor | None = None
-    encoder_last_hidden_state: torch.Tensor | None = None
-    feature_size: tuple[int, int] | None = None
     decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
     decoder_attentions: tuple[torch.Tensor, ...] | None = None
     cross_attentions: tuple[torch.Tensor, ...] | None = None
+    encoder_last_hidden_state: torch.Tensor | None = None
     encoder_hidden_states: tuple[torch.Tensor, ...] | None = None
     encoder_attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -228,18 +234,19 @@ class HubDetrModel(HubDetrPreTrainedModel):
         decoded: DecoderStates = self.decoder(
             content, queries, memory, positions, self_mask, padding, attentions, **kwargs
         )
-        return HubDetrModelOutput(
+        outputs = HubDetrModelOutput(
             last_hidden_state=decoded.normed[-1],
-            intermediate_hidden_states=decoded.normed,
+            intermediate_hidden_states=decoded.normed if self.config.auxiliary_loss else None,
             intermediate_boxes=decoded.boxes,
             encoder_last_hidden_state=memory,
-            feature_size=size,
-            decoder_hidden_states=tuple(decoded.states) if hidden else None,
+            decoder_hidden_states=(*decoded.states[:-1], decoded.normed[-1]) if hidden else None,
             decoder_attentions=_maps(decoded.self_maps) if attentions else None,
             cross_attentions=_maps(decoded.cross_maps) if attentions else None,
             encoder_hidden_states=tuple(encoder_states) if hidden else None,
             encoder_attentions=_maps(encoder_maps) if attentions else None,
         )
+        outputs.feature_size = size
+        return outputs
 
     def _check_inputs(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> None:
         channels = self.config.num_channels
@@ -323,8 +330,8 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
             noised = self._noise(labels, pixel_values)
         outputs = self.detr(pixel_values, pixel_mask, noised=noised, **kwargs)
         hidden = outputs.intermediate_hidden_states
-        if labels is None or not self.config.auxiliary_loss:
-            hidden = hidden[-1:]
+        if labels is None or hidden is None:
+            hidden = outputs.last_hidden_state[None]
         logits = self.class_labels_classifier(hidden)  # (L, B, S + Q, classes)
         if self.bbox_predictor is None:
             boxes = outputs.intermediate_boxes[-len(hidden) :]
@@ -336,7 +343,7 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
         loss, terms = None, None
         if labels is not None:
             loss, terms = self._loss(logits, boxes, labels, loss_counts, noised)
-        return HubDetrObjectDetectionOutput(
+        detected = HubDetrObjectDetectionOutput(
             loss=loss,
             loss_dict=terms,
             logits=logits[-1, :, slots:],
@@ -344,13 +351,14 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
             auxiliary_outputs=others or None,
             last_hidden_state=outputs.last_hidden_state[:, slots:],
             encoder_last_hidden_state=outputs.encoder_last_hidden_state,
-            feature_size=outputs.feature_size,
             decoder_hidden_states=outputs.decoder_hidden_states,
             decoder_attentions=outputs.decoder_attentions,
             cross_attentions=outputs.cross_attentions,
             encoder_hidden_states=outputs.encoder_hidden_states,
             encoder_attentions=outputs.encoder_attentions,
         )
+        detected.feature_size = outputs.feature_size
+        return detected
 
     @torch.compiler.disable
     def _noise(self, labels: Sequence[dict[str, Any]], pixel_values: torch.Tensor) -> NoisedQueries:

@@ -343,13 +343,19 @@ class HubViTForMaskedImageModeling(HubViTPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None, **kwargs: Any
+        self,
+        pixel_values: torch.Tensor,
+        bool_masked_pos: torch.Tensor | None = None,
+        return_loss: bool = True,
+        **kwargs: Any,
     ) -> MaskedImageModelingOutput:
         """Reconstructs images.
 
         Args:
             pixel_values: (B, C, height, width), normalised.
             bool_masked_pos: (B, patches), True where a patch is hidden from the encoder.
+            return_loss: Compute the loss where a mask is given. `Trainer`, which finds no labels here, reports a loss
+                in evaluation because this is True by default.
             **kwargs: As `HubViTModel`.
 
         Returns:
@@ -364,7 +370,7 @@ class HubViTForMaskedImageModeling(HubViTPreTrainedModel):
         patches = patches.view(batch, rows, columns, channels, patch_height, patch_width)
         reconstruction = patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, height, width)
         loss = None
-        if bool_masked_pos is not None:
+        if bool_masked_pos is not None and return_loss:
             mask = bool_masked_pos.to(reconstruction).view(batch, 1, rows, 1, columns, 1)
             error = (
                 (pixel_values - reconstruction).abs().view(batch, channels, rows, patch_height, columns, patch_width)

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from vithub.data.terminal_text import visible
+from vithub.scripts.printing import say
 
 _ROWS = {
     "images": "images",
@@ -80,7 +82,7 @@ def check_data(
     else:
         print_report(report, Console(), examples)
         if output is not None:
-            typer.echo(f"report.json and pictures are in {output}")
+            say(f"report.json and pictures are in {output}")
     if not report.usable:
         raise typer.Exit(1)
 
@@ -105,33 +107,38 @@ def print_report(report: Any, console: Any, examples: int = 3) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    def line(text: Any, style: str = "") -> Text:
+        return Text(visible(str(text)), style=style)
+
     source = report.checked.source
     splits = report.splits()
-    table = Table("", title=Text(f"{source.name} ({source.kind})"), title_justify="left")
+    table = Table("", title=line(f"{source.name} ({source.kind})"), title_justify="left")
     for row in splits:
-        table.add_column(Text(row["split"]), justify="right")
+        table.add_column(line(row["split"]), justify="right")
     for field, title in _ROWS.items():
         table.add_row(title, *(str(row[field]) for row in splits))
     for side in ("width", "height"):
         table.add_row(f"image {side} (pixels)", *("-".join(map(str, dict.fromkeys(row[side]))) for row in splits))
     console.print(table)
-    classes = Table("number", "id", "class", *(f"boxes, {row['split']}" for row in splits))
+    classes = Table("number", "id", "class")
+    for row in splits:
+        classes.add_column(line(f"boxes, {row['split']}"))
     for row in report.classes():
         counts = (str(count) for count in row["boxes"].values())
-        classes.add_row(str(row["number"]), Text(str(row["id"])), Text(row["name"]), *counts)
+        classes.add_row(str(row["number"]), line(row["id"]), line(row["name"]), *counts)
     console.print(classes)
     for row in splits:
-        console.print(Text(f"boxes of split {row['split']!r} are {row['format']}"))
+        console.print(line(f"boxes of split {row['split']!r} are {row['format']}"))
     for note in source.notes:
-        console.print(Text(f"note: {note}"))
+        console.print(line(f"note: {note}"))
     colors = {"error": "bold red", "repairable": "red", "warning": "yellow", "note": "cyan"}
     for fault in report.faults(examples):
-        console.print(Text(f"{fault['severity']}: {fault['count']} x {fault['kind']}: {fault['what']}",
+        console.print(line(f"{fault['severity']}: {fault['count']} x {fault['kind']}: {fault['what']}",
                            style=colors[fault["severity"]]))  # fmt: skip
         for example in fault["examples"]:
-            console.print(Text(f"  {example['text']}"))
+            console.print(line(f"  {example['text']}"))
     verdict = "can be trained on" if report.usable else "must not be trained on as it is"
-    console.print(Text(f"{source.name} {verdict}", style="green" if report.usable else "bold red"))
+    console.print(line(f"{source.name} {verdict}", style="green" if report.usable else "bold red"))
 
 
 __all__ = ["check_data", "print_report"]

@@ -11,6 +11,7 @@ import transformers
 import typer
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from vithub.scripts.commands import register
+from vithub.scripts.printing import LineFormatter, say
 from vithub.scripts.termination import orderly_termination
 
 app = typer.Typer(
@@ -27,7 +28,9 @@ register(app)
 
 def main() -> None:
     """Runs the command; exit code 0 on success, 2 on wrong use, 1 on failure, which is told in one line."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     sys.exit(run(app))
 
 
@@ -41,7 +44,7 @@ def run(command: Callable[[], Any]) -> int:
             command()
     except SystemExit as stop:
         if isinstance(message := getattr(stop, "message", None), str):
-            typer.echo(f"vithub: {message}", err=True)
+            say(f"vithub: {message}", err=True)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
@@ -79,7 +82,7 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _fail(error: object, code: int) -> int:
-    typer.echo(f"vithub: error: {' '.join(str(error).split())}", err=True)
+    say(f"vithub: error: {' '.join(str(error).split())}", err=True)
     return code
 
 

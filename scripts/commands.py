@@ -11,6 +11,7 @@ from vithub.scripts.check_data_command import check_data
 from vithub.scripts.compare_command import compare
 from vithub.scripts.demo_command import demo
 from vithub.scripts.explain_command import explain
+from vithub.scripts.printing import say
 from vithub.scripts.publish_command import publish
 
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="a run's folder, or a Hub id")]
@@ -186,7 +187,7 @@ def predict(
                 folder, data, output, split=split, embeddings=embeddings, threshold=threshold, batch_size=batch_size,
                 on_bad_image=on_bad_image, resume=resume, reporter=reporter,
             )  # fmt: skip
-        typer.echo(f"predictions are in {target}")
+        say(f"predictions are in {target}")
         return
     of_data = {"--split": split, "--embeddings": embeddings, "--resume": resume}
     if useless := [name for name, value in of_data.items() if value]:
@@ -246,11 +247,14 @@ def convert(
     if json_:
         typer.echo(json_text(report.to_dict()))
         return
-    typer.echo(f"{report.architecture}: {report.tensors} tensors, {report.parameters:,} values, into {target}")
-    typer.echo(f"largest difference from the source, fp32, {len(report.differences)} comparisons: "
-               f"{report.max_difference:.2e}")  # fmt: skip
+    say(f"{report.architecture}: {report.tensors} tensors, {report.parameters:,} values, into {target}")
+    if report.max_difference is None:
+        typer.echo("no outputs were compared: no other library has computed this model with this head")
+    else:
+        say(f"largest difference from the source, fp32, {len(report.differences)} comparisons: "
+                   f"{report.max_difference:.2e}")  # fmt: skip
     for note in report.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 __all__ = ["assignments", "register"]

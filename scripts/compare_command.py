@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from typing import Annotated, Any
 
 import typer
+from vithub.scripts.printing import say
 
 
 def compare(
@@ -68,9 +69,9 @@ def compare(
         typer.echo(json_text(comparison.to_dict()))
         return
     for sentence in comparison.verdict:
-        typer.echo(sentence)
+        say(sentence)
     if output is not None:
-        typer.echo(f"the report is in {output}/report.html")
+        say(f"the report is in {output}/report.html")
 
 
 def _grid(texts: list[str], quick: bool) -> Any:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from vithub.scripts.printing import say
 
 
 def demo(
@@ -33,11 +34,11 @@ def demo(
         from vithub.interpretability.demo_space import write_space
 
         written = write_space(space, models, pictures)
-        typer.echo(f"{written}: a Space; upload it with: hf upload USER/NAME {written} --repo-type space")
+        say(f"{written}: a Space; upload it with: hf upload USER/NAME {written} --repo-type space")
         return
     loaded = []
     for source in models:
-        typer.echo(f"loading {source}", err=True)
+        say(f"loading {source}", err=True)
         loaded.append(DemoModel(Path(source).name or source, *load_any_model(source)))
     page = build_page(loaded, pictures)
-    serve_page(page, host, port, open_browser=open_browser, announce=typer.echo)
+    serve_page(page, host, port, open_browser=open_browser, announce=say)

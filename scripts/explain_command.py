@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from vithub.scripts.bad_images import check_on_bad_image, fail_after_all
+from vithub.scripts.printing import say
 
 
 def explain(
@@ -67,7 +68,7 @@ def explain(
                 )
             )  # fmt: skip
     if len(wrong) < len(names):
-        typer.echo(f"the report is {report.close()}")
+        say(f"the report is {report.close()}")
     if wrong:
         text = f"{len(wrong)} of {len(names)} images could not be decoded: {'; '.join(wrong)}"
         fail_after_all(text, on_bad_image if len(wrong) < len(names) else "error")

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from vithub.data.terminal_text import visible
+from vithub.scripts.printing import say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,12 +52,12 @@ def publish(
         return
     if dry_run:
         Console().print(file_table(report))
-        typer.echo(f"{len(report.sent)} files, {_size(sum(f.size for f in report.sent))}, would go to {repository}")
+        say(f"{len(report.sent)} files, {_size(sum(f.size for f in report.sent))}, would go to {repository}")
         return
     for line in summary(report):
-        typer.echo(line)
+        say(line)
     if space is not None:
-        typer.echo(f"{space}: its page; upload it with: hf upload USER/NAME {space} --repo-type space")
+        say(f"{space}: its page; upload it with: hf upload USER/NAME {space} --repo-type space")
 
 
 def summary(report: "PublishReport") -> list[str]:
@@ -74,11 +76,12 @@ def summary(report: "PublishReport") -> list[str]:
 def file_table(report: "PublishReport") -> "Table":
     """Every file of the folder with its size and the decision."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("file", "size", "sent", "why", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for file in report.files:
-        table.add_row(file.path, _size(file.size), "yes" if file.sent else "no", file.why)
+        table.add_row(Text(visible(file.path)), _size(file.size), "yes" if file.sent else "no", file.why)
     return table
 
 

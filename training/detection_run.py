@@ -14,6 +14,7 @@ from ..data.images import decode_image
 from ..data.json_text import json_text
 from ..data.sources import DataError
 from ..data.table_identity import rows_identity
+from ..data.terminal_text import visible
 from ..hub.folders import new_folder
 from ..hub.model_identity import model_identity
 from .any_detector import load_detector
@@ -152,13 +153,13 @@ def detection_table(result: dict[str, Any]) -> Table:
     """A result for a terminal."""
     metrics, errors = result["metrics"], result["errors"]
     title = f"{result['data']}, {result['split']} split, {result['images']} images, {result['boxes']} boxes: mAP "
-    table = Table("class", title=Text(title + _percent(metrics["map"])), title_justify="left")
+    table = Table("class", title=Text(visible(title) + _percent(metrics["map"])), title_justify="left")
     columns = {"boxes": "boxes", "map": "AP", "map_50": "AP50", "map_75": "AP75", "mar_100": "AR100"}
     for title in columns.values():
         table.add_column(title, justify="right")
     for row in result["per_class"]:
         figures = (str(row["boxes"]) if name == "boxes" else _percent(row[name]) for name in columns)
-        table.add_row(Text(row["label"]), *figures)
+        table.add_row(Text(visible(row["label"])), *figures)
     table.add_section()
     whole = (str(result["boxes"]), *(_percent(metrics[name]) for name in columns if name != "boxes"))
     table.add_row("all", *whole)

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from ..configuration.configuration_detr import HubDetrConfig
 from ..data.box_dataset import box_pixels, build_box_processor
-from ..hub.checkpoints import locate, read_json
+from ..hub.checkpoints import locate, read_config
 from ..hub.conversion import open_checkpoint
 from ..hub.detr_backbones import backbone_from, load_backbone_weights
 from ..modeling.modeling_detr import HubDetrForObjectDetection
@@ -21,10 +21,10 @@ _LONGEST = 1333 / 800  # DETR's longer side for its shorter one
 
 def is_detector_folder(source: str | Path) -> bool:
     """Whether a source is a local folder with an object detector."""
-    file = Path(source).expanduser() / "config.json"
-    if not file.is_file():
+    folder = Path(source).expanduser()
+    if not (folder / "config.json").is_file():
         return False
-    return any("ObjectDetection" in str(name) for name in read_json(file).get("architectures") or [])
+    return any("ObjectDetection" in name for name in read_config(folder).get("architectures") or [])
 
 
 def build_detector(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, Any]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_vit import HubViTConfig
 from ..data.image_processing import build_image_processor
-from ..hub.checkpoints import locate, read_json
+from ..hub.checkpoints import locate, read_config
 from ..hub.conversion import is_convertible, open_checkpoint
 from ..modeling.modeling_deit import HubDeiTForImageClassification
 from ..modeling.modeling_vit import HubViTForImageClassification
@@ -81,7 +81,7 @@ def distillation_fields(recipe: Recipe) -> dict[str, Any]:
 def _is_deit(path: Path) -> bool:
     if not (path / "config.json").is_file():
         return False
-    config = read_json(path / "config.json")
+    config = read_config(path)
     return config.get("model_type") in (HubDeiTConfig.model_type, "deit") or "distilled" in config.get(
         "architecture", ""
     )

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..data.images import EXTENSIONS, BadImageError, decode_image
 from ..data.sources import DataError
+from ..data.terminal_text import visible
 from ..hub.checkpoints import locate
 from ..hub.inference_loading import refuse_nonfinite_scores, run_model
 from .any_classifier import load_classifier
@@ -54,8 +55,10 @@ def predict(
         BadImageError: An image cannot be decoded.
         CheckpointError: The model cannot be loaded whole, or its scores are not finite.
     """
-    options = {"top": top, "batch_size": batch_size, "threshold": threshold, "on_bad_image": on_bad_image}
-    return list(predict_stream(folder, images, out=out, **options))
+    found = predict_stream(
+        folder, images, top=top, batch_size=batch_size, threshold=threshold, out=out, on_bad_image=on_bad_image
+    )
+    return list(found)
 
 
 def predict_stream(
@@ -197,12 +200,16 @@ def prediction_table(predictions: list[dict[str, Any]]) -> Table:
     table = Table("image", "label", *columns)
     for prediction in predictions:
         if "error" in prediction:
-            table.add_row(Text(prediction["image"]), Text("could not be decoded", style="red"), end_section=True)
+            table.add_row(
+                Text(visible(prediction["image"])), Text("could not be decoded", style="red"), end_section=True
+            )
         for rank, entry in enumerate(prediction["predictions"]):
             name = prediction["image"] if rank == 0 else ""
             last = entry is prediction["predictions"][-1]
             place = [", ".join(f"{side:.0f}" for side in entry["box"])] if boxes else []
-            table.add_row(Text(name), Text(entry["label"]), f"{entry['score']:.1%}", *place, end_section=last)
+            table.add_row(
+                Text(visible(name)), Text(visible(entry["label"])), f"{entry['score']:.1%}", *place, end_section=last
+            )
     return table
 
 

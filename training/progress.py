@@ -9,6 +9,8 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..data.terminal_text import visible_lines
+
 logger = logging.getLogger("vithub")
 
 
@@ -64,7 +66,7 @@ class TerminalReporter:
 
     def message(self, text: str) -> None:
         """One line above the bar."""
-        (self._progress.console if self._progress else self.console).print(text, markup=False)
+        (self._progress.console if self._progress else self.console).print(visible_lines(text), markup=False)
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Begins a bar, or remembers when the task began."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..data.augmentation import Augmentation
 from ..data.box_augmentation import BoxAugmentation
+from .boolean_fields import misplaced_boolean
 from .recipe_sections import (
     DataSettings,
     DistillationSettings,
@@ -38,6 +39,13 @@ class Recipe(Section):
     lora: LoraSettings = Field(default_factory=LoraSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     seed: int = Field(0, ge=0, description="of all random choices but the drawing of splits")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_booleans_as_numbers(cls, content: Any) -> Any:
+        if wrong := misplaced_boolean(cls, content):
+            raise ValueError(f"{wrong[0]} takes no true or false, got {wrong[1]!r}")
+        return content
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -13,6 +13,7 @@ from ..data.image_dataset import EvaluationTransform, LabelledImages
 from ..data.json_text import json_text
 from ..data.sources import DataError
 from ..data.table_identity import rows_identity
+from ..data.terminal_text import visible
 from ..hub.checkpoints import locate
 from ..hub.folders import new_folder
 from ..hub.inference_loading import run_model
@@ -197,12 +198,12 @@ def result_table(result: dict[str, Any]) -> Table:
         return detection_table(result)
     metrics = result["metrics"]
     title = f"{result['data']}, {result['split']} split, {result['images']} images: accuracy {metrics['accuracy']:.2%}"
-    table = Table("class", title=Text(title), title_justify="left")
+    table = Table("class", title=Text(visible(title)), title_justify="left")
     for column in ("images", "precision", "recall", "F1"):
         table.add_column(column, justify="right")
     for row in result["per_class"]:
         figures = (f"{row[name]:.1%}" for name in ("precision", "recall", "f1"))
-        table.add_row(Text(row["label"]), str(row["images"]), *figures)
+        table.add_row(Text(visible(row["label"])), str(row["images"]), *figures)
     shown = {"mean_average_precision": "mean average precision", "top5_accuracy": "top-5", "macro_f1": "macro F1"}
     if len(result["labels"]) <= 5:
         del shown["top5_accuracy"]

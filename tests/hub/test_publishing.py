@@ -100,6 +100,27 @@ def test_one_commit_holds_everything_and_a_second_push_has_nothing_to_do(publish
     assert len(commits(hub, repo)) == 2
 
 
+def test_names_that_an_address_would_alter_arrive_as_they_are(publish, hub, tmp_path, client):
+    folder, repo = write_model(tmp_path / "run"), f"ada/names-{client.transport}"
+    names = [
+        "a b.png",
+        "50%.png",
+        "a#b?c=d&e.png",
+        "%41+.png",
+        "caf\u00e9 \u65e5\u672c.png",
+        "it's [1].png",
+        "a;b:c.png",
+    ]
+    (folder / "examples").mkdir()
+    for name in names:
+        (folder / "examples" / name).write_bytes(f"picture {name}".encode())
+    report = publish(folder, repo)
+    held = hub.store.files(repo)
+    assert {f"examples/{name}" for name in names} <= set(held)
+    assert {f"examples/{name}" for name in names} <= set(report["changed"])
+    assert publish(folder, repo)["nothing_to_do"]
+
+
 def test_a_second_model_replaces_the_first_wholly(publish, hub, tmp_path, client):
     folder, repo = write_model(tmp_path / "run"), f"ada/replaced-{client.transport}"
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")

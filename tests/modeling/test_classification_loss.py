@@ -42,7 +42,7 @@ def test_hard_distillation_is_equation_three(batch, classes, seed):
     decisions = [max(range(classes), key=lambda c: row[c]) for row in teacher.tolist()]
     expected = -sum(row.log_softmax(0)[d] for row, d in zip(student, decisions, strict=True)) / batch
     torch.testing.assert_close(distillation_loss(student, config, teacher), expected)
-    torch.testing.assert_close(distillation_loss(student, config, teacher_labels=torch.tensor(decisions)), expected)
+    torch.testing.assert_close(distillation_loss(student, config, teacher_decisions=torch.tensor(decisions)), expected)
 
 
 def test_a_teacher_equal_to_the_student_costs_nothing_softly_and_gets_no_gradient():
@@ -69,7 +69,7 @@ def test_with_several_labels_each_class_is_a_decision():
 @pytest.mark.parametrize(
     ("fields", "teacher", "message"),
     [
-        ({"distillation": "soft"}, {"teacher_labels": torch.zeros(2).long()}, "`teacher_logits` are needed.*'soft'"),
+        ({"distillation": "soft"}, {"teacher_decisions": torch.zeros(2).long()}, "`teacher_logits` are needed.*'soft'"),
         ({"distillation": "hard"}, {}, "`teacher_logits` are needed"),
         ({"distillation": "hard"}, {"teacher_logits": torch.zeros(2, 4)}, r"\(2, 3\), got \(2, 4\)"),
     ],

@@ -35,7 +35,7 @@ def test_the_loss_is_the_weighted_sum_over_the_two_heads(make, distillation, lab
     torch.testing.assert_close(output.loss, 0.7 * base + 0.3 * taught)
     assert model.config.problem_type is None
     if distillation == "hard":
-        decided = model(PIXELS, labels=labels, teacher_labels=TEACHER.argmax(-1))
+        decided = model(PIXELS, labels=labels, teacher_decisions=TEACHER.argmax(-1))
         torch.testing.assert_close(decided.loss, output.loss)
 
 

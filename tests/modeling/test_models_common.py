@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
+from torch import nn
 from transformers import AutoModel
 
 import vithub
@@ -308,14 +309,14 @@ def test_models_can_be_copied(case, randomised):
     assert torch.equal(result(copied(pixels_for(config))), result(model(pixels_for(config))))
 
 
-def test_every_tensor_of_the_tensor_parallel_plan_exists(case):
+def test_the_tensor_parallel_plan_lists_every_linear_layer_of_the_encoder_and_nothing_else(case):
     model_class, config = case
-    names = [name for name, _ in model_class(config).base_model.named_modules()]
-    planned = {name.replace("*", "0") for name in config.base_model_tp_plan}
-    mlp = ("gate_proj", "up_proj", "down_proj") if config.use_swiglu_ffn else ("fc1", "fc2")
-    expected = {name for name in planned if "attention" in name or name.endswith(mlp)}
-    assert expected <= set(names)
-    assert len(expected) == 4 + len(mlp)
+    base = model_class(config).base_model
+    linear = {name for name, module in base.layers.named_modules(prefix="layers") if isinstance(module, nn.Linear)}
+    planned = {
+        name.replace("*", str(layer)) for name in config.base_model_tp_plan for layer in range(config.num_hidden_layers)
+    }
+    assert planned == linear
 
 
 @pytest.mark.parametrize("name", ["vit-classifier", "vit-dinov2"])

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ def test_an_evaluation_that_is_ended_leaves_no_half_written_folder(model, place,
     command = [sys.executable, "-m", "vithub.scripts.command_line", "evaluate", *arguments, "--workers", "0"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not list(tmp_path.glob(".out-*")):
-            pass
+            time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         errors = process.communicate()[1]
     assert process.returncode in (0, 128 + signal.SIGTERM), errors  # 0: all was written before the signal came

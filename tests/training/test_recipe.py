@@ -193,3 +193,22 @@ def test_every_preset_is_a_recipe_that_bears_its_name_and_comes_back_from_its_fi
 def test_an_unknown_preset_is_named_with_those_there_are():
     with pytest.raises(RecipeError, match=r"'swin'.*digits.*finetune"):
         preset("swin")
+
+
+NUMBERS = [name for name, (default, _) in field_names().items() if type(default) in (int, float, tuple)]
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, "training.max_steps", "training.clip_norm", "lora.rank", "training.freeze"])
+def test_true_and_false_are_no_numbers(name):
+    for value in (True, False, [True, 0.5]):
+        with pytest.raises(RecipeError, match=re.escape(f"{name} takes no true or false, got ")):
+            Recipe().with_values({name: value})
+
+
+def test_true_and_false_are_for_the_fields_that_take_them():
+    chosen = Recipe().with_values(
+        {"training.ema_warmup": False, "model.fields": {"qkv_bias": False, "sizes": [True]}, "model.compile": 1}
+    )
+    assert chosen.training.ema_warmup is False
+    assert chosen.model.fields == {"qkv_bias": False, "sizes": [True]}
+    assert chosen.model.compile is True
