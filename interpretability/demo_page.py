@@ -176,14 +176,16 @@ def serve_page(
 def _ending(page: Any, files: PageFiles) -> Iterator[None]:
     """Ends on SIGTERM as on an interruption, and leaves neither a server nor files."""
     in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
+    unheard = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # else the caller ends in order
+    if unheard:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     finally:
         page.close(verbose=False)
         files.remove()
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
+        if unheard:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _terminate(number: int, _: Any) -> None:
