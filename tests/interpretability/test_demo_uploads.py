@@ -78,7 +78,9 @@ def serve(model, tmp_path):
             told += line
             if found := re.search(r"serving on (http://\S+)", line):
                 return process, found[1].rstrip("/"), place
-        raise AssertionError(told)
+        process.wait()
+        assert re.search(r"Server failed to start|localhost is not accessible", told), told
+        return start(*arguments)  # gradio gives its server 5 seconds to start, which a busy machine exceeds
 
     yield start
     for process in started:
