@@ -113,7 +113,7 @@ def build_page(models: Sequence[DemoModel], examples: Sequence[str | Path] = ())
                 photo = gradio.Image(label="Picture", type="filepath", sources=["upload", "clipboard"], elem_id="photo")
                 photo.preprocess = _path  # read by us, so that a broken file gets a message that can be understood
                 if shown:
-                    gradio.Examples([[str(file)] for file in shown], inputs=[photo], label="Examples")
+                    gradio.Examples([[str(file)] for file in shown], [photo], label="Examples", examples_per_page=24)
                 gradio.Markdown(
                     "The picture stays on this machine. It is deleted within ten minutes, and when the page ends."
                 )
