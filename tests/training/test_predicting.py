@@ -174,3 +174,8 @@ def test_the_table_leaves_names_as_they_are(finished_run, photos):
     text = console.export_text()
     assert text.count("holiday[red]/photo[a].jpg") == 1
     assert all(f"{entry['score']:.1%}" in text for entry in predictions[0]["predictions"])
+
+
+def test_a_least_score_is_refused_for_a_classifier(finished_run, digit_folders):
+    with pytest.raises(ValueError, match=r"`threshold` 0\.9 has no effect on a classifier"):
+        vithub.predict(finished_run.folder, digit_folders / "one", threshold=0.9)
