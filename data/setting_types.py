@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 def _in_order(pair: tuple[float, float]) -> tuple[float, float]:
     least, most = pair
     if least > most:
-        raise ValueError(f"must be the least and then the most, {most} cannot be more than {least}")
+        raise ValueError(f"must be the least and then the most, {least} is more than {most}")
     return pair
 
 
