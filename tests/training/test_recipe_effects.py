@@ -169,6 +169,17 @@ ENTRIES = {
         "data.test_split": Changes("second", {"data.source": "SPLITS"}, "figures"),
         "data.streaming": REFUSED,
         **dict.fromkeys(STREAMED_ONLY, REFUSED),
+        "data.on_bad_image": Stated("what a bad image does; seen by data.max_bad_share, which needs it"),
+        "training.early_stop": Changes(
+            1,
+            {
+                "training.lr": 1e-12,
+                "training.epochs": 3,
+                "training.min_lr": 0.0,
+                "model.fields": {"freeze_batch_norm": True},
+            },
+            "figures",
+        ),
         "data.repair_boxes": Stated("what a box that does not fit does; test_box_checks"),
         "data.box_format": Changes("cxcywh pixels"),
         "augmentation.repeats": Changes(2),
