@@ -173,8 +173,9 @@ class HubDetrConfig(HubConfig):
             return
         if not hasattr(self.backbone_config, "num_channels"):
             raise ValueError(f"`num_channels` of this backbone is {self.num_channels} and cannot be set, got {value}")
-        self.backbone_config = deepcopy(self.backbone_config)  # it may be another model's too
-        self.backbone_config.num_channels = value
+        backbone: Any = deepcopy(self.backbone_config)  # it may be another model's too
+        backbone.num_channels = value
+        self.backbone_config = backbone
 
     @property
     def output_attentions(self) -> bool:

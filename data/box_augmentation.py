@@ -1,54 +1,14 @@
-"""How training images with boxes are varied: DETR's own way, and a light one.
+"""Transform that varies training images with their boxes, as their settings say."""
 
-Sizes are in pixels of a model that sees images of 800 pixels at their shorter side, as DETR does
-(https://arxiv.org/abs/2005.12872, appendix A.4); for a model that sees smaller ones all of them shrink in proportion.
-"""
-
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
-REFERENCE = 800  # shorter side, in pixels, that sizes are stated for
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Sides = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
-
-
-class BoxAugmentation(BaseModel):
-    """Settings of the training transform of a detector. All draws come from (seed, epoch, sample)."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
-
-    horizontal_flip: Probability = Field(0.5, description="probability")
-    vertical_flip: Probability = Field(0.0, description="probability; for images without an up, such as cells")
-    sides: Sides = Field(
-        (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
-        description="shorter sides that an image is resized to, one drawn, in pixels where the model's is 800",
-    )
-    longest: int = Field(1333, ge=1, description="pixels that the longer side may have, where the shorter's is 800")
-    crop: Probability = Field(0.5, description="probability of cutting out a part, before resizing")
-    crop_sides: Sides = Field((400, 500, 600), description="shorter sides, one drawn, of an image that is to be cut")
-    crop_size: tuple[int, int] = Field((384, 600), description="least and most pixels of the cut's width and height")
-    min_visible: Probability = Field(0.0, description="part of a box's area that a cut must leave, or it is left out")
-    color_jitter: float = Field(0.0, ge=0, le=1, description="strength for brightness, contrast, saturation")
-
-
-DETR = BoxAugmentation()
-LIGHT = BoxAugmentation(
-    sides=(640, 704, 768, 800, 864, 928),
-    longest=1600,
-    crop=0.3,
-    crop_sides=(800,),
-    crop_size=(480, 1333),
-    min_visible=0.25,
-    color_jitter=0.2,
-)
-BOX_AUGMENTATIONS = {"detr": DETR, "light": LIGHT}
+from .box_augmentation_settings import REFERENCE, BoxAugmentation
 
 
 class Augmented(NamedTuple):
@@ -142,4 +102,4 @@ def _areas(corners: torch.Tensor) -> torch.Tensor:
     return (plain[:, 2:] - plain[:, :2]).prod(dim=1)
 
 
-__all__ = ["BOX_AUGMENTATIONS", "REFERENCE", "Augmented", "BoxAugmentation", "BoxTransform"]
+__all__ = ["Augmented", "BoxTransform"]

@@ -108,6 +108,7 @@ class BoxData(SplitTables):
         test: What is looked at once, at the end; None where the source has none and none was drawn.
         notes: What a reader of the results should know.
         reading: The kind of source, and what the numbers of a box are there.
+        drawn: Names of the splits that were drawn from the training split.
     """
 
     name: str
@@ -117,6 +118,7 @@ class BoxData(SplitTables):
     test: Dataset | None
     notes: list[str] = field(default_factory=list)
     reading: str = ""
+    drawn: frozenset[str] = frozenset()
 
     @property
     def boxes(self) -> dict[str, int]:

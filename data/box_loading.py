@@ -61,17 +61,17 @@ def load_box_data(
     checked = inspect_boxes(raw, box_format=form, boxes_on=boxes_on, num_queries=num_queries)
     guard(checked, repair, bad_share)
     named = {"train": train_split, "validation": validation_split, "test": test_split}
-    tables = find_splits({name: box_table(checked, name) for name in raw.splits}, named)
+    own = find_splits({name: box_table(checked, name) for name in raw.splits}, named)
     notes = [*raw.notes, *_notes(checked, repair)]
     fractions = (validation_fraction, test_fraction)
-    tables, drawn = complete_splits(tables, lambda table: _rarest(table["classes"]), fractions, split_seed)
-    notes += drawn
+    tables, about_draw = complete_splits(own, lambda table: _rarest(table["classes"]), fractions, split_seed)
+    notes += about_draw
     if not any(tables["train"]["boxes"]):
         raise DataError(f"no training image of {raw.name} has a box")
     kind = "a column of objects" if raw.kind == "objects" else raw.kind
     return BoxData(
         raw.name, box_classes(checked), tables["train"], tables["validation"], tables.get("test"), notes,
-        reading=f"{kind}, a box as {_formats(checked)}",
+        reading=f"{kind}, a box as {_formats(checked)}", drawn=frozenset(tables.keys() - own.keys()),
     )  # fmt: skip
 
 

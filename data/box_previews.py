@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datasets import Dataset
 from PIL import Image
 
-from .box_augmentation import BoxAugmentation, BoxTransform
+from .box_augmentation import BoxTransform
+from .box_augmentation_settings import BoxAugmentation
 from .box_dataset import BoxImages, build_box_processor, collate_boxes
 from .box_pictures import batch_picture
 from .samplers import SampleKey, TrainingOrder

@@ -11,7 +11,7 @@ from .box_sources_coco import find_coco_files, read_coco
 from .box_sources_table import read_table
 from .box_sources_voc import read_voc
 from .box_sources_yolo import is_yolo_folder, read_yolo
-from .sources import NoBoxesError, read_source
+from .sources import DataError, NoBoxesError, read_source
 
 
 def read_box_source(
@@ -30,15 +30,21 @@ def read_box_source(
     Raises:
         DataError: There is no such source, or it holds no boxes.
     """
-    if not isinstance(source, Dataset | Mapping):
-        path = Path(source).expanduser()
-        if path.is_file() and path.suffix == ".json":
-            return read_coco({"all": path}, path.stem)
-        if path.is_file() and path.suffix in (".yaml", ".yml"):
-            return read_yolo(path)
-        if path.is_dir() and (found := _read_folder(path)) is not None:
-            return found
+    if not isinstance(source, Dataset | Mapping) and (found := _read_files(Path(source).expanduser())) is not None:
+        columns = {"objects_column": objects_column, "image_column": image_column}
+        if named := [f"`{name}` {column!r}" for name, column in columns.items() if column is not None]:
+            raise DataError(f"{source} is read as {found.kind}, which has no columns: {', '.join(named)} has no effect")
+        return found
     return read_table(read_source(source, revision), objects_column, image_column)
+
+
+def _read_files(path: Path) -> RawBoxes | None:
+    """COCO's, Pascal VOC's or YOLO's files; None where the source is a table."""
+    if path.is_file() and path.suffix == ".json":
+        return read_coco({"all": path}, path.stem)
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return read_yolo(path)
+    return _read_folder(path) if path.is_dir() else None
 
 
 def _read_folder(folder: Path) -> RawBoxes | None:

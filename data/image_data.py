@@ -23,6 +23,7 @@ class ImageData(SplitTables):
         validation: What the best epoch is chosen on.
         test: What is looked at once, at the end; None where the source has none and none was drawn.
         notes: What a reader of the results should know of the splits.
+        drawn: Names of the splits that were drawn from the training split.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ImageData(SplitTables):
     validation: Dataset
     test: Dataset | None
     notes: list[str] = field(default_factory=list)
+    drawn: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -105,7 +107,8 @@ def load_image_data(
     read = read_labelled_tables(source, **columns)
     labels, fractions = read.labels, (validation_fraction, test_fraction)
     tables, notes = complete_splits(read.tables, lambda table: _strata(table, labels), fractions, split_seed)
-    data = ImageData(read.name, labels, tables["train"], tables["validation"], tables.get("test"), notes)
+    drawn = frozenset(tables.keys() - read.tables.keys())
+    data = ImageData(read.name, labels, tables["train"], tables["validation"], tables.get("test"), notes, drawn)
     _check_classes(data)
     return data
 

@@ -7,7 +7,7 @@ stays the same when the batch is cut into parts for processes or accumulation st
 import numpy as np
 import torch
 
-from .augmentation import Augmentation
+from .augmentation_settings import Augmentation
 from .seeding import derived_generator
 
 

@@ -53,6 +53,8 @@ def locate(source: str | Path, revision: str | None = None, token: str | None = 
     """
     path = Path(source).expanduser()
     if path.exists():
+        if revision is not None:
+            raise CheckpointError(f"{source} is a local path, which has no revision {revision!r}")
         return _checked(path)
     name = str(source).removeprefix("hf-hub:").removeprefix("hf_hub:")
     try:

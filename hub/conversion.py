@@ -260,7 +260,8 @@ def _from_detr(
         logger.warning("%s: %s", checkpoint.name, OTHER_AUXILIARY)
         if native is not None:
             native = deepcopy(native)
-            native.config.auxiliary_loss = False  # what is compared is the function that ours computes
+            native_config: Any = native.config
+            native_config.auxiliary_loss = False  # what is compared is the function that ours computes
     if native is not None and task in (None, own) and own == "object-detection":
         built.differences = check_detr_parity(model, native)
     return built

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
 
 from ..modeling.modeling_base import HubPreTrainedModel
-from .checkpoints import INDEX, PICKLES, WEIGHTS, CheckpointError, read_json
+from .checkpoints import INDEX, PICKLES, WEIGHTS, CheckpointError, read_config, read_index, read_json
 
 PROCESSOR = "preprocessor_config.json"
 _INTEGERS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
@@ -35,7 +35,7 @@ def load_for_inference(auto_class: Any, folder: Path, what: str) -> PreTrainedMo
         CheckpointError: A file is missing or damaged, or a tensor is missing, unknown, of another shape or type, or
             not finite; the message names file and tensor.
     """
-    read_json(folder / "config.json")
+    read_config(folder)
     files = weight_files(folder)
     types = _stored_types(files)
     verbosity = transformers.utils.logging.get_verbosity()
@@ -76,7 +76,7 @@ def load_processor(folder: Path) -> Any:
     file = folder / PROCESSOR
     if file.is_file():
         read_json(file)
-    elif "architecture" in read_json(folder / "config.json"):  # timm's say it in their configuration
+    elif "architecture" in read_config(folder):  # timm's say it in their configuration
         file = folder / "config.json"
     else:
         raise CheckpointError(f"{folder} holds no {PROCESSOR}, which says how an image becomes pixels")
@@ -130,13 +130,7 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        named = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
-            raise CheckpointError(f"{folder / INDEX}: weight_map must name the file of each tensor")
-        for shard in (shards := sorted(set(named.values()))):
-            if Path(shard).name != shard or not (folder / shard).is_file():
-                raise CheckpointError(f"{folder / INDEX} names {shard!r}, which is not in the folder")
-        return [folder / shard for shard in shards]
+        return [folder / shard for shard in sorted(set(read_index(folder).values()))]
     pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
     more = f"; {', '.join(pickled)} can run code when read, convert it to {WEIGHTS} first" if pickled else ""
     raise CheckpointError(f"{folder} holds no {WEIGHTS}{more}")

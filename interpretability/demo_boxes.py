@@ -6,13 +6,13 @@ It is HTML and style alone, without scripts; names are escaped.
 import base64
 import io
 from collections.abc import Sequence
-from html import escape
 
 import matplotlib as mpl
 import numpy as np
 import torch
 from PIL import Image
 
+from ..data.html_text import html_text
 from .demo_model import Detection
 
 _STYLE = """<style>
@@ -48,7 +48,7 @@ def boxes_html(picture: Image.Image, detections: Sequence[Detection], maps: Sequ
             "height": detection.bottom - detection.top,
         }
         style = ";".join(f"{name}:{100 * value:.2f}%" for name, value in place.items())
-        text = f"{escape(detection.label)} {detection.score:.0%}"
+        text = f"{html_text(detection.label)} {detection.score:.0%}"
         high = " high" if detection.top < 0.06 else ""
         parts.append(
             f'<button type="button" class="box{high}" style="{style}" aria-label="{text}"><span>{text}</span></button>'

@@ -5,17 +5,26 @@ pixels, and are deleted.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ..data.html_text import html_text
 from ..data.images import BadImageError, decode_image
+from ..data.markdown_text import markdown_text
+from ..data.terminal_text import visible
 from .demo_boxes import boxes_html
+from .demo_files import PageFiles, page_files
 from .demo_model import DemoModel, Seen, View, patch_at
+from .explaining import DEFAULT_METHODS
 from .explanation_methods import EXPLANATION_METHODS
 from .subject import ExplanationError
 
@@ -27,6 +36,8 @@ SHOWN_LABELS = 5
 LIKELIEST = "the likeliest"
 _KEPT_SECONDS = 600
 _OWN_CHOICE = -1
+# Formats that browsers show; an example in another one is shown as PNG.
+_SHOWN = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif")
 # The page's own title; gradio's fonts come from elsewhere otherwise.
 _FONTS = ("system-ui", "sans-serif")
 
@@ -87,24 +98,42 @@ def build_page(models: Sequence[DemoModel], examples: Sequence[str | Path] = ())
 
     Raises:
         DemoError: gradio is missing, or no model or more than two are given.
+        BadImageError: An example cannot be decoded; it is named.
     """
-    gradio = _gradio()
     if not 1 <= len(models) <= 2:
         raise DemoError(f"the page shows one model, or two side by side, got {len(models)}")
-    title = " and ".join(model.name for model in models)
-    with gradio.Blocks(title=f"vithub: {title}", analytics_enabled=False, delete_cache=(60, _KEPT_SECONDS)) as page:
+    files = page_files(_KEPT_SECONDS)  # before gradio is imported, which asks once where to keep files
+    gradio = _gradio()
+    title = visible(" and ".join(model.name for model in models))
+    shown = [_example(Path(file), files.folder) for file in examples]
+    with gradio.Blocks(title=f"vithub: {title}", analytics_enabled=False) as page:
         gradio.Markdown("# Why did it decide so?\nA picture in, the answer and the places that it came from out.")
         with gradio.Row():
             with gradio.Column(scale=1, min_width=260):
                 photo = gradio.Image(label="Picture", type="filepath", sources=["upload", "clipboard"], elem_id="photo")
                 photo.preprocess = _path  # read by us, so that a broken file gets a message that can be understood
-                if examples:
-                    gradio.Examples([[str(file)] for file in examples], inputs=[photo], label="Examples")
-                gradio.Markdown("The picture stays on this machine and is deleted after ten minutes.")
+                if shown:
+                    gradio.Examples([[str(file)] for file in shown], [photo], label="Examples", examples_per_page=24)
+                gradio.Markdown(
+                    "The picture stays on this machine. It is deleted within ten minutes, and when the page ends."
+                )
             panels = [_panel(gradio, model, number) for number, model in enumerate(models)]
+        checked = _check(gradio, photo)
         for panel in panels:
-            _connect(gradio, photo, panel)
+            _connect(gradio, photo, checked, panel)
+    files.watch({str(file) for file in shown})
     return page
+
+
+def _example(file: Path, folder: Path) -> Path:
+    """A copy of an example that a browser can show."""
+    picture = read_photo(file)
+    folder = Path(tempfile.mkdtemp(prefix="example-", dir=folder))
+    if file.suffix.lower() in _SHOWN:
+        return Path(shutil.copyfile(file, folder / file.name))
+    target = folder / f"{file.stem}.png"
+    picture.save(target)
+    return target
 
 
 def serve_page(
@@ -115,7 +144,7 @@ def serve_page(
     open_browser: bool = False,
     announce: Callable[[str], Any] = logger.info,
 ) -> None:
-    """Serves a page until it is interrupted.
+    """Serves a page until it is interrupted or terminated; then what was uploaded is gone.
 
     Args:
         page: Of `build_page`.
@@ -129,16 +158,38 @@ def serve_page(
     """
     gradio = _gradio()
     theme = gradio.themes.Default(font=list(_FONTS), font_mono=["monospace"])
+    with _ending(page, page_files(_KEPT_SECONDS)):
+        try:
+            # Errors of gradio's own hold paths of the server; ours are told by `_answering`.
+            _, url, _ = page.queue(api_open=False).launch(
+                server_name=host, server_port=port, inbrowser=open_browser, share=False, max_file_size=MAX_UPLOAD,
+                theme=theme, footer_links=[], strict_cors=True, enable_monitoring=False, show_error=False, quiet=True,
+                prevent_thread_lock=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise DemoError(f"the page cannot be served on {host}:{port}: {error}") from error
+        announce(f"serving on {url} until interrupted (Ctrl-C)")
+        page.block_thread()
+
+
+@contextmanager
+def _ending(page: Any, files: PageFiles) -> Iterator[None]:
+    """Ends on SIGTERM as on an interruption, and leaves neither a server nor files."""
+    in_main = threading.current_thread() is threading.main_thread()
+    unheard = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # else the caller ends in order
+    if unheard:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
-        _, url, _ = page.queue(api_open=False).launch(
-            server_name=host, server_port=port, inbrowser=open_browser, share=False, max_file_size=MAX_UPLOAD,
-            theme=theme, footer_links=[], strict_cors=True, enable_monitoring=False, show_error=True, quiet=True,
-            prevent_thread_lock=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise DemoError(f"the page cannot be served on {host}:{port}: {error}") from error
-    announce(f"serving on {url} until interrupted (Ctrl-C)")
-    page.block_thread()
+        yield
+    finally:
+        page.close(verbose=False)
+        files.remove()
+        if unheard:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, _: Any) -> None:
+    raise SystemExit(128 + number)
 
 
 def _gradio() -> Any:
@@ -156,12 +207,13 @@ def _path(payload: Any) -> str | None:
 def _panel(gradio: Any, model: DemoModel, number: int) -> Panel:
     """The column of one model, empty."""
     methods = [(method.title, method.name) for method in model.methods]
-    first = methods[0][1]
+    names = [name for _, name in methods]
+    first = next((name for name in DEFAULT_METHODS.values() if name in names), names[0])
     layer_shown, head_shown, patch_shown = _shown_controls(model, first)
     heads = max((heads for heads, _ in model.attention_shapes), default=1)
     classifies, name = not model.is_detector, f"model{number}"
     with gradio.Column(scale=1, min_width=320):
-        gradio.Markdown(f"## {escape(model.name)}")
+        gradio.Markdown(f"## {markdown_text(model.name)}")
         labels = gradio.Label(
             label="Answer",
             num_top_classes=SHOWN_LABELS,
@@ -206,47 +258,73 @@ def _shown_controls(model: DemoModel, method: str) -> tuple[bool, bool, bool]:
     return layer, head, token
 
 
-def _connect(gradio: Any, photo: Any, panel: Panel) -> None:
+@contextmanager
+def _answering(gradio: Any, title: str) -> Iterator[None]:
+    """Tells the visitor what went wrong: what is about the picture as it is, all else without the server's paths."""
+    try:
+        yield
+    except (BadImageError, ExplanationError) as error:
+        raise gradio.Error(html_text(str(error)), title=title, print_exception=False) from error
+    except Exception:
+        logger.exception("the page could not answer")
+        message = "It could not be computed; the log of the page says why."
+        raise gradio.Error(message, title=title, print_exception=False) from None
+
+
+def _check(gradio: Any, photo: Any) -> Any:
+    """Looks at a picture before the models do, so that a bad one is told once and not by each part of the page."""
+
+    def check(path: str | None) -> None:
+        with _answering(gradio, "This picture cannot be used"):
+            if path is not None:
+                try:
+                    read_photo(path)
+                except FileNotFoundError:
+                    raise BadImageError("the picture was deleted meanwhile; choose it again") from None
+
+    return photo.change(check, photo, None, api_visibility="private", show_progress="hidden")
+
+
+def _connect(gradio: Any, photo: Any, checked: Any, panel: Panel) -> None:
     """Makes the parts of a column answer to each other and to the picture."""
     model, seen = panel.model, gradio.State(None)
+    nothing = (None, None, "", None, gradio.update())
 
     def look(path: str | None, *controls: Any, progress: Any = gradio.Progress()) -> tuple[Any, ...]:  # noqa: B008
         if path is None:
-            return None, None, "", None, gradio.update()
+            return nothing
         progress(0.1, desc="Looking")
         try:
-            found = model.look(read_photo(path))
-        except (BadImageError, ExplanationError) as error:
-            raise gradio.Error(str(error), title="This picture cannot be used", print_exception=False) from error
+            with _answering(gradio, "There is no answer"):
+                return answered(model.look(read_photo(path)), controls, progress)
+        except gradio.Error as error:  # raised, it would be shown by every part of the column
+            gradio.Warning(error.message, title=error.title)
+            return nothing
+
+    def answered(found: Seen, controls: Sequence[Any], progress: Any) -> tuple[Any, ...]:
         if model.is_detector:
             progress(0.4, desc="Asking each query")
-            return (
-                found,
-                None,
-                boxes_html(found.picture, found.detections, model.query_maps(found)),
-                None,
-                gradio.update(),
-            )
+            boxes = boxes_html(found.picture, found.detections, model.query_maps(found))
+            return found, None, boxes, None, gradio.update()
         progress(0.5, desc="Explaining")
         names = [LIKELIEST, *[name for name, _ in found.scores]]
         method, _, *rest = controls
-        overlay = show(found, method, LIKELIEST, *rest)
+        overlay = drawn(found, method, LIKELIEST, *rest)
         return found, dict(found.scores), "", overlay, gradio.update(choices=names, value=LIKELIEST)
 
-    def show(found: Seen | None, method: str, target: str | None, layer: float, head: float, patch: str) -> Any:
-        if found is None:
-            return None
-        try:
-            view = View(
-                method,
-                None if target in (None, LIKELIEST) else target,
-                None if layer == _OWN_CHOICE else int(layer),
-                None if head == _OWN_CHOICE else int(head),
-                _parsed_patch(patch),
-            )
-            return model.overlay(found, view)
-        except ExplanationError as error:
-            raise gradio.Error(str(error), title="There is no such map", print_exception=False) from error
+    def drawn(found: Seen, method: str, target: str | None, layer: float, head: float, patch: str) -> Any:
+        view = View(
+            method,
+            None if target in (None, LIKELIEST) else target,
+            None if layer == _OWN_CHOICE else int(layer),
+            None if head == _OWN_CHOICE else int(head),
+            _parsed_patch(patch),
+        )
+        return model.overlay(found, view)
+
+    def show(found: Seen | None, *controls: Any) -> Any:
+        with _answering(gradio, "There is no such map"):
+            return None if found is None else drawn(found, *controls)
 
     def describe(method: str) -> tuple[Any, ...]:
         layer, head, patch = (gradio.update(visible=shown) for shown in _shown_controls(model, method))
@@ -261,7 +339,8 @@ def _connect(gradio: Any, photo: Any, panel: Panel) -> None:
 
     answer = [seen, panel.labels, panel.boxes, panel.overlay, panel.target]
     quiet = {"api_visibility": "private"}
-    gradio.on([photo.change], look, [photo, *panel.controls], answer, **quiet, show_progress="full")
+    checked.success(look, [photo, *panel.controls], answer, **quiet, show_progress="full")
+    checked.failure(lambda: nothing, None, answer, **quiet, show_progress="hidden")
     described = [panel.about, panel.layer, panel.head, panel.patch, panel.whole]
     panel.method.change(describe, panel.method, described, **quiet, show_progress="hidden")
     changes = [panel.method.input, panel.target.input, panel.layer.change, panel.head.change, panel.patch.change]

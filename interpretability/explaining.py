@@ -16,7 +16,7 @@ from .targets import Target, label_names
 
 logger = logging.get_logger(__name__)
 
-_DEFAULTS = {"vit": "relevance", "detector": "relevance", "cnn": "grad_cam"}
+DEFAULT_METHODS = {"vit": "relevance", "detector": "relevance", "cnn": "grad_cam"}
 
 
 def explain(
@@ -79,7 +79,7 @@ def explain(
 
 
 def _method(name: str, subject: Subject) -> ExplanationMethod:
-    name = _DEFAULTS[subject.architecture.kind] if name == "auto" else name.replace("-", "_")
+    name = DEFAULT_METHODS[subject.architecture.kind] if name == "auto" else name.replace("-", "_")
     if name not in EXPLANATION_METHODS:
         raise ExplanationError(f"`method` must be one of {', '.join(EXPLANATION_METHODS)}, or auto, got {name!r}")
     return EXPLANATION_METHODS[name]
@@ -118,4 +118,4 @@ def _explanation(subject: Subject, request: Request, method: ExplanationMethod, 
     )
 
 
-__all__ = ["explain"]
+__all__ = ["DEFAULT_METHODS", "explain"]

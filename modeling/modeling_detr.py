@@ -7,7 +7,7 @@ C classes. Boxes are (center x, center y, width, height) relative to the image w
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -51,7 +51,7 @@ class HubDetrModelOutput(ModelOutput):
         intermediate_boxes: (L, B, Q, 4), where queries are boxes.
     """
 
-    feature_size: ClassVar[tuple[int, int] | None] = None
+    feature_size = cast("tuple[int, int] | None", None)  # without annotation, as that would make it an item
 
     last_hidden_state: torch.Tensor | None = None
     decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
@@ -78,7 +78,7 @@ class HubDetrObjectDetectionOutput(ModelOutput):
         auxiliary_outputs: `logits` and `pred_boxes` of the layers before the last, with `labels`.
     """
 
-    feature_size: ClassVar[tuple[int, int] | None] = None
+    feature_size = cast("tuple[int, int] | None", None)  # without annotation, as that would make it an item
 
     loss: torch.Tensor | None = None
     loss_dict: dict[str, torch.Tensor] | None = None

@@ -1,6 +1,7 @@
 """Ends of commands that go on past images that cannot be decoded."""
 
 import typer
+from vithub.scripts.printing import say
 
 
 def check_on_bad_image(value: str) -> None:
@@ -16,9 +17,9 @@ def fail_after_all(text: str, on_bad_image: str) -> None:
         typer.Exit: With code 1, where `on_bad_image` is "error".
     """
     if on_bad_image == "skip":
-        typer.echo(f"vithub: {text}", err=True)
+        say(f"vithub: {text}", err=True)
         return
-    typer.echo(f"vithub: error: {text}; --on-bad-image skip leaves with exit code 0", err=True)
+    say(f"vithub: error: {text}; --on-bad-image skip leaves with exit code 0", err=True)
     raise typer.Exit(1)
 
 

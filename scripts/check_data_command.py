@@ -55,7 +55,7 @@ def check_data(
 ) -> None:
     """Checks a data set of boxes for training a detector; exit code 1 where it cannot be trained on."""
     from rich.console import Console
-    from vithub.data.box_augmentation import BOX_AUGMENTATIONS
+    from vithub.data.box_augmentation_settings import BOX_AUGMENTATIONS
     from vithub.data.box_report import check_data as run
     from vithub.data.json_text import json_text
     from vithub.hub.folders import check_target, new_folder
@@ -88,7 +88,7 @@ def check_data(
 
 
 def _save_batch(report: Any, augmentation: str, shortest: int, file: Path) -> None:
-    from vithub.data.box_augmentation import BOX_AUGMENTATIONS
+    from vithub.data.box_augmentation_settings import BOX_AUGMENTATIONS
     from vithub.data.box_loading import box_table
     from vithub.data.box_previews import augmented_picture
     from vithub.data.sources import DataError

@@ -1,15 +1,13 @@
 """The `vithub` command."""
 
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-import transformers
 import typer
-from huggingface_hub.utils.tqdm import disable_progress_bars
+from vithub.scripts.calling import quiet_libraries
 from vithub.scripts.commands import register
 from vithub.scripts.printing import LineFormatter, say
 from vithub.scripts.termination import orderly_termination
@@ -36,9 +34,7 @@ def main() -> None:
 
 def run(command: Callable[[], Any]) -> int:
     """Calls a command and turns its errors into an exit code."""
-    from vithub.training.recipe import RecipeError
-
-    _quiet_libraries()
+    quiet_libraries()
     try:
         with orderly_termination():
             command()
@@ -48,11 +44,9 @@ def run(command: Callable[[], Any]) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except RecipeError as error:
-        return _fail(error, 2)
     except (ValueError, OSError, RuntimeError, TypeError) as error:
         if _is_ours(error):
-            return _fail(error, 1)
+            return _fail(error, 2 if _is_of_recipes(error) else 1)
         raise
     finally:
         _part_processes()
@@ -65,12 +59,10 @@ def _part_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _quiet_libraries() -> None:
-    """Without the bars of other libraries, which flash by in a terminal and are noise elsewhere."""
-    transformers.utils.logging.disable_progress_bar()
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-        disable_progress_bars()
+def _is_of_recipes(error: BaseException) -> bool:
+    """Whether an error is a wrong recipe, without importing recipes: an error of theirs has imported them."""
+    recipes = sys.modules.get("vithub.training.recipe")
+    return recipes is not None and isinstance(error, recipes.RecipeError)
 
 
 def _is_ours(error: BaseException) -> bool:

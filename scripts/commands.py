@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from vithub.scripts.bad_images import check_on_bad_image, fail_after_all
+from vithub.scripts.calling import prepared
 from vithub.scripts.check_data_command import check_data
+from vithub.scripts.command_help import Command, RecipeCommand
 from vithub.scripts.compare_command import compare
 from vithub.scripts.demo_command import demo
 from vithub.scripts.explain_command import explain
@@ -16,27 +17,15 @@ from vithub.scripts.publish_command import publish
 
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="a run's folder, or a Hub id")]
 
+CONVERSION_TARGETS = ("vithub", "transformers", "timm")
+MOST_AT_ONCE, MOST_WORKERS = 2**20, 1_024  # as the recipe has them
+
 
 def register(app: typer.Typer) -> None:
     """Adds every subcommand."""
-    app.command(epilog=_recipe_help())(finetune)
-    app.command()(evaluate)
-    app.command()(predict)
-    app.command()(convert)
-    app.command()(check_data)
-    app.command()(compare)
-    app.command()(publish)
-    app.command()(demo)
-    app.command()(explain)
-
-
-def _recipe_help() -> str:
-    """Every field of a recipe with its default, for the end of a help page."""
-    from vithub.training.presets import preset_names
-    from vithub.training.recipe import field_names
-
-    lines = [f"  {name} = {default!r}  {description}" for name, (default, description) in field_names().items()]
-    return "\b\nPresets: " + ", ".join(preset_names()) + "\n\n\b\nRecipe fields for --set:\n" + "\n".join(lines)
+    app.command(cls=RecipeCommand)(prepared(finetune))
+    for command in (evaluate, predict, convert, check_data, compare, publish, demo, explain):
+        app.command(cls=Command)(prepared(command))
 
 
 def finetune(
@@ -69,12 +58,11 @@ def finetune(
     lora: Annotated[bool, typer.Option("--lora", help="low-rank adapters (rank 8) instead of all weights")] = False,
     front_end: Annotated[str, typer.Option(help="whose loop runs: accelerate or trainer")] = "accelerate",
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --output")] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any recipe field")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any recipe field of the list below")
+    ] = None,
 ) -> None:
-    """Trains an image classifier; without options a small DeiT on handwritten digits."""
-    from vithub.training.finetuning import finetune as run
-    from vithub.training.progress import TerminalReporter
-
+    """Trains an image classifier or a detector; without options a small DeiT on handwritten digits."""
     values: dict[str, Any] = {
         "training.batch_size": batch_size,
         "training.max_steps": max_steps,
@@ -89,15 +77,23 @@ def finetune(
     given = {name: value for name, value in values.items() if value is not None}
     if front_end not in ("accelerate", "trainer"):
         raise typer.BadParameter(f"--front-end takes accelerate or trainer, got {front_end!r}")
+    given |= assignments(set_ or [])
+    from vithub.training.recipe import check_names
+
+    check_names(given)
+    from vithub.training.finetuning import finetune as run
+    from vithub.training.progress import TerminalReporter
+
     with TerminalReporter() as reporter:
         run(
             model, data, output, recipe=recipe, preset_name=preset, epochs=epochs, seed=seed, resume=resume,
-            values=given | assignments(set_ or []), teacher=teacher, front_end=front_end, reporter=reporter,
+            values=given, teacher=teacher, front_end=front_end, reporter=reporter,
         )  # fmt: skip
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:
     """NAME=VALUE texts as fields, values read as YAML: `training.lr=1e-3`, `augmentation.scale=[0.5, 1]`."""
+    import yaml
     from vithub.training.yaml_text import read_yaml
 
     values: dict[str, Any] = {}
@@ -120,8 +116,10 @@ def evaluate(
         str | None, typer.Option(help="new folder for metrics.json and pictures  [default: none]")
     ] = None,
     label_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
-    batch_size: Annotated[int, typer.Option(help="images at once")] = 64,
-    workers: Annotated[int | None, typer.Option(help="loading processes  [default: by the number of cores]")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, help="images at once")] = 64,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=MOST_WORKERS, help="loading processes  [default: by the number of cores]")
+    ] = None,
     on_bad_image: Annotated[
         str, typer.Option(help="error, or skip to measure without images that cannot be decoded")
     ] = "error",
@@ -129,6 +127,8 @@ def evaluate(
     json_: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
     """Measures a classifier (accuracy, top-5, F1, per class) or a detector (COCO's figures, kinds of errors)."""
+    if resume and output is None:
+        raise typer.BadParameter("--resume needs --output")
     from rich.console import Console
     from vithub.data.json_text import json_text
     from vithub.training.processes import process_state
@@ -136,8 +136,6 @@ def evaluate(
     from vithub.training.run_evaluation import evaluate as run
     from vithub.training.run_evaluation import result_table
 
-    if resume and output is None:
-        raise typer.BadParameter("--resume needs --output")
     with TerminalReporter() as reporter:
         result = run(
             folder, data, split, out=output, label_column=label_column, batch_size=batch_size, workers=workers,
@@ -154,9 +152,13 @@ def evaluate(
 def predict(
     folder: Folder,
     images: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE...]", help="files, folders or URLs")] = None,
-    top: Annotated[int, typer.Option(min=1, help="labels per image")] = 5,
-    batch_size: Annotated[int, typer.Option(min=1, help="images at once")] = 32,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="least score of a detector's boxes")] = 0.5,
+    top: Annotated[int | None, typer.Option(min=1, help="labels per image of a classifier  [default: 5]")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=MOST_AT_ONCE, help="images at once  [default: 32]")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="least score of a detector's boxes  [default: 0.5]")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="print one line of JSON per image")] = False,
     data: Annotated[
         str | None, typer.Option(help="a data set instead of images, as for finetune  [default: none]")
@@ -178,13 +180,16 @@ def predict(
     """Tells the most likely labels of images, or the boxes in them, or writes those of a whole data set to files."""
     if (data is None) == (not images) or (data is not None and output is None):
         raise typer.BadParameter("give images, or --data with --output")
+    if data is not None and top is not None:
+        raise typer.BadParameter("--top goes with images, not with --data, whose probabilities are all written")
     if data is not None and output is not None:
         from vithub.training.dataset_prediction import predict_dataset
         from vithub.training.progress import TerminalReporter
 
         with TerminalReporter() as reporter:
             target = predict_dataset(
-                folder, data, output, split=split, embeddings=embeddings, threshold=threshold, batch_size=batch_size,
+                folder, data, output, split=split, embeddings=embeddings, batch_size=batch_size or 32,
+                threshold=0.5 if threshold is None else threshold,
                 on_bad_image=on_bad_image, resume=resume, reporter=reporter,
             )  # fmt: skip
         say(f"predictions are in {target}")
@@ -196,7 +201,8 @@ def predict(
 
 
 def _predict_images(
-    folder: str, images: list[str], json_: bool, on_bad_image: str, top: int, batch_size: int, threshold: float,
+    folder: str, images: list[str], json_: bool, on_bad_image: str, top: int | None,
+    batch_size: int | None, threshold: float | None,
     output: str | None,
 ) -> None:  # fmt: skip
     """Answers every image that can be read, and then fails where one could not be."""
@@ -234,12 +240,11 @@ def convert(
     json_: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
 ) -> None:
     """Converts a checkpoint of transformers, timm or DeiT's authors, or one of ours to transformers or timm."""
+    if to not in CONVERSION_TARGETS:
+        raise typer.BadParameter(f"--to takes one of {', '.join(CONVERSION_TARGETS)}, got {to!r}")
     from vithub.data.json_text import json_text
-    from vithub.hub.convert import TARGETS
     from vithub.hub.convert import convert as run
 
-    if to not in TARGETS:
-        raise typer.BadParameter(f"--to takes one of {', '.join(TARGETS)}, got {to!r}")
     report = run(
         source, target, to, task=task, image_size=image_size, patch_size=patch_size, revision=revision,
         overwrite=overwrite,

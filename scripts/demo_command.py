@@ -22,13 +22,13 @@ def demo(
     ] = None,
 ) -> None:
     """Serves a page: drop a picture, see the answer and where in the picture it came from."""
+    if len(models) > 2:
+        raise typer.BadParameter(f"one model, or two side by side, got {len(models)}")
     from vithub.hub.any_model import load_any_model
     from vithub.interpretability.demo_model import DemoModel
     from vithub.interpretability.demo_page import build_page, serve_page
     from vithub.training.predicting import find_images
 
-    if len(models) > 2:
-        raise typer.BadParameter(f"one model, or two side by side, got {len(models)}")
     pictures = find_images(examples or [])
     if space is not None:
         from vithub.interpretability.demo_space import write_space

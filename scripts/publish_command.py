@@ -31,14 +31,14 @@ def publish(
     json_: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
 ) -> None:
     """Publishes a model on the Hub in one commit, and reads it back; the token is that of the login or HF_TOKEN."""
-    from rich.console import Console
-    from vithub.data.json_text import json_text
-    from vithub.hub.publishing import publish as run
-
     if create_pr and (revision or tag):
         raise typer.BadParameter("--create-pr goes to main and takes no --revision or --tag")
     if space is not None and space.exists():
         raise typer.BadParameter(f"--space takes a new folder, and {space} exists")
+    from rich.console import Console
+    from vithub.data.json_text import json_text
+    from vithub.hub.publishing import publish as run
+
     report = run(
         folder, repository, private=private, revision=revision, create_pr=create_pr, tag=tag, message=message,
         dry_run=dry_run, native=native,

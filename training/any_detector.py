@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForObjectDetection, PreTrainedModel
 
-from ..hub.checkpoints import CheckpointError, locate, read_json
+from ..hub.checkpoints import CheckpointError, locate, read_config
 from ..hub.inference_loading import PROCESSOR, load_for_inference, load_processor
 from ..modeling.detector_output import MOST_FOUND, found_objects
 from .detections import Detections
@@ -20,12 +20,11 @@ def is_detector(path: Path) -> bool:
     """Whether a folder holds an object detector, by its configuration.
 
     Raises:
-        CheckpointError: The configuration is no readable JSON.
+        CheckpointError: The configuration is damaged.
     """
     if not (path / "config.json").is_file():
         return False
-    architectures = read_json(path / "config.json").get("architectures")
-    return isinstance(architectures, list) and any("ObjectDetection" in str(name) for name in architectures)
+    return any("ObjectDetection" in name for name in read_config(path).get("architectures") or [])
 
 
 def load_detector(source: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, Any]:

@@ -45,6 +45,7 @@ def evaluate_detections(
     resume: bool,
     accelerator: Accelerator,
     reporter: Reporter,
+    label_column: str | None = None,
 ) -> dict[str, Any]:
     """COCO's figures of a detector on a split; the arguments are those of `evaluate`.
 
@@ -57,7 +58,7 @@ def evaluate_detections(
     """
     model, processor = load_detector(path)
     model.to(accelerator.device)
-    boxes = load_box_data(**_source(path, data, skip_bad))
+    boxes = load_box_data(**_source(path, data, skip_bad, label_column))
     split = split or ("test" if boxes.test is not None else "validation")
     if split not in boxes.splits:
         raise DataError(f"there is no split {split!r}; there are {', '.join(boxes.splits)}")
@@ -138,15 +139,16 @@ def class_numbers(names: tuple[str, ...], id2label: dict[int, str]) -> list[int]
     return None if mapped == list(range(len(names))) and len(id2label) == len(names) else mapped
 
 
-def _source(path: Path, data: Any, skip_bad: bool) -> dict[str, Any]:
+def _source(path: Path, data: Any, skip_bad: bool, label_column: str | None) -> dict[str, Any]:
     """The arguments of `load_box_data`: the data that was named, or what the run was trained on, with its splits.
 
     Of the latter no more images may be missing than in training: other splits would be drawn from the rest.
     """
+    column = {} if label_column is None else {"objects_column": label_column}
     if data is not None:
-        return {"source": data, "bad_share": 1.0 if skip_bad else 0.0}
+        return {"source": data, "bad_share": 1.0 if skip_bad else 0.0, **column}
     settings = run_data(path)
-    return {"source": settings.source, **settings.reading_boxes()}
+    return {"source": settings.source, **settings.reading_boxes(), **column}
 
 
 def detection_table(result: dict[str, Any]) -> Table:

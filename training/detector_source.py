@@ -13,9 +13,9 @@ from ..hub.checkpoints import locate, read_config
 from ..hub.conversion import open_checkpoint
 from ..hub.detr_backbones import backbone_from, load_backbone_weights
 from ..modeling.modeling_detr import HubDetrForObjectDetection
+from .model_names import DETECTOR_FROM_SCRATCH
 from .recipe import Recipe, RecipeError
 
-FROM_SCRATCH = "detr"
 _LONGEST = 1333 / 800  # DETR's longer side for its shorter one
 
 
@@ -45,7 +45,7 @@ def build_detector(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedMod
         raise RecipeError(
             f"model.image_size: of a detector the shorter side's pixels, one number, got {settings.image_size}"
         )
-    if settings.source == FROM_SCRATCH:
+    if settings.source == DETECTOR_FROM_SCRATCH:
         return _from_scratch(recipe, labels)
     if settings.backbone is not None:
         raise RecipeError(f"model.backbone: {settings.source} has one already; model.source detr takes another")
@@ -79,4 +79,4 @@ def _from_scratch(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedMode
     return model, build_box_processor(shortest, longest, focal=model.config.focal_loss, **pixels)
 
 
-__all__ = ["FROM_SCRATCH", "build_detector", "is_detector_folder"]
+__all__ = ["build_detector", "is_detector_folder"]

@@ -10,15 +10,16 @@ from transformers import PreTrainedModel
 
 from ..data.images import BadImageError
 from .accelerate_loop import AccelerateLoop, LoopResult
-from .detector_source import FROM_SCRATCH, is_detector_folder
+from .detector_source import is_detector_folder
 from .energy import energy_estimate
 from .environment import hardware, software_versions
 from .hub_trainer import HubTrainer
-from .model_source import is_from_scratch
+from .model_names import DETECTOR_FROM_SCRATCH, is_from_scratch
 from .presets import preset
 from .processes import process_state
 from .progress import QuietReporter, Reporter
 from .recipe import Recipe
+from .recipe_effects import check_effects
 from .run_checkpoints import whole_state
 from .run_folder import free_run_folder, measurements, open_run_folder, run_recipe, write_run
 from .task import TrainingTask
@@ -101,6 +102,8 @@ def finetune(
     if resume and recipe is None and preset_name is None and out is not None:
         recipe = run_recipe(Path(out).expanduser())
     chosen = resolve_recipe(recipe, preset_name, model, data).with_values(given)
+    if not resume:
+        check_effects(chosen, given)
     folder = _agreed_folder(out, chosen)
     if state.is_main_process:
         open_run_folder(folder, chosen, resume)
@@ -202,7 +205,7 @@ def resolve_recipe(recipe: Recipe | str | Path | None, preset_name: str | None, 
         return Recipe.from_yaml(recipe)
     if preset_name is not None:
         return preset(preset_name)
-    if model is not None and (model == FROM_SCRATCH or is_detector_folder(model)):
+    if model is not None and (model == DETECTOR_FROM_SCRATCH or is_detector_folder(model)):
         return preset("detr")
     if model is not None and not is_from_scratch(model):
         return preset("finetune")

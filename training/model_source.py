@@ -16,17 +16,11 @@ from ..hub.conversion import is_convertible, open_checkpoint
 from ..modeling.modeling_deit import HubDeiTForImageClassification
 from ..modeling.modeling_vit import HubViTForImageClassification
 from .foreign_models import foreign_classifier
+from .model_names import CLASSIFIER_FROM_SCRATCH, SIZES, misspelt_from_scratch
 from .recipe import Recipe, RecipeError
 from .recipe_sections import EvaluationSettings
 
 SINGLE_LABEL = "single_label_classification"
-_PRESET = re.compile(r"(?P<family>vit|deit)-(?P<size>ti|s|b|l|h)(?:/(?P<patch>\d+))?", re.IGNORECASE)
-_SIZES = {"ti": "Ti", "s": "S", "b": "B", "l": "L", "h": "H"}
-
-
-def is_from_scratch(source: str) -> bool:
-    """Whether a source names a preset such as "deit-s" or "vit-b/32"."""
-    return _PRESET.fullmatch(source) is not None
 
 
 def build_classifier(recipe: Recipe, labels: Sequence[str], multi_label: bool = False) -> tuple[PreTrainedModel, Any]:
@@ -44,10 +38,12 @@ def build_classifier(recipe: Recipe, labels: Sequence[str], multi_label: bool = 
     fields: dict[str, Any] = {"problem_type": "multi_label_classification" if multi_label else SINGLE_LABEL}
     fields |= settings.fields
     sizes: dict[str, Any] = {"image_size": settings.image_size, "patch_size": settings.patch_size}
-    if match := _PRESET.fullmatch(settings.source):
+    if match := CLASSIFIER_FROM_SCRATCH.fullmatch(settings.source):
         if match["family"].lower() == "deit":
             fields = distillation_fields(recipe) | fields
         return _from_scratch(match, evaluation, labels, fields, sizes)
+    if (hint := misspelt_from_scratch(settings.source)) and not Path(settings.source).expanduser().exists():
+        raise RecipeError(f"model.source: there is no model {settings.source!r}; {hint}")
     path = locate(settings.source, settings.revision)
     if path.is_dir() and not is_convertible(path):
         return foreign_classifier(path, settings, evaluation, labels, fields)
@@ -100,7 +96,7 @@ def _from_scratch(
     given = {name: size for name, size in sizes.items() if size is not None}
     values = {**patch, **given, **fields, "id2label": dict(enumerate(labels))}
     try:
-        config = config_class.preset(_SIZES[match["size"].lower()], **values)
+        config = config_class.preset(SIZES[match["size"].lower()], **values)
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
     processor = build_image_processor(
@@ -109,4 +105,4 @@ def _from_scratch(
     return model_class(config), processor
 
 
-__all__ = ["build_classifier", "distillation_fields", "is_from_scratch"]
+__all__ = ["build_classifier", "distillation_fields"]

@@ -29,9 +29,9 @@ def predict(
     folder: str | Path,
     images: str | Path | Sequence[str | Path],
     *,
-    top: int = 5,
-    batch_size: int = 32,
-    threshold: float = 0.5,
+    top: int | None = None,
+    batch_size: int | None = None,
+    threshold: float | None = None,
     out: str | Path | None = None,
     on_bad_image: str = "error",
 ) -> list[dict[str, Any]]:
@@ -40,9 +40,9 @@ def predict(
     Args:
         folder: A run's folder, or any saved classifier's, or a Hub id.
         images: File, folder (searched for images) or URL, or a sequence of them.
-        top: Labels per image.
-        batch_size: Images at once.
-        threshold: Least score of a box.
+        top: Labels per image of a classifier; None means 5.
+        batch_size: Images at once of a classifier; None means 32. A detector sees one image at a time.
+        threshold: Least score of a detector's box; None means 0.5.
         out: Of a detector: a new folder for the images with their boxes, and `predictions.json` in COCO's format.
         on_bad_image: "error", or "skip" to answer the others; the bad one then has an `error` and no predictions.
 
@@ -54,6 +54,7 @@ def predict(
         DataError: A file or folder does not exist or holds no image.
         BadImageError: An image cannot be decoded.
         CheckpointError: The model cannot be loaded whole, or its scores are not finite.
+        ValueError: An option is for the other kind of model.
     """
     found = predict_stream(
         folder, images, top=top, batch_size=batch_size, threshold=threshold, out=out, on_bad_image=on_bad_image
@@ -65,9 +66,9 @@ def predict_stream(
     folder: str | Path,
     images: str | Path | Sequence[str | Path],
     *,
-    top: int = 5,
-    batch_size: int = 32,
-    threshold: float = 0.5,
+    top: int | None = None,
+    batch_size: int | None = None,
+    threshold: float | None = None,
     out: str | Path | None = None,
     on_bad_image: str = "error",
 ) -> Iterator[dict[str, Any]]:
@@ -78,19 +79,28 @@ def predict_stream(
     """
     if on_bad_image not in ("error", "skip"):
         raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}")
-    if min(top, batch_size) < 1:
-        raise ValueError(f"`top` and `batch_size` must be at least 1, got {top} and {batch_size}")
+    for name, value in {"top": top, "batch_size": batch_size}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}")
     names = find_images([images] if isinstance(images, str | Path) else images)
     if not names:
         raise DataError("there are no images: name files, folders or URLs")
     skip_bad = on_bad_image == "skip"
     if is_detector(path := locate(folder)):
-        detector = Detector(path, threshold)
+        _refuse_without_effect("a detector", top=top, batch_size=batch_size)
+        detector = Detector(path, 0.5 if threshold is None else threshold)
         opened = ((name, _opened(name, skip_bad)) for name in names)
         return detector.predictions(opened) if out is None else detector.saved_predictions(opened, out)
+    _refuse_without_effect("a classifier", threshold=threshold)
     if out is not None:
         raise ValueError("`out` is for the boxes of a detector; a classifier's labels are only returned")
-    return _Classifier(path, top).predictions(names, batch_size, skip_bad)
+    return _Classifier(path, 5 if top is None else top).predictions(names, batch_size or 32, skip_bad)
+
+
+def _refuse_without_effect(kind: str, **options: Any) -> None:
+    """Raises where an option is given that does nothing for a kind of model."""
+    if given := [f"`{name}` {value!r}" for name, value in options.items() if value is not None]:
+        raise ValueError(f"{' and '.join(given)} has no effect on {kind}")
 
 
 class _Classifier:

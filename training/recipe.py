@@ -1,13 +1,15 @@
 """Everything that decides a training run, typed and checked; saved whole beside the weights it made."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ..data.augmentation import Augmentation
-from ..data.box_augmentation import BoxAugmentation
+from ..data.augmentation_settings import Augmentation
+from ..data.box_augmentation_settings import BoxAugmentation
 from .boolean_fields import misplaced_boolean
 from .recipe_sections import (
     DataSettings,
@@ -16,6 +18,7 @@ from .recipe_sections import (
     LoraSettings,
     ModelSettings,
     Section,
+    Seed,
     TrainingSettings,
 )
 from .yaml_text import read_yaml, write_yaml
@@ -38,7 +41,7 @@ class Recipe(Section):
     distillation: DistillationSettings = Field(default_factory=DistillationSettings)
     lora: LoraSettings = Field(default_factory=LoraSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
-    seed: int = Field(0, ge=0, description="of all random choices but the drawing of splits")
+    seed: Seed = Field(0, description="of all random choices but the drawing of splits")
 
     @model_validator(mode="before")
     @classmethod
@@ -59,16 +62,6 @@ class Recipe(Section):
             raise ValueError("training.max_steps must be given with data.streaming, whose length is not known")
         if self.data.streaming and (self.distillation.cache or self.augmentation.repeats > 1):
             raise ValueError("data.streaming sees an image once: no distillation.cache and augmentation.repeats 1")
-        if self.task == "detection":
-            refused = {
-                "distillation.teacher": self.distillation.teacher,
-                "lora.rank": self.lora.rank,
-                "data.streaming": self.data.streaming or None,
-                "augmentation.mixup or cutmix": self.augmentation.mixes or None,
-                "training.freeze": self.training.freeze or None,
-            }
-            if wrong := [f"{name} {value!r}" for name, value in refused.items() if value is not None]:
-                raise ValueError(f"task detection takes no {', '.join(wrong)}")
         if self.lora.rank is not None and self.training.freeze:
             raise ValueError(
                 f"lora.rank freezes all but adapters and head: training.freeze must be 0, got {self.training.freeze!r}"
@@ -90,16 +83,13 @@ class Recipe(Section):
         Raises:
             RecipeError: There is no such field, or the value does not fit.
         """
+        check_names(values)
         content = self.model_dump()
         for name, value in values.items():
             *sections, last = name.split(".")
             place = content
             for section in sections:
-                if not isinstance(place.get(section), dict):
-                    raise RecipeError(f"there is no recipe field {name!r}; {_near(name)}")
                 place = place[section]
-            if last not in place and sections[-1:] != ["fields"]:
-                raise RecipeError(f"there is no recipe field {name!r}; {_near(name)}")
             place[last] = value
         return self.from_dict(content)
 
@@ -130,6 +120,20 @@ class Recipe(Section):
         return write_yaml(self.model_dump(mode="json"))
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Refuses dotted names of which one is no field, no section and no field of a model's configuration.
+
+    Raises:
+        RecipeError: The first such name, and the fields that may have been meant.
+    """
+    known = set(field_names())
+    sections = {name.rpartition(".")[0] for name in known}
+    for name in names:
+        section, _, last = name.rpartition(".")
+        if name not in known | sections and not (section == "model.fields" and last):
+            raise RecipeError(f"there is no recipe field {name!r}; {_near(name)}")
+
+
 def field_names(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, tuple[Any, str]]:
     """Default and description of every field, by dotted name."""
     found: dict[str, tuple[Any, str]] = {}
@@ -140,6 +144,25 @@ def field_names(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, 
         else:
             found[prefix + name] = (info.get_default(call_default_factory=True), info.description or "")
     return found
+
+
+def field_choices(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, list[str]]:
+    """What each field that has choices takes, by dotted name."""
+    found: dict[str, list[str]] = {}
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found |= field_choices(inner, f"{prefix}{name}.")
+        elif choices := _choices(inner):
+            found[prefix + name] = choices
+    return found
+
+
+def _choices(kind: Any) -> list[str]:
+    """The values of every `Literal` within a type."""
+    if get_origin(kind) is Literal:
+        return [str(value) for value in get_args(kind)]
+    return [value for part in get_args(kind) for value in _choices(part)]
 
 
 def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -158,13 +181,70 @@ def _message(problem: Any) -> str:
     return f"{place}: {text[0].lower()}{text[1:]}, got {problem['input']!r}" if place else text
 
 
-def _near(name: str) -> str:
-    from difflib import get_close_matches
+# Last parts of fields as other tools name them.
+_OTHER_NAMES = {
+    "learning_rate": "lr",
+    "max_lr": "lr",
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulation",
+    "grad_accumulation": "accumulation",
+    "opt": "optimizer",
+    "optim": "optimizer",
+    "lr_scheduler_type": "schedule",
+    "lr_scheduler": "schedule",
+    "scheduler": "schedule",
+    "sched": "schedule",
+    "warmup_epochs": "warmup",
+    "warmup_steps": "warmup",
+    "warmup_ratio": "warmup",
+    "wd": "weight_decay",
+    "eps": "epsilon",
+    "adam_epsilon": "epsilon",
+    "opt_eps": "epsilon",
+    "max_grad_norm": "clip_norm",
+    "clip_grad": "clip_norm",
+    "gradient_clipping": "clip_norm",
+    "layer_lr_decay": "layer_decay",
+    "label_smoothing_factor": "label_smoothing",
+    "smoothing": "label_smoothing",
+    "model_ema_decay": "ema_decay",
+    "fp16": "precision",
+    "bf16": "precision",
+    "amp": "precision",
+    "num_workers": "workers",
+    "dataloader_num_workers": "workers",
+    "gradient_checkpointing": "activation_checkpointing",
+    "torch_compile": "compile",
+    "img_size": "image_size",
+    "input_size": "image_size",
+    "reprob": "random_erasing",
+    "aa": "rand_augment",
+    "auto_augment": "rand_augment",
+    "hflip": "horizontal_flip",
+    "vflip": "vertical_flip",
+    "report_to": "trackers",
+    "patience": "early_stop",
+    "lora_r": "rank",
+    "dataset": "source",
+}
 
+
+def near_fields(name: str) -> list[str]:
+    """Fields that somebody may have meant by a name, the likeliest first: by its last part, as other tools say it, or
+    by its spelling."""
     known = list(field_names())
-    last = name.split(".")[-1]
-    close = get_close_matches(name, known, n=3, cutoff=0.6) or [k for k in known if k.split(".")[-1] == last]
+    section, _, last = name.rpartition(".")
+    for wanted in (last, _OTHER_NAMES.get(last)):
+        if same := [field for field in known if field.rpartition(".")[2] == wanted]:
+            return [field for field in same if field.rpartition(".")[0] == section] or same
+    return get_close_matches(name, known, n=3, cutoff=0.6)
+
+
+def _near(name: str) -> str:
+    close = near_fields(name)
     return f"did you mean {', '.join(close)}?" if close else "`vithub finetune --help` lists them"
 
 
-__all__ = ["Recipe", "RecipeError", "field_names", "flat"]
+__all__ = ["Recipe", "RecipeError", "check_names", "field_choices", "field_names", "flat", "near_fields"]

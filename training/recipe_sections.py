@@ -7,6 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]  # what torch's generators take
+# Larger than any machine or model needs: a slip of the keyboard is refused before processes or memory are taken.
+Pixels = Annotated[int, Field(ge=1, le=65_536)]
+MOST_WORKERS = 1_024  # processes; the largest servers have some hundred cores
+MOST_LORA_RANK = 4_096  # at a width of 4,096 such an adapter is larger than the matrix
+MOST_IMAGES_AT_ONCE = 2**20  # ImageNet's largest published batch is 2**16
 
 
 class Section(BaseModel):
@@ -23,10 +29,10 @@ class ModelSettings(Section):
         description="from scratch: vit|deit-ti|s|b|l|h, with /PATCH, or detr; or a folder or Hub id of any model",
     )
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
-    image_size: int | tuple[int, int] | None = Field(
+    image_size: Pixels | tuple[Pixels, Pixels] | None = Field(
         None, description="pixels, or height and width; default: the model's"
     )
-    patch_size: int | tuple[int, int] | None = Field(None, description="pixels; default: the model's")
+    patch_size: Pixels | tuple[Pixels, Pixels] | None = Field(None, description="pixels; default: the model's")
     backbone: str | None = Field(
         None, description="of a new detector (source detr): a folder or Hub id of a pretrained classifier"
     )
@@ -59,12 +65,14 @@ class DataSettings(Section):
     test_split: str | None = Field(None, description="default: found, or drawn where there is one split only")
     validation_fraction: Share = Field(0.1, description="drawn where there is no validation split")
     test_fraction: Share = Field(0.1, description="drawn where there is one split only")
-    split_seed: int = Field(0, ge=0, description="of drawn splits")
-    workers: int | None = Field(None, ge=0, description="loading processes; default: by the number of cores")
+    split_seed: Seed = Field(0, description="of drawn splits")
+    workers: int | None = Field(
+        None, ge=0, le=MOST_WORKERS, description="loading processes; default: by the number of cores"
+    )
     streaming: bool = Field(
         False, description="read the training images in order and never all; Parquet, WebDataset, Hub"
     )
-    shuffle_buffer: int = Field(1000, ge=1, description="streaming: images that are shuffled with each other")
+    shuffle_buffer: int = Field(1000, ge=1, le=10**8, description="streaming: images that are shuffled with each other")
     held_out_images: int = Field(
         5000, ge=1, description="streaming: most images taken for validation and for test each"
     )
@@ -103,15 +111,22 @@ class DataSettings(Section):
 class TrainingSettings(Section):
     """How it learns."""
 
-    epochs: int = Field(30, ge=1)
+    epochs: int = Field(30, ge=1, description="passes over the training images")
     max_steps: int | None = Field(None, ge=1, description="end after so many steps; with streaming it is needed")
     steps_per_epoch: int = Field(1000, ge=1, description="streaming: steps from one evaluation to the next")
-    batch_size: int = Field(64, ge=1, description="images per step, over all processes and accumulation steps")
+    batch_size: int = Field(
+        64, ge=1, le=MOST_IMAGES_AT_ONCE, description="images per step, over all processes and accumulation steps"
+    )
     accumulation: int = Field(1, ge=1, description="pieces of a batch that are computed one after the other")
-    optimizer: Literal["adamw", "sgd", "lamb", "muon"] = Field("adamw")
+    optimizer: Literal["adamw", "sgd", "lamb", "muon"] = Field(
+        "adamw",
+        description="lamb: for batches of thousands (DeiT-III); muon: for the matrices, with AdamW for the rest",
+    )
     lr: Positive = Field(5e-4, description="peak learning rate")
     lr_batch: int | None = Field(None, ge=1, description="lr is for this batch size and scaled to the one used")
-    schedule: Literal["cosine", "linear", "step", "constant"] = Field("cosine")
+    schedule: Literal["cosine", "linear", "step", "constant"] = Field(
+        "cosine", description="of the learning rate after the warm-up: down to min_lr, or in drops, or not at all"
+    )
     min_lr: float = Field(1e-6, ge=0, description="at the end of the schedule")
     step_epochs: int = Field(30, ge=1, description="epochs between the drops of the step schedule")
     step_factor: float = Field(0.1, gt=0, lt=1, description="of the rate at each drop of the step schedule")
@@ -121,7 +136,7 @@ class TrainingSettings(Section):
     weight_decay: float = Field(0.05, ge=0, description="none on norms, biases, tokens and position embeddings")
     decay_all: bool = Field(False, description="weight decay on those too, as DETR has it")
     betas: tuple[Share, Share] = Field((0.9, 0.999), description="of AdamW and LAMB")
-    epsilon: Positive = Field(1e-8)
+    epsilon: Positive = Field(1e-8, description="added to the denominator of AdamW and LAMB")
     momentum: Share = Field(0.9, description="of SGD and Muon")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; default: no clipping")
     layer_decay: float = Field(
@@ -134,7 +149,7 @@ class TrainingSettings(Section):
     loss: Literal["cross_entropy", "bce"] = Field(
         "cross_entropy", description="bce: a yes or no per class, targets above 0 counting as 1 (DeiT-III)"
     )
-    label_smoothing: Share = Field(0.1)
+    label_smoothing: Share = Field(0.1, description="part of a target that goes to all classes alike")
     ema_decay: Share | None = Field(None, description="of an average of the weights, which is then what is judged")
     ema_warmup: bool = Field(True, description="a smaller ema_decay in the first steps")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
@@ -179,7 +194,9 @@ class DistillationSettings(Section):
 class LoraSettings(Section):
     """Low-rank adapters instead of all weights (https://arxiv.org/abs/2106.09685); needs the extra `lora`."""
 
-    rank: int | None = Field(None, ge=1, description="of the adapters; default: none, all weights learn")
+    rank: int | None = Field(
+        None, ge=1, le=MOST_LORA_RANK, description="of the adapters; default: none, all weights learn"
+    )
     alpha: int = Field(16, ge=1, description="scale: an adapter counts alpha / rank")
     dropout: Share = Field(0.0, description="of what an adapter is given")
     targets: list[str] | None = Field(None, description="names of the layers; default: query and value projections")
@@ -192,8 +209,8 @@ class EvaluationSettings(Section):
     """How it is judged."""
 
     crop_ratio: float = Field(0.875, gt=0, le=1, description="part of the resized image that the centre crop keeps")
-    batch_size: int = Field(64, ge=1)
-    interpolation: Literal["bicubic", "bilinear"] = Field("bicubic")
+    batch_size: int = Field(64, ge=1, le=MOST_IMAGES_AT_ONCE, description="images at once; no figure depends on it")
+    interpolation: Literal["bicubic", "bilinear"] = Field("bicubic", description="of resizing")
 
 
 __all__ = [
@@ -203,5 +220,6 @@ __all__ = [
     "LoraSettings",
     "ModelSettings",
     "Section",
+    "Seed",
     "TrainingSettings",
 ]

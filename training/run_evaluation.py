@@ -52,7 +52,7 @@ def evaluate(
         data: As `finetune`; None takes what the run was trained on, with the same splits.
         split: "train", "validation" or "test"; None takes the one that the run reported, or "test" where there is one.
         out: A new folder for `metrics.json` and `confusion_matrix.png`.
-        label_column: Its name; None finds it.
+        label_column: Its name, of a detector that of the column of objects; None finds it.
         batch_size: Images at once, of a detector at most 8.
         workers: Loading processes; None goes by the number of cores.
         on_bad_image: "error", or "skip" to measure without images that cannot be decoded, and list them.
@@ -79,7 +79,7 @@ def evaluate(
     if is_detector(path):
         return evaluate_detections(
             path, data, split, out=None if out is None else Path(out), batch_size=batch_size, workers=workers,
-            skip_bad=skip_bad, resume=resume, accelerator=accelerator, reporter=reporter,
+            skip_bad=skip_bad, resume=resume, accelerator=accelerator, reporter=reporter, label_column=label_column,
         )  # fmt: skip
     model, processor = load_classifier(path)
     model.to(accelerator.device)

@@ -19,6 +19,7 @@ from .losses import TrainingLoss
 from .model_source import build_classifier
 from .parameter_groups import freeze_parameters
 from .recipe import Recipe, RecipeError
+from .recipe_effects import check_data_effects
 from .task import TrainingTask
 from .teacher_cache import check_cacheable
 from .teachers import Teacher, teaches_in_bf16
@@ -44,6 +45,7 @@ def build_task(
         images = load_streamed_data(source, **recipe.data.streamed())
     else:
         images = load_image_data(source, **recipe.data.reading())
+        check_data_effects(recipe, images.drawn)
         check_readable(images.splits, recipe.data.on_bad_image, recipe.data.max_bad_share)
     torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
     labels = images.labels
@@ -62,6 +64,7 @@ def build_task(
 
 def _detection_task(recipe: Recipe, source: Any, processes: int) -> DetectionTask:
     images = load_box_data(source, **recipe.data.reading_boxes())
+    check_data_effects(recipe, images.drawn)
     check_readable(images.splits, recipe.data.on_bad_image, recipe.data.max_bad_share)
     torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
     model, processor = build_detector(recipe, images.classes.names)

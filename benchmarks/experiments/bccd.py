@@ -66,7 +66,8 @@ def of_transformers(options: argparse.Namespace, seed: int, folder: Path) -> Non
         TrainingArguments,
         set_seed,
     )
-    from vithub.data.box_augmentation import BoxAugmentation, BoxTransform
+    from vithub.data.box_augmentation import BoxTransform
+    from vithub.data.box_augmentation_settings import BoxAugmentation
     from vithub.data.box_dataset import BoxEvaluationTransform, BoxImages, collate_boxes
     from vithub.data.box_loading import load_box_data
     from vithub.data.samplers import SampleKey

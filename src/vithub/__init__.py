@@ -1,37 +1,17 @@
 """Vision transformers that live on the Hugging Face Hub.
 
-Importing this package registers its models with the Auto classes of transformers. Everything below is loaded on first
-use.
+After `import vithub` the Auto classes of transformers know its models, whichever of the two is imported first; see
+`hub/auto_registration.py`. Everything below is loaded on first use, so that the import itself takes no time.
 """
 
 from importlib import import_module
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoModelForMaskedImageModeling,
-    AutoModelForObjectDetection,
-    BitImageProcessor,
-    BitImageProcessorPil,
-    DetrImageProcessor,
-    DetrImageProcessorPil,
-    PreTrainedModel,
-)
-
-from .configuration.configuration_deit import HubDeiTConfig
-from .configuration.configuration_detr import HubDetrConfig
-from .configuration.configuration_vit import HubViTConfig
-from .modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
-from .modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
-from .modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
 
 if TYPE_CHECKING:
     from .comparison.comparing import compare
+    from .configuration.configuration_deit import HubDeiTConfig
+    from .configuration.configuration_detr import HubDetrConfig
+    from .configuration.configuration_vit import HubViTConfig
     from .data.box_report import check_data
     from .hub.conversion import load, load_image_processor
     from .hub.convert import convert
@@ -48,17 +28,30 @@ if TYPE_CHECKING:
     from .interpretability.position_similarity import position_similarity
     from .interpretability.projections import project
     from .interpretability.representation_similarity import cka
+    from .modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
+    from .modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
+    from .modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
     from .training.finetuning import finetune
     from .training.predicting import predict, predict_stream
     from .training.run_evaluation import evaluate
 
-__version__ = version("vithub")
+    __version__: str
 
 # Where each name that is loaded on first use lives.
 _HOMES = {
     "EXPLANATION_METHODS": "interpretability.explanation_methods",
     "Explanation": "interpretability.explanation",
     "FaithfulnessProtocol": "interpretability.faithfulness_protocol",
+    "HubDeiTConfig": "configuration.configuration_deit",
+    "HubDeiTForImageClassification": "modeling.modeling_deit",
+    "HubDeiTModel": "modeling.modeling_deit",
+    "HubDetrConfig": "configuration.configuration_detr",
+    "HubDetrForObjectDetection": "modeling.modeling_detr",
+    "HubDetrModel": "modeling.modeling_detr",
+    "HubViTConfig": "configuration.configuration_vit",
+    "HubViTForImageClassification": "modeling.modeling_vit",
+    "HubViTForMaskedImageModeling": "modeling.modeling_vit",
+    "HubViTModel": "modeling.modeling_vit",
     "attention_distance": "interpretability.attention_distance",
     "attention_maps": "interpretability.attention_maps",
     "attention_rows": "interpretability.attention_maps",
@@ -119,35 +112,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("vithub")
     if name not in _HOMES:
         raise AttributeError(f"module 'vithub' has no attribute {name!r}")
     return getattr(import_module(f"vithub.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})
 
 
-def _register() -> None:
-    processors: dict[str, type] = {"torchvision": BitImageProcessor, "pil": BitImageProcessorPil}
-    for config_class, model_class in ((HubViTConfig, HubViTModel), (HubDeiTConfig, HubDeiTModel)):
-        AutoConfig.register(config_class.model_type, config_class)
-        AutoModel.register(config_class, model_class)
-        AutoImageProcessor.register(config_class, image_processor_classes=processors)
-    AutoConfig.register(HubDetrConfig.model_type, HubDetrConfig)
-    AutoModel.register(HubDetrConfig, HubDetrModel)
-    AutoModelForObjectDetection.register(HubDetrConfig, HubDetrForObjectDetection)
-    detr_processors: dict[str, type] = {"torchvision": DetrImageProcessor, "pil": DetrImageProcessorPil}
-    AutoImageProcessor.register(HubDetrConfig, image_processor_classes=detr_processors)
-    AutoModelForImageClassification.register(HubViTConfig, HubViTForImageClassification)
-    AutoModelForImageClassification.register(HubDeiTConfig, HubDeiTForImageClassification)
-    AutoModelForMaskedImageModeling.register(HubViTConfig, HubViTForMaskedImageModeling)
-
-
-def _write_bundle(model: PreTrainedModel, folder: Path) -> None:
-    """Loads the bundle's code when the first model is saved."""
-    import_module("vithub.hub.code_bundle").write_bundle(model, folder)
-
-
-_register()
-import_module("vithub.modeling.modeling_base").HubPreTrainedModel.save_hook = _write_bundle
+import_module("vithub.hub.auto_registration").register_when_imported()

@@ -12,7 +12,8 @@ from timm.data import create_transform
 from timm.data.mixup import Mixup
 from torch.utils.data import DataLoader
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from vithub.data.augmentation import Augmentation, TrainTransform
+from vithub.data.augmentation import TrainTransform
+from vithub.data.augmentation_settings import Augmentation
 from vithub.data.image_dataset import EvaluationTransform, LabelledImages, collate
 from vithub.data.image_processing import build_image_processor, resize_image_processor
 from vithub.data.mixing import mix_batch, targets_from_labels

@@ -7,7 +7,8 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List
 from datasets import Image as ImageFeature
 from PIL import Image, ImageOps
-from vithub.data.augmentation import Augmentation, TrainTransform
+from vithub.data.augmentation import TrainTransform
+from vithub.data.augmentation_settings import Augmentation
 from vithub.data.image_data import load_image_data
 from vithub.data.image_dataset import EvaluationTransform, LabelledImages
 from vithub.data.image_processing import build_image_processor

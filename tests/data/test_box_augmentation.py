@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 from torch.utils.data import DataLoader
-from vithub.data.box_augmentation import BOX_AUGMENTATIONS, BoxAugmentation, BoxTransform
+from vithub.data.box_augmentation import BoxTransform
+from vithub.data.box_augmentation_settings import BOX_AUGMENTATIONS, BoxAugmentation
 from vithub.data.box_data import BoxData
 from vithub.data.box_dataset import (
     BoxEvaluationTransform,

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vithub.scripts.command_line import app, run
 from vithub.scripts.commands import assignments
-from vithub.training.recipe import Recipe, field_names
+from vithub.training.recipe import Recipe, field_choices, field_names
 
 import vithub
 
@@ -87,9 +87,11 @@ def test_help_tells_every_option_with_its_default(name, command):
 
 def test_the_help_of_finetune_tells_every_field_of_a_recipe_with_its_default(command):
     _, text, _ = command("finetune", "--help")
+    words = " ".join(text.split())
     for name, (default, description) in field_names().items():
-        assert f"{name} = {default!r}" in text
-        assert description in text
+        assert description, name
+        taken = f"[{'|'.join(field_choices()[name])}] " if name in field_choices() else ""
+        assert f"{name} = {default!r} {taken}{' '.join(description.split())}" in words
 
 
 def test_help_names_every_command(command):
@@ -109,7 +111,7 @@ def test_the_package_installs_the_command():
     [
         (["nonsense"], "nonsense"),
         (["predict"], "FOLDER"),
-        (["predict", "run"], "IMAGE"),
+        (["predict", "."], "IMAGE"),
         (["predict", "--tip", "3", "run", "a.png"], "--tip"),
         (["predict", "--top", "0", "run", "a.png"], "--top"),
         (["finetune", "--epochs", "many"], "--epochs"),
@@ -123,7 +125,7 @@ def test_the_package_installs_the_command():
         (["finetune", "--set", "model.fields.num_attention_heads=5"], r"num_attention_heads.*5"),
         (["finetune", "--set", "model.fields.drop_path=0.1"], "drop_path.*drop_path_rate"),
         (["finetune", "--set", "model.fields.hidden_size=wide"], "hidden_size.*wide"),
-        (["convert", "a", "b", "--to", "keras"], "--to.*vithub, transformers.*keras"),
+        (["convert", ".", "b", "--to", "keras"], "--to.*vithub, transformers.*keras"),
     ],
 )
 def test_wrong_use_exits_with_2_and_tells_what_is_wrong(arguments, message, command, tmp_path, monkeypatch):

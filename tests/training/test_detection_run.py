@@ -165,3 +165,35 @@ def test_the_commands_know_detectors(folder, blood, tmp_path, capsys):
     assert (tmp_path / "drawn" / "predictions.json").is_file()
     assert run(lambda: app([*command[:3], "--json"])) == 0
     assert json.loads(capsys.readouterr().out)["image"] == photo
+
+
+def test_the_column_of_objects_may_be_named_and_files_without_columns_refuse_it(folder, blood, detector_data):
+    from datasets import Dataset
+
+    first = vithub.evaluate(folder, blood, "train")
+    with pytest.raises(
+        DataError, match=r"is read as COCO, which has no columns: `objects_column` 'boxes' has no effect"
+    ):
+        vithub.evaluate(folder, blood, "train", label_column="boxes")
+    read = load_box_data(blood)
+    rows = [row for split in ("train", "validation", "test") for row in read.splits[split]]
+
+    def objects(row, shift):
+        boxes = [[left + shift, top, right - left, bottom - top] for left, top, right, bottom in row["boxes"]]
+        return {"bbox": boxes, "category": [NAMES[number] for number in row["classes"]]}
+
+    table = Dataset.from_dict({
+        "image": [row["image"] for row in rows],
+        "objects": [objects(row, 0.0) for row in rows],
+        "shifted": [objects(row, 3.0) for row in rows],
+    })  # fmt: skip
+    found = [vithub.evaluate(folder, table, "train", label_column=name)["metrics"] for name in ("objects", "shifted")]
+    assert found[0] != found[1]
+    assert first["images"] > 0
+
+
+@pytest.mark.parametrize("option", [{"top": 3}, {"batch_size": 4}])
+def test_options_of_classifiers_are_refused_for_a_detector(option, folder, blood):
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=rf"`{name}` {value} has no effect on a detector"):
+        vithub.predict(folder, blood.parent / "0.png", **option)

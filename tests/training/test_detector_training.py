@@ -205,8 +205,6 @@ def test_a_vit_and_a_resnet_are_backbones_too(tiny_detr, tiny, randomised, tmp_p
         ),
         ({"model.patch_size": 8}, "model.patch_size: a detector has none, got 8"),
         ({"model.image_size": (64, 80)}, "model.image_size: of a detector the shorter side"),
-        ({"distillation.teacher": "x"}, "task detection takes no distillation.teacher 'x'"),
-        ({"augmentation.mixup": 0.8}, "task detection takes no augmentation.mixup"),
         ({"model.fields": {**SMALL, "anchor_queries": False}}, "they need `anchor_queries=True`"),
     ],
 )

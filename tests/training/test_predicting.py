@@ -115,7 +115,7 @@ def test_one_path_or_many_give_an_ordinary_list(finished_run, photos):
 def test_wrong_arguments_are_errors_of_the_call(finished_run, photos, tmp_path):
     for images, options, error, match in (
         (photos, {"on_bad_image": "ignore"}, ValueError, "`on_bad_image` must be 'error' or 'skip', got 'ignore'"),
-        (photos, {"top": 0}, ValueError, "at least 1, got 0 and 32"),
+        (photos, {"top": 0}, ValueError, "`top` must be at least 1, got 0"),
         (photos, {"out": tmp_path / "out"}, ValueError, "`out` is for the boxes of a detector"),
         (photos / "gone.png", {}, DataError, r"there is no image at .*gone\.png"),
         ([], {}, DataError, "there are no images"),
@@ -174,3 +174,8 @@ def test_the_table_leaves_names_as_they_are(finished_run, photos):
     text = console.export_text()
     assert text.count("holiday[red]/photo[a].jpg") == 1
     assert all(f"{entry['score']:.1%}" in text for entry in predictions[0]["predictions"])
+
+
+def test_a_least_score_is_refused_for_a_classifier(finished_run, digit_folders):
+    with pytest.raises(ValueError, match=r"`threshold` 0\.9 has no effect on a classifier"):
+        vithub.predict(finished_run.folder, digit_folders / "one", threshold=0.9)

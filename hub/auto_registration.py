@@ -1,0 +1,82 @@
+"""Registration of our classes with the Auto classes of transformers, when somebody first asks for those.
+
+`import vithub` promises that the Auto classes know our models, whichever of the two packages is imported first.
+Importing transformers for that alone takes seconds, which `vithub --help` and a wrong option would wait for. So where
+an Auto module is not imported yet, its classes are registered right after it is: whoever can call `AutoModel` has
+imported its module. A smaller entry module for the command line would not do instead, since Python imports the package
+`vithub` before any module in it; and a lazy attribute of ours would not do, since people call the Auto classes of
+transformers and not ours.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from .import_hooks import after_import
+
+# Public since transformers 4: the modules that define the Auto classes.
+_AUTO = "transformers.models.auto"
+
+
+def register_when_imported() -> None:
+    """Registers with each Auto module that is imported already, and with the others as soon as they are."""
+    after_import(
+        {
+            f"{_AUTO}.configuration_auto": _register_configurations,
+            f"{_AUTO}.image_processing_auto": _register_image_processors,
+            f"{_AUTO}.modeling_auto": _register_models,
+            "vithub.modeling.modeling_base": _connect_saving,
+        }
+    )
+
+
+def _configurations() -> tuple[Any, Any, Any]:
+    """The configuration classes of ViT, DeiT and DETR."""
+    return (
+        import_module("vithub.configuration.configuration_vit").HubViTConfig,
+        import_module("vithub.configuration.configuration_deit").HubDeiTConfig,
+        import_module("vithub.configuration.configuration_detr").HubDetrConfig,
+    )
+
+
+def _register_configurations() -> None:
+    auto = import_module(f"{_AUTO}.configuration_auto").AutoConfig
+    for config_class in _configurations():
+        auto.register(config_class.model_type, config_class, exist_ok=True)
+
+
+def _register_image_processors() -> None:
+    auto = import_module(f"{_AUTO}.image_processing_auto").AutoImageProcessor
+    transformers: Any = import_module("transformers")
+    bit = {"torchvision": transformers.BitImageProcessor, "pil": transformers.BitImageProcessorPil}
+    detr = {"torchvision": transformers.DetrImageProcessor, "pil": transformers.DetrImageProcessorPil}
+    vit_config, deit_config, detr_config = _configurations()
+    for config_class, processors in ((vit_config, bit), (deit_config, bit), (detr_config, detr)):
+        auto.register(config_class, image_processor_classes=processors, exist_ok=True)
+
+
+def _register_models() -> None:
+    auto = import_module(f"{_AUTO}.modeling_auto")
+    vit, deit, detr = (import_module(f"vithub.modeling.modeling_{name}") for name in ("vit", "deit", "detr"))
+    vit_config, deit_config, detr_config = _configurations()
+    for auto_class, config_class, model_class in (
+        (auto.AutoModel, vit_config, vit.HubViTModel),
+        (auto.AutoModel, deit_config, deit.HubDeiTModel),
+        (auto.AutoModel, detr_config, detr.HubDetrModel),
+        (auto.AutoModelForImageClassification, vit_config, vit.HubViTForImageClassification),
+        (auto.AutoModelForImageClassification, deit_config, deit.HubDeiTForImageClassification),
+        (auto.AutoModelForMaskedImageModeling, vit_config, vit.HubViTForMaskedImageModeling),
+        (auto.AutoModelForObjectDetection, detr_config, detr.HubDetrForObjectDetection),
+    ):
+        auto_class.register(config_class, model_class, exist_ok=True)
+
+
+def _connect_saving() -> None:
+    """Lets every saved model be accompanied by its code; that of the bundle is loaded when the first one is saved."""
+    import_module("vithub.modeling.modeling_base").HubPreTrainedModel.save_hook = _write_bundle
+
+
+def _write_bundle(model: Any, folder: Any) -> None:
+    import_module("vithub.hub.code_bundle").write_bundle(model, folder)
+
+
+__all__ = ["register_when_imported"]

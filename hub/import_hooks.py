@@ -1,0 +1,74 @@
+"""Functions that run once, right after a module is first imported."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+def after_import(steps: Mapping[str, Callable[[], None]]) -> None:
+    """Runs each function after the module of its name: now where that is imported already, else when it is.
+
+    Args:
+        steps: By full names of modules, in the order in which they run where several are imported already.
+    """
+    later = {}
+    for name, step in steps.items():
+        module = sys.modules.get(name)
+        if module is None or getattr(module.__spec__, "_initializing", False):  # private: set while a module runs
+            later[name] = step
+        else:
+            step()
+    if later:
+        sys.meta_path.insert(0, _AfterImport(later))
+
+
+class _AfterImport(MetaPathFinder):
+    """Finder that lets others find a module, and has its step run when the module has been executed.
+
+    It leaves `sys.meta_path` when the last of its modules has been found.
+    """
+
+    def __init__(self, steps: dict[str, Callable[[], None]]) -> None:
+        self.steps = steps
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec that the other finders give, with a loader that runs the step; None for all other modules."""
+        step = self.steps.pop(fullname, None)
+        if step is None:
+            return None
+        if not self.steps and self in sys.meta_path:
+            sys.meta_path.remove(self)
+        for finder in list(sys.meta_path):
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None and spec.loader is not None:
+                spec.loader = _ThenStep(spec.loader, step)
+                return spec
+        return None
+
+
+class _ThenStep(Loader):
+    """A module's own loader, then a step. The module keeps its own loader, which knows its source."""
+
+    def __init__(self, loader: Loader, step: Callable[[], None]) -> None:
+        self.loader, self.step = loader, step
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As the module's own loader."""
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Executes the module, and runs the step where that succeeded."""
+        module.__loader__ = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+        self.step()
+
+
+__all__ = ["after_import"]

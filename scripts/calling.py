@@ -1,0 +1,106 @@
+"""What every command does between reading its options and its work: check the paths, and quiet the libraries."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import typer
+from vithub.data.named_paths import MissingPathError, missing_path
+from vithub.hub.import_hooks import after_import
+from vithub.training.model_names import DETECTOR_FROM_SCRATCH, is_from_scratch, misspelt_from_scratch
+
+# Arguments that name files, folders or Hub ids, and what is there, by command.
+SOURCES: dict[str, dict[str, str]] = {
+    "finetune": {"model": "model", "data": "data set", "recipe": "recipe", "teacher": "model"},
+    "evaluate": {"folder": "model", "data": "data set"},
+    "predict": {"folder": "model", "images": "image", "data": "data set"},
+    "convert": {"source": "model"},
+    "publish": {"folder": "model"},
+    "explain": {"model": "model", "images": "image"},
+    "demo": {"models": "model", "examples": "image"},
+    "check_data": {"data": "data set"},
+    "compare": {"data": "data set"},
+}
+_NOT_PATHS = {"data": {"digits"}}
+
+
+def prepared(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that first looks whether what it was given is there: that takes no time, and loading libraries does.
+
+    Raises:
+        MissingPathError: A path that is not there is named, with what should be there.
+    """
+
+    @functools.wraps(command)
+    def call(**options: Any) -> None:
+        sources = SOURCES.get(command.__name__, {})
+        if command.__name__ == "finetune" and _is_new_model(options.get("model")):
+            sources = {option: what for option, what in sources.items() if option != "model"}
+        refuse_missing(sources, options)
+        command(**options)
+
+    return call
+
+
+def refuse_missing(sources: Mapping[str, str], options: Mapping[str, Any]) -> None:
+    """Raises where an option names a path that is not there."""
+    for option, what in sources.items():
+        given = options.get(option)
+        for name in given if isinstance(given, list) else [given]:
+            if name is None or name in _NOT_PATHS.get(option, ()) or _is_url(name):
+                continue
+            if (problem := missing_path(_bare(name))) is None:
+                continue
+            if option == "recipe":
+                raise typer.BadParameter(f"--recipe: there is no file {name}: {problem}")
+            raise MissingPathError(f"there is no {what} at {name}: {problem}")
+
+
+def _is_new_model(name: str | None) -> bool:
+    """Whether a name is that of a model from scratch.
+
+    Raises:
+        MissingPathError: It is nearly one.
+    """
+    if name is None or Path(name).expanduser().exists():
+        return False
+    if hint := misspelt_from_scratch(name):
+        raise MissingPathError(f"there is no model {name!r}; {hint}")
+    return name == DETECTOR_FROM_SCRATCH or is_from_scratch(name)
+
+
+def _is_url(name: str | Path) -> bool:
+    return isinstance(name, str) and urlparse(name).scheme in ("http", "https")
+
+
+def _bare(name: str | Path) -> str | Path:
+    """A name without the mark of timm's Hub ids."""
+    return name.removeprefix("hf-hub:").removeprefix("hf_hub:") if isinstance(name, str) else name
+
+
+def quiet_libraries() -> None:
+    """Switches off the bars of other libraries, which flash by in a terminal and are noise elsewhere.
+
+    A library that is not imported yet is switched off when it is, so that this takes no time.
+    """
+    steps = {"transformers.utils.logging": _quiet_transformers}
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        steps["huggingface_hub.utils.tqdm"] = _quiet_hub
+    after_import(steps)
+
+
+def _quiet_transformers() -> None:
+    import_module("transformers.utils.logging").disable_progress_bar()
+
+
+def _quiet_hub() -> None:
+    import_module("huggingface_hub.utils.tqdm").disable_progress_bars()
+
+
+__all__ = ["SOURCES", "prepared", "quiet_libraries", "refuse_missing"]

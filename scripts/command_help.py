@@ -1,0 +1,112 @@
+"""Help pages that are whole, and answers to options that there are not."""
+
+import textwrap
+from difflib import get_close_matches
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+_UsageError: Any = typer.BadParameter.__base__  # click's class, or typer's own copy of it, by typer's version
+
+# Options as other tools name them.
+OTHER_NAMES = {
+    "--out": "--output",
+    "--output-dir": "--output",
+    "--out-dir": "--output",
+    "--save-dir": "--output",
+    "--model-name-or-path": "--model",
+    "--dataset": "--data",
+    "--dataset-name": "--data",
+    "--data-path": "--data",
+    "--train-dir": "--data",
+    "--preset-name": "--preset",
+    "--config": "--recipe",
+    "--learning-rate": "--lr",
+    "--num-train-epochs": "--epochs",
+    "--num-epochs": "--epochs",
+    "--per-device-train-batch-size": "--batch-size",
+    "--bs": "--batch-size",
+    "--img-size": "--image-size",
+    "--resolution": "--image-size",
+    "--label-column-name": "--label-column",
+    "--num-workers": "--workers",
+    "--top-k": "--top",
+    "--topk": "--top",
+    "--teacher-model": "--teacher",
+    "--resume-from-checkpoint": "--resume",
+    "--force": "--overwrite",
+    "--hub-model-id": "USER/NAME (an argument, not an option)",
+}
+
+
+class Command(TyperCommand):
+    """Subcommand whose summary is not cut in the list of commands, and that knows the options of other tools."""
+
+    def get_short_help_str(self, limit: int = 45) -> str:  # noqa: ARG002
+        """The first sentence of the help, whole; the list of commands wraps it."""
+        return " ".join((self.help or "").split("\n\n")[0].split())
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Options and arguments; the error of an unknown option names the nearest one."""
+        try:
+            return super().parse_args(ctx, args)
+        except _UsageError as error:
+            unknown = getattr(error, "option_name", None)
+            if isinstance(unknown, str) and hasattr(error, "possibilities"):
+                error.possibilities = self.nearest(unknown, ctx) or error.possibilities
+            raise
+
+    def nearest(self, unknown: str, ctx: Any) -> list[str]:
+        """The options that somebody may have meant, the likeliest first."""
+        own = [name for parameter in self.get_params(ctx) for name in parameter.opts if name.startswith("--")]
+        other = OTHER_NAMES.get(unknown.replace("_", "-").lower())
+        if other is not None and (other in own or not other.startswith("--")):
+            return [other]
+        return get_close_matches(unknown.replace("_", "-"), own, n=3, cutoff=0.6)
+
+
+class RecipeCommand(Command):
+    """Subcommand that takes the fields of a recipe: its help lists them, and unknown options are looked for there.
+
+    The list is made when it is asked for: it needs pydantic, which other commands do not.
+    """
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help page with presets and fields at its end."""
+        self.epilog = recipe_help(formatter.width)
+        super().format_help(ctx, formatter)
+
+    def nearest(self, unknown: str, ctx: Any) -> list[str]:
+        """Also fields of the recipe, as `--set` takes them."""
+        from vithub.training.recipe import near_fields
+
+        found = super().nearest(unknown, ctx)
+        fields = near_fields(unknown.strip("-").replace("-", "_"))
+        exact = [name for name in fields if name.rpartition(".")[2] == unknown.strip("-").replace("-", "_")]
+        named = [f"--set {name}=VALUE" for name in exact or ([] if found else fields)]
+        return named if exact else found + named
+
+
+def recipe_help(width: int) -> str:
+    """Presets, and every field of a recipe with its default, choices and meaning, for the end of a help page."""
+    from vithub.training.presets import preset_names
+    from vithub.training.recipe import field_choices, field_names
+
+    choices, lines = field_choices(), []
+    for name, (default, description) in field_names().items():
+        taken = f"[{'|'.join(choices[name])}] " if name in choices else ""
+        lines.append(_wrapped(f"{name} = {default!r}  {taken}{description}", width, "  ", "      "))
+    presets = _wrapped(f"Presets: {', '.join(preset_names())}", width, "", "  ")
+    # \b keeps a paragraph's lines as they are
+    return f"\b\n{presets}\n\n\b\nRecipe fields for --set NAME=VALUE:\n" + "\n".join(lines)
+
+
+def _wrapped(text: str, width: int, first: str, rest: str) -> str:
+    return textwrap.fill(
+        text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+
+
+__all__ = ["OTHER_NAMES", "Command", "RecipeCommand", "recipe_help"]

@@ -1,0 +1,112 @@
+"""The Auto classes know our models after `import vithub`, whichever of the two packages is imported first."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from vithub.hub.import_hooks import after_import
+
+import vithub
+
+# Each loads what AutoConfig, AutoModel... make of a folder that was saved before, and saves it anew.
+USE = """
+import sys
+folder, target = sys.argv[1:]
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+assert type(AutoConfig.from_pretrained(folder)) is vithub.HubViTConfig
+assert type(AutoModel.from_pretrained(folder)) is vithub.HubViTModel
+assert type(AutoImageProcessor.from_pretrained(folder)).__name__.startswith("BitImageProcessor")
+model = AutoModelForImageClassification.from_pretrained(folder)
+assert type(model) is vithub.HubViTForImageClassification
+model.save_pretrained(target)
+"""
+ORDERS = {
+    "ours first": "import vithub\n" + USE,
+    "theirs first": "from transformers import AutoModel\nimport vithub\n" + USE,
+    "ours between": "from transformers import AutoConfig, PreTrainedModel\nimport vithub\n" + USE,
+    "ours first, then the rest of theirs": "import vithub\nfrom transformers import pipeline, Trainer\n" + USE,
+    "a class of ours first": "from vithub.modeling.modeling_vit import HubViTModel\nimport vithub\n" + USE,
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, tiny):
+    """The folder of a classifier."""
+    from vithub.data.image_processing import build_image_processor
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("saved")
+    vithub.HubViTForImageClassification(tiny()).save_pretrained(folder)
+    build_image_processor((32, 32)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_auto_classes_know_our_models_in_a_clean_process(order, saved, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:vithub", "-c", ORDERS[order], saved, tmp_path / "again"],
+        capture_output=True, text=True, timeout=600, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    # the code of the bundle lies beside the weights
+    assert {file.name for file in saved.glob("*.py")} <= {file.name for file in (tmp_path / "again").iterdir()}
+    assert list(saved.glob("modeling_*.py"))
+
+
+def test_importing_the_package_imports_none_of_the_large_libraries(tmp_path):
+    code = "import sys, vithub; assert vithub.__version__; dir(vithub); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert not {"torch", "transformers", "numpy", "pydantic", "datasets", "timm"} & set(done.stdout.split())
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Makes a module that can be imported, and forgets it afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = []
+
+    def make(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        importlib.invalidate_caches()
+        made.append(name)
+
+    finders = list(sys.meta_path)
+    yield make
+    sys.meta_path[:] = finders
+    for name in made:
+        sys.modules.pop(name, None)
+
+
+def test_a_step_runs_once_after_its_module_and_leaves_no_trace(module):
+    module("watched_module", "value = 1")
+    module("other_module", "value = 2")
+    told, finders = [], list(sys.meta_path)
+    after_import({"watched_module": lambda: told.append(sys.modules["watched_module"].value)})
+    import other_module  # noqa: F401
+
+    assert told == []
+    import watched_module
+
+    assert told == [1]
+    assert sys.meta_path == finders
+    importlib.reload(watched_module)
+    assert told == [1]
+    for loader in (watched_module.__loader__, watched_module.__spec__.loader):
+        assert type(loader).__name__ == "SourceFileLoader"
+    after_import({"watched_module": lambda: told.append("at once")})
+    assert told == [1, "at once"]
+    assert sys.meta_path == finders
+
+
+def test_a_module_that_fails_does_not_run_its_step_and_tells_its_own_error(module):
+    module("failing_module", "raise RuntimeError('its own')")
+    told = []
+    after_import({"failing_module": lambda: told.append("step"), "never_there": lambda: told.append("never")})
+    with pytest.raises(RuntimeError, match="its own"):
+        importlib.import_module("failing_module")
+    with pytest.raises(ModuleNotFoundError, match="never_there"):
+        importlib.import_module("never_there")
+    assert told == []

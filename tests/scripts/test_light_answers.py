@@ -1,0 +1,120 @@
+"""Help, wrong use and missing files are answered at once: without importing the libraries that compute."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import typer
+from vithub.scripts.command_line import app, run
+
+LARGE = ("torch", "transformers", "numpy", "datasets", "timm", "pandas", "matplotlib", "accelerate")
+# What is typed, the exit code, and what the answer says.
+ANSWERS = [
+    ([], 2, "Usage: vithub"),
+    (["--help"], 0, "Commands:"),
+    (["-h"], 0, "check-data"),
+    (["finetune", "--help"], 0, r"training\.optimizer = 'adamw'  \[adamw\|sgd\|lamb\|muon\]"),
+    *[([name, "-h"], 0, f"Usage: vithub {name}") for name in ("evaluate", "predict", "convert", "publish", "explain")],
+    *[([name, "-h"], 0, f"Usage: vithub {name}") for name in ("compare", "demo", "check-data")],
+    (["finetun"], 2, "Did you mean 'finetune'"),
+    (["finetune", "--epohcs", "3"], 2, r"No such option: --epohcs .*--epochs"),
+    (["finetune", "--learning-rate", "3"], 2, r"--learning-rate .*--lr\)"),
+    (["finetune", "--out", "runs/x"], 2, r"--out .*--output\)"),
+    (["finetune", "--mixup", "0.8"], 2, r"--mixup .*--set augmentation\.mixup=VALUE\)"),
+    (["finetune", "--weight_decay", "0.8"], 2, r"--weight_decay .*--set training\.weight_decay=VALUE\)"),
+    (["finetune", "--epochs", "many"], 2, "--epochs"),
+    (["finetune", "--set", "training.lr"], 2, "NAME=VALUE.*training.lr"),
+    (["finetune", "--set", "training.learning_rate=1"], 2, r"'training\.learning_rate'; did you mean training\.lr\?"),
+    (["finetune", "--front-end", "keras"], 2, "accelerate or trainer"),
+    (["finetune", "--recipe", "gone.yaml"], 2, r"no file gone\.yaml"),
+    (["finetune", "--model", "vit-tiny"], 1, "no model 'vit-tiny'; did you mean vit-ti.*vit-ti, vit-s, vit-b, vit-l"),
+    (["finetune", "--model", "deit"], 1, "no model 'deit'; .*deit-ti, deit-s"),
+    (["finetune", "--model", "./gone"], 1, r"no model at \./gone: no such file or folder"),
+    (["finetune", "--data", "/no/such/place"], 1, "no data set at /no/such/place: no such file or folder"),
+    (["finetune", "--data", "photos"], 1, "no data set at photos: no such file or folder"),
+    (["finetune", "--teacher", "~/gone"], 1, "no model at ~/gone"),
+    (["evaluate", "runs/gone"], 1, "no model at runs/gone: no such file or folder"),
+    (["evaluate", "here", "--resume"], 2, "--resume needs --output"),
+    (["predict", "here"], 2, "IMAGE"),
+    (["predict", "here", "gone.png"], 1, r"no image at gone\.png"),
+    (["convert", "a/b/c", "target"], 1, "no model at a/b/c"),
+    (["convert", "here", "target", "--to", "keras"], 2, "--to takes one of vithub, transformers, timm, got 'keras'"),
+    (["publish", "gone", "user/name"], 1, "no model at gone"),
+    (["publish", "here", "user/name", "--create-pr", "--tag", "v1"], 2, "--create-pr"),
+    (["demo", "here", "here", "here"], 2, "one model, or two"),
+    (["check-data", "gone.json"], 1, r"no data set at gone\.json"),
+]  # fmt: skip
+CODE = """
+import json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from vithub.scripts.command_line import app, run
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["vithub", *arguments]
+    told = StringIO()
+    with redirect_stdout(told), redirect_stderr(told):
+        code = run(app)
+    print(json.dumps([arguments, code, told.getvalue(), sorted(sys.modules)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Exit code, text and imported modules of each, from one clean process."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "here").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, json.dumps([arguments for arguments, _, _ in ANSWERS])], cwd=folder,
+        capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {json.dumps(arguments): rest for arguments, *rest in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), ANSWERS, ids=lambda value: str(value)[:60])
+def test_an_answer_needs_no_large_library(arguments, code, message, answers):
+    got, text, modules = answers[json.dumps(arguments)]
+    assert got == code, text
+    assert re.search(message, " ".join(text.split()) if "  " not in message else text), text
+    assert "Traceback" not in text
+    assert not set(LARGE) & set(modules)
+
+
+def shown(monkeypatch, capsys, *arguments):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["vithub", *arguments])
+    assert run(app) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [known.callback.__name__.replace("_", "-") for known in app.registered_commands])
+def test_help_at_80_columns_is_whole(command, monkeypatch, capsys):
+    text = shown(monkeypatch, capsys, command, "-h")
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
+    (registered,) = (known for known in app.registered_commands if known.callback.__name__.replace("_", "-") == command)
+    made = typer.main.get_command(app).commands[command]
+    for parameter in made.params:
+        for name in parameter.opts:
+            assert (name in words) or not name.startswith("--"), name
+        help_text = getattr(parameter, "help", None)
+        assert " ".join((help_text or "").split()) in words, parameter.name
+    assert registered.callback.__doc__ is not None
+
+
+def test_the_list_of_commands_at_80_columns_is_whole(monkeypatch, capsys):
+    text = shown(monkeypatch, capsys, "-h")
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
+    for known in app.registered_commands:
+        assert " ".join(known.callback.__doc__.split("\n\n")[0].split()) in words
+
+
+def test_the_targets_of_a_conversion_are_those_that_there_are():
+    from vithub.hub.convert import TARGETS
+    from vithub.scripts.commands import CONVERSION_TARGETS
+
+    assert tuple(TARGETS) == CONVERSION_TARGETS
