@@ -158,7 +158,7 @@ def test_a_picture_is_answered_and_its_map_follows_the_controls(browser, folders
         best = next(expected)["predictions"][0]
         assert f"{best['label']}\n{best['score']:.0%}".replace("%", "") in answer.replace("%", "")
 
-        assert visit.page.input_value("#model0-method input") == "Relevance"  # as `explain` takes by itself
+        assert visit.page.input_value("#model0-method input") == "Attention relevance"  # as `explain` takes by itself
         visit.page.click("#model0-method input")
         visit.page.get_by_role("option", name="Raw attention").click()
         shown = visit.overlay(other_than=shown)
