@@ -348,7 +348,10 @@ def _size(declared: tuple[Any, Any] | None) -> tuple[int, int] | None:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond the largest real one
+        return False
 
 
 def _four_numbers(box: Any) -> bool:

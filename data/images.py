@@ -86,8 +86,8 @@ def decode_quietly(value: Any, name: str = "image") -> Image.Image:
     """`decode_image` for threads, which enter `pillow_warnings` once around all of them."""
     if isinstance(value, dict):
         content, path = value.get("bytes"), value.get("path")
-        value, name = (content, name) if content is not None else (path, shown_path(path) if path else name)
-    with bad_image_errors(name):
+        value, name = (content, name) if content is not None else (path, path or name)
+    with bad_image_errors(shown_path(name)):
         return _to_rgb(ImageOps.exif_transpose(_opened(value)))
 
 
@@ -131,6 +131,8 @@ def real_path(stored: str | Path) -> Path:
 
 def shown_path(stored: str | Path) -> str:
     r"""A path that can be printed and written: bytes that are not UTF-8 as \xNN."""
+    if isinstance(stored, str) and not stored.startswith(_URI):
+        return os.fsencode(stored).decode("utf-8", "backslashreplace")
     return os.fsencode(real_path(stored)).decode("utf-8", "backslashreplace")
 
 
@@ -179,8 +181,8 @@ def _eight_bits(levels: np.ndarray, mode: str) -> np.ndarray:
     # resampling overshoots a little; whole numbers below 0 are none of an image
     slack = 0.05 if real else 0.0
     ranges = {"F": (1, 255, 65535), "I": (255, 65535)}.get(mode, (65535,))
-    largest = next((top for top in ranges if high <= (1 + slack) * top and low >= -slack * top), None)
-    if largest is None:
+    largest = next((top for top in ranges if high <= (1 + slack) * top), None)
+    if largest is None or not low >= -slack * largest:
         known = " or ".join(f"0 to {top}" for top in ranges)
         raise ValueError(f"its pixels run from {low:g} to {high:g}; {known} can be read")
     if real:
