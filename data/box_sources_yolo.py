@@ -5,6 +5,7 @@ taken. An image without a file, or with an empty one, has no boxes.
 """
 
 import reprlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,8 @@ def _named(named: dict[Any, Any] | list[Any], folder: Path) -> dict[Any, str]:
         DataError: A number or a name is none.
     """
     found: dict[int, str] = {}
-    for key, value in named.items() if isinstance(named, dict) else enumerate(named):
+    pairs: Iterable[tuple[Any, Any]] = named.items() if isinstance(named, dict) else enumerate(named)
+    for key, value in pairs:
         try:
             number = int(key)
         except (TypeError, ValueError, OverflowError):

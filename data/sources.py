@@ -166,9 +166,10 @@ def _class_splits(splits: dict[str, Path], classes: list[str], folder: Path) -> 
     stray = images_below(folder, deep=False).files
     ignored: Counter[str] = Counter()
     for split, place in splits.items():
-        found = {one: images_below(place / one) for one in classes}
+        found = {label: images_below(place / label) for label in classes}
         tables[split] = _class_table(found, place)
-        ignored += sum((one.ignored for one in found.values()), Counter())
+        for one in found.values():
+            ignored += one.ignored
         read += [file for one in found.values() for file in one.files]
         if place != folder:
             stray += images_below(place, deep=False).files
