@@ -12,14 +12,18 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-try:
-    from pillow_heif import register_heif_opener
-except ImportError:
-    HEIC_READABLE = False
-else:
-    register_heif_opener()  # Pillow opens HEIC everywhere from here on
-    HEIC_READABLE = True
 
+def _register_heic() -> bool:
+    """Lets Pillow open HEIC, where pillow-heif is installed; returns whether it is."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+HEIC_READABLE = _register_heic()
 HEIC_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
 HEIC_HINT = "HEIC needs pillow-heif: pip install 'vithub[heic]'"
 EXTENSIONS = frozenset(

@@ -1,6 +1,7 @@
 """Reading a data set of labelled images from wherever it is."""
 
 import re
+import tarfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ def read_local(source: Path, *arguments: Any, **options: Any) -> Any:
     disable_progress_bars()
     try:
         return load_dataset(*arguments, **options)
-    except (DatasetsError, OSError, ValueError) as error:
+    except (DatasetsError, OSError, ValueError, tarfile.TarError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise DataError(f"{shown_path(source)} cannot be read: {reason}") from error
     finally:

@@ -1,5 +1,6 @@
 """Data sets as streams: the training split is never held, the others are taken from their beginnings."""
 
+import tarfile
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -135,7 +136,7 @@ def _held_out(table: IterableDataset, count: int, features: Features, name: str)
         rows = list(islice(iter(table), count))
     except DataError:
         raise
-    except (DatasetsError, OSError, ValueError) as error:
+    except (DatasetsError, OSError, ValueError, tarfile.TarError) as error:
         raise DataError(f"{name} cannot be read: {error.__cause__ or error}") from error
     if not rows:
         raise DataError("a split to hold out holds no images")
