@@ -9,6 +9,7 @@ from vithub.training.bootstrap import percentile_interval, share_interval
 from vithub.training.classification_metrics import ClassificationCounts, MultiLabelCounts
 
 SAMPLES = 1000
+SHARES = ("accuracy", "top5_accuracy")  # whose intervals are Wilson's
 
 
 def draw_single(images, classes=8, seed=0, hard=1.5):
@@ -82,8 +83,12 @@ def test_resampling_the_confusion_is_resampling_the_images():
     found = counted(logits, labels).intervals(samples=SAMPLES)
     values = slow_bootstrap(single_figures, logits, labels, 500)
     assert set(found) == set(values)
+    figures = single_figures(logits.numpy(), labels.numpy())
     for name, interval in found.items():
-        assert_same_interval(interval, values[name])
+        if name in SHARES:
+            assert interval == pytest.approx(share_interval(round(150 * figures[name]), 150))
+        else:
+            assert_same_interval(interval, values[name])
 
 
 @pytest.mark.parametrize("images", [50, 400])
@@ -93,6 +98,8 @@ def test_resampling_groups_spreads_as_resampling_images_does(images):
     found = counted(logits, labels).intervals(samples=SAMPLES)
     values = slow_bootstrap(multi_figures, logits, labels, 300)
     assert set(found) == set(values)
+    shares = multi_figures(logits.numpy(), labels.numpy())
+    assert found.pop("accuracy") == pytest.approx(share_interval(round(images * shares["accuracy"]), images))
     for name, interval in found.items():
         width = np.quantile(values[name], 0.975) - np.quantile(values[name], 0.025)
         bias = abs(values[name].mean() - multi_figures(logits.numpy(), labels.numpy())[name])
