@@ -7,17 +7,20 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ..training.bootstrap import Interval
+from ..training.bootstrap import Interval, share_interval
 from .growth import crossing
-from .measurement import LEVEL, Measurement, Section
+from .measurement import LEVEL, Measurement, Section, in_percent
 
 PROTOCOLS = {
-    "data/cell-1": (
+    "data/cell-2": (
         "Accuracy on the test images of a network trained from scratch on a part of the training images (the parts are "
-        "nested and hold every class), with as many steps as on all; interval: bootstrap over test images."
+        "nested and hold every class), with as many steps as on all; interval: Wilson's over test images."
     ),
     "data/time-1": "Mean over all cells of the time of a training with its validations, on the machine of the report.",
-    "data/mean-1": "Mean over seeds; interval: Student's t over seeds, which also draw the part and the weights.",
+    "data/mean-2": (
+        "Mean over seeds; interval: Student's t over seeds, which also draw the part and the weights; Wilson's over "
+        "test images where all seeds agree."
+    ),
     "data/difference-1": "Mean over seeds of the difference of two networks on the same part; interval: Student's t.",
     "data/crossing-1": (
         "Part of the data at which the better of two changes, interpolated on the logarithm. It is established only if "
@@ -34,6 +37,7 @@ def data_section(cells: Sequence[dict[str, Any]], settings: dict[str, Any]) -> S
         settings: What they have in common, for the notes.
     """
     section = Section("data", PROTOCOLS)
+    images = next((cell["test_images"] for cell in cells), 0)
     add = section.measurements.append
     found: dict[str, dict[float, dict[int, float]]] = {}
     for cell in cells:
@@ -43,22 +47,23 @@ def data_section(cells: Sequence[dict[str, Any]], settings: dict[str, Any]) -> S
         at = {"fraction": fraction, "train_images": cell["train_images"], "steps": cell["steps"]}
         add(
             Measurement(
-                name, "cell accuracy", 100 * cell["accuracy"], "%", "data/cell-1", cell["seed"], (low, high), at
+                name, "cell accuracy", 100 * cell["accuracy"], "%", "data/cell-2", cell["seed"], (low, high), at
             )
         )
     for name, fractions in found.items():
         size = next(cell["parameters"] for cell in cells if cell["architecture"] == name)
-        add(Measurement(name, "parameters", size, "1", "data/cell-1"))
+        add(Measurement(name, "parameters", size, "1", "data/cell-2"))
         seconds = [cell["seconds"] for cell in cells if cell["architecture"] == name]
         add(Measurement(name, "training time", float(np.mean(seconds)), "s", "data/time-1"))
         for fraction, seeds in sorted(fractions.items()):
             mean, interval = t_interval(list(seeds.values()))
             at = {"fraction": fraction, "seeds": sorted(seeds)}
             bounded = None if interval is None else (max(0.0, interval[0]), min(100.0, interval[1]))
-            add(Measurement(name, "accuracy", mean, "%", "data/mean-1", None, bounded, at))
+            if bounded is not None and bounded[0] == bounded[1]:  # seeds that all agree tell nothing of other images
+                bounded = in_percent(share_interval(mean / 100 * images, images, LEVEL)) if images else None
+            add(Measurement(name, "accuracy", mean, "%", "data/mean-2", None, bounded, at))
     for first, second in combinations(found, 2):
         _compare(section, first, second, found)
-    images = next((cell["test_images"] for cell in cells), 0)
     section.notes.append(
         f"{settings['data']}, {images} test images; {settings['epochs']} epochs' worth of batches of "
         f"{settings['batch_size']}, {settings['image_size']} pixels, ViTs {settings['hidden_size']} wide with "
@@ -83,6 +88,8 @@ def _compare(section: Section, first: str, second: str, found: dict[str, dict[fl
         one, other = found[first][fraction], found[second][fraction]
         if seeds := sorted(one.keys() & other.keys()):
             mean, interval = t_interval([one[seed] - other[seed] for seed in seeds])
+            if interval is not None and interval[0] == interval[1]:
+                interval = None  # the same difference at every seed is luck, or two that are never wrong
             rows.append((fraction, mean, interval))
             at = {"fraction": fraction, "seeds": seeds}
             section.measurements.append(

@@ -15,21 +15,24 @@ from ..training.single_label_metrics import ClassificationCounts
 from .contestants import Contestant
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, drop_cells, permute_cells
 from .image_sample import ImageSample, Runner, right_answers, served
-from .measurement import Measurement, Section, bootstrap_interval
+from .measurement import WILSON, WILSON_IMAGES, Measurement, Section, in_percent, mean_share_interval
 
 PROTOCOLS = {
-    "robustness/clean-1": "The images as they are, through the transform as served.",
-    "robustness/corruption-1": (
+    "robustness/clean-2": f"The images as they are, through the transform as served; {WILSON}.",
+    "robustness/corruption-2": (
         "Images with the shorter side at most 256 pixels are corrupted once, the same for every contestant, and go "
-        "through its transform; parameters of Hendrycks and Dietterich 2019 as far as torchvision has the operation."
+        "through its transform; parameters of Hendrycks and Dietterich 2019 as far as torchvision has the operation; "
+        f"{WILSON}."
     ),
-    "robustness/permutation-1": "What the contestant is shown, cut into a grid whose cells are shuffled.",
-    "robustness/dropping-1": "What the contestant is shown, with a part of the cells of a grid set to the mean colour.",
+    "robustness/permutation-2": f"What the contestant is shown, cut into a grid whose cells are shuffled; {WILSON}.",
+    "robustness/dropping-2": (
+        f"What the contestant is shown, with a part of the cells of a grid set to the mean colour; {WILSON}."
+    ),
     "robustness/calibration-1": (
         "Expected calibration error: distance of confidence and accuracy over 15 bins of equal width, weighted by "
         "images. No interval: resampling makes bins look worse than they are. Few images raise it."
     ),
-    "robustness/mean-1": "Share of right answers over all corruptions and severities, interval over images.",
+    "robustness/mean-2": f"Share of right answers over all corruptions and severities; {WILSON_IMAGES}.",
 }
 SHORTER_SIDE = 256
 
@@ -68,7 +71,7 @@ def measure_robustness(
     pictures = [_bounded(image) for image in sample.images]
     shown = {one.name: served(one, sample.images) for one in contestants}
     for one in contestants:
-        _judge(section, one, shown[one.name], sample, runner, seed, {"kind": "clean"}, "robustness/clean-1")
+        _judge(section, one, shown[one.name], sample, runner, seed, {"kind": "clean"}, "robustness/clean-2")
         reporter.advance()
     rows: dict[str, list[np.ndarray]] = {one.name: [] for one in contestants}
     for place, name in enumerate(settings.corruptions):
@@ -80,17 +83,24 @@ def measure_robustness(
             at = {"kind": name, "severity": severity}
             for one in contestants:
                 pixels = served(one, damaged)
-                rows[one.name].append(_judge(section, one, pixels, sample, runner, seed, at, "robustness/corruption-1"))
+                rows[one.name].append(_judge(section, one, pixels, sample, runner, seed, at, "robustness/corruption-2"))
                 reporter.advance()
     for name, found in rows.items():
         if not found:
             continue
-        per_image = 100 * np.mean(found, axis=0)
-        interval = bootstrap_interval(per_image, seed)
+        per_image = np.mean(found, axis=0)
+        interval = in_percent(mean_share_interval(per_image, len(found)))
         at = {"kinds": len(settings.corruptions), "severities": list(settings.severities)}
         section.measurements.append(
             Measurement(
-                name, "mean corrupted accuracy", float(per_image.mean()), "%", "robustness/mean-1", seed, interval, at
+                name,
+                "mean corrupted accuracy",
+                100 * float(per_image.mean()),
+                "%",
+                "robustness/mean-2",
+                seed,
+                interval,
+                at,
             )
         )
     for one in contestants:
@@ -115,7 +125,7 @@ def _cut(
             generator = torch.Generator().manual_seed(derived_seed(seed, 1, grid))
             pixels = permute_cells(shown, grid, generator)
             at: dict[str, Any] = {"kind": "patch permutation", "grid": grid}
-            _judge(section, one, pixels, sample, runner, seed, at, "robustness/permutation-1")
+            _judge(section, one, pixels, sample, runner, seed, at, "robustness/permutation-2")
         reporter.advance()
     grid = dropping_grid(one.image_hw, contestants)
     for number, part in enumerate(settings.dropped_parts):
@@ -124,7 +134,7 @@ def _cut(
         generator = torch.Generator().manual_seed(derived_seed(seed, 2, number))
         at = {"kind": "patch dropping", "part": part, "grid": grid}
         pixels = drop_cells(shown, grid, part, generator)
-        _judge(section, one, pixels, sample, runner, seed, at, "robustness/dropping-1")
+        _judge(section, one, pixels, sample, runner, seed, at, "robustness/dropping-2")
         reporter.advance()
 
 

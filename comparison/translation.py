@@ -15,7 +15,16 @@ import torch
 from ..training.progress import QuietReporter, Reporter
 from .contestants import Contestant
 from .image_sample import ImageSample, Runner, canvases, right_answers, served
-from .measurement import Measurement, Section, bootstrap_interval
+from .measurement import (
+    WILSON,
+    WILSON_IMAGES,
+    Measurement,
+    Section,
+    bootstrap_interval,
+    in_percent,
+    mean_share_interval,
+    weighted_interval,
+)
 from .shift_consistency import (
     ShiftAnswers,
     crop_consistency,
@@ -26,23 +35,29 @@ from .shift_consistency import (
 )
 
 PROTOCOLS = {
-    "translation/accuracy-1": "Share of images whose first choice is their label, through the transform as served.",
-    "translation/crops-1": (
-        "Two crops of the contestant's size drawn from the middle square scaled to 8/7 of it (256 for 224): share of "
-        "pairs with the same first choice (Zhang 2019), the same crops for every contestant of that size."
+    "translation/accuracy-2": (
+        f"Share of images whose first choice is their label, through the transform as served; {WILSON}."
     ),
-    "translation/jaggedness-1": "Share of steps of one pixel along a diagonal at which the first choice changes.",
-    "translation/circular-1": (
-        "Images rolled round their edges by 1 to 32 pixels: share with the answer of the unmoved image."
+    "translation/crops-2": (
+        "Two crops of the contestant's size drawn from the middle square scaled to 8/7 of it (256 for 224): share of "
+        "pairs with the same first choice (Zhang 2019), the same crops for every contestant of that size; "
+        f"{WILSON_IMAGES}."
+    ),
+    "translation/jaggedness-2": (
+        f"Share of steps of one pixel along a diagonal at which the first choice changes; {WILSON_IMAGES}."
+    ),
+    "translation/circular-2": (
+        "Images rolled round their edges by 1 to 32 pixels: share with the answer of the unmoved image; "
+        f"{WILSON_IMAGES}."
     ),
     "translation/equivariance-1": (
         "|F(moved x) - moved F(x)| / |F(x)| of the last feature map, centred; rolled to the right; 0 is equivariance, "
         "about 1.4 unrelated features."
     ),
     "translation/distance-1": "Mean total variation between the probabilities of two views, sum |p - q| / 2.",
-    "translation/matched-1": (
+    "translation/matched-2": (
         "Consistency of right and of wrong images, weighted as if the accuracy were that of the least accurate "
-        "contestant."
+        "contestant; interval: of both parts as above, combined as Zou and Donner 2008."
     ),
 }
 SUBSETS = ("all images", "right", "right by all", "matched accuracy")
@@ -86,9 +101,9 @@ def measure_translation(
     for one in contestants:
         name, logits = one.name, runner.logits(one)
         right[name] = right_answers(logits(served(one, sample.images)), sample.labels)
-        interval = bootstrap_interval(100 * right[name], seed)
+        interval = in_percent(mean_share_interval(right[name]))
         section.measurements.append(
-            Measurement(name, "accuracy", 100 * right[name].mean(), "%", "translation/accuracy-1", seed, interval)
+            Measurement(name, "accuracy", 100 * right[name].mean(), "%", "translation/accuracy-2", seed, interval)
         )
         canvas = canvases(one, sample.images, canvas_size(one.image_hw))
         reporter.advance()
@@ -149,7 +164,7 @@ def _consistency(
     lowest: float, seed: int,
 ) -> None:  # fmt: skip
     agreement, distance = answers.agreement.double().numpy(), answers.distance.double().numpy()
-    protocol = {"crop": "crops-1", "one-pixel": "jaggedness-1", "circular": "circular-1"}[kind]
+    protocol = {"crop": "crops-2", "one-pixel": "jaggedness-2", "circular": "circular-2"}[kind]
     flips = kind == "one-pixel"
     quantity = "jaggedness" if flips else f"{kind} consistency"
     values = 1 - agreement if flips else agreement
@@ -163,21 +178,30 @@ def _consistency(
             at: dict[str, Any] = {"subset": subset, "images": len(chosen), "pairs": answers.pairs}
             note = "" if len(chosen) else "there is no such image"
             mean = float(chosen.mean()) if len(chosen) else None
-            interval = bootstrap_interval(chosen, seed) if len(chosen) else None
+            interval = (
+                in_percent(mean_share_interval(numbers[mask > 0], answers.pairs)) if unit == "%"
+                else bootstrap_interval(chosen, seed)
+            )  # fmt: skip
             section.measurements.append(Measurement(name, what, mean, unit, how, seed, interval, at, note))
     matched = float(at_accuracy(values, right, lowest))
     known = np.isfinite(matched)
-    rows = np.stack([values, right], axis=1)
+    parts = [(lowest, values[right > 0]), (1 - lowest, values[right == 0])]
     interval = None
     if known:
-        interval = bootstrap_interval(
-            rows, seed, lambda drawn, axis: 100 * at_accuracy(drawn[..., 0], drawn[..., 1], lowest, axis)
+        interval = in_percent(
+            weighted_interval(
+                [
+                    (weight, chosen.mean(), mean_share_interval(chosen, answers.pairs))
+                    for weight, chosen in parts
+                    if weight
+                ]
+            )
         )
     note = "" if known else "no image is wrong, so that a lower accuracy cannot be matched"
     at = {"subset": "matched accuracy", "accuracy": 100 * lowest, "pairs": answers.pairs}
     section.measurements.append(
         Measurement(
-            name, quantity, 100 * matched if known else None, "%", "translation/matched-1", seed, interval, at, note
+            name, quantity, 100 * matched if known else None, "%", "translation/matched-2", seed, interval, at, note
         )
     )
 

@@ -1,6 +1,7 @@
-"""What the figures say, in sentences; nothing is written that was not measured.
+"""What the figures say, in sentences that each name their measure; nothing is written that was not measured.
 
-A difference counts only where the two intervals do not overlap; it is the stricter of the usual rules.
+A difference of two networks on the same images counts only where the two intervals do not overlap, which is stricter
+than an interval of the paired difference; those of trainings from scratch are paired by seed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -55,7 +56,7 @@ def _accuracy(found: dict[str, Measurement]) -> list[str]:
     text = [f"Accuracy: {_listed(found.values())}."]
     ranked = _ranked(found.values())
     if len(ranked) > 1:
-        text.append(_difference("accurate", ranked[0], ranked[1]))
+        text.append(_difference("accuracy", "accurate", ranked[0], ranked[1]))
     return text
 
 
@@ -65,17 +66,18 @@ def _cost(section: Section) -> list[str]:
         timed = section.find("growth exponent", one.contestant, of="latency")
         measured = f", its measured time as pixels^{timed[0].value:.2f}" if timed and timed[0].value else ""
         text.append(
-            f"The operations of {one.contestant} grow as pixels^{one.value:.2f} from {one.at['from']} to "
+            f"Cost: the operations of {one.contestant} grow as pixels^{one.value:.2f} from {one.at['from']} to "
             f"{one.at['to']} px{measured}."
         )
     text += [
-        f"The quadratic part of {one.contestant} costs more than all else from {one.value:.0f} px on."
+        f"Quadratic crossover: the quadratic part of {one.contestant} costs more operations than all else from "
+        f"{one.value:.0f} px on."
         for one in section.find("quadratic crossover")
         if one.value is not None
     ]
     for one in section.find("latency crossing"):
         where = "" if one.value is None else f" than {one.value:.0f} px"
-        text.append(f"{one.contestant}, one image: {one.note}{where}.")
+        text.append(f"Latency of one image, {one.contestant}: {one.note}{where}.")
     return text
 
 
@@ -90,8 +92,8 @@ def _translation(section: Section) -> list[str]:
     ranked = _ranked(known)
     how = "at matched accuracy" if basis == "matched accuracy" else "on images that all have right"
     return [
-        f"Two crops of one image get the same answer, {how}: {_listed(known)}.",
-        _difference("consistent", ranked[0], ranked[1]),
+        f"Crop consistency (two crops of one image get the same answer), {how}: {_listed(known)}.",
+        _difference("crop consistency", "consistent", ranked[0], ranked[1]),
     ]
 
 
@@ -107,13 +109,15 @@ def _locality(section: Section) -> list[str]:
             if beyond_chance(one, other) and (one.value or 0) < (other.value or 0)
         ]
         text.append(
-            f"{name} looks less far than the same network with random weights in {len(nearer)} of {len(trained)} "
-            "layers."
+            f"Attention distance: {name} looks less far than the same network with random weights in "
+            f"{len(nearer)} of {len(trained)} layers."
         )
     for one in section.find("receptive field radius", weights="trained"):
         if one.value is None:
             continue
-        text.append(f"Half of what the middle feature of {one.contestant} sees lies within {one.value:.0f} px.")
+        text.append(
+            f"Receptive field: half of what the middle feature of {one.contestant} sees lies within {one.value:.0f} px."
+        )
     return text
 
 
@@ -121,10 +125,12 @@ def _robustness(section: Section) -> list[str]:
     found = section.find("mean corrupted accuracy")
     if not found:
         return []
-    text = [f"Accuracy over all corruptions: {_listed(found)}."]
+    text = [f"Mean accuracy over all corruptions: {_listed(found)}."]
     ranked = _ranked(found)
     if len(ranked) > 1:
-        text.append(_difference("accurate under corruption", ranked[0], ranked[1]))
+        text.append(
+            _difference("mean accuracy over all corruptions", "accurate under corruption", ranked[0], ranked[1])
+        )
     return text
 
 
@@ -133,9 +139,11 @@ def _data(section: Section) -> list[str]:
     for one in section.find("data crossing"):
         first, second = one.contestant.split(" against ")
         if one.value is None:
-            text.append(f"From scratch, {first} and {second}: {one.note}.")
+            text.append(f"Accuracy from scratch, {first} and {second}: {one.note}.")
         else:
-            text.append(f"From scratch, {first} and {second} cross at {one.value:.0f} % of the data ({one.note}).")
+            text.append(
+                f"Accuracy from scratch: {first} and {second} cross at {one.value:.0f} % of the data ({one.note})."
+            )
     return text + _data_choice(section)
 
 
@@ -149,17 +157,17 @@ def _data_choice(section: Section) -> list[str]:
         if not others:
             continue
         costs = [
-            f"{one.contestant} costs {(best.value or 0.0) - (one.value or 0.0):.1f} points"
+            f"{one.contestant} costs {(best.value or 0.0) - (one.value or 0.0):.1f} points of accuracy"
             + ("" if _apart(section, best, one) else " (within chance)")
             for one in others
         ]
         images = section.find("cell accuracy", best.contestant, fraction=part)[0].at["train_images"]
         text.append(
-            f"From scratch on {count_of(images, 'image')} ({100 * part:g} %) take {best.contestant}, "
+            f"From scratch on {count_of(images, 'image')} ({100 * part:g} %) take {best.contestant}, accuracy "
             f"{shown_value(best)}: instead, {', '.join(costs)}."
         )
     if times := section.find("training time"):
-        text.append(f"One such training took, on average: {_listed(times)}.")
+        text.append(f"Time of one such training, on average: {_listed(times)}.")
     return text
 
 
@@ -206,8 +214,8 @@ def _choice(accuracies: dict[str, Measurement], cost: Section, sides: dict[str, 
     where = f"{quick.value:.1f} ms an image at {quick.at['pixels']} px against {good.value:.1f} ms"
     if not clear:
         return [
-            f"Take {fastest} unless the {gain:.1f} points that {best} is ahead, within the intervals here, are worth "
-            f"{factor:.1f} times the time ({where}); more test images would settle it."
+            f"Take {fastest} unless the {gain:.1f} points of accuracy that {best} is ahead, within the intervals here, "
+            f"are worth {factor:.1f} times the time ({where}); more test images would settle it."
         ]
     return [
         f"With time to spare take {best}: to take {fastest} instead costs {gain:.1f} points of accuracy, beyond the "
@@ -220,14 +228,11 @@ def _nearest(rows: list[Measurement], side: int) -> Measurement:
     return min(rows, key=lambda one: abs(one.at["side"] - side))
 
 
-def _difference(adjective: str, first: Measurement, second: Measurement) -> str:
-    gap = abs((first.value or 0.0) - (second.value or 0.0))
+def _difference(measure: str, adjective: str, first: Measurement, second: Measurement) -> str:
+    gap = f"{abs((first.value or 0.0) - (second.value or 0.0)):.1f} points of {measure}"
     if beyond_chance(first, second):
-        names = f"{first.contestant} is more {adjective} than {second.contestant}"
-        return f"{names} by {gap:.1f} points, beyond the intervals."
-    return (
-        f"{first.contestant} and {second.contestant} are not told apart here: {gap:.1f} points, within the intervals."
-    )
+        return f"{first.contestant} is more {adjective} than {second.contestant} by {gap}, beyond the intervals."
+    return f"{first.contestant} and {second.contestant} are not told apart here: {gap}, within the intervals."
 
 
 def _ranked(found: Iterable[Measurement]) -> list[Measurement]:

@@ -168,7 +168,7 @@ class HubViTConfig(HubConfig):
             raise ValueError(f"`pool` {self.pool!r} needs `use_cls_token=True`; without it, use pool='mean'")
 
     @property
-    def base_model_tp_plan(self) -> dict[str, str]:  # type: ignore[override]
+    def base_model_tp_plan(self) -> dict[str, str]:
         """How each linear layer of the encoder is cut for tensor parallelism, by its name."""
         mlp = ("gate_proj", "up_proj", "down_proj") if self.use_swiglu_ffn else ("fc1", "fc2")
         names = [

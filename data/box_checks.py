@@ -11,8 +11,8 @@ from .box_data import ImageBoxes
 from .box_faults import FaultLog
 from .box_formats import BoxFormat, FormatGuess, guess_format
 from .box_rows import RawBoxes, RawBoxSplit, RawImage, RawObject
-from .image_headers import ImageHeader, read_header, turn_boxes
-from .images import BadImageError
+from .image_headers import ImageHeader, read_headers, turn_boxes
+from .images import BadImageError, shown_path
 
 Pixels = Literal["upright", "stored"]
 ROUNDING = 1.0  # pixels that a box may reach beyond its image
@@ -51,6 +51,7 @@ def inspect_boxes(
     boxes_on: Pixels | None = None,
     num_queries: int | None = None,
     log: FaultLog | None = None,
+    decode: bool = False,
 ) -> Inspection:
     """Checks every image and box of a data set.
 
@@ -61,14 +62,16 @@ def inspect_boxes(
             show it, or on the pixels as they are stored.
         num_queries: Of the model, which finds at most as many boxes.
         log: To note faults in; None makes one.
+        decode: Whether to decode every image, which finds those that are damaged or cut short; otherwise only headers
+            are read.
     """
     result = Inspection(source, faults=log or FaultLog())
     keys = {str(key): number for number, key in enumerate(source.categories)}
     for name, split in source.splits.items():
         checker = _SplitChecker(result, name, split, keys, boxes_on, num_queries)
-        result.images[name] = checker.run(box_format)
+        result.images[name] = checker.run(box_format, decode)
     _compare_formats(result)
-    _check_use(result)
+    _check_classes(result)
     return result
 
 
@@ -86,25 +89,31 @@ class _SplitChecker:
         self.boxes_on, self.num_queries = boxes_on, num_queries
         self.faults, self.source = result.faults, result.source
         self.numbers = {key: number for number, key in enumerate(self.source.categories)}
+        self.without_area: list[tuple[str, int]] = []
+        self.usable_boxes = 0
 
-    def run(self, box_format: BoxFormat | None) -> list[ImageBoxes | None]:
-        frames = [self._frame(row, image) for row, image in enumerate(self.split.images)]
+    def run(self, box_format: BoxFormat | None, decode: bool) -> list[ImageBoxes | None]:
+        images = self.split.images
+        headers = read_headers(self.split.encoded, [image.place for image in images], decode=decode)
+        frames = [
+            self._frame(row, image, header) for row, (image, header) in enumerate(zip(images, headers, strict=True))
+        ]
         guess = self._guess(frames, box_format)
         self.result.guesses[self.name] = guess
         self._check_ids()
         checked = []
-        for row, (image, frame) in enumerate(zip(self.split.images, frames, strict=True)):
+        for row, (image, frame) in enumerate(zip(images, frames, strict=True)):
             checked.append(None if frame is None else self._image(row, image, frame, guess.format))
+        self._note_areas()
         return checked
 
     def _add(self, kind: str, place: str, value: Any, message: str | None = None, **where: Any) -> None:
         self.faults.add(kind, self.name, place, value, message, **where)
 
-    def _frame(self, row: int, image: RawImage) -> _Frame | None:
-        try:
-            header = read_header(self.split.encoded(row), image.place)
-        except BadImageError as error:
-            self._add("bad image", f"{image.place}: image", str(image.file or "in the table"), str(error), row=row)
+    def _frame(self, row: int, image: RawImage, header: ImageHeader | BadImageError) -> _Frame | None:
+        if isinstance(header, BadImageError):
+            file = "in the table" if image.file is None else shown_path(image.file)
+            self._add("bad image", f"{image.place}: image", file, str(header), row=row)
             return None
         declared = _size(image.declared)
         upright, stored = header.upright, header.stored
@@ -207,6 +216,7 @@ class _SplitChecker:
             if box is None or number is None or crowd is None:
                 yield None
                 continue
+            self.usable_boxes += 1
             area = self._area(row, place, item, box, form)
             key = (number, *box.tolist())
             if key in seen:
@@ -279,7 +289,7 @@ class _SplitChecker:
     def _area(self, row: int, place: str, item: RawObject, box: np.ndarray, form: BoxFormat) -> float:
         own = float((box[2] - box[0]) * (box[3] - box[1]))
         if item.area is None:
-            self._add("missing area", place, None, row=row)
+            self.without_area.append((place, row))
             return own
         if not _finite(item.area) or item.area <= 0:
             self._add(
@@ -291,6 +301,17 @@ class _SplitChecker:
         if item.area > 1.05 * own + 2:
             self._add("large area", f"{place}, area", item.area, f"the box has only {own:g}", row=row, box=box)
         return float(item.area)
+
+    def _note_areas(self) -> None:
+        """Notes areas that are missing: each where others are given, once where none is, never where none can be."""
+        if self.source.kind in ("Pascal VOC", "YOLO"):
+            return
+        if len(self.without_area) == self.usable_boxes > 0:
+            message = f"none of the {self.usable_boxes} boxes has an area; that of the box is taken"
+            self._add("missing area", "area of every box", None, message)
+            return
+        for place, row in self.without_area:
+            self._add("missing area", place, None, row=row)
 
 
 def _compare_formats(result: Inspection) -> None:
@@ -305,14 +326,18 @@ def _compare_formats(result: Inspection) -> None:
             )  # fmt: skip
 
 
-def _check_use(result: Inspection) -> None:
-    """Classes without boxes, and class ids that count from 1 without ever passing the last name."""
+def _check_classes(result: Inspection) -> None:
+    """Classes without boxes, and two classes of one name."""
     used: set[int] = set()
+    named: dict[str, Any] = {}
+    split = next(iter(result.images))
     for images in result.images.values():
         used |= {int(number) for image in images if image is not None for number in image.classes}
     for number, (key, name) in enumerate(result.source.categories.items()):
+        if (other := named.setdefault(name, key)) != key:
+            message = f"the class {other!r} has this name too: predictions could not be told apart; rename one"
+            result.faults.add("duplicate class name", split, f"class {key!r}: name", name, message)
         if number not in used:
-            split = next(iter(result.images))
             result.faults.add("unused class", split, f"class {key!r}", name)
 
 
@@ -323,7 +348,10 @@ def _size(declared: tuple[Any, Any] | None) -> tuple[int, int] | None:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond the largest real one
+        return False
 
 
 def _four_numbers(box: Any) -> bool:

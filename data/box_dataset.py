@@ -12,8 +12,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from .box_augmentation import Augmented, BoxTransform
 from .box_data import ImageBoxes
-from .image_data import IMAGE
-from .images import BadImageError, decode_image
+from .images import BadImageError
 from .row_images import RowImages
 
 
@@ -113,10 +112,8 @@ class BoxImages(RowImages):
         """Row of an image, and its id."""
         return f"{super().place(index)} (image {self.table[index]['image_id']})"
 
-    def read(self, index: int) -> tuple[Image.Image, ImageBoxes]:
-        """The image, upright and RGB, and its boxes, crowds included."""
-        row = self.table[index]
-        image = decode_image(row[IMAGE], self.place(index))
+    def content(self, image: Image.Image, row: dict[str, Any], index: int) -> tuple[Image.Image, ImageBoxes]:
+        """The image and its boxes, crowds included."""
         if not self.labelled:
             return image, ImageBoxes.none(row["image_id"], *image.size)
         boxes = ImageBoxes.from_row(row)
@@ -127,11 +124,9 @@ class BoxImages(RowImages):
             )
         return image, boxes
 
-    def blank(self, index: int) -> tuple[Image.Image, ImageBoxes]:
-        """A black image without boxes, of the size that the table states."""
-        row = self.table[index]
-        size = (row["width"], row["height"]) if self.labelled else (8, 8)
-        return Image.new("RGB", size), ImageBoxes.none(row["image_id"], *size)
+    def empty_content(self, image: Image.Image, row: dict[str, Any]) -> tuple[Image.Image, ImageBoxes]:
+        """A black image without boxes."""
+        return image, ImageBoxes.none(row["image_id"], *image.size)
 
     def sample(self, content: tuple[Image.Image, ImageBoxes]) -> dict[str, Any]:
         """Pixels and target."""

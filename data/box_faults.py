@@ -36,7 +36,10 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "annotation id 0": ("note", "pycocotools takes an annotation of id 0 for unmatched; here ids are given anew"),
     "orphan": ("error", "the annotation names an image that is not there"),
     "unused class": ("warning", "no box has the class"),
-    "same image twice": ("warning", "the same file is in two splits"),
+    "duplicate class name": ("error", "two classes have the same name"),
+    "no boxes": ("error", "no image to train on has a box"),
+    "same image twice": ("error", "the same image is in two splits, or twice in one that will be divided"),
+    "repeated image": ("warning", "the same image is in its split twice"),
 }
 
 

@@ -1,6 +1,6 @@
 """The images of a data set on which boxes are only predicted: with boxes or without, in whatever shape."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from .box_data import BoxClasses
 from .box_rows import RawBoxes
 from .box_sources import read_box_source
 from .image_data import IMAGE, read_image_tables
-from .images import EXTENSIONS
+from .image_files import ignored_notes, ignored_text, images_below
+from .images import EXTENSIONS, shown_path, stored_path
 from .sources import DataError, NoBoxesError
 
 IMAGE_TABLE = Features({IMAGE: Image(decode=False), "image_id": Value("string")})
@@ -48,10 +49,12 @@ def read_box_images(source: Any) -> BoxImageTables:
         pass  # any images will do
     path = None if isinstance(source, Dataset | Mapping) else Path(source).expanduser()
     if path is not None and path.is_dir() and not any(path.rglob("*.parquet")):
-        files = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
-        if not files:
-            raise DataError(f"{path} holds no images ({', '.join(sorted(EXTENSIONS))})")
-        return BoxImageTables(path.name, {"all": _table(files, range(len(files)))}, None)
+        found = images_below(path)
+        if not found.files:
+            only = f", only {ignored_text(found.ignored)}" if found.ignored else ""
+            raise DataError(f"{path} holds no images ({', '.join(sorted(EXTENSIONS))}){only}")
+        ignored_notes(shown_path(path.name), found.ignored)
+        return BoxImageTables(shown_path(path.name), {"all": _table(found.files, range(len(found.files)))}, None)
     tables, name = read_image_tables(source)
     numbered = {split: _numbered(table, range(len(table))) for split, table in tables.items()}
     return BoxImageTables(name, numbered, None)
@@ -62,15 +65,16 @@ def _of_boxes(raw: RawBoxes) -> BoxImageTables:
     for name, split in raw.splits.items():
         ids = [image.image_id for image in split.images]
         if split.table is None:
-            tables[name] = _table([str(image.file) for image in split.images], ids)
+            tables[name] = _table([image.file for image in split.images], ids)
         else:
             tables[name] = _numbered(split.table, ids)
     whole = all(isinstance(image.image_id, int) for split in raw.splits.values() for image in split.images)
     return BoxImageTables(raw.name, tables, BoxClasses(tuple(raw.categories.values()), tuple(raw.categories), whole))
 
 
-def _table(files: list[str], ids: Any) -> Dataset:
-    return Dataset.from_dict({IMAGE: files, "image_id": [str(key) for key in ids]}, features=IMAGE_TABLE)
+def _table(files: Sequence[Path | None], ids: Any) -> Dataset:
+    stored = [None if file is None else stored_path(file) for file in files]
+    return Dataset.from_dict({IMAGE: stored, "image_id": [str(key) for key in ids]}, features=IMAGE_TABLE)
 
 
 def _numbered(table: Dataset, ids: Any) -> Dataset:

@@ -11,6 +11,7 @@ from .box_checks import Inspection, Pixels, inspect_boxes
 from .box_data import BOX_FEATURES, BOX_TABLE, BoxClasses, BoxData, ImageBoxes
 from .box_formats import BoxFormat
 from .box_sources import read_box_source
+from .images import stored_path
 from .sources import DataError
 from .splits import complete_splits, find_splits
 
@@ -61,11 +62,13 @@ def load_box_data(
     checked = inspect_boxes(raw, box_format=form, boxes_on=boxes_on, num_queries=num_queries)
     guard(checked, repair, bad_share)
     named = {"train": train_split, "validation": validation_split, "test": test_split}
-    own = find_splits({name: box_table(checked, name) for name in raw.splits}, named)
-    notes = [*raw.notes, *_notes(checked, repair)]
     fractions = (validation_fraction, test_fraction)
-    tables, about_draw = complete_splits(own, lambda table: _rarest(table["classes"]), fractions, split_seed)
-    notes += about_draw
+    try:
+        own = find_splits({name: box_table(checked, name) for name in raw.splits}, named)
+        tables, about_draw = complete_splits(own, lambda table: _rarest(table["classes"]), fractions, split_seed)
+    except DataError as error:
+        raise DataError(f"{raw.name}: {error}") from error
+    notes = [*raw.notes, *_notes(checked, repair), *about_draw]
     if not any(tables["train"]["boxes"]):
         raise DataError(f"no training image of {raw.name} has a box")
     kind = "a column of objects" if raw.kind == "objects" else raw.kind
@@ -111,7 +114,7 @@ def box_table(checked: Inspection, split: str) -> Dataset:
     values = [image.to_row() for image in images if image is not None]
     columns = {name: [value[name] for value in values] for name in BOX_FEATURES}
     if raw.table is None:
-        files = [str(raw.images[row].file) for row in rows]
+        files = [stored_path(file) for row in rows if (file := raw.images[row].file) is not None]
         return Dataset.from_dict({"image": files, **columns}, features=BOX_TABLE)
     table = raw.table if len(rows) == len(images) else raw.table.select(rows)
     for name, feature in BOX_FEATURES.items():

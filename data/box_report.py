@@ -15,9 +15,11 @@ from .box_faults import KINDS, Fault
 from .box_formats import BoxFormat
 from .box_pictures import CROWD, color_of, contact_sheet, draw_boxes
 from .box_sources import read_box_source
-from .images import BadImageError, decode_image
+from .images import BadImageError, decode_image, encoded_bytes
 from .json_text import json_text
 from .seeding import derived_generator
+from .sources import DataError
+from .splits import find_splits
 
 SMALL, LARGE = 32**2, 96**2  # square pixels, COCO's limits
 SAMPLES, DRAWN = 9, 6  # images drawn of each split, and of each kind of fault
@@ -166,9 +168,10 @@ def check_data(
     repair: bool = False,
     box_format: str | None = None,
     boxes_on: Pixels | None = None,
+    headers_only: bool = False,
     **columns: Any,
 ) -> BoxReport:
-    """Checks a data set of boxes: every box against its image, formats, classes, ids, areas, images in two splits.
+    """Checks a data set of boxes: every image and box, formats, classes, ids, areas, images that occur twice.
 
     Args:
         source: As `read_box_source`.
@@ -177,6 +180,8 @@ def check_data(
         repair: Whether training may cut and leave out boxes; see `load_box_data`.
         box_format: Such as "xyxy pixels"; None takes the usual one of the kind, or the one that fits.
         boxes_on: "upright" or "stored": see `inspect_boxes`.
+        headers_only: Read the headers of the images and do not decode them: faster, and blind to pixels that are
+            damaged or cut short.
         **columns: `objects_column`, `image_column` and `revision`, as `read_box_source`.
 
     Raises:
@@ -184,29 +189,59 @@ def check_data(
     """
     raw = read_box_source(source, **columns)
     form = None if box_format is None else BoxFormat.parse(box_format)
-    checked = inspect_boxes(raw, box_format=form, boxes_on=boxes_on, num_queries=num_queries)
-    _check_leaks(checked)
+    checked = inspect_boxes(
+        raw, box_format=form, boxes_on=boxes_on, num_queries=num_queries, decode=not headers_only
+    )  # fmt: skip
+    _check_boxes(checked)
+    _check_repeated_images(checked)
     report = BoxReport(checked, repair)
     if out is not None:
         report.save(Path(out).expanduser())
     return report
 
 
-def _check_leaks(checked: Inspection) -> None:
-    """Images with the same bytes in two splits."""
+def _training_split(checked: Inspection) -> tuple[str | None, bool]:
+    """The split that is trained on, None where no name tells, and whether others will be drawn from it."""
+    try:
+        found = find_splits({name: name for name in checked.images}, {})
+    except DataError:
+        return None, False
+    return found["train"], "validation" not in found
+
+
+def _check_boxes(checked: Inspection) -> None:
+    """A data set, or a training split, without any box."""
+    train, _ = _training_split(checked)
+    splits = checked.source.splits if train is None else {train: checked.source.splits[train]}
+    if any(image.objects for split in splits.values() for image in split.images):
+        return
+    for name, split in splits.items():
+        message = f"none of the {len(split.images)} images has a box; a detector has nothing to learn from them"
+        checked.faults.add("no boxes", name, "number of boxes", 0, message)
+
+
+def _check_repeated_images(checked: Inspection) -> None:
+    """Images with the same bytes in two splits, or twice in one."""
     seen: dict[bytes, tuple[str, str]] = {}
+    train, divided = _training_split(checked)
     for name, split in checked.source.splits.items():
         for row, image in enumerate(split.images):
             if checked.images[name][row] is None:
                 continue
-            value = split.encoded(row)
-            content = value["bytes"] if isinstance(value, dict) else None
-            if content is None:
-                content = Path(value["path"] if isinstance(value, dict) else value).read_bytes()
+            content = encoded_bytes(split.encoded(row))
             first = seen.setdefault(hashlib.blake2b(content, digest_size=16).digest(), (name, image.place))
+            if first == (name, image.place):
+                continue
+            kind, message = "same image twice", f"the same image is {first[1]} of split {first[0]!r}: "
             if first[0] != name:
-                message = f"the same image is {first[1]} of split {first[0]!r}: what is tested on was trained on"
-                checked.faults.add("same image twice", name, image.place, str(image.image_id), message, row)
+                message += "what is tested on was trained on; remove one"
+            elif name == train and divided:
+                message += (
+                    "the split is divided into one to train on and others, which may each get one of them; remove one"
+                )
+            else:
+                kind, message = "repeated image", f"the same image is {first[1]} of the same split"
+            checked.faults.add(kind, name, image.place, str(image.image_id), message, row)
 
 
 def _with_margin(image: Image.Image, boxes: np.ndarray) -> Image.Image:

@@ -1,14 +1,17 @@
 """Boxes in COCO's JSON format (https://cocodataset.org/#format-data)."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .box_formats import BoxFormat
 from .box_rows import RawBoxes, RawBoxSplit, RawImage, RawObject
+from .image_files import is_file
+from .json_reading import as_id, is_text, read_json
 from .sources import DataError
 from .splits import split_role
+
+ID = "must be a whole number or a text"
 
 
 def find_coco_files(folder: Path) -> dict[str, Path]:
@@ -41,7 +44,10 @@ def read_coco(files: dict[str, Path], name: str) -> RawBoxes:
         content = _content(file)
         own = _categories(content, file)
         if categories and own != categories:
-            raise DataError(f"{file} has other categories than {next(iter(files.values()))}: {own}, not {categories}")
+            raise DataError(
+                f"{file} has other categories than {next(iter(files.values()))}: {_short(own)}, not "
+                f"{_short(categories)}"
+            )
         categories = own
         splits[split] = _split(content, file)
     ids = list(categories)
@@ -52,65 +58,86 @@ def read_coco(files: dict[str, Path], name: str) -> RawBoxes:
 
 
 def _begins_like_coco(file: Path) -> bool:
-    content = _content(file)
+    content = read_json(file)
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
         return False
     annotations = content["annotations"]
-    return not annotations or any("bbox" in annotation for annotation in annotations[:100])
+    if not isinstance(annotations, list):
+        return False
+    return not annotations or any(isinstance(entry, dict) and "bbox" in entry for entry in annotations[:100])
 
 
-def _content(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
-
-
-def _categories(content: Any, file: Path) -> dict[Any, str]:
+def _content(file: Path) -> dict[str, list[Any]]:
+    content = read_json(file)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(f"{file} is no COCO file: it has no list {key!r}")
+    return content
+
+
+def _categories(content: dict[str, list[Any]], file: Path) -> dict[Any, str]:
     found: dict[Any, str] = {}
     for row, category in enumerate(content["categories"]):
         if not isinstance(category, dict) or not {"id", "name"} <= category.keys():
-            raise DataError(f"{file}: categories[{row}] must have an id and a name, got {category!r}")
-        if category["id"] in found:
-            raise DataError(
-                f"{file}: categories[{row}]: the id {category['id']!r} is taken by {found[category['id']]!r}"
-            )
-        found[category["id"]] = str(category["name"])
-    try:
-        return dict(sorted(found.items()))
-    except TypeError as error:
-        raise DataError(f"{file}: the ids of the categories are of several types: {list(found)}") from error
+            raise DataError(f"{file}: categories[{row}] must have an id and a name, got {_short(category)}")
+        number, name = as_id(category["id"]), as_id(category["name"])
+        if number is None:
+            raise DataError(f"{file}: categories[{row}].id {ID}, got {_short(category['id'])}")
+        if name is None:
+            raise DataError(f"{file}: categories[{row}].name must be a text, got {_short(category['name'])}")
+        if number in found:
+            raise DataError(f"{file}: categories[{row}]: the id {number!r} is taken by {found[number]!r}")
+        found[number] = str(name)
+    if len({isinstance(number, str) for number in found}) > 1:
+        raise DataError(f"{file}: the ids of the categories are of several types: {_short(list(found))}")
+    return dict(sorted(found.items()))
 
 
-def _split(content: dict[str, Any], file: Path) -> RawBoxSplit:
+def _split(content: dict[str, list[Any]], file: Path) -> RawBoxSplit:
     by_image: dict[Any, list[RawObject]] = {}
-    images: list[RawImage] = []
     folders = _image_folders(file)
-    for row, entry in enumerate(content["images"]):
-        if not isinstance(entry, dict) or "id" not in entry or "file_name" not in entry:
-            raise DataError(f"{file}: images[{row}] must have an id and a file_name, got {entry!r}")
-        declared = (entry["width"], entry["height"]) if "width" in entry and "height" in entry else None
-        place = f"{file.name} images[{row}] ({entry['file_name']})"
-        objects = by_image.setdefault(entry["id"], [])
-        images.append(RawImage(place, entry["id"], objects, declared, _find(str(entry["file_name"]), folders)))
+    images = [_image(entry, f"images[{row}]", file, by_image, folders) for row, entry in enumerate(content["images"])]
     orphans: list[tuple[str, Any]] = []
     for row, annotation in enumerate(content["annotations"]):
         place = f"annotations[{row}]"
         if not isinstance(annotation, dict) or not {"image_id", "category_id", "bbox"} <= annotation.keys():
-            raise DataError(f"{file}: {place} must have an image_id, a category_id and a bbox, got {annotation!r:.200}")
-        if annotation["image_id"] not in by_image:
+            raise DataError(
+                f"{file}: {place} must have an image_id, a category_id and a bbox, got {_short(annotation)}"
+            )
+        number = as_id(annotation.get("id"))
+        if number is None and annotation.get("id") is not None:
+            raise DataError(f"{file}: {place}.id {ID}, got {_short(annotation['id'])}")
+        image = as_id(annotation["image_id"])
+        if image is None or image not in by_image:
             orphans.append((f"{file.name} {place}", annotation["image_id"]))
             continue
-        by_image[annotation["image_id"]].append(
+        by_image[image].append(
             RawObject(
                 annotation["bbox"], annotation["category_id"], f"{place}.bbox", annotation.get("iscrowd", 0),
-                annotation.get("area"), annotation.get("id"),
+                annotation.get("area"), number,
             )
         )  # fmt: skip
     return RawBoxSplit(images, orphans=orphans)
+
+
+def _image(
+    entry: Any, place: str, file: Path, by_image: dict[Any, list[RawObject]], folders: Sequence[Path]
+) -> RawImage:
+    if not isinstance(entry, dict) or "id" not in entry or "file_name" not in entry:
+        raise DataError(f"{file}: {place} must have an id and a file_name, got {_short(entry)}")
+    name, number = entry["file_name"], as_id(entry["id"])
+    if not is_text(name):
+        raise DataError(f"{file}: {place}.file_name must be the name of a file, got {_short(name)}")
+    if number is None and entry["id"] is not None:
+        raise DataError(f"{file}: {place}.id {ID}, got {_short(entry['id'])}")
+    declared = (entry["width"], entry["height"]) if "width" in entry and "height" in entry else None
+    objects = by_image.setdefault(number, [])
+    return RawImage(f"{file.name} {place} ({name})", number, objects, declared, _find(name, folders))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def _image_folders(file: Path) -> list[Path]:
@@ -128,7 +155,7 @@ def _image_folders(file: Path) -> list[Path]:
 def _find(name: str, folders: Sequence[Path]) -> Path:
     """The image in the first folder that holds it; in the first one where none does."""
     for folder in folders:
-        if (folder / name).is_file():
+        if is_file(folder / name):
             return folder / name
     return folders[0] / name
 

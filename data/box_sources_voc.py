@@ -10,8 +10,9 @@ from xml.etree import ElementTree as ET
 
 from .box_formats import BoxFormat
 from .box_rows import RawBoxes, RawBoxSplit, RawImage, RawObject
-from .images import EXTENSIONS
-from .sources import DataError
+from .image_files import is_file
+from .images import EXTENSIONS, shown_path
+from .sources import DataError, read_lines
 from .splits import split_role
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -52,7 +53,7 @@ def read_voc(folder: Path) -> RawBoxes:
         notes.append(f"{left_out} images without an annotation file were left out")
     categories = {name: name for name in sorted(names)}
     found = {split: RawBoxSplit(images) for split, images in splits.items()}
-    return RawBoxes(folder.name, "Pascal VOC", found, categories, BoxFormat("xyxy", "pixels"), notes)
+    return RawBoxes(shown_path(folder.name), "Pascal VOC", found, categories, BoxFormat("xyxy", "pixels"), notes)
 
 
 def _listed(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
@@ -64,7 +65,7 @@ def _listed(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
             listing.stem == "trainval" and listing.with_stem("train").is_file()
         ):
             continue
-        stems = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+        stems = [line.split()[0] for line in read_lines(listing)]
         if missing := [stem for stem in stems if stem not in by_stem]:
             raise DataError(f"{listing} names {missing[0]!r}, which has no annotation file below {folder}")
         found[split] = [by_stem[stem] for stem in stems]
@@ -84,13 +85,13 @@ def _tree(file: Path) -> Any:
         parser = ET.XMLParser(target=_PlainTree())  # noqa: S314  # see _PlainTree
         parser.feed(file.read_bytes())
         return parser.close()
-    except (OSError, ValueError, ET.ParseError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
+    except (OSError, ValueError, LookupError, ET.ParseError) as error:  # LookupError: an encoding that is not known
+        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def _image(file: Path, root: Path) -> RawImage:
     tree = _tree(file)
-    place = str(file.relative_to(root))
+    place = shown_path(file.relative_to(root))
     objects = []
     for number, item in enumerate(tree.findall("object")):
         box = item.find("bndbox")
@@ -99,7 +100,7 @@ def _image(file: Path, root: Path) -> RawImage:
         objects.append(RawObject(values, name.strip() if name else None, f"object[{number}].bndbox"))
     size = [_number(tree.findtext(f"size/{side}")) for side in ("width", "height")]
     declared = (size[0], size[1]) if all(isinstance(side, float) and side > 0 for side in size) else None
-    return RawImage(place, file.stem, objects, declared, _find(file, tree.findtext("filename")))
+    return RawImage(place, shown_path(file.stem), objects, declared, _find(file, tree.findtext("filename")))
 
 
 def _number(text: str | None) -> Any:
@@ -114,10 +115,10 @@ def _find(file: Path, name: str | None) -> Path:
     """The image of an annotation file: beside it or in the folders that VOC has for images."""
     folders = [file.parent, file.parent.parent / "JPEGImages", file.parent.parent / "images", file.parent.parent]
     for folder in folders:
-        if name and (folder / Path(name).name).is_file():
+        if name and is_file(folder / Path(name).name):
             return folder / Path(name).name
         for ending in (".jpg", ".jpeg", ".png", ".JPG", *sorted(EXTENSIONS)):
-            if (folder / f"{file.stem}{ending}").is_file():
+            if is_file(folder / f"{file.stem}{ending}"):
                 return folder / f"{file.stem}{ending}"
     return file.parent / (name or f"{file.stem}.jpg")
 

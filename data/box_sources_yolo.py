@@ -4,6 +4,8 @@ A line is `class cx cy width height`, relative to the image, or `class x1 y1 x2 
 taken. An image without a file, or with an empty one, has no boxes.
 """
 
+import reprlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import yaml
 
 from .box_formats import BoxFormat
 from .box_rows import RawBoxes, RawBoxSplit, RawImage, RawObject
-from .images import EXTENSIONS
-from .sources import SPLIT_NAMES, DataError
+from .image_files import images_below, is_file, is_folder
+from .images import EXTENSIONS, shown_path
+from .json_reading import is_text
+from .sources import SPLIT_NAMES, DataError, read_lines
 from .splits import split_role
 
 
@@ -46,39 +50,46 @@ def read_yolo(source: Path) -> RawBoxes:
     }
     used = {item.category for split in raw.values() for image in split.images for item in image.objects}
     categories, notes = _categories(settings, folder, used)
-    return RawBoxes(folder.name, "YOLO", raw, categories, BoxFormat("cxcywh", "relative"), notes)
+    return RawBoxes(shown_path(folder.name), "YOLO", raw, categories, BoxFormat("cxcywh", "relative"), notes)
 
 
 def _settings(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    # of values with a wrong tag, such as `!!int x`, PyYAML lets the errors of its conversions through
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(f"{shown_path(file)} cannot be read: {' '.join(str(error).split())}") from error
     return content if isinstance(content, dict) else {}
 
 
 def _described(settings: dict[str, Any], file: Path) -> dict[str, list[Path]]:
     """Images of the splits that a YAML file names; paths from another computer are looked for beside the file."""
-    root = Path(str(settings.get("path", ".")))
+    named = settings.get("path")
+    root = Path("." if named is None else _text(named, "path", file))
     bases = [file.parent / root, file.parent]
     found = {}
     for split in ("train", "val", "test"):
         named = settings.get(split)
         entries = named if isinstance(named, list) else [named] if named else []
-        images = [image for entry in entries for image in _entry(str(entry), bases, file, split)]
+        images = [image for entry in entries for image in _entry(_text(entry, split, file), bases, file, split)]
         if images:
             found[split] = images
     return found
 
 
+def _text(value: Any, field: str, file: Path) -> str:
+    if not is_text(value):
+        raise DataError(f"{file}: {field} must be the path of a folder or file, got {reprlib.repr(value)}")
+    return str(value)
+
+
 def _entry(entry: str, bases: list[Path], file: Path, split: str) -> list[Path]:
     tried = [base / name for name in (entry, entry.lstrip("./")) for base in bases]
     for path in tried:
-        if path.is_dir():
+        if is_file(path):
+            return [(path.parent / line).absolute() for line in read_lines(path)]
+        if is_folder(path):
             return _images_below(path)
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return [(path.parent / line.strip()).absolute() for line in lines if line.strip()]
     if split == "train":
         raise DataError(f"{file}: the training images are said to be in {entry!r}, which is not there")
     return []
@@ -96,7 +107,7 @@ def _found(folder: Path) -> dict[str, list[Path]]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS)
+    return images_below(folder).files
 
 
 def _label_file(image: Path) -> Path:
@@ -109,16 +120,17 @@ def _label_file(image: Path) -> Path:
 
 
 def _image(image: Path, root: Path) -> RawImage:
-    place = str(image.relative_to(root)) if image.is_relative_to(root) else str(image)
-    labels = _label_file(image)
-    if not labels.is_file():
-        return RawImage(place, image.stem, [], None, image)
+    place = shown_path(image.relative_to(root) if image.is_relative_to(root) else image)
+    name, labels = shown_path(image.stem), _label_file(image)
+    if not is_file(labels):
+        return RawImage(place, name, [], None, image)
     try:
-        lines = labels.read_text(encoding="utf-8").splitlines()
+        lines = labels.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{labels} cannot be read: {error}") from error
-    objects = [_object(line, f"{labels.name} line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    return RawImage(place, image.stem, objects, None, image)
+        raise DataError(f"{shown_path(labels)} cannot be read: {error}") from error
+    file = shown_path(labels.name)
+    objects = [_object(line, f"{file} line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    return RawImage(place, name, objects, None, image)
 
 
 def _object(line: str, place: str) -> RawObject:
@@ -142,17 +154,37 @@ def _number(text: str) -> Any:
 
 def _categories(settings: dict[str, Any], folder: Path, used: set[Any]) -> tuple[dict[Any, str], list[str]]:
     named = settings.get("names")
-    if isinstance(named, dict):
-        return {int(number): str(name) for number, name in sorted(named.items())}, []
-    if isinstance(named, list):
-        return {number: str(name) for number, name in enumerate(named)}, []
+    if isinstance(named, dict | list):
+        return _named(named, folder), []
     listing = folder / "classes.txt"
     if listing.is_file():
-        lines = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return dict(enumerate(lines)), []
+        return dict(enumerate(read_lines(listing))), []
     numbers = sorted(number for number in used if isinstance(number, int))
     note = f"no file names the classes: they are called by their numbers, {', '.join(map(str, numbers[:12]))}"
     return {number: str(number) for number in numbers}, [note]
+
+
+def _named(named: dict[Any, Any] | list[Any], folder: Path) -> dict[Any, str]:
+    """Names of the classes by number, as a YAML file lists them.
+
+    Raises:
+        DataError: A number or a name is none.
+    """
+    found: dict[int, str] = {}
+    pairs: Iterable[tuple[Any, Any]] = named.items() if isinstance(named, dict) else enumerate(named)
+    for key, value in pairs:
+        try:
+            number = int(key)
+        except (TypeError, ValueError, OverflowError):
+            number = -1
+        if number < 0:
+            raise DataError(f"{shown_path(folder)}: names[{key!r}]: a class is a whole number from 0, got {key!r}")
+        if number in found:
+            raise DataError(f"{shown_path(folder)}: names[{key!r}]: the number {number} is taken by {found[number]!r}")
+        if isinstance(value, dict | list | tuple | set | bytes) or not is_text(str(value)):
+            raise DataError(f"{shown_path(folder)}: names[{key!r}] must be a text, got {reprlib.repr(value)}")
+        found[number] = str(value)
+    return dict(sorted(found.items()))
 
 
 __all__ = ["find_yolo_settings", "is_yolo_folder", "read_yolo"]

@@ -43,11 +43,13 @@ class LabelledTables:
         name: Of the source.
         labels: Names of the classes.
         tables: "train", "validation" and "test", as far as there are such.
+        notes: What a reader of the results should know, such as files that were not read.
     """
 
     name: str
     labels: LabelSet
     tables: dict[str, Dataset]
+    notes: list[str] = field(default_factory=list)
 
 
 def read_labelled_tables(
@@ -72,7 +74,7 @@ def read_labelled_tables(
     for role, table in found.items():
         encoded = encoded_images(numbered(table, label_column, labels, role), image_column, raw.folder)
         tables[role] = _columns(encoded, image_column, label_column)
-    return LabelledTables(raw.name, labels, tables)
+    return LabelledTables(raw.name, labels, tables, raw.notes)
 
 
 def read_image_tables(
@@ -106,7 +108,8 @@ def load_image_data(
     """
     read = read_labelled_tables(source, **columns)
     labels, fractions = read.labels, (validation_fraction, test_fraction)
-    tables, notes = complete_splits(read.tables, lambda table: _strata(table, labels), fractions, split_seed)
+    tables, about_draw = complete_splits(read.tables, lambda table: _strata(table, labels), fractions, split_seed)
+    notes = [*read.notes, *about_draw]
     drawn = frozenset(tables.keys() - read.tables.keys())
     data = ImageData(read.name, labels, tables["train"], tables["validation"], tables.get("test"), notes, drawn)
     _check_classes(data)

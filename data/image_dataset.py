@@ -7,8 +7,7 @@ import torch
 from datasets import Dataset as Table
 from PIL import Image
 
-from .image_data import IMAGE, LABEL
-from .images import decode_image
+from .image_data import LABEL
 from .row_images import RowImages
 
 
@@ -50,14 +49,13 @@ class LabelledImages(RowImages):
         super().__init__(table, transform, seed, name, skip_bad)
         self.num_labels, self.labelled = num_labels, LABEL in table.column_names
 
-    def read(self, index: int) -> tuple[Image.Image, Any]:
-        """The image, upright and RGB, and its label as the table has it."""
-        row = self.table[index]
-        return decode_image(row[IMAGE], self.place(index)), row.get(LABEL)
+    def content(self, image: Image.Image, row: dict[str, Any], index: int) -> tuple[Image.Image, Any]:  # noqa: ARG002
+        """The image, and its label as the table has it."""
+        return image, row.get(LABEL)
 
-    def blank(self, index: int) -> tuple[Image.Image, Any]:
-        """A small black image with the row's label."""
-        return Image.new("RGB", (8, 8)), self.table[index].get(LABEL)
+    def empty_content(self, image: Image.Image, row: dict[str, Any]) -> tuple[Image.Image, Any]:
+        """A black image with the row's label."""
+        return image, row.get(LABEL)
 
     def sample(self, content: tuple[Image.Image, Any]) -> dict[str, torch.Tensor]:
         """Pixels and labels."""

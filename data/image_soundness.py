@@ -8,17 +8,15 @@ import io
 import logging
 import os
 import struct
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from datasets import Dataset
 from PIL import Image
 
 from .image_data import IMAGE
-from .images import BadImageError, decode_image
+from .images import BadImageError, decode_quietly, pillow_warnings, real_path
 
 logger = logging.getLogger("vithub")
 _AT_ONCE = 1024
@@ -62,8 +60,7 @@ def unreadable_images(table: Dataset, split: str) -> Iterator[str]:
         table: With encoded images.
         split: Its name, for messages.
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd but readable files
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, pillow_warnings():
         for first in range(0, len(table), _AT_ONCE):
             images = table[first : first + _AT_ONCE][IMAGE]
             names = [f"row {row} of split {split!r}" for row in range(first, first + len(images))]
@@ -75,10 +72,11 @@ def _what_is_wrong(image: Any, name: str) -> str | None:
         with _opened(image) as file:
             if _ends_well(file):
                 return None
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError,
+            Image.DecompressionBombWarning):  # fmt: skip
         pass  # decoding says what is wrong
     try:
-        decode_image(image, name)
+        decode_quietly(image, name)
     except BadImageError as error:
         path = image.get("path") if isinstance(image, dict) else None
         return f"{error} ({name})" if path and name not in str(error) else str(error)
@@ -88,7 +86,7 @@ def _what_is_wrong(image: Any, name: str) -> str | None:
 def _opened(image: Any) -> BinaryIO:
     if isinstance(image, dict) and image.get("bytes") is not None:
         return io.BytesIO(image["bytes"])
-    return Path(image["path"]).open("rb")
+    return real_path(image["path"]).open("rb")
 
 
 def _ends_well(file: BinaryIO) -> bool:

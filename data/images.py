@@ -1,16 +1,36 @@
 """Decoding an image from whatever a data set holds it as, always upright and RGB."""
 
 import io
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+
+def _register_heic() -> bool:
+    """Lets Pillow open HEIC, where pillow-heif is installed; returns whether it is."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+HEIC_READABLE = _register_heic()
+HEIC_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
+HEIC_HINT = "HEIC needs pillow-heif: pip install 'vithub[heic]'"
 EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
-)
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
+) | (HEIC_EXTENSIONS if HEIC_READABLE else frozenset())
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+_URI = "file://"
 
 
 class BadImageError(ValueError):
@@ -21,11 +41,38 @@ class BadImageError(ValueError):
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].rstrip())
 
 
+@contextmanager
+def pillow_warnings() -> Iterator[None]:
+    """Silences Pillow's remarks on odd but readable files; a decompression bomb becomes an error.
+
+    The filters of warnings are those of the whole process: threads that decode enter this once, around all of them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        yield
+
+
+@contextmanager
+def bad_image_errors(name: str) -> Iterator[None]:
+    """Turns what Pillow raises on a missing or damaged file into a `BadImageError` that begins with `name`."""
+    try:
+        yield
+    except (
+        OSError, SyntaxError, ValueError, TypeError, EOFError, ArithmeticError, LookupError, AttributeError,
+        MemoryError, RuntimeError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    ) as error:  # fmt: skip
+        if isinstance(error, BadImageError):
+            raise
+        raise BadImageError(f"{name}: {_reason(error)}") from error
+
+
 def decode_image(value: Any, name: str = "image") -> Image.Image:
     """The image as RGB, turned upright as its EXIF says.
 
     Greyscale is repeated, palettes and CMYK are converted, transparency is dropped (as the pipelines of transformers
-    do), and 16 bits per channel are scaled to 8.
+    do), and 16 bits per channel are scaled to 8. Greyscale of real numbers is taken to be in [0, 1], [0, 255] or
+    [0, 65535], the smallest of these that holds them.
 
     Args:
         value: A PIL image, an array (height, width) or (height, width, channels), a path, the bytes of a file, or the
@@ -33,58 +80,140 @@ def decode_image(value: Any, name: str = "image") -> Image.Image:
         name: What a message calls it.
 
     Raises:
-        BadImageError: It is missing, damaged, cut short or no image.
+        BadImageError: It is missing, damaged, cut short, no image, or its numbers are in none of these ranges.
     """
+    with pillow_warnings():
+        return decode_quietly(value, name)
+
+
+def decode_quietly(value: Any, name: str = "image") -> Image.Image:
+    """`decode_image` for threads, which enter `pillow_warnings` once around all of them."""
     if isinstance(value, dict):
         content, path = value.get("bytes"), value.get("path")
         value, name = (content, name) if content is not None else (path, path or name)
+    with bad_image_errors(shown_path(name)):
+        return _to_rgb(ImageOps.exif_transpose(_opened(value)))
+
+
+def encoded_bytes(value: Any) -> bytes:
+    """The bytes of an encoded image: {"bytes", "path"}, bytes, or a file.
+
+    Raises:
+        ValueError: There is none.
+        OSError: The file cannot be read.
+    """
+    if isinstance(value, dict):
+        content = value.get("bytes")
+        value = content if content is not None else value.get("path")
+    if isinstance(value, str | Path):
+        file = real_path(value)
+        if not file.is_file():
+            raise ValueError("no such file")
+        value = file.read_bytes()  # no file stays open, of a damaged image either
+    if not isinstance(value, bytes | bytearray):
+        raise ValueError(f"expected an image, a path or the bytes of a file, got {type(value).__name__}")
+    if not value:
+        raise ValueError("the file is empty")
+    return bytes(value)
+
+
+def stored_path(file: str | Path) -> str:
+    """A file as a text that a table can hold: its path, or a file: URI where its name is not UTF-8."""
     try:
-        with warnings.catch_warnings():
-            # Pillow's remark on odd but readable files; a decompression bomb stays an error
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-            return _to_rgb(ImageOps.exif_transpose(_opened(value)))
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, Image.DecompressionBombError) as error:
-        raise BadImageError(f"{name}: {_reason(error)}") from error
-    except Image.DecompressionBombWarning as error:
-        raise BadImageError(f"{name}: {error}") from error
+        str(file).encode("utf-8")
+    except UnicodeEncodeError:
+        return _URI + quote_from_bytes(os.fsencode(Path(file).absolute()))
+    return str(file)
+
+
+def real_path(stored: str | Path) -> Path:
+    """The file that `stored_path` wrote down, or a file: URI names."""
+    if isinstance(stored, str) and stored.startswith(_URI + "/"):
+        return Path(os.fsdecode(unquote_to_bytes(stored.removeprefix(_URI))))
+    return Path(stored)
+
+
+def shown_path(stored: str | Path) -> str:
+    r"""A path that can be printed and written: bytes that are not UTF-8 as \xNN."""
+    if isinstance(stored, str) and not stored.startswith(_URI):
+        return os.fsencode(stored).decode("utf-8", "backslashreplace")
+    return os.fsencode(real_path(stored)).decode("utf-8", "backslashreplace")
 
 
 def _opened(value: Any) -> Image.Image:
     if isinstance(value, Image.Image):
         return value
-    if isinstance(value, bytes | bytearray):
-        if not value:
-            raise ValueError("the file is empty")
-        return Image.open(io.BytesIO(value))
-    if isinstance(value, str | Path):
-        if not Path(value).is_file():
-            raise ValueError("no such file")
-        return Image.open(io.BytesIO(Path(value).read_bytes()))  # no file stays open, of a damaged image either
     if isinstance(value, np.ndarray):
         return Image.fromarray(value)
-    raise TypeError(f"expected an image, a path or the bytes of a file, got {type(value).__name__}")
+    return identified(io.BytesIO(encoded_bytes(value)))
+
+
+def identified(source: io.BytesIO | Path) -> Image.Image:
+    """The image in a file, its header read; where it is HEIC and cannot be read, the error says what is missing."""
+    try:
+        return Image.open(source)
+    except UnidentifiedImageError:
+        if HEIC_READABLE:
+            raise
+        with source.open("rb") if isinstance(source, Path) else source as stream:
+            stream.seek(0)
+            head = stream.read(12)
+        if head[4:8] == b"ftyp" and head[8:] in _HEIC_BRANDS:
+            raise ValueError(f"a HEIC image; {HEIC_HINT}") from None
+        raise
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16: Pillow would cut them at 255
-        levels = np.asarray(image).astype(np.int64)
-        scale = 257 if image.mode.startswith("I;16") or levels.max(initial=0) > 255 else 1
-        return Image.fromarray((levels // scale).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        return Image.fromarray(np.asarray(image).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
     if image.mode in ("P", "PA", "LA") and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def _eight_bits(levels: np.ndarray, mode: str) -> np.ndarray:
+    """Whole numbers of 16 bits, or of 32 that hold 8 or 16, and real numbers as 8 bits; Pillow would cut them at 255.
+
+    Raises:
+        ValueError: They are in no known range.
+    """
+    low, high = (levels.min(), levels.max()) if levels.size else (0, 0)
+    real = mode == "F"
+    # resampling overshoots a little; whole numbers below 0 are none of an image
+    slack = 0.05 if real else 0.0
+    ranges = {"F": (1, 255, 65535), "I": (255, 65535)}.get(mode, (65535,))
+    largest = next((top for top in ranges if high <= (1 + slack) * top), None)
+    if largest is None or not low >= -slack * largest:
+        known = " or ".join(f"0 to {top}" for top in ranges)
+        raise ValueError(f"its pixels run from {low:g} to {high:g}; {known} can be read")
+    if real:
+        scaled = levels.astype(np.float64) * (255 / largest)
+        return np.asarray(scaled.round() if largest == 1 else scaled).clip(0, 255).astype(np.uint8)
+    return np.asarray(levels.astype(np.int64) // (largest // 255)).astype(np.uint8)
+
+
+def _reason(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image in a known format"
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
-__all__ = ["EXTENSIONS", "BadImageError", "decode_image"]
+__all__ = [
+    "EXTENSIONS",
+    "HEIC_EXTENSIONS",
+    "HEIC_HINT",
+    "HEIC_READABLE",
+    "BadImageError",
+    "bad_image_errors",
+    "decode_image",
+    "decode_quietly",
+    "encoded_bytes",
+    "identified",
+    "pillow_warnings",
+    "real_path",
+    "shown_path",
+    "stored_path",
+]

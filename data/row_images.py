@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset as Table
+from PIL import Image
 from torch.utils.data import Dataset
 
 from .image_data import IMAGE
-from .images import BadImageError
+from .images import BadImageError, decode_image, shown_path
 from .samplers import SampleKey
 from .seeding import Stream, derived_generator, seeded
 
@@ -16,8 +17,8 @@ class RowImages(Dataset[dict[str, Any]]):
     """Decoded, transformed images of a table.
 
     A row is asked for by its number (evaluation), or by a `SampleKey`, from which all random choices of the transform
-    are drawn (training). A kind of data set says how a row is read, what stands for one that cannot be, and what
-    becomes of it.
+    are drawn (training). A kind of data set says what belongs to an image, what stands for it where the image cannot be
+    decoded, and what becomes of both.
 
     Args:
         table: Column "image" (encoded), and others.
@@ -37,9 +38,9 @@ class RowImages(Dataset[dict[str, Any]]):
         return len(self.table)
 
     def file(self, index: int) -> str | None:
-        """File that an image came from, where it had one."""
+        """File that an image came from, where it had one, as it can be printed."""
         path: str | None = self.table[index][IMAGE].get("path")
-        return path
+        return shown_path(path) if path else path
 
     def place(self, index: int) -> str:
         """Row of an image, for messages."""
@@ -89,19 +90,33 @@ class RowImages(Dataset[dict[str, Any]]):
         raise BadImageError(f"split {self.name!r}: 100 images drawn one after the other could not be decoded")
 
     def read(self, index: int) -> Any:
-        """A row, decoded.
+        """A row, its image decoded, upright and RGB.
 
         Raises:
             BadImageError: It cannot be.
         """
-        raise NotImplementedError
+        row = self.table[index]
+        return self.content(decode_image(row[IMAGE], self.place(index)), row, index)
 
     def blank(self, index: int) -> Any:
-        """What stands for a row that cannot be decoded."""
+        """What stands for a row that cannot be decoded: a black image, of the size that the table states."""
+        row = self.table[index]
+        return self.empty_content(Image.new("RGB", (row.get("width", 8), row.get("height", 8))), row)
+
+    def content(self, image: Image.Image, row: dict[str, Any], index: int) -> Any:
+        """An image with what belongs to it.
+
+        Raises:
+            BadImageError: They do not belong together.
+        """
+        raise NotImplementedError
+
+    def empty_content(self, image: Image.Image, row: dict[str, Any]) -> Any:
+        """A black image with what stands for what belongs to it."""
         raise NotImplementedError
 
     def sample(self, content: Any) -> dict[str, Any]:
-        """What `read` or `blank` gave, transformed; random choices are torch's, NumPy's or Python's."""
+        """What `content` or `empty_content` gave, transformed; random choices are torch's, NumPy's or Python's."""
         raise NotImplementedError
 
 

@@ -1,7 +1,10 @@
 """Reading a data set of labelled images from wherever it is."""
 
+import re
+import tarfile
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,10 @@ from datasets.exceptions import DatasetsError
 from datasets.utils import are_progress_bars_disabled
 
 from .digits import digits_dataset
-from .images import EXTENSIONS
+from .image_files import ImageFiles, ignored_notes, ignored_text, images_below
+from .images import EXTENSIONS, real_path, shown_path, stored_path
 
+_BREAKS = re.compile("[\n\r\x0b\x0c\x1b\x1c-\x1e\x85\u2028\u2029]")
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -33,7 +38,11 @@ IMAGE_NAMES = ("image", "img", "picture", "photo", "file_name", "filename", "ima
 
 
 class DataError(ValueError):
-    """A data set that cannot be used; the message names the file, row or column and what would be right."""
+    """A data set that cannot be used; its message, one line, names the file, row or column and what would be right."""
+
+    def __init__(self, message: str) -> None:
+        # names of columns, files and classes may hold line breaks
+        super().__init__(_BREAKS.sub(lambda found: found[0].encode("unicode_escape").decode(), message))
 
 
 class NoBoxesError(DataError):
@@ -48,11 +57,13 @@ class RawSplits:
         tables: By the source's own split names.
         name: Of the source, for messages and cards.
         folder: That relative image paths start from.
+        notes: What a reader of the results should know, such as files that were not read.
     """
 
     tables: dict[str, Dataset]
     name: str
     folder: Path | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def read_source(source: Any, revision: str | None = None) -> RawSplits:
@@ -86,7 +97,7 @@ def read_source(source: Any, revision: str | None = None) -> RawSplits:
 
 
 def _read_parquet_folder(folder: Path) -> RawSplits:
-    return RawSplits(dict(_read_local(folder, str(folder))), folder.name, folder)
+    return RawSplits(dict(read_local(folder, str(folder))), shown_path(folder.name), folder)
 
 
 def _read_table(file: Path) -> RawSplits:
@@ -94,19 +105,23 @@ def _read_table(file: Path) -> RawSplits:
     if file.suffix not in kinds:
         raise DataError(f"{file} must be a .csv, .tsv or .parquet file, got {file.suffix!r}")
     options = {"sep": "\t"} if file.suffix == ".tsv" else {}
-    tables = _read_local(file, kinds[file.suffix], data_files={"train": str(file)}, **options)
-    return RawSplits(dict(tables), file.name, file.parent)
+    tables = read_local(file, kinds[file.suffix], data_files={"train": str(file)}, **options)
+    return RawSplits(dict(tables), shown_path(file.name), file.parent)
 
 
-def _read_local(source: Path, *arguments: Any, **options: Any) -> DatasetDict:
-    """`load_dataset` of local files, without its progress bars."""
+def read_local(source: Path, *arguments: Any, **options: Any) -> Any:
+    """`load_dataset` of local files, without its progress bars.
+
+    Raises:
+        DataError: They cannot be read; the message names `source`.
+    """
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
         return load_dataset(*arguments, **options)
-    except (DatasetsError, OSError, ValueError) as error:
+    except (DatasetsError, OSError, ValueError, tarfile.TarError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise DataError(f"{source} cannot be read: {reason}") from error
+        raise DataError(f"{shown_path(source)} cannot be read: {reason}") from error
     finally:
         if shown:
             enable_progress_bars()
@@ -114,31 +129,70 @@ def _read_local(source: Path, *arguments: Any, **options: Any) -> DatasetDict:
 
 def _read_class_folders(folder: Path) -> RawSplits:
     """One folder per class, below one folder per split or not."""
-    below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    below = _subfolders(folder)
     if not below:
         raise DataError(f"{folder} holds neither Parquet files nor one folder of images per class")
     known = {name for names in SPLIT_NAMES.values() for name in names}
     if not any(path.name.lower() in known for path in below):
-        return RawSplits({"all": _class_table({path.name: path for path in below})}, folder.name, folder)
+        return _class_splits({"all": folder}, [path.name for path in below], folder)
     splits = [path for path in below if path.name.lower() in known]
     if others := [path.name for path in below if path not in splits]:
         raise DataError(f"{folder} mixes folders of splits ({[s.name for s in splits]}) and others ({others})")
-    names = sorted({path.name for split in splits for path in split.iterdir() if path.is_dir()})
-    tables = {}
-    for split in splits:
-        tables[split.name.lower()] = _class_table({name: split / name for name in names})
-    return RawSplits(tables, folder.name, folder)
+    names = sorted({path.name for split in splits for path in _subfolders(split)})
+    return _class_splits({split.name.lower(): split for split in splits}, names, folder)
 
 
-def _class_table(classes: dict[str, Path]) -> Dataset:
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file, those that are empty left out.
+
+    Raises:
+        DataError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{shown_path(file)} cannot be read: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _class_splits(splits: dict[str, Path], classes: list[str], folder: Path) -> RawSplits:
+    """Tables of one folder per split that holds one folder per class, and notes of what was not read."""
+    tables: dict[str, Dataset] = {}
+    name = shown_path(folder.name)
+    read: list[Path] = []
+    stray = images_below(folder, deep=False).files
+    ignored: Counter[str] = Counter()
+    for split, place in splits.items():
+        found = {label: images_below(place / label) for label in classes}
+        tables[split] = _class_table(found, place)
+        for one in found.values():
+            ignored += one.ignored
+        read += [file for one in found.values() for file in one.files]
+        if place != folder:
+            stray += images_below(place, deep=False).files
+    return RawSplits(tables, name, folder, ignored_notes(name, ignored, stray, read))
+
+
+def _class_table(classes: dict[str, ImageFiles], place: Path) -> Dataset:
     files: list[str] = []
     labels: list[int] = []
-    for label, (name, class_folder) in enumerate(classes.items()):
-        found = sorted(path for path in class_folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
-        if not found:
-            raise DataError(f"the class {name!r} has no images in {class_folder} ({', '.join(sorted(EXTENSIONS))})")
-        files += [str(path) for path in found]
-        labels += [label] * len(found)
+    for label, (name, found) in enumerate(classes.items()):
+        if stored_path(name) != name:
+            raise DataError(
+                f"the name of the folder {shown_path(place / name)} is not UTF-8: rename it, as it is a class"
+            )
+        if not found.files:
+            only = f", only {ignored_text(found.ignored)}" if found.ignored else ""
+            raise DataError(
+                f"the class {name!r} has no images in {shown_path(place / name)}{only}; an image is "
+                f"{', '.join(sorted(EXTENSIONS))}"
+            )
+        files += [stored_path(file) for file in found.files]
+        labels += [label] * len(found.files)
     features = Features({"image": Image(decode=False), "label": ClassLabel(names=list(classes))})
     return Dataset.from_dict({"image": files, "label": labels}, features=features)
 
@@ -183,7 +237,7 @@ def encoded_images(table: Dataset, column: str, folder: Path | None) -> Dataset:
         base = folder or Path()
 
         def absolute(paths: list[str | None]) -> dict[str, list[str | None]]:
-            return {column: [None if path is None else str(base / path) for path in paths]}
+            return {column: [None if path is None else stored_path(base / real_path(path)) for path in paths]}
 
         table = table.map(absolute, batched=True, input_columns=[column], desc=None, load_from_cache_file=False)
     return table.cast_column(column, Image(decode=False))
@@ -196,5 +250,7 @@ __all__ = [
     "encoded_images",
     "find_image_column",
     "find_label_column",
+    "read_lines",
+    "read_local",
     "read_source",
 ]

@@ -140,7 +140,7 @@ def stratified_parts(classes: Sequence[int], fractions: Sequence[float], seed: i
             parts[part].append(rows[start : start + count])
             start += count
         parts[-1].append(rows[start:])
-    return [np.sort(np.concatenate(part)) for part in parts]
+    return [np.sort(np.concatenate(part)) if part else np.empty(0, dtype=np.int64) for part in parts]
 
 
 __all__ = ["SplitTables", "complete_splits", "find_splits", "split_role", "stratified_parts"]

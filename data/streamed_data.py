@@ -1,15 +1,17 @@
 """Data sets as streams: the training split is never held, the others are taken from their beginnings."""
 
+import tarfile
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value, load_dataset
+from datasets.exceptions import DatasetsError
 
 from .image_data import IMAGE, LABEL, ImageData
 from .labels import LabelSet
-from .sources import DataError, find_image_column, find_label_column
+from .sources import DataError, find_image_column, find_label_column, read_local
 from .splits import find_splits
 
 
@@ -51,12 +53,12 @@ def load_streamed_data(
     train, notes = streams["train"], ["the training images were read as a stream"]
     features = Features({IMAGE: Image(decode=False), LABEL: _label_type(label_set)})
     if "validation" in streams:
-        validation = _held_out(streams["validation"], held_out_images, features)
+        validation = _held_out(streams["validation"], held_out_images, features, name)
     else:
-        validation = _held_out(train, held_out_images, features)
+        validation = _held_out(train, held_out_images, features, name)
         train = train.skip(len(validation))
         notes.append(f"the first {len(validation)} training images were held out for validation")
-    test = _held_out(streams["test"], held_out_images, features) if "test" in streams else None
+    test = _held_out(streams["test"], held_out_images, features, name) if "test" in streams else None
     if test is None:
         notes.append("there is no test split: the figures are of the validation split, which also chose the best epoch")
     return ImageData(name, label_set, train, validation, test, notes)
@@ -70,16 +72,16 @@ def _open(source: Any, revision: str | None) -> tuple[dict[str, IterableDataset]
     path = Path(source).expanduser()
     if path.is_dir():
         if sorted(path.rglob("*.parquet")):
-            return dict(load_dataset(str(path), streaming=True)), path.name
+            return dict(read_local(path, str(path), streaming=True)), path.name
         files = sorted(path.rglob("*.tar"))
         if not files:
             raise DataError(f"{path} holds neither Parquet files nor .tar files of a WebDataset to stream")
-        return dict(load_dataset("webdataset", data_files=_by_split(files), streaming=True)), path.name
+        return dict(read_local(path, "webdataset", data_files=_by_split(files), streaming=True)), path.name
     if path.is_file():
         kinds = {".parquet": "parquet", ".tar": "webdataset"}
         if path.suffix not in kinds:
             raise DataError(f"{path} must be a .parquet or .tar file to be streamed, got {path.suffix!r}")
-        return dict(load_dataset(kinds[path.suffix], data_files={"train": str(path)}, streaming=True)), path.name
+        return dict(read_local(path, kinds[path.suffix], data_files={"train": str(path)}, streaming=True)), path.name
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise DataError(f"no data set to stream at {source}: give a folder, a file or a Hub id (user/name)")
     return dict(load_dataset(str(source), revision=revision, streaming=True)), str(source)
@@ -129,8 +131,13 @@ def _prepared(table: IterableDataset, image_column: str, label_column: str, labe
     return encoded.map(numbered, remove_columns=others)
 
 
-def _held_out(table: IterableDataset, count: int, features: Features) -> Dataset:
-    rows = list(islice(iter(table), count))
+def _held_out(table: IterableDataset, count: int, features: Features, name: str) -> Dataset:
+    try:
+        rows = list(islice(iter(table), count))
+    except DataError:
+        raise
+    except (DatasetsError, OSError, ValueError, tarfile.TarError) as error:
+        raise DataError(f"{name} cannot be read: {error.__cause__ or error}") from error
     if not rows:
         raise DataError("a split to hold out holds no images")
     return Dataset.from_list(rows, features=features)

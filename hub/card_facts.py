@@ -102,6 +102,7 @@ def about_results(folder: Path, metrics: dict[str, Any], labels: list[str]) -> d
         "rows": rows,
         "images": metrics["data"]["sizes"][split] - bad.get(split, 0),
         "has_intervals": any("interval" in row["text"] for row in rows),
+        "wilson_intervals": metrics.get("share_intervals") == "wilson",
         "headline_name": names[headline],
         "validation_headline": metrics["validation"][headline],
         "per_class": metrics["per_class"],

@@ -90,6 +90,9 @@ def _check(repo_id: str, commit: str, folder: Path) -> None:
     altered = [path for path, file in found.items() if not _as_downloaded(file)]
     lock = Path(constants.HF_HOME) / "vithub" / "trusted_code.json"
     trusted: dict[str, dict[str, dict[str, str]]] = read_json(lock) if lock.is_file() else {}
+    commits = list(trusted.values())
+    if not all(isinstance(of, dict) and all(isinstance(files, dict) for files in of.values()) for of in commits):
+        raise RemoteCodeError(f"{lock} is damaged; delete it to trust anew what you have read")
     known = trusted.get(repo_id, {}).get(commit)
     if known is not None:
         altered += [path for path in sorted(hashes.keys() | known.keys()) if hashes.get(path) != known.get(path)]

@@ -172,7 +172,7 @@ def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
         expected |= {"use_swiglu_ffn": False, "layer_scale_init_value": None, "num_register_tokens": 0}
         expected["use_mask_token"] = task == "masked-image-modeling"
     found = [
-        f"{name}={getattr(config, name)!r} (only {value!r}{_remedy(name, value)})"
+        f"{name}={getattr(config, name)!r} (only {value!r}){_remedy(name, value)}"
         for name, value in expected.items()
         if getattr(config, name) != value
     ]

@@ -5,6 +5,7 @@ Shapes: L layers, B images, Q queries, C classes, N boxes of the image with most
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import finalize
 
 import torch
 from torch import nn
@@ -12,10 +13,12 @@ from transformers.utils import logging
 
 from ..configuration.configuration_detr import HubDetrConfig
 from .box_geometry import center_to_corners, generalized_iou, l1_distance
-from .detr_matcher import Matches, PaddedTargets, match_queries, pad_targets
+from .detr_matcher import Matches, PaddedTargets, image_name, match_queries, pad_targets
 
 logger = logging.get_logger(__name__)
 
+# Ids of the configurations whose models have been told of too many boxes: once for a model and what it is trained on.
+_TOLD: set[int] = set()
 EDGE = 1e-3  # how far a box may pass the image's edge by rounding, of its size
 
 
@@ -28,7 +31,7 @@ def check_targets(labels: Sequence[dict[str, Any]], batch: int, config: HubDetrC
     if len(labels) != batch:
         raise ValueError(f"`labels` must have one entry for each of the {batch} images, got {len(labels)}")
     for position, target in enumerate(labels):
-        name = f"image {target.get('image_id', position)}"
+        name = f"image {image_name(target, position)}"
         if missing := {"class_labels", "boxes"} - set(target):
             raise ValueError(f"{name}: `labels` must have `class_labels` and `boxes`, got no {', '.join(missing)}")
         classes, boxes = target["class_labels"], target["boxes"]
@@ -39,10 +42,15 @@ def check_targets(labels: Sequence[dict[str, Any]], batch: int, config: HubDetrC
                 f"{name}: `boxes` must be ({len(classes)}, 4) floats, one for each of the `class_labels`, got "
                 f"{boxes.dtype} {tuple(boxes.shape)}"
             )
-        if len(classes) > config.num_queries:
-            logger.warning_once(
-                f"{name} has {len(classes)} boxes and the model {config.num_queries} queries: some are never matched"
-            )
+    crowded = [number for number, target in enumerate(labels) if len(target["class_labels"]) > config.num_queries]
+    if crowded and id(config) not in _TOLD:
+        _TOLD.add(id(config))
+        finalize(config, _TOLD.discard, id(config)).atexit = False
+        image, boxes = image_name(labels[crowded[0]], crowded[0]), len(labels[crowded[0]]["class_labels"])
+        logger.warning(
+            f"image {image} has {boxes} boxes and the model {config.num_queries} queries: some boxes are never "
+            "matched, here and in other such images, which are not named"
+        )
 
 
 def check_values(targets: PaddedTargets, config: HubDetrConfig) -> None:

@@ -58,7 +58,7 @@ def pad_targets(labels: Sequence[dict[str, Any]], device: torch.device) -> Padde
         assert len(flat_labels) == len(flat_boxes) == total
         classes.view(-1)[place] = flat_labels
         boxes.view(-1, 4)[place] = flat_boxes
-    image_ids = [_readable(target.get("image_id", position)) for position, target in enumerate(labels)]
+    image_ids = [image_name(target, position) for position, target in enumerate(labels)]
     return PaddedTargets(classes, boxes, counts, image_ids)
 
 
@@ -130,8 +130,20 @@ def _refuse(costs: torch.Tensor, targets: PaddedTargets) -> None:
     )
 
 
-def _readable(image_id: Any) -> Any:
-    return image_id.tolist() if isinstance(image_id, torch.Tensor) else image_id
+def image_name(target: dict[str, Any], position: int) -> Any:
+    """What messages call an image: its id, a plain number where it is a tensor, or its position in the batch."""
+    image_id = target.get("image_id", position)
+    if not isinstance(image_id, torch.Tensor):
+        return image_id
+    return image_id.item() if image_id.numel() == 1 else image_id.tolist()
 
 
-__all__ = ["Matches", "NonFiniteCostError", "PaddedTargets", "match_queries", "matching_costs", "pad_targets"]
+__all__ = [
+    "Matches",
+    "NonFiniteCostError",
+    "PaddedTargets",
+    "image_name",
+    "match_queries",
+    "matching_costs",
+    "pad_targets",
+]

@@ -50,6 +50,9 @@ def check_data(
     ] = None,
     shortest: Annotated[int, typer.Option(min=1, help="pixels of the shorter side, with --augmentation")] = 480,
     objects_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
+    headers_only: Annotated[
+        bool, typer.Option("--headers-only", help="do not decode the images: faster, blind to damaged pixels")
+    ] = False,
     examples: Annotated[int, typer.Option(min=0, help="rows shown of each kind of fault")] = 3,
     json_: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
@@ -70,7 +73,7 @@ def check_data(
     columns: dict[str, Any] = {"objects_column": objects_column} if objects_column else {}
     report = run(
         data, num_queries=num_queries, repair=repair, box_format=box_format,
-        boxes_on=boxes_on, **columns,  # type: ignore[arg-type]  # checked above
+        boxes_on=boxes_on, headers_only=headers_only, **columns,  # type: ignore[arg-type]  # checked above
     )  # fmt: skip
     if output is not None:
         with new_folder(output) as staging:

@@ -1,5 +1,6 @@
 """The `vithub` command."""
 
+import io
 import logging
 import sys
 import traceback
@@ -29,6 +30,8 @@ def main() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be in no encoding at all
     sys.exit(run(app))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from patience import PATIENCE
 
 TOUR = Path(__file__).parents[1] / "docs" / "tour"
 PAGES = sorted(TOUR.glob("*.md"))
@@ -128,7 +129,7 @@ def test_a_cell_that_fails_is_not_written_as_a_page(build):
 def test_every_cell_runs(build, cells, monkeypatch):
     """In a fresh process, with the assertions of its cells; some minutes of one core."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    notebook = build.run_notebook(build.make_notebook(cells))
+    notebook = build.run_notebook(build.make_notebook(cells), timeout=PATIENCE)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             check_outputs(cell)

@@ -1,12 +1,13 @@
-"""Metrics of a classifier that gives each image any number of labels; memory does not grow with the images."""
+"""Metrics of a classifier that gives each image any number of labels; memory is bounded, however many images come."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import digamma
 
-from .bootstrap import Interval, group_draws, percentile_interval, resampled_shares
+from .bootstrap import Interval, group_draws, percentile_interval, share_interval, varied
 from .calibration import CalibrationBins
 from .exact_sums import rounded
 from .f1_scores import class_rows, macro_f1
@@ -16,20 +17,25 @@ from .single_label_metrics import check_finite
 REACH, BINS = 20.0, 8192
 # For intervals only: the images are dealt in turn to so many groups, whose logits are counted in wider bins.
 GROUPS, WIDE_BINS = 50, 512
+# So many logits (images times labels) are kept as they are, 9 bytes each.
+EXACT_SCORES = 2**20
+_EMPTY, _ABSENT, _PRESENT = 0, 1, 2  # marks of kept logits
 
 
 class MultiLabelCounts:
     """Counts of a multi-label classifier, L yes-or-no decisions per image; a yes is a probability above 0.5.
 
-    The ranking of the images, which average precision needs, is kept as one histogram of logits per class. Different
-    logits in one bin count as equal: the result is exact where that does not happen, and within about 0.001 of it
-    unless all logits of a class lie within a few tenths of each other.
+    The ranking of the images, which average precision needs, is that of the logits themselves while all of them are
+    kept, up to `exact_scores`. Beyond it one histogram of logits per class stands for them, whose bins are 0.005 wide:
+    different logits in one bin count as equal. `precision_error` says how far that can be off: not at all up to
+    `exact_scores`, and beyond it a bound from the counts of the bins, which grows where many logits lie close together.
 
     Args:
         num_labels: L.
         process: Of several processes that share the images, number p gets every image p + k * `processes`. With that
             known, `intervals` of the summed counts are those of one process.
         processes: How many.
+        exact_scores: Most logits (images times labels) that are kept as they are, 9 bytes each.
 
     Attributes:
         headline: The key of `compute` by which two models are compared.
@@ -39,8 +45,12 @@ class MultiLabelCounts:
     headline = "mean_average_precision"
     confusion: torch.Tensor | None = None
 
-    def __init__(self, num_labels: int, process: int = 0, processes: int = 1) -> None:
+    def __init__(self, num_labels: int, process: int = 0, processes: int = 1, exact_scores: int = EXACT_SCORES) -> None:
         self.num_labels, self.process, self.processes = num_labels, process, processes
+        # each image has a place of its own among those of all processes, so that their tensors can be added up
+        places = exact_scores // num_labels
+        self.scores = torch.zeros(places, num_labels, dtype=torch.float64)
+        self.marks = torch.full((places, num_labels), _EMPTY, dtype=torch.int8)
         self.histogram = torch.zeros(2, num_labels, BINS, dtype=torch.int32)  # without and with the label
         self.group_histogram = torch.zeros(GROUPS, 2, num_labels, WIDE_BINS, dtype=torch.int32)
         self.group_decisions = torch.zeros(GROUPS, 3, num_labels, dtype=torch.int64)  # found, support, claimed
@@ -70,7 +80,9 @@ class MultiLabelCounts:
             raise ValueError("labels must be 0 or 1")
         claimed = logits > 0
         right = claimed == present
-        group = (self.process + self.processes * (self.images + torch.arange(len(logits)))) % GROUPS
+        place = self.process + self.processes * (self.images + torch.arange(len(logits)))
+        group = place % GROUPS
+        self._keep_logits(logits, present, place)
         self._count_logits(logits, present, group)
         decisions = torch.stack([claimed & present, present, claimed], dim=1).long()  # (B, 3, L)
         self.group_decisions.index_add_(0, group, decisions)
@@ -78,6 +90,12 @@ class MultiLabelCounts:
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, present.double(), reduction="none")
         self.loss_sum += rounded(loss).sum()
         self.calibration.update(logits.abs().sigmoid(), right)
+
+    def _keep_logits(self, logits: torch.Tensor, present: torch.Tensor, place: torch.Tensor) -> None:
+        room = place < len(self.scores)
+        room[room.clone()] = self.marks[place[room], 0] == _EMPTY  # sums of unequal processes leave gaps
+        self.scores[place[room]] = logits[room]
+        self.marks[place[room]] = torch.where(present[room], _PRESENT, _ABSENT).to(torch.int8)
 
     def _count_logits(self, logits: torch.Tensor, present: torch.Tensor, group: torch.Tensor) -> None:
         bins = ((logits + REACH) * (BINS / (2 * REACH))).floor().clamp(0, BINS - 1).long()  # (B, L)
@@ -113,17 +131,19 @@ class MultiLabelCounts:
         }
 
     def intervals(self, level: float = 0.95, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """Bootstrap percentile intervals: (low, high) of mean average precision, accuracy, micro and macro F1.
+        """Intervals (low, high) of accuracy (Wilson), mean average precision, micro and macro F1 (bootstrap).
 
-        The labels of one image go together, so that neither classes nor decisions may be resampled one by one. Of the
-        accuracy the interval is the bootstrap over images. For the others the images were dealt to 50 groups as they
+        The labels of one image go together, so that neither classes nor decisions may be resampled one by one. For all
+        but the accuracy the images were dealt to 50 groups as they
         came, and the groups are resampled: up to 50 images that is the bootstrap over images, beyond it the same
         spread estimated from fewer draws (measured: intervals of 95 % hold the truth about 1 % less often). Mean
         average precision is resampled with wider bins, whose deviations are set around the exact value. The
         calibration error has no interval, as resampling makes bins look worse than they are.
 
+        Where every resampled set of images gives the same value, as where all are right, a figure has no interval.
+
         Args:
-            level: Part of the resampled values that lies inside.
+            level: Chance that an interval holds the true value, about.
             samples: Number of resampled sets of images.
             seed: Of the draws.
         """
@@ -139,22 +159,43 @@ class MultiLabelCounts:
         right = int(self.group_images[:, 1].sum())
         values = {
             "mean_average_precision": np.clip(exact["mean_average_precision"] + spread - whole, 0, 1),
-            "accuracy": resampled_shares(right, self.images, samples, generator),
             "micro_f1": _micro_f1(found, support, claimed),
             "macro_f1": macro_f1(found, support, claimed),
         }
-        return {name: percentile_interval(value, level) for name, value in values.items()}
+        accuracy = share_interval(right, self.images, level)
+        return {"accuracy": accuracy} | {
+            name: percentile_interval(value, level) for name, value in values.items() if varied(value)
+        }
 
     def _resampled_precision(self, draws: np.ndarray, used: np.ndarray) -> np.ndarray:
         """(samples,), mean average precision of the groups, each as often as draws (samples, groups) says."""
         total, classes = np.zeros(len(draws)), np.zeros(len(draws))
         for label in range(self.num_labels):
-            counts = self.group_histogram[:, :, label].numpy()[used].astype(np.float64)  # (groups, 2, bins)
+            counts = self._group_counts(label)[used].astype(np.float64)  # (groups, 2, bins)
             drawn = np.tensordot(draws, counts, axes=1)
             precision = average_precision(drawn[:, 0], drawn[:, 1])
             total += np.nan_to_num(precision)
             classes += ~np.isnan(precision)
         return np.where(classes > 0, total / np.maximum(classes, 1), np.nan)
+
+    def _group_counts(self, label: int) -> np.ndarray:
+        """(groups, 2, bins), images of each group without and with a label: by rank where logits are kept."""
+        if (kept := self._kept(label)) is None:
+            return np.asarray(self.group_histogram[:, :, label].numpy())
+        scores, present, place = kept
+        levels, rank = np.unique(scores, return_inverse=True)
+        bins = rank if len(levels) <= WIDE_BINS else rank * WIDE_BINS // len(levels)
+        counts = np.zeros((GROUPS, 2, WIDE_BINS))
+        np.add.at(counts, (place % GROUPS, present.astype(np.int64), bins), 1)
+        return counts
+
+    def _kept(self, label: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Logits of a label, whether images have it, and their places, (images,); None where some were not kept."""
+        mark = self.marks[:, label].numpy() if len(self.marks) else np.empty(0, dtype=np.int8)
+        place = np.flatnonzero(mark)
+        if len(place) != self.images or mark.max(initial=0) > _PRESENT:
+            return None
+        return self.scores[:, label].numpy()[place], mark[place] == _PRESENT, place
 
     def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Average precision (None without positives), precision, recall, F1, in [0, 1], and images with the label."""
@@ -174,7 +215,7 @@ class MultiLabelCounts:
 
     def tensors(self) -> list[torch.Tensor]:
         """All that was counted; those of several processes may be added up and given to `load`."""
-        return [tensor.clone() for tensor in (*self._integers(), self.loss_sum, self.calibration.sums)]
+        return [tensor.clone() for tensor in self._tensors()]
 
     def load(self, tensors: Sequence[torch.Tensor]) -> None:
         """Takes counts as `tensors` gives them, in place of its own."""
@@ -183,21 +224,64 @@ class MultiLabelCounts:
             self.group_histogram,
             self.group_decisions,
             self.group_images,
+            self.scores,
+            self.marks,
             self.loss_sum,
             self.calibration.sums,
         ) = (tensor.detach().cpu() for tensor in tensors)
 
-    def _integers(self) -> tuple[torch.Tensor, ...]:
-        return self.histogram, self.group_histogram, self.group_decisions, self.group_images
+    def _tensors(self) -> tuple[torch.Tensor, ...]:
+        counted = (self.histogram, self.group_histogram, self.group_decisions, self.group_images)
+        return (*counted, self.scores, self.marks, self.loss_sum, self.calibration.sums)
 
     def _decisions(self) -> np.ndarray:
         """(3, L): found, support, claimed."""
         return self.group_decisions.sum(dim=0).numpy().astype(np.float64)
 
+    def precision_error(self) -> float:
+        """How far the mean average precision can be from that of the logits themselves; 0 where all are kept.
+
+        The images of a bin may truly come in any order. With F with the label and M in all above a bin that holds p
+        with it and a without, the p add sum_j (F + j) / (M + j) at best and sum_j (F + j) / (M + a + j) at worst, j = 1
+        to p, and p (F + p) / (M + a + p) as they are counted, which lies between.
+        """
+        absent, present = self.histogram.numpy()
+        errors = [
+            0.0 if self._kept(label) is not None else _order_error(absent[label], present[label])
+            for label in range(self.num_labels)
+            if present[label].any()
+        ]
+        return float(np.mean(errors)) if errors else 0.0
+
     def _average_precision(self) -> np.ndarray:
         """(L,), not a number for classes without positives."""
         absent, present = self.histogram.numpy()
-        return np.array([average_precision(absent[c], present[c]) for c in range(self.num_labels)])
+        found = []
+        for label in range(self.num_labels):
+            if (kept := self._kept(label)) is None:
+                found.append(average_precision(absent[label], present[label]))
+                continue
+            scores, has, _ = kept
+            levels, rank = np.unique(scores, return_inverse=True)
+            counts = [np.bincount(rank[has == with_label], minlength=len(levels)) for with_label in (False, True)]
+            found.append(average_precision(*counts))
+        return np.array(found)
+
+
+def _order_error(absent: np.ndarray, present: np.ndarray) -> float:
+    """How far average precision from a histogram can be from that of the logits, (bins,) counts, the lowest first."""
+    own, others = present[::-1].astype(np.float64), absent[::-1].astype(np.float64)
+    above = own.cumsum() - own  # with the label
+    all_above = above + others.cumsum() - others
+
+    def added(before: np.ndarray) -> float:
+        """Sum over bins and j = 1 to p of (above + j) / (before + j)."""
+        # the sum of 1 / (x + j) is digamma(x + p + 1) - digamma(x + 1)
+        return float((own + (above - before) * (digamma(before + own + 1) - digamma(before + 1))).sum())
+
+    best, worst = added(all_above) / own.sum(), added(all_above + others) / own.sum()
+    counted = float(average_precision(absent, present))
+    return max(best - counted, counted - worst, 0.0)
 
 
 def average_precision(absent: np.ndarray, present: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from ..data.images import EXTENSIONS, BadImageError, decode_image
+from ..data.image_files import ignored_notes, ignored_text, images_below
+from ..data.images import EXTENSIONS, BadImageError, decode_image, shown_path
 from ..data.sources import DataError
 from ..data.terminal_text import visible
 from ..hub.checkpoints import locate
@@ -162,11 +163,12 @@ def find_images(images: Sequence[str | Path]) -> list[str]:
             continue
         path = Path(image).expanduser()
         if path.is_dir():
-            named = (file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
-            inside = sorted(str(file) for file in named if not file.is_dir())
-            if not inside:
-                raise DataError(f"{path} holds no images ({', '.join(sorted(EXTENSIONS))})")
-            found += inside
+            inside = images_below(path)
+            if not inside.files:
+                only = f", only {ignored_text(inside.ignored)}" if inside.ignored else ""
+                raise DataError(f"{path} holds no images ({', '.join(sorted(EXTENSIONS))}){only}")
+            ignored_notes(shown_path(path.name), inside.ignored)
+            found += map(str, inside.files)
         elif path.is_file():
             found.append(str(path))
         else:

@@ -85,6 +85,7 @@ def measurements(counts: Any, names: list[str]) -> dict[str, Any]:
     confusion = counts.confusion
     return {
         "intervals": {name: list(ends) for name, ends in counts.intervals().items()},
+        "share_intervals": "wilson",  # of accuracies; runs without the entry have bootstrap intervals of all figures
         "per_class": counts.per_class(names),
         "confusion": confusion.tolist() if confusion is not None and len(names) <= 200 else None,
         "reliability": counts.reliability(),

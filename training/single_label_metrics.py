@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from .bootstrap import Interval, percentile_interval, resampled_counts, resampled_shares
+from .bootstrap import Interval, percentile_interval, resampled_counts, share_interval, varied
 from .calibration import CalibrationBins
 from .exact_sums import rounded
 from .f1_scores import class_rows, macro_f1, weighted_f1
@@ -84,14 +84,14 @@ class ClassificationCounts:
         }
 
     def intervals(self, level: float = 0.95, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """Bootstrap percentile intervals: (low, high) of accuracy, top-5 accuracy, macro and weighted F1.
+        """Intervals (low, high) of accuracy and top-5 accuracy (Wilson), of macro and weighted F1 (bootstrap).
 
-        How far a figure would move with other images of the same kind. Where all images are right (or wrong) the
-        interval is a point: resampling cannot bring in an error that was never seen. The calibration error has none,
-        as resampling makes bins look worse than they are.
+        How far a figure would move with other images of the same kind. F1 has no interval where every resampled set
+        of images gives the same value, as where all are right. The calibration error has none, as resampling makes
+        bins look worse than they are.
 
         Args:
-            level: Part of the resampled values that lies inside.
+            level: Chance that an interval holds the true value, about.
             samples: Number of resampled sets of images.
             seed: Of the draws.
         """
@@ -100,11 +100,12 @@ class ClassificationCounts:
         if count == 0:
             raise ValueError("no image was counted")
         drawn = resampled_counts(self.confusion.numpy(), samples, generator)
-        rows = [(counts[0].sum() / count, macro_f1(*counts), weighted_f1(*counts)) for counts in drawn]
-        accuracy, macro, weighted = np.array(rows).T
-        top5 = resampled_shares(self.top5, count, samples, generator)
-        values = {"accuracy": accuracy, "top5_accuracy": top5, "macro_f1": macro, "weighted_f1": weighted}
-        return {name: percentile_interval(value, level) for name, value in values.items()}
+        macro, weighted = np.array([(macro_f1(*counts), weighted_f1(*counts)) for counts in drawn]).T
+        shares = {"accuracy": int(self.confusion.diagonal().sum()), "top5_accuracy": self.top5}
+        resampled = {"macro_f1": macro, "weighted_f1": weighted}
+        return {name: share_interval(right, count, level) for name, right in shares.items()} | {
+            name: percentile_interval(values, level) for name, values in resampled.items() if varied(values)
+        }
 
     def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Precision, recall, F1 (in [0, 1]) and the number of images of each class."""

@@ -17,6 +17,7 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
+STARTUP = 3600  # seconds until a kernel that does not start is given up, however busy the machine is
 _MARK = re.compile(r"^# %%(?P<text> \[markdown\])?$")
 
 
@@ -78,8 +79,12 @@ def make_notebook(cells: list[Cell]) -> nbformat.NotebookNode:
     return notebook
 
 
-def run_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def run_notebook(notebook: nbformat.NotebookNode, timeout: int | None = None) -> nbformat.NotebookNode:
     """Runs all cells in a process of its own, in an empty folder, and keeps their outputs.
+
+    Args:
+        notebook: Its cells.
+        timeout: Most seconds for a cell; None waits for as long as it takes.
 
     Raises:
         CellExecutionError: A cell failed.
@@ -87,7 +92,8 @@ def run_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
             notebook,
-            timeout=600,
+            timeout=timeout,
+            startup_timeout=STARTUP,
             kernel_name="python3",
             resources={"metadata": {"path": folder}},
             record_timing=False,

@@ -42,7 +42,7 @@ def test_a_model_against_itself_differs_in_nothing(report):
         for first, second in zip(one, other, strict=True):
             if first.at.get("weights") != "random":
                 assert (first.value, first.interval, first.at) == (second.value, second.interval, second.at)
-    assert any("one and other are not told apart here: 0.0 points" in sentence for sentence in found.verdict)
+    assert "one and other are not told apart here: 0.0 points of accuracy, within the intervals." in found.verdict
 
 
 def test_every_number_has_its_unit_protocol_and_command_and_comes_back(report):
@@ -118,8 +118,8 @@ def test_cost_needs_no_data_and_everything_else_does(tmp_path):
     text = " ".join(found.verdict)
     (growth,) = found.sections[0].find("growth exponent", "cnn", of="macs")
     assert growth.value == pytest.approx(1, abs=0.03)  # its classifier does not grow
-    assert f"The operations of cnn grow as pixels^{growth.value:.2f} from 64 to 160 px, its measured time" in text
-    assert "cnn against vit, one image: " in text
+    assert f"Cost: the operations of cnn grow as pixels^{growth.value:.2f} from 64 to 160 px, its measured time" in text
+    assert "Latency of one image, cnn against vit: " in text
     assert found.save(tmp_path / "cost") == tmp_path / "cost"
     assert (tmp_path / "cost/pictures/cost.png").stat().st_size > 10_000
     with pytest.raises(DataError, match="the sections translation need data"):
@@ -167,7 +167,9 @@ def test_the_choice_weighs_time_against_accuracy():
     assert clear[-1].startswith("With time to spare take vit: to take cnn instead costs 10.0 points of accuracy")
     assert "costs 3.0 times the time" in clear[-1]
     close = verdict(sections_of({"vit": (90, 80, 95), "cnn": (88, 78, 93)}, {"vit": 30, "cnn": 10}), sides)
-    assert close[-1].startswith("Take cnn unless the 2.0 points that vit is ahead, within the intervals here")
+    assert close[-1].startswith(
+        "Take cnn unless the 2.0 points of accuracy that vit is ahead, within the intervals here"
+    )
     both = verdict(sections_of({"vit": (80, 77, 83), "cnn": (90, 88, 92)}, {"vit": 30, "cnn": 10}), sides)
     assert both[-1].startswith("Take cnn: it is the fastest and has the highest accuracy measured")
     assert verdict([], sides) == []

@@ -155,11 +155,11 @@ def test_the_verdict_says_what_to_train_on_how_much_data_and_what_the_rest_costs
     settings = {"data": "x", "epochs": 1, "batch_size": 1, "image_size": 16, "hidden_size": 32, "layers": 1, "lr": 1}
     text = verdict([data_section(cells_of(curves), settings)], {})
     assert text[-3:] == [
-        "From scratch on 1 image (10 %) take CNN, 50 % (47.5 to 52.5): instead, hybrid costs 5.0 points (within "
-        "chance), ViT costs 20.0 points.",
-        "From scratch on 1 image (100 %) take ViT, 70 % (67.5 to 72.5): instead, hybrid costs 10.0 points, CNN costs "
-        "20.0 points.",
-        "One such training took, on average: CNN 8 s, ViT 8 s, hybrid 8 s.",
+        "From scratch on 1 image (10 %) take CNN, accuracy 50 % (47.5 to 52.5): instead, hybrid costs 5.0 points of "
+        "accuracy (within chance), ViT costs 20.0 points of accuracy.",
+        "From scratch on 1 image (100 %) take ViT, accuracy 70 % (67.5 to 72.5): instead, hybrid costs 10.0 points of "
+        "accuracy, CNN costs 20.0 points of accuracy.",
+        "Time of one such training, on average: CNN 8 s, ViT 8 s, hybrid 8 s.",
     ]
 
 

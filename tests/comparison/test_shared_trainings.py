@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE
 from vithub.comparison.comparing import Comparison
 
 GRID = [
@@ -24,7 +25,7 @@ def compare(data, folder, processes, *options):
     for setting in GRID:
         command += ["--grid", setting]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-6000:]
     return Comparison.load(folder)
 

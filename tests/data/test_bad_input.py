@@ -14,6 +14,7 @@ from vithub.data.image_dataset import EvaluationTransform, LabelledImages
 from vithub.data.image_processing import build_image_processor
 from vithub.data.images import BadImageError
 from vithub.data.sources import DataError
+from vithub.data.streamed_data import load_streamed_data
 
 
 @pytest.fixture
@@ -182,3 +183,13 @@ def test_photos_are_upright_in_training_and_in_evaluation(tmp_path):
     seen = [sample["pixel_values"] for split in data.splits for sample in evaluated(data, split)]
     assert len(seen) == 8
     assert all(torch.equal(pixels, seen[0]) for pixels in seen)
+
+
+@pytest.mark.parametrize(("name", "content"), [("train.parquet", b"PAR1 is not all"), ("train.tar", b"no archive")])
+def test_a_damaged_file_to_stream_is_named_in_one_line(name, content, tmp_path):
+    (tmp_path / "stream").mkdir()
+    (tmp_path / "stream" / name).write_bytes(content)
+    for source in (tmp_path / "stream", tmp_path / "stream" / name):
+        with pytest.raises(DataError, match=rf"{source.name}.* (cannot be read|are not known)") as caught:
+            load_streamed_data(source, labels=["a", "b"])
+        assert "\n" not in str(caught.value)

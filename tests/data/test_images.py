@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from datasets import Dataset, Features
 from datasets import Image as ImageFeature
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from vithub.data.images import BadImageError, decode_image
 
@@ -99,3 +101,33 @@ def test_a_decompression_bomb_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16)
     with pytest.raises(BadImageError, match="decompression bomb"):
         decode_image(as_bytes(Image.fromarray(RAMP)))
+
+
+@pytest.mark.parametrize(("largest", "kind"), [(1.0, "F"), (255.0, "F"), (65535.0, "F"), (65535, "I"), (65535, "I;16")])
+def test_greyscale_of_any_range_has_the_brightness_of_8_bits(largest, kind, tmp_path):
+    levels = RAMP.astype(np.float64) / 255 * largest
+    levels[0, 0] = largest  # an image that uses its range
+    dtype = {"F": np.float32, "I": np.int32, "I;16": np.uint16}[kind]
+    Image.fromarray(levels.round().astype(dtype) if kind != "F" else levels.astype(dtype)).save(tmp_path / "x.tif")
+    expected = RAMP.copy()
+    expected[0, 0] = 255
+    for way in (tmp_path / "x.tif", levels.astype(dtype)):
+        assert np.abs(np.asarray(decode_image(way)).astype(int) - expected[:, :, None]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [np.array([[-1.0, 1.0]]), np.array([[0.0, 1e6]]), np.array([[0.0, np.nan]]), np.array([[np.inf, 0.0]]),
+     np.array([[-5, 100]]), np.array([[0, 100_000]])],
+)  # fmt: skip
+def test_greyscale_in_no_known_range_is_refused_and_not_cut(levels, tmp_path):
+    Image.fromarray(levels.astype(np.float32 if levels.dtype.kind == "f" else np.int32)).save(tmp_path / "x.tif")
+    with pytest.raises(BadImageError, match=r"x\.tif: its pixels run from .* to .* can be read"):
+        decode_image({"bytes": None, "path": str(tmp_path / "x.tif")})
+
+
+@given(low=st.floats(0, 0.4), high=st.floats(0.6, 1))
+def test_resampled_numbers_in_0_to_1_may_overshoot_a_little(low, high):
+    levels = np.array([[low, high, 1.02, -0.02]], dtype=np.float32)
+    found = np.asarray(decode_image(levels))[0, :, 0].astype(int)
+    assert np.abs(found - (255 * levels[0]).round().clip(0, 255)).max() <= 1

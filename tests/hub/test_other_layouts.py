@@ -158,3 +158,14 @@ def test_the_crop_is_timms_to_the_pixel_or_the_conversion_says_by_how_much(size,
     spare = (height - size, width - size)
     assert places[0] == [round(part / 2) for part in spare]
     assert places[1] == [place - (part % 4 == 3) for place, part in zip(places[0], spare, strict=True)]
+
+
+def test_a_pool_that_a_native_class_lacks_is_refused_with_what_to_do(tiny, tmp_path):
+    """A DINOv2 backbone, finetuned as it is by default."""
+    config = tiny(layer_scale_init_value=1.0, pool="cls")
+    vithub.HubViTForImageClassification(config).save_pretrained(tmp_path / "run")
+    with pytest.raises(InexpressibleError, match=r"pool='cls'.*--set model.fields.pool=cls\+mean.*without --native"):
+        convert(tmp_path / "run", tmp_path / "native", to="transformers")
+    config.pool = "cls+mean"
+    vithub.HubViTForImageClassification(config).save_pretrained(tmp_path / "other")
+    assert convert(tmp_path / "other", tmp_path / "native", to="transformers").architecture.startswith("Dinov2")

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE
+
 from .server import LoopbackHub
 
 _LOOP = r"""
@@ -111,7 +113,7 @@ class ClientProcess:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.kill()  # it has nothing to save, and its libraries take long to end
-        self.process.wait(30)
+        self.process.wait(PATIENCE)
         self.process.stdin.close()
         self.process.stdout.close()
         self.log.close()

@@ -218,7 +218,7 @@ def test_the_page_opens_on_the_default_method_shows_examples_of_every_format_and
     page = browser.new_page(viewport={"width": 1280, "height": 1400})
     page.set_default_timeout(1000 * PATIENCE)
     page.goto(url)
-    assert page.input_value("#model0-method input") == "Relevance"
+    assert page.input_value("#model0-method input") == "Attention relevance"
     examples = page.locator(".gallery-item img, .gallery img, button.gallery-item img")
     examples.last.wait_for()
     assert examples.count() == len(EXTENSIONS)

@@ -197,3 +197,23 @@ def test_each_image_fills_its_slots_with_whole_copies(tiny_detr):
     assert ((start[:, 2:] / end[:, 2:] - 1).abs() <= 0.4 + 1e-6).all()
     assert ((start[:, :2] - end[:, :2]).abs() <= 0.2 * end[:, 2:] + 1e-6).all()
     assert not torch.equal(noised.boxes[0, :3], noised.boxes[0, 3:6])
+
+
+def test_too_many_boxes_are_told_once_for_a_model_with_numbers_as_numbers(tiny_detr, caplog):
+    config = tiny_detr(num_queries=2)
+    labels = targets(1, 5, 4)
+    labels[1]["image_id"], labels[2]["image_id"] = torch.tensor([18]), torch.tensor([19])
+    logits, boxes = predictions(2, 3, 2, 4)
+    for _ in range(3):
+        detection_loss(logits, boxes, labels, config)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "image 18 has 5 boxes and the model 2 queries: some boxes are never matched, here and in other such images, "
+        "which are not named"
+    ]
+    detection_loss(logits, boxes, labels[::-1], tiny_detr(num_queries=2))  # another model
+    assert caplog.records[-1].getMessage().startswith("image 19 has 4 boxes and the model 2 queries")
+    assert len(caplog.records) == 2
+    labels[1]["boxes"] = labels[1]["boxes"][:1]
+    with pytest.raises(ValueError, match=r"^image 18: `boxes` must be \(5, 4\)"):
+        detection_loss(logits, boxes, labels, config)

@@ -9,6 +9,7 @@ import textwrap
 import pytest
 import torch
 import transformers
+from patience import PATIENCE
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel
@@ -349,7 +350,7 @@ def test_two_processes_share_the_work_of_one(name, tiny, randomised, tmp_path):
         str(tmp_path / "run.py"),
     ]
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr[-3000:]
     expected = model(pixels_for(config)).logits

@@ -12,6 +12,7 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 from vithub.scripts.command_line import app, run
 from vithub.scripts.commands import assignments
 from vithub.training.recipe import Recipe, field_choices, field_names
@@ -296,7 +297,7 @@ def test_every_number_that_python_prints_is_read_back(number):
 def test_the_command_in_a_process_of_its_own(finished_run, photo, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "vithub.scripts.command_line", "predict", finished_run.folder, photo, "--json"],
-        capture_output=True, text=True, timeout=120, cwd=tmp_path,
+        capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["image"] == str(photo)

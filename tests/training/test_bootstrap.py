@@ -3,11 +3,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
-from vithub.training.bootstrap import percentile_interval
+from vithub.training.bootstrap import percentile_interval, share_interval
 from vithub.training.classification_metrics import ClassificationCounts, MultiLabelCounts
 
 SAMPLES = 1000
+SHARES = ("accuracy", "top5_accuracy")  # whose intervals are Wilson's
 
 
 def draw_single(images, classes=8, seed=0, hard=1.5):
@@ -81,8 +83,12 @@ def test_resampling_the_confusion_is_resampling_the_images():
     found = counted(logits, labels).intervals(samples=SAMPLES)
     values = slow_bootstrap(single_figures, logits, labels, 500)
     assert set(found) == set(values)
+    figures = single_figures(logits.numpy(), labels.numpy())
     for name, interval in found.items():
-        assert_same_interval(interval, values[name])
+        if name in SHARES:
+            assert interval == pytest.approx(share_interval(round(150 * figures[name]), 150))
+        else:
+            assert_same_interval(interval, values[name])
 
 
 @pytest.mark.parametrize("images", [50, 400])
@@ -92,6 +98,8 @@ def test_resampling_groups_spreads_as_resampling_images_does(images):
     found = counted(logits, labels).intervals(samples=SAMPLES)
     values = slow_bootstrap(multi_figures, logits, labels, 300)
     assert set(found) == set(values)
+    shares = multi_figures(logits.numpy(), labels.numpy())
+    assert found.pop("accuracy") == pytest.approx(share_interval(round(images * shares["accuracy"]), images))
     for name, interval in found.items():
         width = np.quantile(values[name], 0.975) - np.quantile(values[name], 0.025)
         bias = abs(values[name].mean() - multi_figures(logits.numpy(), labels.numpy())[name])
@@ -146,26 +154,54 @@ def test_the_seed_decides_and_a_higher_level_is_wider(draw):
     assert counts.intervals(samples=50, seed=3) == counts.intervals(samples=50, seed=3)
     assert counts.intervals(samples=50, seed=3) != counts.intervals(samples=50, seed=4)
     narrow, wide = counts.intervals(level=0.5), counts.intervals(level=0.99)
+    assert set(narrow) == set(wide)
     for name in narrow:
         assert wide[name][0] < narrow[name][0] < narrow[name][1] < wide[name][1], name
 
 
-def test_where_all_is_right_resampling_knows_of_no_error():
-    counts = counted(10 * torch.eye(4), torch.arange(4))
-    assert set(counts.intervals(samples=20).values()) == {(1.0, 1.0)}
+def test_where_all_is_right_a_share_has_a_width_and_other_figures_have_no_interval():
+    for images in (4, 100):
+        found = counted(10 * torch.eye(4).repeat(images // 4, 1), torch.arange(4).repeat(images // 4)).intervals()
+        assert set(found) == {"accuracy", "top5_accuracy"}
+        # 4 right of 4 are no proof of a classifier without fault
+        assert found["accuracy"] == pytest.approx((images / (images + 1.959964**2), 1.0), abs=1e-6)
+        assert found["accuracy"][1] == 1.0
 
 
-def test_a_ranking_without_fault_stays_so_however_close_the_logits_are():
+def test_a_ranking_without_fault_has_no_interval_however_close_the_logits_are():
     labels = (torch.arange(120) % 3 == 0).long()[:, None]
     counts = counted(1.1 + 0.2 * labels, labels)
-    assert counts.intervals(samples=50)["mean_average_precision"] == (1.0, 1.0)
+    assert counts.compute()["mean_average_precision"] == 1
+    assert "mean_average_precision" not in counts.intervals(samples=50)
 
 
 def test_classes_that_a_sample_lacks_do_not_count_as_failures():
     # One image per class and all of them right: a sample lacks a third of the classes, and F1 is 1 all the same.
     multi = counted(20 * torch.eye(8) - 10, torch.eye(8, dtype=torch.int64))
-    assert multi.intervals(samples=50)["macro_f1"] == (1.0, 1.0)
-    assert multi.intervals(samples=50)["mean_average_precision"] == (1.0, 1.0)
+    assert set(multi.intervals(samples=50)) == {"accuracy"}
+
+
+@given(whole=st.integers(1, 10_000), share=st.floats(0, 1), level=st.floats(0.5, 0.999))
+def test_the_interval_of_a_share_is_wilsons_as_scipy_has_it(whole, share, level):
+    part = round(share * whole)
+    expected = stats.binomtest(part, whole).proportion_ci(level, method="wilson")
+    assert share_interval(part, whole, level) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("images", [10, 50, 200])
+def test_a_share_lies_in_its_interval_as_often_as_it_says_near_the_edge_too(images):
+    """Exact: the chance of each count, summed where its interval holds the share. The bootstrap's is 40 % at 10."""
+    counts = np.arange(images + 1)
+    ends = np.array([share_interval(int(part), images) for part in counts])
+    shares = np.linspace(0.5, 1 - 0.5 / images, 60)
+    chances = np.array(
+        [
+            stats.binom.pmf(counts, images, share)[(ends[:, 0] <= share) & (share <= ends[:, 1])].sum()
+            for share in shares
+        ]
+    )
+    assert chances.mean() == pytest.approx(0.95, abs=0.015)
+    assert chances.min() > 0.83
 
 
 @pytest.mark.parametrize("level", [0, 1, 95, -0.1])

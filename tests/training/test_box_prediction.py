@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from patience import PATIENCE
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from vithub.data.box_data import BoxClasses
@@ -129,7 +130,9 @@ def test_two_processes_killed_as_a_whole_and_resumed_leave_what_one_does(predict
             pass
         os.killpg(first.pid, signal.SIGKILL)
     script.write_text(WORKER.replace("workers=0", "workers=0, resume=True"))
-    done = subprocess.run([*launch, task], env=environment, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        [*launch, task], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     for both, one in zip(rows(out), rows(predicted), strict=True):
         assert both["row"] == one["row"]

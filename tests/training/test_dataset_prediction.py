@@ -10,6 +10,7 @@ import pytest
 import torch
 from datasets import Dataset, Features
 from datasets import Image as ImageFeature
+from patience import PATIENCE
 from PIL import Image
 from transformers import pipeline
 from vithub.data.images import BadImageError
@@ -104,7 +105,9 @@ def test_two_processes_one_of_them_killed_leave_the_files_of_one(predicted, fini
             pass
         os.killpg(first.pid, signal.SIGKILL)
     script.write_text(resuming)
-    done = subprocess.run([*launch, task], env=environment, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        [*launch, task], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     both, one = rows(tmp_path / "out"), rows(predicted)
     assert both["row"].equals(one["row"])

@@ -208,5 +208,7 @@ def test_folders_without_a_detector_are_told(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["HubViTForImageClassification"]}))
     with pytest.raises(CheckpointError, match=r"no config\.json of an object detector"):
         load_detector(tmp_path)
-    (tmp_path / "config.json").write_text("{")
     assert not is_detector(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config\.json is no readable JSON"):
+        is_detector(tmp_path)

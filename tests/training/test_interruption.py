@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE
 from safetensors.torch import load_file
 from vithub.training.finetuning import finetune
 from vithub.training.interruption import Interrupted, StopRequest
@@ -42,7 +43,7 @@ def test_a_run_asked_to_stop_saves_its_last_step_and_says_how_to_go_on(
     values = quick({"augmentation.rand_augment": None, "augmentation.random_erasing": 0.0, "training.lr": 1e-3})
     task = json.dumps([str(digit_folders), str(tmp_path / "run"), values, name, front_end])
     done = subprocess.run(
-        [sys.executable, "-c", WORKER, task], capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, "-c", WORKER, task], capture_output=True, text=True, timeout=PATIENCE, check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == code, done.stderr

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE
 from vithub.training.run_checkpoints import checkpoints
 
 import vithub
@@ -82,7 +83,12 @@ def keep(tmp_path):
     def run(data, out, values, deaths, preset_name=None):
         task = json.dumps([str(data), str(out), preset_name, values, deaths])
         kept = subprocess.run(
-            [sys.executable, "-c", KEEPER, task], capture_output=True, text=True, timeout=600, cwd=tmp_path, check=True
+            [sys.executable, "-c", KEEPER, task],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            cwd=tmp_path,
+            check=True,
         )
         return [int(line.split()[0]) for line in kept.stdout.splitlines()]
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from patience import PATIENCE
 from safetensors.torch import load_file
 
 # Each process runs this; what is asserted here fails the launch.
@@ -129,7 +130,9 @@ def two_processes(request, tmp_path_factory, digit_folders, quick):
     environment = os.environ | request.param
     environment |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     task = json.dumps([str(digit_folders), str(out), quick(VALUES)])
-    done = subprocess.run([*launch, task], capture_output=True, text=True, timeout=400, env=environment, check=False)
+    done = subprocess.run(
+        [*launch, task], capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr[-6000:]
     return out, json.loads((out / "found.json").read_text())
 

@@ -96,12 +96,76 @@ def test_figures_of_each_class_are_those_of_scikit_learn(case):
             assert row["average_precision"] is None
 
 
+@given(case=cases, center=st.floats(-30, 30), spread=st.sampled_from([1e-9, 1e-4, 1e-3, 0.01, 0.1, 1.5, 20.0]))
+def test_small_sets_are_exact_however_close_the_logits_are(case, center, spread):
+    logits, labels = draw(*case)
+    assume(labels.any())
+    logits = center + spread * logits.double()
+    counts = counted(logits, labels)
+    assert counts.compute()["mean_average_precision"] == pytest.approx(mean_average_precision(logits, labels), abs=1e-9)
+    assert counts.precision_error() == 0
+
+
+@given(
+    case=st.tuples(st.integers(1, 200), st.integers(1, 5), st.integers(0, 1000)), center=st.floats(-25, 25),
+    spread=st.sampled_from([1e-4, 1e-3, 0.01, 0.05, 0.5, 1.5, 20.0]), rounding=st.integers(0, 3),
+)  # fmt: skip
+def test_beyond_the_logits_that_are_kept_the_stated_bound_holds(case, center, spread, rounding):
+    logits, labels = draw(*case)
+    assume(labels.any())
+    logits = (center + spread * logits.double()).round(decimals=rounding + 1) if rounding else center + spread * logits
+    counts = counted(logits, labels, counts=MultiLabelCounts(labels.shape[1], exact_scores=0))
+    error = abs(counts.compute()["mean_average_precision"] - mean_average_precision(logits, labels))
+    assert error <= counts.precision_error() + 1e-9
+
+
 @pytest.mark.parametrize("spread", [0.5, 1.5, 5.0])
 @pytest.mark.parametrize("images", [200, 5000])
-def test_any_logits_are_ranked_within_a_thousandth_of_scikit_learn(images, spread):
+def test_the_bound_is_about_a_thousandth_of_logits_that_spread(images, spread):
     logits, labels = draw(images, 6, spread=spread)
-    found = counted(logits, labels).compute()["mean_average_precision"]
+    counts = counted(logits, labels, counts=MultiLabelCounts(6, exact_scores=0))
+    found = counts.compute()["mean_average_precision"]
     assert found == pytest.approx(mean_average_precision(logits, labels), abs=1e-3)
+    assert 0 < counts.precision_error() < 0.02
+
+
+def test_the_bound_is_reached_by_images_of_one_bin():
+    # 3 of 6 images have the label, all logits in one bin: at best 1, counted as 1 / 2
+    logits, labels = torch.linspace(0.0001, 0.0010, 6)[:, None], torch.tensor([[0], [0], [0], [1], [1], [1]])
+    counts = counted(logits, labels, counts=MultiLabelCounts(1, exact_scores=0))
+    assert counts.compute()["mean_average_precision"] == 0.5
+    assert counts.precision_error() == pytest.approx(0.5)
+    assert counted(logits, labels).compute()["mean_average_precision"] == 1
+
+
+def test_one_image_too_many_and_the_histogram_takes_over():
+    logits, labels = draw(31, 4)
+    counts = MultiLabelCounts(4, exact_scores=4 * 30)
+    exact = MultiLabelCounts(4)
+    for rows in (slice(0, 30), slice(30, 31)):
+        counts.update(0.01 * logits[rows], labels[rows])
+        exact.update(0.01 * logits[rows], labels[rows])
+        kept = counts.precision_error() == 0
+        assert kept == (rows.stop == 30)
+        gap = abs(counts.compute()["mean_average_precision"] - exact.compute()["mean_average_precision"])
+        assert gap <= counts.precision_error()
+
+
+@pytest.mark.parametrize("sizes", [(7, 7), (9, 5), (3, 11)])
+def test_processes_that_counted_unequal_numbers_of_images_are_exact_together(sizes):
+    """As where one of them could not decode some of its images."""
+    logits, labels = draw(sum(sizes), 5)
+    first, second = (MultiLabelCounts(5, p, 2) for p in (0, 1))
+    counted(0.01 * logits[: sizes[0]], labels[: sizes[0]], counts=first)
+    counted(0.01 * logits[sizes[0] :], labels[sizes[0] :], counts=second)
+    total = MultiLabelCounts(5)
+    total.load([a + b for a, b in zip(first.tensors(), second.tensors(), strict=True)])
+    expected = mean_average_precision(0.01 * logits, labels)
+    assert total.compute()["mean_average_precision"] == pytest.approx(expected, abs=1e-9)
+    # what is counted after it may find its place taken: then the bound holds
+    total.update(0.01 * logits, labels)
+    twice = mean_average_precision(0.01 * logits.repeat(2, 1), labels.repeat(2, 1))
+    assert abs(total.compute()["mean_average_precision"] - twice) <= total.precision_error() + 1e-9
 
 
 def test_neighbouring_bins_are_told_apart_from_end_to_end():
@@ -110,7 +174,8 @@ def test_neighbouring_bins_are_told_apart_from_end_to_end():
     for start in range(0, 8191, 819):
         lower, upper = middles[start : start + 819], middles[start + 1 : start + 820]
         logits = torch.stack([lower[: len(upper)], upper])
-        found = counted(logits, torch.tensor([[0], [1]]).expand(2, len(upper)))
+        counts = MultiLabelCounts(len(upper), exact_scores=0)
+        found = counted(logits, torch.tensor([[0], [1]]).expand(2, len(upper)), counts=counts)
         assert found.compute()["mean_average_precision"] == 1
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE
 from safetensors.torch import load_file
 from vithub.data.image_data import load_image_data
 
@@ -46,7 +47,7 @@ def elsewhere(finished_run, tested_images, tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", OTHER_PROCESS,
          json.dumps([str(folder), tested_images[0]])],
-        capture_output=True, text=True, timeout=120, cwd=folder.parent,
+        capture_output=True, text=True, timeout=PATIENCE, cwd=folder.parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
