@@ -98,6 +98,8 @@ def finetune(
     given = {name: value for name, value in values.items() if value is not None}
     if finish and not resume:
         raise typer.BadParameter("--finish ends a run that was begun before; give --resume too")
+    if finish and (epochs is not None or max_steps is not None):
+        raise typer.BadParameter("--finish ends the run where it is; it takes no --epochs or --max-steps")
     if front_end not in ("accelerate", "trainer"):
         raise typer.BadParameter(f"--front-end takes accelerate or trainer, got {front_end!r}")
     with TerminalReporter() as reporter:

@@ -128,7 +128,7 @@ def finetune(
         if state.is_main_process:
             stack.enter_context(open_run_folder(folder, chosen, resume))
         stack.enter_context(StopAtOnce(folder / "checkpoints"))
-        stack.enter_context(named_deaths(f"; --resume goes on with {folder}"))
+        stack.enter_context(named_deaths(f" (--set data.workers=1); --resume goes on with {folder}"))
         state.wait_for_everyone()
         task = _prepared_task(chosen, in_memory, module, folder, resume, finish, reporter)
         _announce(task, folder, reporter)

@@ -46,8 +46,7 @@ def named_deaths(what_now: str = "") -> Iterator[None]:
             raise
         died = text.removeprefix("DataLoader worker ").splitlines()[0].strip().rstrip(".")
         raise LoadingProcessError(
-            f"a loading process died {died}; often for lack of memory: fewer processes (--set data.workers=1) or "
-            f"smaller images need less{what_now}"
+            f"a loading process died {died}, often for lack of memory; fewer of them need less{what_now}"
         ) from error
 
 

@@ -288,7 +288,7 @@ class TrainingTask:
         more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
         return (
             f"the loss of step {step} is {value} at a learning rate of {rate:.3g}; its images: {names}{more}; "
-            f"the last good checkpoint is {checkpoint or 'none'}"
+            f"the last good checkpoint is {checkpoint or 'none'}; --resume --on-nonfinite skip leaves such steps out"
         )
 
     def step_of(self, batch: dict[str, torch.Tensor]) -> int:

@@ -60,7 +60,9 @@ def test_a_finished_run_trained_longer_is_as_one_of_that_length(front_end, copie
 def test_a_run_cut_within_an_epoch_and_prolonged_is_as_the_unbroken_one(train, four_epochs, tmp_path):
     train(tmp_path / "run", VALUES | {"training.epochs": 4, "training.max_steps": 3})
     run = finetune(out=tmp_path / "run", resume=True, values={"training.max_steps": None})
-    assert weights(run.folder) == weights(four_epochs.folder)
+    trained = [last_checkpoint(folder / "checkpoints") for folder in (run.folder, four_epochs.folder)]
+    for name in ("model.safetensors", "optimizer.safetensors"):  # the best may be the weights after step 3 now
+        assert (trained[0] / name).read_bytes() == (trained[1] / name).read_bytes()
     extra = [entry for entry in run.metrics["history"] if entry["step"] == 3]
     rest = [entry for entry in run.metrics["history"] if entry["step"] != 3]
     assert len(extra) == 1
