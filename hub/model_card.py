@@ -209,6 +209,8 @@ def _values(
         "precision": metrics["precision"],
         "processes": metrics["processes"],
         "batch_size": metrics["batch_size"],
+        "changes": metrics.get("changes"),
+        "ended_early": metrics.get("ended_early"),
         "in_memory": recipe["data"]["source"] == IN_MEMORY,
         "versions": metrics["versions"],
     }
@@ -235,7 +237,9 @@ def _recipe(folder: Path) -> tuple[str, dict[str, Any]]:
         raise CheckpointError(f"{file} is no readable recipe: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
         raise CheckpointError(f"{file} must hold a recipe, got {type(recipe).__name__}")
-    return text, recipe
+    # without the lines of its checksum
+    shown = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("# "))
+    return shown, recipe
 
 
 def _json(file: Path) -> dict[str, Any]:

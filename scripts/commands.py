@@ -57,7 +57,15 @@ def finetune(
     ] = None,
     lora: Annotated[bool, typer.Option("--lora", help="low-rank adapters (rank 8) instead of all weights")] = False,
     front_end: Annotated[str, typer.Option(help="whose loop runs: accelerate or trainer")] = "accelerate",
-    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --output")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the run in --output  [default: the last in runs/]")
+    ] = False,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="with --resume: end now, evaluate and write what the last checkpoint has")
+    ] = False,
+    keep_checkpoints: Annotated[
+        int | None, typer.Option(help="how many of the last stay; 0: none in the end  [default: the recipe's]")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any recipe field of the list below")
     ] = None,
@@ -72,9 +80,14 @@ def finetune(
         "data.label_column": label_column,
         "data.on_bad_image": on_bad_image,
         "training.on_nonfinite": on_nonfinite,
+        "training.keep_checkpoints": keep_checkpoints,
         "lora.rank": 8 if lora else None,
     }
     given = {name: value for name, value in values.items() if value is not None}
+    if finish and not resume:
+        raise typer.BadParameter("--finish ends a run that was begun before; give --resume too")
+    if finish and (epochs is not None or max_steps is not None):
+        raise typer.BadParameter("--finish ends the run where it is; it takes no --epochs or --max-steps")
     if front_end not in ("accelerate", "trainer"):
         raise typer.BadParameter(f"--front-end takes accelerate or trainer, got {front_end!r}")
     given |= assignments(set_ or [])
@@ -87,7 +100,7 @@ def finetune(
     with TerminalReporter() as reporter:
         run(
             model, data, output, recipe=recipe, preset_name=preset, epochs=epochs, seed=seed, resume=resume,
-            values=given, teacher=teacher, front_end=front_end, reporter=reporter,
+            finish=finish, values=given, teacher=teacher, front_end=front_end, reporter=reporter,
         )  # fmt: skip
 
 

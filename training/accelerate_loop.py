@@ -77,6 +77,7 @@ class AccelerateLoop:
         loader = iter(task.train_loader(self.start, accelerator.process_index, accelerator.num_processes))
         per_epoch = task.order.steps_per_epoch
         with StopRequest() as request:
+            self.record.catch_up(request)
             for epoch in range(self.start // per_epoch, task.epochs):
                 if self.record.stops_early() or self.start == task.total_steps:
                     break
@@ -90,7 +91,7 @@ class AccelerateLoop:
         before, stop = epoch * per_epoch, min((epoch + 1) * per_epoch, task.total_steps)
         self.reporter.start(f"epoch {epoch + 1}/{task.epochs}", stop - before, first - before)
         self.record.begin_epoch(first)
-        begun, rate = time.perf_counter(), task.set_lr(self.optimizer, stop - 1)
+        begun = time.perf_counter()
         for step in range(first, stop):
             rate = task.set_lr(self.optimizer, step)
             loss, signum, bad = self._step(loader, step, rate, request)
@@ -101,7 +102,7 @@ class AccelerateLoop:
                 self.reporter.stop()
                 raise Interrupted(signum, step + 1, self.record.save(step + 1))
         self.reporter.stop()
-        self.record.end_epoch(stop, rate)
+        self.record.end_epoch(stop, request)
 
     def _step(
         self, loader: Iterator[Any], step: int, rate: float, request: StopRequest
@@ -123,7 +124,9 @@ class AccelerateLoop:
                     loss = task.loss(self.model, batch)
                 accelerator.backward(loss / settings.accumulation)
             pieces.append(loss.detach())
-        mine = torch.stack([torch.stack(pieces).mean(), torch.tensor(float(request.signum), device=accelerator.device)])
+        # read once: a signal that comes after the processes have agreed is for the next step
+        asked_to_stop = request.signum
+        mine = torch.stack([torch.stack(pieces).mean(), torch.tensor(float(asked_to_stop), device=accelerator.device)])
         value, signum = accelerator.reduce(mine, "mean").tolist()
         if math.isfinite(value):
             if settings.clip_norm is not None:
@@ -133,7 +136,7 @@ class AccelerateLoop:
             checkpoint = last_checkpoint(self.record.folder)
             raise NonFiniteLossError(task.nonfinite_message(step, value, rate, rows, checkpoint))
         self.optimizer.zero_grad()
-        return value, request.signum or (signal.SIGTERM if signum else 0), bad
+        return value, asked_to_stop or (signal.SIGTERM if signum else 0), bad
 
 
 __all__ = ["AccelerateLoop", "LoopResult", "NonFiniteLossError"]

@@ -18,6 +18,7 @@ from .any_detector import load_detector
 from .coco_results import category_ids
 from .detections import Detections
 from .detector_evaluation import MOST_AT_ONCE, Answers
+from .loading_processes import outlive_requests
 from .progress import Reporter
 
 RESULTS = "predictions.json"
@@ -76,7 +77,11 @@ class BoxPredictor:
         size = min(batch_size, MOST_AT_ONCE)
         batches = [list(rows[first : first + size]) for first in range(0, len(rows), size)]
         loader: DataLoader[Any] = DataLoader(
-            self.images, batch_sampler=batches, num_workers=min(workers, len(rows) // 64), collate_fn=list
+            self.images,
+            batch_sampler=batches,
+            num_workers=min(workers, len(rows) // 64),
+            collate_fn=list,
+            worker_init_fn=outlive_requests,
         )
         for numbers, samples in zip(batches, loader, strict=True):
             yield self._table(numbers, samples)

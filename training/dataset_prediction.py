@@ -16,6 +16,7 @@ from .any_detector import is_detector
 from .box_prediction import BoxPredictor
 from .evaluating import default_workers
 from .label_prediction import LabelPredictor
+from .loading_processes import named_deaths
 from .prediction_parts import what_is_wrong, write_part
 from .processes import process_state
 from .progress import QuietReporter, Reporter
@@ -24,6 +25,7 @@ ABOUT = "about.json"
 logger = logging.getLogger("vithub")
 
 
+@named_deaths("; --resume goes on")
 def predict_dataset(
     folder: str | Path,
     data: Any,

@@ -21,6 +21,7 @@ from .any_detector import read_outputs
 from .detection_metrics import DetectionCounts
 from .detections import Detections
 from .evaluating import check_bad_share
+from .loading_processes import outlive_requests
 from .partial_counts import PartialCounts
 from .progress import QuietReporter, Reporter
 
@@ -122,6 +123,7 @@ def evaluate_detector(
             num_workers=min(workers, len(images) // 64),
             collate_fn=collate_boxes,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=outlive_requests,
         )
         for number, (batch, (rows, count)) in enumerate(zip(loader, parts, strict=True), done + 1):
             wrong = {int(row) for row in batch.get("bad", ())}

@@ -15,6 +15,7 @@ from ..data.image_dataset import LabelledImages, collate
 from ..data.images import BadImageError
 from .classification_metrics import counts_for
 from .feature_cache import FeatureRows
+from .loading_processes import outlive_requests
 from .partial_counts import PartialCounts
 from .progress import QuietReporter, Reporter
 
@@ -79,6 +80,7 @@ def batches(
         num_workers=min(workers, len(images) // 512),  # a few are loaded faster without starting another process
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=outlive_requests,
     )
     yield from zip(loader, (count for _, count in parts), strict=True)
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data.image_dataset import LabelledImages, collate
 from ..data.samplers import SampleKey
+from .loading_processes import outlive_requests
 from .parameter_groups import is_head
 from .recipe import Recipe, RecipeError
 from .run_checkpoints import save_tensors
@@ -116,7 +117,9 @@ def cached_features(
             return FeatureRows(images, stored["features"], stored["labels"])
     device, parts, labels = next(model.parameters()).device, [], []
     model.eval()
-    loader: DataLoader[Any] = DataLoader(images, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+    loader: DataLoader[Any] = DataLoader(
+        images, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=outlive_requests
+    )
     for batch in loader:
         parts.append(heads.features(model, batch["pixel_values"].to(device))[0].cpu())
         labels.append(batch["labels"])

@@ -1,6 +1,9 @@
 """Training from beginning to end: the function behind `vithub finetune`."""
 
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +17,18 @@ from .detector_source import is_detector_folder
 from .energy import energy_estimate
 from .environment import hardware, software_versions
 from .hub_trainer import HubTrainer
+from .interruption import StopAtOnce
+from .loading_processes import named_deaths
 from .model_names import DETECTOR_FROM_SCRATCH, is_from_scratch
 from .presets import preset
 from .processes import process_state
 from .progress import QuietReporter, Reporter
 from .recipe import Recipe
 from .recipe_effects import check_effects
+from .resumable import LENGTH
+from .resuming import check_length, ended_early, finish_at_last_checkpoint, prepare_checkpoints, run_to_resume
 from .run_checkpoints import whole_state
-from .run_folder import free_run_folder, measurements, open_run_folder, run_recipe, write_run
+from .run_folder import free_run_folder, measurements, open_run_folder, read_run_recipe, write_recipe, write_run
 from .task import TrainingTask
 from .task_building import build_task
 
@@ -55,6 +62,7 @@ def finetune(
     epochs: int | None = None,
     seed: int | None = None,
     resume: bool = False,
+    finish: bool = False,
     values: dict[str, Any] | None = None,
     teacher: Any = None,
     front_end: str = "accelerate",
@@ -67,12 +75,15 @@ def finetune(
     Args:
         model: A preset from scratch ("deit-s", "vit-b/32"), a folder or a Hub id. None takes the recipe's.
         data: "digits", a folder, a `.csv` or `.parquet` file, a Hub id, or a `Dataset` in memory.
-        out: The run's folder; None makes one below `runs/`.
+        out: The run's folder; None makes one below `runs/`, and with `resume` takes the one there that was worked on
+            last.
         recipe: A whole recipe or the file of one, such as the `recipe.yaml` of a run.
         preset_name: A named recipe to begin from; None chooses by model and data.
         epochs: Overrides the recipe's.
         seed: Overrides the recipe's.
-        resume: Go on with the run in `out`.
+        resume: Go on with the run in `out`. Its recipe stays but for the fields of `resumable.MAY_CHANGE`, such as
+            `epochs` to train longer; what has changed is in `metrics.json`.
+        finish: With `resume`: end the training now, evaluate what the last checkpoint has, and write the run's folder.
         values: Further fields by dotted name, such as {"training.lr": 1e-3}.
         teacher: A folder or Hub id of an image classifier to learn from, or a module that answers the student's pixels
             with logits in the order of the student's labels. None takes the recipe's.
@@ -83,7 +94,11 @@ def finetune(
     Raises:
         RecipeError: A field of the recipe is wrong.
         DataError: The data set cannot be used.
-        TargetError: The folder holds something already or cannot be written.
+        TargetError: The folder holds something already or cannot be written, another process trains in it, or there is
+            nothing to resume.
+        CheckpointReadError: None of the checkpoints to resume from is whole.
+        LoadingProcessError: A loading process died.
+        Interrupted: SIGTERM or SIGINT came.
     """
     if front_end not in FRONT_ENDS:
         raise ValueError(f"`front_end` must be one of {', '.join(FRONT_ENDS)}, got {front_end!r}")
@@ -99,43 +114,92 @@ def finetune(
         "seed": seed,
     }
     given = {name: value for name, value in named.items() if value is not None} | (values or {})
+    if finish:
+        _check_finish(resume, given)
+    if resume and out is None:
+        any_run = all(part is None for part in (recipe, preset_name, model, data))
+        name = None if any_run else folder_name(resolve_recipe(recipe, preset_name, model, data).with_values(given))
+        prolong = any(field in given for field in LENGTH)
+        out = _agreed(run_to_resume(name, prolong, reporter) if state.is_main_process else Path())
     if resume and recipe is None and preset_name is None and out is not None:
-        recipe = run_recipe(Path(out).expanduser())
+        recipe = read_run_recipe(Path(out).expanduser())
     chosen = resolve_recipe(recipe, preset_name, model, data).with_values(given)
     if not resume:
         check_effects(chosen, given)
-    folder = _agreed_folder(out, chosen)
-    if state.is_main_process:
-        open_run_folder(folder, chosen, resume)
-    state.wait_for_everyone()
+    folder = _agreed(Path(out).expanduser() if out is not None else free_folder(chosen))
+    with ExitStack() as stack:
+        if state.is_main_process:
+            stack.enter_context(open_run_folder(folder, chosen, resume))
+        stack.enter_context(StopAtOnce(folder / "checkpoints"))
+        stack.enter_context(named_deaths(f" (--set data.workers=1); --resume goes on with {folder}"))
+        state.wait_for_everyone()
+        task = _prepared_task(chosen, in_memory, module, folder, resume, finish, reporter)
+        _announce(task, folder, reporter)
+        loop = HubTrainer(task, folder, reporter) if front_end == "trainer" else AccelerateLoop(task, folder, reporter)
+        with _way_past_bad_images(chosen):
+            return complete_run(task, loop.run(), folder, reporter)
+
+
+@contextmanager
+def _way_past_bad_images(recipe: Recipe) -> Iterator[None]:
+    """Names the option that trains without images that cannot be decoded, where it was not given."""
     try:
-        task = build_task(chosen, in_memory, state.num_processes, module)
-    except Exception:
-        if state.is_main_process and not resume:
-            free_run_folder(folder)
-        raise
-    sizes = ", ".join(f"{count} {split}" for split, count in task.data.sizes.items())
-    parameters = sum(p.numel() for p in task.model.parameters())
-    reporter.message(
-        f"{type(task.model).__name__} ({parameters / 1e6:.1f} M parameters) on {task.data.name} ({sizes} images, "
-        f"{task.num_labels} classes), {task.total_steps} steps of {task.batch_size} images, into {folder}"
-    )
-    loop = HubTrainer(task, folder, reporter) if front_end == "trainer" else AccelerateLoop(task, folder, reporter)
-    try:
-        return complete_run(task, loop.run(), folder, reporter)
+        yield
     except BadImageError as error:
-        if chosen.data.on_bad_image == "skip":
+        if recipe.data.on_bad_image == "skip":
             raise
         raise BadImageError(
             f"{error}; --on-bad-image skip (data.on_bad_image) trains without such, up to data.max_bad_share of a split"
         ) from error
 
 
-def _agreed_folder(out: str | Path | None, recipe: Recipe) -> Path:
-    """The run's folder, the same in all processes."""
-    chosen = [Path(out).expanduser() if out is not None else free_folder(recipe)]
-    folder: Path = broadcast_object_list(chosen)[0]
-    return folder
+def _check_finish(resume: bool, given: dict[str, Any]) -> None:
+    if not resume:
+        raise ValueError("`finish` ends a run that was begun before: give `resume` too")
+    if longer := [name for name in LENGTH if name in given]:
+        raise ValueError(f"`finish` ends the run where it is, which {', '.join(longer)} would change; give one of them")
+
+
+def _prepared_task(
+    recipe: Recipe, in_memory: Any, teacher: Any, folder: Path, resume: bool, finish: bool, reporter: Reporter
+) -> TrainingTask:
+    """The task, with the checkpoint to go on from ready where a run is resumed."""
+    state = process_state()
+    before = read_run_recipe(folder)
+    if resume and state.is_main_process:
+        prepare_checkpoints(folder, recipe, reporter)
+    state.wait_for_everyone()
+    try:
+        task = build_task(recipe, in_memory, state.num_processes, teacher)
+    except Exception:
+        if state.is_main_process and not resume:
+            free_run_folder(folder)
+        raise
+    if not resume:
+        return task
+    if finish:
+        finish_at_last_checkpoint(task, folder)
+    else:
+        check_length(task, before, folder)
+    state.wait_for_everyone()
+    if state.is_main_process and recipe != before:
+        write_recipe(folder, recipe)
+    return task
+
+
+def _announce(task: TrainingTask, folder: Path, reporter: Reporter) -> None:
+    sizes = ", ".join(f"{count} {split}" for split, count in task.data.sizes.items())
+    parameters = sum(p.numel() for p in task.model.parameters())
+    reporter.message(
+        f"{type(task.model).__name__} ({parameters / 1e6:.1f} M parameters) on {task.data.name} ({sizes} images, "
+        f"{task.num_labels} classes), {task.total_steps} steps of {task.batch_size} images, into {folder}"
+    )
+
+
+def _agreed(folder: Path) -> Path:
+    """The main process's folder, in all processes."""
+    chosen: Path = broadcast_object_list([folder])[0]
+    return chosen
 
 
 def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter: Reporter) -> Run:
@@ -160,6 +224,8 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
         "weights": "ema" if result.record.ema is not None else "trained",
         "teacher": _teacher_description(task),
         "history": progress.history,
+        "changes": progress.changes,
+        "ended_early": ended_early(task),
         "data": task.about_data,
         "bad_images": {name: names for name, names in bad_images.items() if names},
         "skipped_steps": progress.skipped_steps,
@@ -184,7 +250,22 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
     reporter.message(
         f"{split} {headline} {100 * quality:.2f} % after {progress.seconds:.0f} s; {folder} is ready to load"
     )
+    if result.accelerator.is_main_process:
+        _leave_checkpoints(task, folder, reporter)
     return Run(folder, metrics, task.model, result.record.losses)
+
+
+def _leave_checkpoints(task: TrainingTask, folder: Path, reporter: Reporter) -> None:
+    """Removes the checkpoints of a finished run where its recipe says so, else says what they are still good for."""
+    place = folder / "checkpoints"
+    if task.recipe.training.keep_checkpoints == 0:
+        shutil.rmtree(place, ignore_errors=True)
+    elif place.is_dir():
+        size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+        reporter.message(
+            f"{place} ({size / 1e6:.1f} MB) serves only to train longer (--resume --epochs N) and may be removed; "
+            "--keep-checkpoints 0 leaves none"
+        )
 
 
 def _teacher_description(task: TrainingTask) -> dict[str, Any] | None:
@@ -212,10 +293,15 @@ def resolve_recipe(recipe: Recipe | str | Path | None, preset_name: str | None, 
     return preset("digits" if model is None and data in (None, "digits") else "from-scratch-small")
 
 
+def folder_name(recipe: Recipe) -> str:
+    """Name of a run's folder where none is given."""
+    name = "-".join(Path(source).name.replace("/", "-") for source in (recipe.data.source, recipe.preset))
+    return "digits" if recipe.preset == "digits" else name
+
+
 def free_folder(recipe: Recipe) -> Path:
     """`runs/NAME` for a recipe, with a number where that exists."""
-    name = "-".join(Path(source).name.replace("/", "-") for source in (recipe.data.source, recipe.preset))
-    name = "digits" if recipe.preset == "digits" else name
+    name = folder_name(recipe)
     taken = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in range(1, 10_000))
     return next(folder for folder in taken if not folder.exists())
 

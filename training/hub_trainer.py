@@ -5,6 +5,7 @@ import math
 import signal
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,12 @@ class HubTrainer(Trainer):
                 size = self.args.per_device_train_batch_size
                 state = TrainerState(global_step=self.start, max_steps=steps, train_batch_size=size)
                 state.save_to_json(str(Path(folder) / "trainer_state.json"))
-                self.train(resume_from_checkpoint=folder if self.start else None)
+                with suppress(_NothingLeftError):
+                    self.train(resume_from_checkpoint=folder if self.start else None)
         else:
             self.create_optimizer()
-            self.open_record()
+            with self.request:
+                self.open_record().catch_up(self.request)
         assert self.record is not None
         return LoopResult(self.record, self.accelerator, self.record.load_published(), self.precision, "trainer")
 
@@ -207,6 +210,10 @@ class HubTrainer(Trainer):
         """Nothing: all draws are made from the seed and the step."""
 
 
+class _NothingLeftError(Exception):
+    """A resumed run had stopped early; `Trainer` looks at `should_training_stop` only after a step."""
+
+
 class _RecordCallback(TrainerCallback):
     """Tells the record of steps and epochs."""
 
@@ -214,7 +221,10 @@ class _RecordCallback(TrainerCallback):
         self.trainer, self.loss, self.signum, self.begun, self.first = trainer, 0.0, 0, 0.0, 0
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.trainer.open_record()
+        record = self.trainer.open_record()
+        record.catch_up(self.trainer.request)
+        if record.stops_early():
+            raise _NothingLeftError
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer, per_epoch = self.trainer, self.trainer.task.order.steps_per_epoch
@@ -226,9 +236,10 @@ class _RecordCallback(TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = self.trainer
         mine = torch.stack(trainer.pieces).sum()
-        asked = torch.tensor(float(trainer.request.signum), device=mine.device)
+        asked_to_stop = trainer.request.signum  # read once: what comes after the processes have agreed is for the next
+        asked = torch.tensor(float(asked_to_stop), device=mine.device)
         self.loss, signum = trainer.accelerator.reduce(torch.stack([mine, asked]), "mean").tolist()
-        self.signum = trainer.request.signum or (signal.SIGTERM if signum else 0)
+        self.signum = asked_to_stop or (signal.SIGTERM if signum else 0)
         if math.isfinite(self.loss):
             return
         if trainer.task.recipe.training.on_nonfinite == "stop":
@@ -256,7 +267,7 @@ class _RecordCallback(TrainerCallback):
         trainer, step = self.trainer, state.global_step
         trainer.reporter.stop()
         record = _record(trainer)
-        entry = record.end_epoch(step, trainer.task.schedule(step - 1))
+        entry = record.end_epoch(step, trainer.request)
         trainer.log({name: value for name, value in entry.items() if name not in ("epoch", "step")})
         if record.stops_early():
             control.should_training_stop = True

@@ -14,6 +14,7 @@ from ..data.image_dataset import EvaluationTransform, LabelledImages, collate
 from ..hub.inference_loading import refuse_nonfinite_scores, run_model
 from .any_classifier import load_classifier
 from .feature_cache import LinearHeads
+from .loading_processes import outlive_requests
 from .progress import Reporter
 
 
@@ -52,7 +53,11 @@ class LabelPredictor:
         """One table per batch."""
         batches = [list(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
         loader: DataLoader[Any] = DataLoader(
-            self.images, batch_sampler=batches, num_workers=min(workers, len(rows) // 256), collate_fn=collate
+            self.images,
+            batch_sampler=batches,
+            num_workers=min(workers, len(rows) // 256),
+            collate_fn=collate,
+            worker_init_fn=outlive_requests,
         )
         for numbers, batch in zip(batches, loader, strict=True):
             yield self._table(numbers, batch)

@@ -55,6 +55,7 @@ class TerminalReporter:
         self.every = every
         self._progress: Progress | None = None
         self._task, self._total, self._done, self._begun, self._shown = "", 0, 0, 0.0, 0.0
+        self._at_start = 0
 
     def __enter__(self) -> Self:
         return self
@@ -66,12 +67,14 @@ class TerminalReporter:
 
     def message(self, text: str) -> None:
         """One line above the bar."""
-        (self._progress.console if self._progress else self.console).print(visible_lines(text), markup=False)
+        (self._progress.console if self._progress else self.console).print(
+            visible_lines(text), markup=False, soft_wrap=True
+        )
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Begins a bar, or remembers when the task began."""
         self.stop()
-        self._task, self._total, self._done = task, total, done
+        self._task, self._total, self._done, self._at_start = task, total, done, done
         self._begun = self._shown = time.monotonic()
         if self.console.is_terminal:
             columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
@@ -89,7 +92,10 @@ class TerminalReporter:
             self._progress.update(self._progress.task_ids[0], advance=amount, figures=text)
         elif time.monotonic() - self._shown >= self.every:
             self._shown = time.monotonic()
-            self.console.print(f"{self._task} {self._done}/{self._total}  {text}", markup=False)
+            here = self._done - self._at_start
+            seconds = (time.monotonic() - self._begun) / max(1, here) * (self._total - self._done)
+            line = f"{self._task} {self._done}/{self._total}  {text}  {time_left(seconds)}"
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Removes the bar."""
@@ -99,7 +105,21 @@ class TerminalReporter:
 
 
 def _short(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.0f}"
+    """Four digits, so that a learning rate of 2e-05 is not 0.0000."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-__all__ = ["QuietReporter", "Reporter", "TerminalReporter"]
+def time_left(seconds: float) -> str:
+    """Seconds as text of two units at most: "3 min 20 s left"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s left"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s left"
+    hours, minutes = divmod(round(whole / 60), 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min left"
+    return f"{hours // 24} d {hours % 24} h left"
+
+
+__all__ = ["QuietReporter", "Reporter", "TerminalReporter", "time_left"]

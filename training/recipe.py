@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from ..data.augmentation_settings import Augmentation
 from ..data.box_augmentation_settings import BoxAugmentation
 from .boolean_fields import misplaced_boolean
+from .recipe_file import is_cut
 from .recipe_sections import (
     DataSettings,
     DistillationSettings,
@@ -105,7 +106,10 @@ class Recipe(Section):
     def from_yaml(cls, file: str | Path) -> Self:
         """A recipe from a file, such as the `recipe.yaml` of a run."""
         try:
-            content = read_yaml(Path(file).read_text(encoding="utf-8"))
+            text = Path(file).read_text(encoding="utf-8")
+            if is_cut(text):
+                raise RecipeError(f"{file} was cut short: its last line is missing")
+            content = read_yaml(text)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RecipeError(f"{file} is no readable recipe: {error}") from error
         if not isinstance(content, dict):

@@ -163,7 +163,9 @@ class TrainingSettings(Section):
         description="weights of the epoch with the best validation accuracy (of equal ones the lowest loss), "
         "or of the last epoch",
     )
-    keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints are kept")
+    keep_checkpoints: int = Field(
+        2, ge=0, description="how many of the last checkpoints are kept; 0: none when the run is finished"
+    )
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints; default: each epoch")
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] | None = Field(
         None, description="where figures go while it runs; default: tensorboard, into the run's logs/, if installed"

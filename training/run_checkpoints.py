@@ -1,10 +1,12 @@
-"""Checkpoints of a run: whole or not there, tensors as safetensors, the rest as JSON.
+"""Checkpoints of a run: whole or not there, tensors as safetensors, the rest as JSON, each file with its checksum.
 
-A checkpoint is the folder `checkpoints/step-00000042` with `model.safetensors`, `optimizer.safetensors`, `state.json`
-and, where weights are averaged, `ema.safetensors`. It is written under another name and renamed, so that one that
-exists is complete.
+A checkpoint is the folder `checkpoints/step-00000042` with `model.safetensors`, `optimizer.safetensors`, `state.json`,
+where weights are averaged `ema.safetensors`, and `SHA256SUMS`, which `sha256sum -c` checks too. It is written under
+another name and renamed, so that one that exists is complete. The weights of the best epoch lie beside it in
+`best-00000028.safetensors`, by their step, and stay as long as a checkpoint names them.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -17,13 +19,21 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-_NAME = re.compile(r"step-(\d{8})")
+# ".old" is how a checkpoint is called while another of the same step takes its place
+_NAME = re.compile(r"step-(\d{8})(\.old)?")
 MODEL, OPTIMIZER, EMA, STATE = "model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"
-BEST = "best.safetensors"
+_DAMAGED = re.compile(r"step-(\d{8})(?:\.\d+)?\.damaged")
+SUMS = "SHA256SUMS"
+BEST = "best.safetensors"  # in runs of version 0.1, whose checkpoints do not name it
+_BEST_NAME = re.compile(r"best(-\d{8})?\.safetensors")
 
 
 class CheckpointWriteError(OSError):
     """A checkpoint that could not be written; those before it are untouched."""
+
+
+class CheckpointReadError(OSError):
+    """A checkpoint that cannot be resumed; the message names the file."""
 
 
 def save_checkpoint(
@@ -58,32 +68,57 @@ def save_checkpoint(
     if not write:
         return None
     target, staging = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
+    old = target.with_name(f"{target.name}.old")
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        for name, content in tensors.items():
-            save_tensors(content, staging / name)
-        state = {**state, "groups": _group_numbers(optimizer), "step": step}
-        _write(staging / STATE, json.dumps(state, indent=1).encode())
+        sums = {name: save_tensors(content, staging / name) for name, content in tensors.items()}
+        state = {**state, "groups": _group_numbers(optimizer), "step": step, "format": 2}
+        sums[STATE] = _write(staging / STATE, json.dumps(state, indent=1).encode())
+        best = folder / str(state.get("best_file", BEST))
+        if best.is_file():
+            sums[f"../{best.name}"] = file_sum(best)
+        _write(staging / SUMS, "".join(f"{found}  {name}\n" for name, found in sums.items()).encode())
         if target.exists():
-            shutil.rmtree(target)
+            target.replace(old)
         staging.replace(target)
         _sync_folder(folder)
     except (OSError, safetensors.SafetensorError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise _write_error(folder, f"the checkpoint of step {step}", error) from error
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
+    _remove_old(folder, step, max(1, keep))
     return target
 
 
-def save_best(folder: Path, state: dict[str, torch.Tensor]) -> None:
-    """Writes the best weights so far to `best.safetensors`; those before stay until these are whole."""
-    staging = folder / f".{BEST}"
+def _remove_old(folder: Path, step: int, keep: int) -> None:
+    """Removes all but the last checkpoints, damaged ones that were made anew, and best weights that none names."""
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    for damaged in folder.glob("step-*.damaged"):
+        if (number := _DAMAGED.fullmatch(damaged.name)) and int(number[1]) <= step:
+            shutil.rmtree(damaged)
+    try:
+        named = {str(read_state(checkpoint).get("best_file", BEST)) for checkpoint in checkpoints(folder)}
+    except (OSError, ValueError):  # one that is damaged may name any of them
+        return
+    for file in folder.iterdir():
+        if _BEST_NAME.fullmatch(file.name) and file.name not in named:
+            file.unlink()
+
+
+def best_name(step: int) -> str:
+    """Name of the file with the best weights, which those of a step are."""
+    return f"best-{step:08d}.safetensors"
+
+
+def save_best(folder: Path, name: str, state: dict[str, torch.Tensor]) -> None:
+    """Writes the best weights so far; those before stay as long as a checkpoint names them."""
+    staging = folder / f".{name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(state, staging)
-        staging.replace(folder / BEST)
+        staging.replace(folder / name)
     except (OSError, safetensors.SafetensorError) as error:
         staging.unlink(missing_ok=True)
         raise _write_error(folder, "the best weights", error) from error
@@ -98,7 +133,13 @@ def checkpoints(folder: Path) -> list[Path]:
     """All complete checkpoints of a run, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / STATE).is_file())
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / STATE).is_file()]
+    return sorted(found, key=lambda path: (step_of(path), path.suffix == ""))
+
+
+def step_of(checkpoint: Path) -> int:
+    """Steps done when a checkpoint was written."""
+    return int(checkpoint.name[5:13])
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -113,26 +154,85 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: nn.Module | None = None) -> None:
-    """Puts back the model's, the optimizer's and the average's tensors."""
-    load_whole(model, safetensors.torch.load_file(checkpoint / MODEL))
+    """Puts back the model's, the optimizer's and the average's tensors.
+
+    Raises:
+        CheckpointReadError: A file is no safetensors file, or holds other tensors than these.
+    """
+    load_whole(model, read_tensors(checkpoint / MODEL), checkpoint / MODEL)
     if ema is not None:
-        load_whole(ema, safetensors.torch.load_file(checkpoint / EMA))
-    states: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in safetensors.torch.load_file(checkpoint / OPTIMIZER).items():
-        name, _, slot = key.rpartition("|")
-        states.setdefault(name, {})[slot] = tensor
+        load_whole(ema, read_tensors(checkpoint / EMA), checkpoint / EMA)
+    states = _optimizer_states(checkpoint / OPTIMIZER, model)
     for name, parameter in model.named_parameters():
         if name in states:
             optimizer.state[parameter] = {
                 slot: tensor if slot == "step" else _like(tensor, parameter) for slot, tensor in states[name].items()
             }
-    for group, numbers in zip(optimizer.param_groups, read_state(checkpoint)["groups"], strict=True):
+    groups = read_state(checkpoint)["groups"]
+    if len(groups) != len(optimizer.param_groups):
+        raise CheckpointReadError(
+            f"{checkpoint / STATE} is of {len(groups)} parameter groups, and the optimizer has "
+            f"{len(optimizer.param_groups)}"
+        )
+    for group, numbers in zip(optimizer.param_groups, groups, strict=True):
         group.update({name: torch.tensor(number) for name, number in numbers.items()})
 
 
-def load_whole(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Puts whole tensors into a model, sharding them where it is sharded."""
+def _optimizer_states(file: Path, model: nn.Module) -> dict[str, dict[str, torch.Tensor]]:
+    """The optimizer's tensors by parameter and slot.
+
+    Raises:
+        CheckpointReadError: A tensor belongs to no parameter or has another shape, or a parameter lacks one that others
+            have.
+    """
+    states: dict[str, dict[str, torch.Tensor]] = {}
+    parameters = dict(model.named_parameters())
+    for key, tensor in read_tensors(file).items():
+        name, _, slot = key.rpartition("|")
+        if name not in parameters:
+            raise CheckpointReadError(f"{file}: {key!r} belongs to no parameter of the model")
+        if tensor.shape not in ((), parameters[name].shape):
+            expected = list(parameters[name].shape)
+            raise CheckpointReadError(f"{file}: {key!r} has shape {list(tensor.shape)}, its parameter {expected}")
+        states.setdefault(name, {})[slot] = tensor
+    for name, slots in states.items():  # Muon has two kinds of parameters, neither with a part of the other's slots
+        if missing := next((set(other) - set(slots) for other in states.values() if set(other) > set(slots)), None):
+            raise CheckpointReadError(f"{file}: {name!r} lacks {', '.join(sorted(missing))}, which others have")
+    return states
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointReadError: It is missing or damaged.
+    """
+    try:
+        return safetensors.torch.load_file(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointReadError(f"{file} cannot be read: {error}") from error
+
+
+def load_whole(model: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
+    """Puts whole tensors into a model, sharding them where it is sharded.
+
+    Args:
+        model: Gets all of them.
+        state: Tensors by name.
+        file: Where they come from, for messages.
+
+    Raises:
+        CheckpointReadError: They are not the model's.
+    """
     own = model.state_dict()
+    shapes = {name: list(tensor.shape) for name, tensor in own.items()}
+    found = {name: list(tensor.shape) for name, tensor in state.items()}
+    if shapes != found:
+        names = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
+        raise CheckpointReadError(
+            f"{file} holds other tensors than the model: {names[0]!r} is {found.get(names[0], 'missing')}, "
+            f"not {shapes.get(names[0], 'there')} ({len(names)} differ)"
+        )
     model.load_state_dict({name: _like(tensor, own[name]) for name, tensor in state.items()})
 
 
@@ -166,19 +266,26 @@ def _group_numbers(optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
     return [{"step": float(group["step"])} if "step" in group else {} for group in optimizer.param_groups]
 
 
-def save_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
-    """Writes tensors as safetensors and waits until they are on the disk."""
+def save_tensors(tensors: dict[str, torch.Tensor], file: Path) -> str:
+    """Writes tensors as safetensors, waits until they are on the disk, and returns the file's SHA-256."""
     content = safetensors.torch.save(
         {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"format": "pt"}
     )
-    _write(file, content)
+    return _write(file, content)
 
 
-def _write(file: Path, content: bytes) -> None:
+def _write(file: Path, content: bytes) -> str:
     with file.open("wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def file_sum(file: Path) -> str:
+    """The SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -193,14 +300,22 @@ __all__ = [
     "BEST",
     "EMA",
     "MODEL",
+    "OPTIMIZER",
+    "STATE",
+    "SUMS",
+    "CheckpointReadError",
     "CheckpointWriteError",
+    "best_name",
     "checkpoints",
+    "file_sum",
     "last_checkpoint",
     "load_whole",
     "read_state",
+    "read_tensors",
     "restore",
     "save_best",
     "save_checkpoint",
     "save_tensors",
+    "step_of",
     "whole_state",
 ]

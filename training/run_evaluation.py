@@ -24,6 +24,7 @@ from .classification_metrics import ClassificationCounts
 from .detection_run import detection_table, evaluate_detections
 from .evaluating import default_workers, evaluate_classifier
 from .figures import save_confusion_matrix
+from .loading_processes import named_deaths
 from .multi_label_metrics import MultiLabelCounts
 from .partial_counts import partial_counts
 from .processes import new_accelerator
@@ -32,6 +33,7 @@ from .run_data import reported_split, run_data
 from .run_folder import METRICS
 
 
+@named_deaths(" (--workers 0)")
 def evaluate(
     folder: str | Path,
     data: Any = None,

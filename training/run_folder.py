@@ -1,6 +1,7 @@
 """The folder that a run leaves: a model that loads as it is, its card, and how it came about."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,17 @@ from .detection_errors import count_errors
 from .detection_figures import save_error_kinds, save_precision_recall
 from .detection_metrics import DetectionCounts
 from .figures import save_confusion_matrix, save_learning_curves, save_reliability
-from .recipe import Recipe, RecipeError, flat
+from .recipe import Recipe, RecipeError
+from .recipe_file import is_edited, replace_text, seal
+from .resumable import MAY_CHANGE, refused_changes
+from .run_lock import LOCK, RunLock
 
 RECIPE, METRICS = "recipe.yaml", "metrics.json"
-# Fields that may change when a run is resumed: no number depends on them.
-WITHOUT_EFFECT = {
-    "data.workers", "training.checkpoint_steps", "training.keep_checkpoints", "training.trackers",
-}  # fmt: skip
 
 
-def open_run_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Makes the folder of a new run, or checks that of one to resume.
+@contextmanager
+def open_run_folder(folder: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
+    """Makes the folder of a new run, or checks that of one to resume, and keeps others from it while it is open.
 
     Raises:
         TargetError: It holds something already, or cannot be written, or there is nothing to resume.
@@ -34,17 +35,65 @@ def open_run_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
     if folder.is_file():
         raise TargetError(f"{folder} is a file; name a folder")
     if resume:
-        if differences := _differences(Recipe.from_yaml(run_recipe(folder)), recipe):
-            raise RecipeError(f"the run in {folder} has another recipe: {'; '.join(differences)}")
-        return
-    if folder.is_dir() and any(folder.iterdir()):
-        what = "another run" if (folder / RECIPE).is_file() else "files already"
-        raise TargetError(f"{folder} holds {what}; name another folder, or give --resume to go on with a run")
+        run_recipe(folder)
+    else:
+        _make(folder)
+    with RunLock(folder):
+        if resume:
+            _check_same(folder, recipe)
+        else:
+            _begin(folder, recipe)
+        yield
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
     except OSError as error:
         raise TargetError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _begin(folder: Path, recipe: Recipe) -> None:
+    if any(path.name != LOCK for path in folder.iterdir()):
+        what = "another run" if (folder / RECIPE).is_file() else "files already"
+        raise TargetError(f"{folder} holds {what}; name another folder, or give --resume to go on with a run")
+    write_recipe(folder, recipe)
+
+
+def _check_same(folder: Path, recipe: Recipe) -> None:
+    if differences := refused_changes(read_run_recipe(folder), recipe):
+        raise RecipeError(
+            f"the run in {folder} has another recipe: {'; '.join(differences)}; what may change on resuming: "
+            f"{', '.join(sorted(MAY_CHANGE))}"
+        )
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Writes a run's recipe with a checksum, as a whole.
+
+    Raises:
+        TargetError: It cannot be written.
+    """
+    try:
+        replace_text(folder / RECIPE, seal(recipe.to_yaml()))
+    except OSError as error:
+        raise TargetError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def read_run_recipe(folder: Path) -> Recipe:
+    """The recipe of a run to resume.
+
+    Raises:
+        TargetError: There is no run.
+        RecipeError: The file is not what the run wrote.
+    """
+    file = run_recipe(folder)
+    if is_edited(file.read_text(encoding="utf-8", errors="replace")):
+        raise RecipeError(
+            f"{file} is not what the run wrote (its checksum differs), so that resuming would mix two recipes; "
+            "give changes as options, or begin a new run with --recipe"
+        )
+    return Recipe.from_yaml(file)
 
 
 def run_recipe(folder: Path) -> Path:
@@ -60,18 +109,10 @@ def run_recipe(folder: Path) -> Path:
 
 def free_run_folder(folder: Path) -> None:
     """Gives up the folder of a run that could not begin, so that the corrected one can have it."""
-    (folder / RECIPE).unlink(missing_ok=True)
+    for name in (RECIPE, LOCK):
+        (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # it holds something
         folder.rmdir()
-
-
-def _differences(old: Recipe, new: Recipe) -> list[str]:
-    before, after = flat(old.model_dump()), flat(new.model_dump())
-    return [
-        f"{name} is {before.get(name)!r}, not {after.get(name)!r}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and name not in WITHOUT_EFFECT
-    ]
 
 
 def measurements(counts: Any, names: list[str]) -> dict[str, Any]:
@@ -122,14 +163,18 @@ def write_run(
         save_confusion_matrix(counts.confusion.numpy(), names, folder / "confusion_matrix.png")
     if metrics.get("reliability"):
         save_reliability(metrics["reliability"], folder / "reliability.png")
-    _write_json(folder / METRICS, metrics)
+    replace_text(folder / METRICS, json_text(metrics, indent=1) + "\n")
     write_card(folder)
 
 
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    staging = file.with_name(f".{file.name}")
-    staging.write_text(json_text(content, indent=1) + "\n", encoding="utf-8")
-    staging.replace(file)
-
-
-__all__ = ["METRICS", "RECIPE", "free_run_folder", "measurements", "open_run_folder", "run_recipe", "write_run"]
+__all__ = [
+    "METRICS",
+    "RECIPE",
+    "free_run_folder",
+    "measurements",
+    "open_run_folder",
+    "read_run_recipe",
+    "run_recipe",
+    "write_recipe",
+    "write_run",
+]

@@ -31,6 +31,7 @@ from .optimizers import build_optimizer
 from .parameter_groups import keep_frozen_statistics
 from .progress import Reporter
 from .recipe import Recipe, RecipeError
+from .recipe_sections import TrainingSettings
 from .sample_dropout import SampleDropout, drops_activations
 from .schedules import Schedule, build_schedule
 from .teacher_cache import cached_logits
@@ -55,6 +56,7 @@ class TrainingTask:
         features: Of the splits, in that case.
         adapters: In the model, until `finish`.
         stream: Of the training images, where they are one.
+        end_step: Steps after which the training ends, where that is before its planned end.
     """
 
     recipe: Recipe
@@ -69,6 +71,7 @@ class TrainingTask:
     features: dict[str, FeatureRows] = field(default_factory=dict)
     adapters: Adapters | None = None
     stream: StreamLoading | None = None
+    end_step: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.order, StreamOrder):
@@ -93,8 +96,16 @@ class TrainingTask:
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole training."""
-        settings = self.recipe.training
+        """Optimizer steps of this training."""
+        return self.planned_steps if self.end_step is None else min(self.planned_steps, self.end_step)
+
+    @property
+    def planned_steps(self) -> int:
+        """Optimizer steps of the whole training, over which its schedule runs."""
+        return self.steps_of(self.recipe.training)
+
+    def steps_of(self, settings: TrainingSettings) -> int:
+        """Optimizer steps of a whole training with these settings."""
         if self.stream is not None:
             return settings.max_steps or 0
         steps = settings.epochs * self.order.steps_per_epoch
@@ -134,7 +145,7 @@ class TrainingTask:
     @property
     def schedule(self) -> Schedule:
         """Learning rate by step."""
-        return build_schedule(self.recipe.training, self.batch_size, self.order.steps_per_epoch, self.total_steps)
+        return build_schedule(self.recipe.training, self.batch_size, self.order.steps_per_epoch, self.planned_steps)
 
     @property
     def pixels(self) -> PixelFormat:
@@ -257,7 +268,7 @@ class TrainingTask:
         factor = schedule.factor(step)
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr * group["scale"] * factor
-        return schedule.lr * factor
+        return schedule(step)
 
     def describe(self, row: int) -> str:
         """File or row of a training image, for messages."""
@@ -277,7 +288,7 @@ class TrainingTask:
         more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
         return (
             f"the loss of step {step} is {value} at a learning rate of {rate:.3g}; its images: {names}{more}; "
-            f"the last good checkpoint is {checkpoint or 'none'}"
+            f"the last good checkpoint is {checkpoint or 'none'}; --resume --on-nonfinite skip leaves such steps out"
         )
 
     def step_of(self, batch: dict[str, torch.Tensor]) -> int:

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..data.image_dataset import LabelledImages, collate
+from .loading_processes import outlive_requests
 from .recipe import Recipe, RecipeError
 from .run_checkpoints import save_tensors
 from .teachers import Teacher
@@ -45,7 +46,9 @@ def cached_logits(
         table = safetensors.torch.load_file(file)["logits"]
         if len(table) == len(images):
             return table
-    loader = DataLoader(images, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+    loader = DataLoader(
+        images, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=outlive_requests
+    )
     table = torch.cat([teacher.logits(batch["pixel_values"].to(device)).cpu() for batch in loader])
     folder.mkdir(parents=True, exist_ok=True)
     staging = folder / f".{CACHE}"

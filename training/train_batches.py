@@ -11,6 +11,7 @@ from ..data.image_data import ImageData
 from ..data.samplers import EpochMicroBatches, MicroBatches, TrainingOrder
 from ..data.stream_images import StreamedImages, collate_streamed
 from ..data.streams import ShuffledStream, StreamBatches, StreamOrder, StreamPlace
+from .loading_processes import outlive_requests
 from .recipe import Recipe, RecipeError
 
 
@@ -51,6 +52,7 @@ def table_loader(images: Any, batches: MicroBatches | EpochMicroBatches, workers
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=outlive_requests,
     )
 
 
@@ -93,6 +95,7 @@ class StreamLoading:
             num_workers=self.workers,
             collate_fn=collate_streamed,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=outlive_requests,
         )
 
     def place_at(self, step: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from patience import PATIENCE
@@ -23,7 +24,7 @@ count, advance = [0], TerminalReporter.advance
 def counted(self, amount=1, **figures):
     count[0] += "loss" in figures
     if count[0] == 3:
-        os.kill(os.getpid(), getattr(signal, name))
+        os.killpg(0, getattr(signal, name))  # as a terminal, `timeout` and schedulers do: its loading process too
     advance(self, amount, **figures)
 
 TerminalReporter.advance = counted
@@ -40,10 +41,11 @@ sys.exit(run(lambda: app(["finetune", "--preset", "from-scratch-small", "--data"
 def test_a_run_asked_to_stop_saves_its_last_step_and_says_how_to_go_on(
     name, code, front_end, digit_folders, quick, tmp_path
 ):
-    values = quick({"augmentation.rand_augment": None, "augmentation.random_erasing": 0.0, "training.lr": 1e-3})
+    values = quick({"augmentation.rand_augment": None, "augmentation.random_erasing": 0.0, "data.workers": 1})
     task = json.dumps([str(digit_folders), str(tmp_path / "run"), values, name, front_end])
     done = subprocess.run(
         [sys.executable, "-c", WORKER, task], capture_output=True, text=True, timeout=PATIENCE, check=False,
+        start_new_session=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == code, done.stderr
@@ -60,14 +62,27 @@ def test_a_run_asked_to_stop_saves_its_last_step_and_says_how_to_go_on(
 
 def test_handlers_are_put_back():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with StopRequest() as request:
+    with suppress(InterruptedError), StopRequest() as request:
         signal.raise_signal(signal.SIGINT)
         assert request.signum == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         assert request.signum == signal.SIGTERM
+        raise InterruptedError  # so is it answered
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_request_that_nobody_answered_reaches_the_handler_that_was_there_before():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda signum, _: heard.append(signum))
+    try:
+        with StopRequest():
+            signal.raise_signal(signal.SIGTERM)
+            assert heard == []
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_the_exit_code_is_the_shell_s():

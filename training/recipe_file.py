@@ -1,0 +1,53 @@
+"""Text of a run's `recipe.yaml`: the recipe between a line with its checksum and a last line.
+
+A part of a YAML file is often YAML too, and fields that are left out have defaults: without the last line a file that
+was cut short would be read as another recipe.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+HEAD = "# recipe of a vithub run; SHA-256 of all that follows this line: "
+END = "# end of the recipe"
+
+
+def seal(text: str) -> str:
+    """A recipe's text with the line before it and the line after it."""
+    body = f"{text}{END}\n"
+    return f"{HEAD}{_sum(body)}\n{body}"
+
+
+def is_cut(text: str) -> bool:
+    """Whether it begins as a sealed recipe and does not end as one."""
+    return text.startswith(HEAD) and not text.rstrip().endswith(END)
+
+
+def is_edited(text: str) -> bool:
+    """Whether it is a sealed recipe with another content than was written; recipes without a seal are not."""
+    if not text.startswith(HEAD):
+        return False
+    first, _, body = text.partition("\n")
+    return first.removeprefix(HEAD) != _sum(body)
+
+
+def unseal(text: str) -> str:
+    """A recipe's text as a person reads it."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith((HEAD, END)))
+
+
+def _sum(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Writes a file beside its place and renames it, so that it is never seen in part."""
+    staging = file.with_name(f".{file.name}")
+    with staging.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    staging.replace(file)
+
+
+__all__ = ["END", "HEAD", "is_cut", "is_edited", "replace_text", "seal", "unseal"]

@@ -1,0 +1,87 @@
+"""Lock of a run's folder, which keeps two processes from writing one run and dies with the process that holds it."""
+
+import fcntl
+import os
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..hub.folders import TargetError
+
+LOCK = ".lock"
+_held: set[str] = set()  # in this process, which a lock of POSIX does not keep from locking again
+_guard = threading.Lock()
+
+
+class RunLock:
+    """Holds a run's folder while it is open.
+
+    The system releases a lock of POSIX when its process ends, however it ends, and loading processes do not inherit it.
+    So a run that was killed can be resumed at once; the file that it leaves says nothing by itself.
+
+    Args:
+        folder: Of the run; it exists.
+
+    Raises:
+        TargetError: On opening: another process trains in the folder, or it cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file = folder, folder / LOCK
+        self._key = os.fspath(folder.resolve())
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        with _guard:
+            if self._key in _held:
+                raise TargetError(f"{self.folder} is being trained in by this process already")
+            try:
+                self._descriptor = self._lock()
+            except TargetError:
+                raise
+            except OSError as error:
+                raise TargetError(f"cannot write {self.folder}: {error.strerror or error}") from error
+            _held.add(self._key)
+        return self
+
+    def _lock(self) -> int:
+        while True:
+            descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._is_the_file(descriptor):
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+                    return descriptor
+            except (BlockingIOError, PermissionError) as error:
+                holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
+                os.close(descriptor)
+                raise TargetError(
+                    f"{self.folder} is being trained in by {holder}; wait for its end, or stop it"
+                ) from error
+            except OSError:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _is_the_file(self, descriptor: int) -> bool:
+        """Whether what is locked is still there: who held it before removes the file."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), self.file.stat())
+        except FileNotFoundError:
+            return False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with _guard:
+            assert self._descriptor is not None
+            self.file.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            _held.discard(self._key)
+            self._descriptor = None
+
+
+__all__ = ["LOCK", "RunLock"]
