@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
 from .image_data import IMAGE
+from .images import real_path
 
 _AT_ONCE = 512
 
@@ -40,7 +40,7 @@ def _image_identity(image: Any) -> bytes:
         return hashlib.sha256(content).digest()
     path = str(image.get("path"))
     try:
-        state = Path(path).stat()
+        state = real_path(path).stat()
     except (OSError, ValueError):  # in an archive, or missing
         return path.encode("utf-8", "surrogateescape")
     return f"{path}:{state.st_size}:{state.st_mtime_ns}".encode("utf-8", "surrogateescape")

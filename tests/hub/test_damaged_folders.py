@@ -71,9 +71,15 @@ def damaged(sound, tmp_path):
     return make
 
 
+def answered(folder, sound):
+    """The answers of a saved model, all boxes of a detector among them."""
+    options = {"threshold": 0.0} if folder.name == "detector" else {}
+    return vithub.predict(folder, sound / "photo.png", **options)
+
+
 def doors(sound, folder):
     """Every way to an answer of a saved model."""
-    yield lambda: vithub.predict(folder, sound / "photo.png", threshold=0.0)
+    yield lambda: answered(folder, sound)
     yield lambda: load_any_model(folder)
     if folder.name == "classifier":
         yield lambda: vithub.evaluate(folder, sound / "data", "train", workers=0)["metrics"]
@@ -82,9 +88,7 @@ def doors(sound, folder):
 @pytest.fixture(scope="module")
 def right(sound):
     """The answers of the sound models."""
-    return {
-        name: vithub.predict(sound / name, sound / "photo.png", threshold=0.0) for name in ("classifier", "detector")
-    }
+    return {name: answered(sound / name, sound) for name in ("classifier", "detector")}
 
 
 def header_of(content):
@@ -251,7 +255,7 @@ def test_any_damage_is_the_same_answer_or_names_the_file(name, sound, right, tmp
     (folder / file).write_bytes(changed)
     found, error = None, None
     try:
-        found = vithub.predict(folder, sound / "photo.png", threshold=0.0)
+        found = answered(folder, sound)
     except CheckpointError as refused:
         error = str(refused)
     shutil.rmtree(folder)
