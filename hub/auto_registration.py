@@ -8,25 +8,49 @@ imported its module. A smaller entry module for the command line would not do in
 transformers and not ours.
 """
 
+import sys
+from functools import partial
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
-from .import_hooks import after_import
+from .import_hooks import after_import, is_running
 
-# Public since transformers 4: the modules that define the Auto classes.
+# Public since transformers 4: the modules that define the Auto classes, each with what is registered there.
 _AUTO = "transformers.models.auto"
+# What our classes are made of: while one of these is half executed, ours cannot be imported.
+_BASES = ("transformers.configuration_utils", "transformers.image_processing_utils", "transformers.modeling_utils")
 
 
 def register_when_imported() -> None:
-    """Registers with each Auto module that is imported already, and with the others as soon as they are."""
-    after_import(
-        {
-            f"{_AUTO}.configuration_auto": _register_configurations,
-            f"{_AUTO}.image_processing_auto": _register_image_processors,
-            f"{_AUTO}.modeling_auto": _register_models,
-            "vithub.modeling.modeling_base": _connect_saving,
-        }
-    )
+    """Registers with each Auto module that is imported already, and with the others as soon as they are.
+
+    An Auto module may be imported on the way to one of our own modules, which is then half executed and cannot be
+    imported from: registering waits for its end. So the ends of all of these modules are watched.
+    """
+    ours = [
+        f"{room.__name__}.{found.name}"
+        for room in (import_module("vithub.configuration"), import_module("vithub.modeling"))
+        for found in iter_modules(room.__path__)
+    ]
+    pending = {
+        f"{_AUTO}.configuration_auto": _register_configurations,
+        f"{_AUTO}.image_processing_auto": _register_image_processors,
+        f"{_AUTO}.modeling_auto": _register_models,
+    }
+    watched = [*ours, *_BASES, *pending]
+
+    def catch_up(ended: str) -> None:
+        """Registers what can be, when a module's execution has ended."""
+        if ended == "vithub.modeling.modeling_base":
+            _connect_saving()
+        for auto in list(pending):
+            if any(name != ended and is_running(name) for name in watched):
+                return
+            if auto in sys.modules and auto in pending:
+                pending.pop(auto)()
+
+    after_import({name: partial(catch_up, name) for name in watched})
 
 
 def _configurations() -> tuple[Any, Any, Any]:

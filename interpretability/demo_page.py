@@ -111,14 +111,16 @@ def build_page(models: Sequence[DemoModel], examples: Sequence[str | Path] = ())
         with gradio.Row():
             with gradio.Column(scale=1, min_width=260):
                 photo = gradio.Image(label="Picture", type="filepath", sources=["upload", "clipboard"], elem_id="photo")
-                photo.preprocess = _path  # read by us, so that a broken file gets a message that can be understood
+                chosen = [photo.input]  # `change` comes twice for a picture that the browser cannot show
                 if shown:
-                    gradio.Examples([[str(file)] for file in shown], [photo], label="Examples", examples_per_page=24)
+                    choices = [[str(file)] for file in shown]
+                    examples_of = gradio.Examples(choices, [photo], label="Examples", examples_per_page=24)
+                    chosen.append(examples_of.load_input_event.success)
                 gradio.Markdown(
                     "The picture stays on this machine. It is deleted within ten minutes, and when the page ends."
                 )
             panels = [_panel(gradio, model, number) for number, model in enumerate(models)]
-        checked = _check(gradio, photo)
+        checked = _check(gradio, photo, chosen)
         for panel in panels:
             _connect(gradio, photo, checked, panel)
     files.watch({str(file) for file in shown})
@@ -200,8 +202,9 @@ def _gradio() -> Any:
     return gradio
 
 
-def _path(payload: Any) -> str | None:
-    return None if payload is None else str(payload.path)
+def _path(photo: dict[str, Any] | None) -> str | None:
+    """The file of a picture as the page sends it, which gradio has found to be an upload or an example."""
+    return None if photo is None else str(photo["path"])
 
 
 def _panel(gradio: Any, model: DemoModel, number: int) -> Panel:
@@ -271,10 +274,20 @@ def _answering(gradio: Any, title: str) -> Iterator[None]:
         raise gradio.Error(message, title=title, print_exception=False) from None
 
 
-def _check(gradio: Any, photo: Any) -> Any:
-    """Looks at a picture before the models do, so that a bad one is told once and not by each part of the page."""
+def _check(gradio: Any, photo: Any, chosen: Sequence[Any]) -> list[Any]:
+    """Looks at a picture before the models do, so that a bad one is told once and not by each part of the page.
 
-    def check(path: str | None) -> None:
+    Args:
+        gradio: The library.
+        photo: Holds the picture.
+        chosen: Events after which there is another one.
+
+    Returns:
+        What follows each event.
+    """
+
+    def check(picture: dict[str, Any] | None) -> None:
+        path = _path(picture)
         with _answering(gradio, "This picture cannot be used"):
             if path is not None:
                 try:
@@ -282,15 +295,22 @@ def _check(gradio: Any, photo: Any) -> Any:
                 except FileNotFoundError:
                     raise BadImageError("the picture was deleted meanwhile; choose it again") from None
 
-    return photo.change(check, photo, None, api_visibility="private", show_progress="hidden")
+    # Read by us and not by gradio, so that a broken file gets a message that can be understood.
+    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    return [event(check, photo, None, preprocess=False, **quiet) for event in chosen]
 
 
-def _connect(gradio: Any, photo: Any, checked: Any, panel: Panel) -> None:
+def _connect(gradio: Any, photo: Any, checked: Sequence[Any], panel: Panel) -> None:
     """Makes the parts of a column answer to each other and to the picture."""
     model, seen = panel.model, gradio.State(None)
     nothing = (None, None, "", None, gradio.update())
 
-    def look(path: str | None, *controls: Any, progress: Any = gradio.Progress()) -> tuple[Any, ...]:  # noqa: B008
+    def look(
+        picture: dict[str, Any] | None,
+        *controls: Any,
+        progress: Any = gradio.Progress(),  # noqa: B008
+    ) -> tuple[Any, ...]:
+        path = _path(picture)
         if path is None:
             return nothing
         progress(0.1, desc="Looking")
@@ -339,8 +359,9 @@ def _connect(gradio: Any, photo: Any, checked: Any, panel: Panel) -> None:
 
     answer = [seen, panel.labels, panel.boxes, panel.overlay, panel.target]
     quiet = {"api_visibility": "private"}
-    checked.success(look, [photo, *panel.controls], answer, **quiet, show_progress="full")
-    checked.failure(lambda: nothing, None, answer, **quiet, show_progress="hidden")
+    for one in checked:
+        one.success(look, [photo, *panel.controls], answer, **quiet, show_progress="full", preprocess=False)
+        one.failure(lambda: nothing, None, answer, **quiet, show_progress="hidden")
     described = [panel.about, panel.layer, panel.head, panel.patch, panel.whole]
     panel.method.change(describe, panel.method, described, **quiet, show_progress="hidden")
     changes = [panel.method.input, panel.target.input, panel.layer.change, panel.head.change, panel.patch.change]

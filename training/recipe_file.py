@@ -43,11 +43,15 @@ def _sum(body: str) -> str:
 def replace_text(file: Path, text: str) -> None:
     """Writes a file beside its place and renames it, so that it is never seen in part."""
     staging = file.with_name(f".{file.name}")
-    with staging.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    staging.replace(file)
+    try:
+        with staging.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        staging.replace(file)
+    except OSError:
+        staging.unlink(missing_ok=True)
+        raise
 
 
 __all__ = ["END", "HEAD", "is_cut", "is_edited", "replace_text", "seal", "unseal"]

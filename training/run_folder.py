@@ -57,7 +57,11 @@ def _begin(folder: Path, recipe: Recipe) -> None:
     if any(path.name != LOCK for path in folder.iterdir()):
         what = "another run" if (folder / RECIPE).is_file() else "files already"
         raise TargetError(f"{folder} holds {what}; name another folder, or give --resume to go on with a run")
-    write_recipe(folder, recipe)
+    try:
+        write_recipe(folder, recipe)
+    except TargetError:
+        free_run_folder(folder)
+        raise
 
 
 def _check_same(folder: Path, recipe: Recipe) -> None:

@@ -63,7 +63,7 @@ def build_schedule(settings: TrainingSettings, batch_size: int, steps_per_epoch:
         settings.schedule,
         settings.lr * scale,
         total_steps,
-        max(0, min(round(settings.warmup * unit), total_steps - 1)),
+        max(0, round(min(settings.warmup * unit, total_steps - 1))),
         min(settings.warmup_lr, settings.lr) * scale,
         min(settings.min_lr, settings.lr) * scale,
         settings.step_epochs * steps_per_epoch,

@@ -17,7 +17,7 @@ from .detector_source import build_detector
 from .lora import Adapters
 from .losses import TrainingLoss
 from .model_source import build_classifier
-from .parameter_groups import freeze_parameters
+from .parameter_groups import depth_of, freeze_parameters
 from .recipe import Recipe, RecipeError
 from .recipe_effects import check_data_effects
 from .task import TrainingTask
@@ -51,7 +51,7 @@ def build_task(
     labels = images.labels
     model, processor = build_classifier(recipe, labels.names, labels.multi_label)
     if recipe.training.freeze:
-        freeze_parameters(model, recipe.training.freeze)
+        _freeze(model, recipe.training.freeze)
     adapters = Adapters(model, recipe.lora) if recipe.lora.rank is not None else None
     order = build_order(recipe, images, processes)
     has_token = getattr(model, "distillation_classifier", None) is not None
@@ -60,6 +60,17 @@ def build_task(
         recipe, model, processor, images, order, criterion,
         teacher=_teacher(recipe, teacher, pixel_format(processor), labels.names), adapters=adapters,
     )  # fmt: skip
+
+
+def _freeze(model: nn.Module, lowest: int | str) -> None:
+    """Keeps the lowest parts of a model from learning, where something is left that learns."""
+    parts = 1 + depth_of(model)
+    if isinstance(lowest, int) and lowest > parts:
+        raise RecipeError(
+            f"training.freeze: must be at most {parts}, the embeddings and the {parts - 1} layers of the model, or "
+            f"backbone, got {lowest}"
+        )
+    freeze_parameters(model, lowest)
 
 
 def _detection_task(recipe: Recipe, source: Any, processes: int) -> DetectionTask:

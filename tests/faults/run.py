@@ -48,7 +48,8 @@ def settings(root: Path) -> dict[str, str]:
 
 def all_cases(seed: int) -> "list[Case]":
     """Every case of every area, the same for the same seed."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    if (tests := str(Path(__file__).parents[1])) not in sys.path:
+        sys.path.insert(0, tests)
     found = [case for area in AREAS for case in import_module(f"faults.{area}").cases(seed)]
     keys = [case.key for case in found]
     assert len(set(keys)) == len(keys), sorted({key for key in keys if keys.count(key) > 1})[:5]
@@ -63,12 +64,11 @@ def chosen(cases: "list[Case]", short: bool, only: str | None) -> "list[Case]":
 
 def run(short: bool, seed: int, only: str | None, root: Path, tell: Any = None) -> list[dict[str, Any]]:
     """Runs the chosen cases in a process of their own; returns area, name, call, fault, kind, detail, seconds each."""
-    os.environ.update(settings(root))
     cases = all_cases(seed)
     from faults.worker import run_all
 
     found = []
-    for case, outcome in run_all(chosen(cases, short, only), root, ["--seed", str(seed)]):
+    for case, outcome in run_all(chosen(cases, short, only), root, ["--seed", str(seed)], settings(root)):
         found.append({"area": case.area, "name": case.name, "call": case.call, "fault": case.fault, **vars(outcome)})
         if tell is not None:
             tell(found)
@@ -131,6 +131,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="vithub-faults-") as temporary:
         root = (given.keep or Path(temporary)).absolute()
         root.mkdir(parents=True, exist_ok=True)
+        os.environ.update(settings(root))
         return _report(run(given.short, given.seed, given.only, root, _teller(given.details)), given.json)
 
 

@@ -70,10 +70,11 @@ class Worker:
     Args:
         root: Folder for everything that is made.
         arguments: Of `run.py`, so that it makes the same list of cases.
+        environment: Variables of the process besides those of this one.
     """
 
-    def __init__(self, root: Path, arguments: list[str]) -> None:
-        self.root, self.arguments = root, arguments
+    def __init__(self, root: Path, arguments: list[str], environment: dict[str, str]) -> None:
+        self.root, self.arguments, self.environment = root, arguments, environment
         self.process: subprocess.Popen[str] | None = None
 
     def _start(self) -> bool:
@@ -82,6 +83,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, str(script), "--worker", str(self.root), *self.arguments], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self.log, text=True, start_new_session=True,
+            env=os.environ | self.environment,
         )  # fmt: skip
         self.lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=_read, args=(self.process.stdout, self.lines), daemon=True).start()
@@ -139,9 +141,11 @@ def _computed(pid: int) -> float:
     return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
-def run_all(cases: list[Case], root: Path, arguments: list[str]) -> Iterator[tuple[Case, Outcome]]:
+def run_all(
+    cases: list[Case], root: Path, arguments: list[str], environment: dict[str, str]
+) -> Iterator[tuple[Case, Outcome]]:
     """Each case with its outcome."""
-    worker = Worker(root, arguments)
+    worker = Worker(root, arguments, environment)
     try:
         for case in cases:
             yield case, worker.run(case)

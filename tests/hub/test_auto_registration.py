@@ -28,7 +28,9 @@ ORDERS = {
     "theirs first": "from transformers import AutoModel\nimport vithub\n" + USE,
     "ours between": "from transformers import AutoConfig, PreTrainedModel\nimport vithub\n" + USE,
     "ours first, then the rest of theirs": "import vithub\nfrom transformers import pipeline, Trainer\n" + USE,
-    "a class of ours first": "from vithub.modeling.modeling_vit import HubViTModel\nimport vithub\n" + USE,
+    "our configuration first": "from vithub.configuration.configuration_detr import HubDetrConfig\nimport vithub\n"
+    + USE,
+    "our model first": "from vithub.modeling.modeling_vit import HubViTModel\nimport vithub\n" + USE,
 }
 
 

@@ -46,7 +46,8 @@ def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     (folder / "all").mkdir()
-    for suffix in sorted(EXTENSIONS):
+    writable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE}
+    for suffix in sorted(EXTENSIONS & writable):
         image = Image.fromarray(pixels)
         (image.convert("L") if suffix == ".pgm" else image).save(folder / "all" / f"picture{suffix}")
     (folder / "broken.jpg").write_bytes(b"this is no picture")
@@ -221,11 +222,12 @@ def test_the_page_opens_on_the_default_method_shows_examples_of_every_format_and
     assert page.input_value("#model0-method input") == "Attention relevance"
     examples = page.locator(".gallery-item img, .gallery img, button.gallery-item img")
     examples.last.wait_for()
-    assert examples.count() == len(EXTENSIONS)
+    count = len(list((pictures / "all").iterdir()))
+    assert examples.count() == count > 10
     page.wait_for_function(
         "count => [...document.querySelectorAll('.gallery img, .gallery-item img')]"
         ".filter(image => image.complete && image.naturalWidth > 0).length >= count",
-        arg=len(EXTENSIONS),
+        arg=count,
     )
     last = ""
     for number in (0, examples.count() - 1):
@@ -238,13 +240,16 @@ def test_the_page_opens_on_the_default_method_shows_examples_of_every_format_and
         last = page.get_attribute("#model0-overlay img", "src")
     if shots := os.environ.get("VITHUB_SCREENSHOTS"):
         page.screenshot(path=f"{shots}/demo_examples.png", full_page=True)
-    page.locator("#photo button[aria-label='Clear'], #photo button[title='Clear']").first.click()
+    page.click("#photo button[aria-label='Remove Image']")
     page.wait_for_selector("#model0-overlay img", state="detached")
     page.set_input_files("#photo input[type=file]", str(pictures / "broken.jpg"))
     page.wait_for_selector(".toast-body")
-    page.wait_for_function("!document.querySelector('.generating, .pending')")
+    with page.expect_response("**/queue/join*"):  # whatever came of it before is answered first
+        page.click("#model0-method input")
+        page.get_by_role("option", name="Occlusion").click()
+    page.wait_for_function("document.querySelector('#model0-about').innerText.includes('greyed')")
+    assert page.inner_text(".toast-body").count("broken.jpg: not an image in a known format") == 1
     assert page.locator(".toast-body").count() == 1
-    assert "broken.jpg: not an image in a known format" in page.inner_text(".toast-body")
     assert page.locator("span.error:visible").count() == 0
     if shots:
         page.screenshot(path=f"{shots}/demo_error.png", full_page=True)

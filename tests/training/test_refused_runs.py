@@ -136,3 +136,9 @@ def test_damage_that_only_decoding_finds_names_the_way_out_too(odd_images, train
     values = {"training.batch_size": 8, "data.validation_fraction": 0.05, "data.test_fraction": 0.05}
     with pytest.raises(ValueError, match=r"dark/3\.png: .*--on-bad-image skip.*data\.max_bad_share"):
         train(tmp_path / "run", values, data=odd_images)
+
+
+@pytest.mark.parametrize("number", [4, 2**64])
+def test_freezing_more_layers_than_there_are_is_refused(number, train, tmp_path):
+    with pytest.raises(RecipeError, match=rf"training\.freeze: must be at most 3, .*got {number}"):
+        train(tmp_path / "run", {"training.freeze": number})

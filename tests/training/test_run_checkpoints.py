@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors import safe_open
+from vithub.hub.folders import TargetError
 from vithub.training.run_checkpoints import CheckpointWriteError, checkpoints, last_checkpoint
 
 # Two steps an epoch, so that every epoch leaves a checkpoint soon.
@@ -102,7 +103,14 @@ def failing_after(calls):
     return fsync
 
 
-@pytest.mark.parametrize("calls", [0, 1, 4, 6, 8])
+def test_a_disk_that_is_full_from_the_beginning_is_named_and_nothing_is_left(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", failing_after(0))
+    with pytest.raises(TargetError, match=r"cannot write .*run: No space left on device"):
+        train(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("calls", [1, 2, 5, 7, 9], ids="{} files written".format)  # the first is the recipe
 def test_a_full_disk_leaves_the_last_good_checkpoint_and_names_it(calls, train, whole_run, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:

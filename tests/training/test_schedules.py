@@ -89,3 +89,7 @@ def test_rates_for_a_batch_size_are_scaled_to_the_one_used():
     plain = rates(5, 3, lr=1e-3, warmup=1)
     scaled = rates(5, 3, batch_size=128, lr=1e-3, warmup=1, lr_batch=512)
     assert scaled == pytest.approx([rate / 4 for rate in plain])
+
+
+def test_a_warm_up_longer_than_any_training_rises_to_its_end():
+    assert rates(2, 5, warmup=1e308, warmup_lr=0.0) == rates(2, 5, warmup=100, warmup_lr=0.0)

@@ -11,6 +11,9 @@ STREAM = {
     "training.max_steps": 11,
     "training.steps_per_epoch": 4,
     "augmentation.mixup": 0.8,
+    # a stream is not split by fractions, and ends after steps
+    "data.test_fraction": 0.1,
+    "training.epochs": 30,
 }
 
 

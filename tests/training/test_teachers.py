@@ -68,7 +68,7 @@ def test_the_loss_of_a_step_is_the_model_s_own_loss_of_distillation(
         "distillation.teacher": str(finished_run.folder),
         "distillation.kind": kind,
         "distillation.through": through,
-        "distillation.temperature": 3.0,
+        **({"distillation.temperature": 3.0} if kind == "soft" else {}),
         "distillation.alpha": 0.3,
         "distillation.precision": "fp32",
         "data.source": str(digit_folders),
