@@ -1,56 +1,32 @@
-"""Registration of our classes with the Auto classes of transformers, when somebody first asks for those.
+"""Registration of our classes with the Auto classes of transformers, as soon as transformers is imported.
 
 `import vithub` promises that the Auto classes know our models, whichever of the two packages is imported first.
 Importing transformers for that alone takes seconds, which `vithub --help` and a wrong option would wait for. So where
-an Auto module is not imported yet, its classes are registered right after it is: whoever can call `AutoModel` has
-imported its module. A smaller entry module for the command line would not do instead, since Python imports the package
-`vithub` before any module in it; and a lazy attribute of ours would not do, since people call the Auto classes of
-transformers and not ours.
+transformers is not imported yet, our classes are registered right after it is, before any other of its modules is
+begun: later, one of its modules could be half executed when ours need it. For the same reason the rooms of our own
+modules import transformers first. A smaller entry module for the command line would not do instead, since Python
+imports the package `vithub` before any module in it; and a lazy attribute of ours would not do, since people call the
+Auto classes of transformers and not ours.
 """
 
-import sys
-from functools import partial
 from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
-from .import_hooks import after_import, is_running
+from .import_hooks import after_import
 
-# Public since transformers 4: the modules that define the Auto classes, each with what is registered there.
-_AUTO = "transformers.models.auto"
-# What our classes are made of: while one of these is half executed, ours cannot be imported.
-_BASES = ("transformers.configuration_utils", "transformers.image_processing_utils", "transformers.modeling_utils")
+_AUTO = "transformers.models.auto"  # public since transformers 4: the modules that define the Auto classes
 
 
 def register_when_imported() -> None:
-    """Registers with each Auto module that is imported already, and with the others as soon as they are.
+    """Registers all our classes: now where transformers is imported already, else right after it is."""
+    after_import({"transformers": _register})
 
-    An Auto module may be imported on the way to one of our own modules, which is then half executed and cannot be
-    imported from: registering waits for its end. So the ends of all of these modules are watched.
-    """
-    ours = [
-        f"{room.__name__}.{found.name}"
-        for room in (import_module("vithub.configuration"), import_module("vithub.modeling"))
-        for found in iter_modules(room.__path__)
-    ]
-    pending = {
-        f"{_AUTO}.configuration_auto": _register_configurations,
-        f"{_AUTO}.image_processing_auto": _register_image_processors,
-        f"{_AUTO}.modeling_auto": _register_models,
-    }
-    watched = [*ours, *_BASES, *pending]
 
-    def catch_up(ended: str) -> None:
-        """Registers what can be, when a module's execution has ended."""
-        if ended == "vithub.modeling.modeling_base":
-            _connect_saving()
-        for auto in list(pending):
-            if any(name != ended and is_running(name) for name in watched):
-                return
-            if auto in sys.modules and auto in pending:
-                pending.pop(auto)()
-
-    after_import({name: partial(catch_up, name) for name in watched})
+def _register() -> None:
+    _connect_saving()
+    _register_configurations()
+    _register_image_processors()
+    _register_models()
 
 
 def _configurations() -> tuple[Any, Any, Any]:

@@ -15,19 +15,12 @@ def after_import(steps: Mapping[str, Callable[[], None]]) -> None:
     """
     later = {}
     for name, step in steps.items():
-        if name not in sys.modules:
-            later[name] = step
-        elif not is_running(name):  # of one that is half executed it is too late to learn of its end
+        if name in sys.modules:
             step()
+        else:
+            later[name] = step
     if later:
         sys.meta_path.insert(0, _AfterImport(later))
-
-
-def is_running(name: str) -> bool:
-    """Whether a module is being executed right now, so that not all of its names are there."""
-    spec = getattr(sys.modules.get(name), "__spec__", None)
-    # Private, in Python 3.11 to 3.14: importlib sets it around the execution, and asks for it itself.
-    return bool(getattr(spec, "_initializing", False))
 
 
 class _AfterImport(MetaPathFinder):
@@ -77,4 +70,4 @@ class _ThenStep(Loader):
         self.step()
 
 
-__all__ = ["after_import", "is_running"]
+__all__ = ["after_import"]

@@ -30,6 +30,12 @@ ORDERS = {
     "ours first, then the rest of theirs": "import vithub\nfrom transformers import pipeline, Trainer\n" + USE,
     "our configuration first": "from vithub.configuration.configuration_detr import HubDetrConfig\nimport vithub\n"
     + USE,
+    "ours first, then a class of a model": "import vithub\nfrom transformers import ViTModel\n" + USE,
+    "ours first, then a module of theirs": "import vithub\nfrom transformers.modeling_layers import "
+    "GradientCheckpointingLayer\nfrom transformers.trainer import Trainer\n" + USE,
+    "ours first, by a model": "import vithub\nvithub.HubDeiTForImageClassification\n" + USE,
+    "ours first, by a function": "import vithub\nvithub.load\nvithub.explain\n" + USE,
+    "our processing first": "from vithub.data.image_processing import build_image_processor\nimport vithub\n" + USE,
     "our model first": "from vithub.modeling.modeling_vit import HubViTModel\nimport vithub\n" + USE,
 }
 
