@@ -13,14 +13,13 @@ def after_import(steps: Mapping[str, Callable[[], None]]) -> None:
     Args:
         steps: By full names of modules, in the order in which they run where several are imported already.
     """
-    later = {}
-    for name, step in steps.items():
-        if name not in sys.modules:
-            later[name] = step
-        elif not is_running(name):  # of one that is half executed it is too late to learn of its end
-            step()
+    there = [name for name in steps if name in sys.modules]
+    later = {name: step for name, step in steps.items() if name not in there}
     if later:
-        sys.meta_path.insert(0, _AfterImport(later))
+        sys.meta_path.insert(0, _AfterImport(later))  # before the steps, which may import such modules
+    for name in there:
+        if not is_running(name):  # of one that is half executed it is too late to learn of its end
+            steps[name]()
 
 
 def is_running(name: str) -> bool:
