@@ -88,8 +88,8 @@ def _compare(section: Section, first: str, second: str, found: dict[str, dict[fl
         one, other = found[first][fraction], found[second][fraction]
         if seeds := sorted(one.keys() & other.keys()):
             mean, interval = t_interval([one[seed] - other[seed] for seed in seeds])
-            if interval is not None and interval[0] == interval[1]:
-                interval = None  # the same difference at every seed is luck, or two that are never wrong
+            if interval == (0.0, 0.0):
+                interval = None  # as of two that are never wrong: no proof that there is no difference
             rows.append((fraction, mean, interval))
             at = {"fraction": fraction, "seeds": seeds}
             section.measurements.append(

@@ -13,14 +13,12 @@ def after_import(steps: Mapping[str, Callable[[], None]]) -> None:
     Args:
         steps: By full names of modules, in the order in which they run where several are imported already.
     """
-    later = {}
-    for name, step in steps.items():
-        if name in sys.modules:
-            step()
-        else:
-            later[name] = step
+    there = [name for name in steps if name in sys.modules]
+    later = {name: step for name, step in steps.items() if name not in there}
     if later:
-        sys.meta_path.insert(0, _AfterImport(later))
+        sys.meta_path.insert(0, _AfterImport(later))  # before the steps, which may import such modules
+    for name in there:
+        steps[name]()
 
 
 class _AfterImport(MetaPathFinder):

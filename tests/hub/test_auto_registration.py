@@ -109,6 +109,18 @@ def test_a_step_runs_once_after_its_module_and_leaves_no_trace(module):
     assert sys.meta_path == finders
 
 
+def test_a_step_may_import_a_module_that_is_waited_for(module):
+    module("first_module", "value = 1")
+    module("second_module", "value = 2")
+    told = []
+    importlib.import_module("first_module")
+    after_import({
+        "first_module": lambda: importlib.import_module("second_module"),
+        "second_module": lambda: told.append("second"),
+    })  # fmt: skip
+    assert told == ["second"]
+
+
 def test_a_module_that_fails_does_not_run_its_step_and_tells_its_own_error(module):
     module("failing_module", "raise RuntimeError('its own')")
     told = []
