@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ..data.json_text import json_text
 from ..data.terminal_text import visible
 from .card_header import hub_id
 from .checkpoints import CheckpointError
@@ -61,7 +62,7 @@ def public_metrics(text: str) -> str:
     changed = _walked(content)
     if isinstance(changed, dict) and isinstance(changed.get("teacher"), dict) and "name" in changed["teacher"]:
         changed["teacher"]["name"] = public_source(str(changed["teacher"]["name"]))
-    return text if changed == content else json.dumps(changed, indent=1) + "\n"
+    return text if changed == content else json_text(changed, indent=1) + "\n"
 
 
 def without_paths(text: str) -> str:
