@@ -232,7 +232,7 @@ def _predict_images(
         if json_:
             typer.echo(json_text(prediction))
             sys.stdout.flush()
-    if not json_:
+    if not json_ and any("error" not in prediction for prediction in found):
         Console().print(prediction_table(found))
     if bad := bad_images_text(found):
         fail_after_all(bad, on_bad_image)

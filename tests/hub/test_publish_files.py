@@ -149,7 +149,7 @@ def test_half_a_model_is_refused_by_name(tmp_path):
         select_files(folder)
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match=r"holds no model-00001-of-00002\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"index\.json names 'model-00001-of-00002\.safetensors', which is not"):
         select_files(folder)
 
 
