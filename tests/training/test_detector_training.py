@@ -106,9 +106,7 @@ def test_noise_is_drawn_for_its_sample_also_where_activations_are_computed_again
 def test_a_resumed_run_is_the_same_run(run, tmp_path):
     first = train(tmp_path / "half", **{"training.max_steps": 1, "training.checkpoint_steps": 1})
     assert first.losses == run.losses[:1]
-    recipe = (first.folder / "recipe.yaml").read_text()
-    assert "max_steps: 1" in recipe
-    (first.folder / "recipe.yaml").write_text(recipe.replace("max_steps: 1", "max_steps: null"))
+    assert "max_steps: 1" in (first.folder / "recipe.yaml").read_text()
     again = train(tmp_path / "half", resume=True, **{"training.checkpoint_steps": 1})
     assert np.allclose(again.losses, run.losses[1:], rtol=1e-5)
 
