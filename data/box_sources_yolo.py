@@ -41,7 +41,14 @@ def read_yolo(source: Path) -> RawBoxes:
     """
     file = source if source.is_file() else find_yolo_settings(source)
     folder = source.parent if source.is_file() else source
-    settings = _settings(file) if file is not None else {}
+    described = file or folder / "data.yaml"
+    settings = _settings(described) if described.exists() else {}
+    named = isinstance(settings.get("names"), dict | list) or (folder / "classes.txt").is_file()
+    if described.exists() and not named:
+        raise DataError(
+            f"{shown_path(described)} names no classes: add `names`, a list or a table of number and name; without this "
+            "file and without classes.txt classes are called by their numbers"
+        )
     splits = _described(settings, file) if file is not None else _found(folder)
     if not any(splits.values()):
         raise DataError(f"{source} names no images ({', '.join(sorted(EXTENSIONS))})")

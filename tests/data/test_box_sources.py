@@ -148,6 +148,14 @@ def test_yolo_without_a_description_is_called_by_numbers(yolo, scenes):
     same(found, scenes, names=("0", "1", "2"))
 
 
+@pytest.mark.parametrize("text", ["", "train: images/train\nnc: 3", "train: images/train\nnames: 3", "[1]"])
+def test_a_yolo_description_without_classes_is_refused_by_name(text, yolo):
+    root = yolo()
+    (root / "data.yaml").write_text(text)
+    with pytest.raises(DataError, match=r"data\.yaml names no classes: add `names`"):
+        read_box_source(root)
+
+
 def test_yolo_polygons_become_their_boxes(yolo):
     root = yolo()
     (root / "labels" / "train" / "6.txt").write_text("2 0.5 0.25 0.75 0.5 0.5 0.75 0.25 0.5\n")
