@@ -46,8 +46,8 @@ def read_yolo(source: Path) -> RawBoxes:
     named = isinstance(settings.get("names"), dict | list) or (folder / "classes.txt").is_file()
     if described.exists() and not named:
         raise DataError(
-            f"{shown_path(described)} names no classes: add `names`, a list or a table of number and name; without this "
-            "file and without classes.txt classes are called by their numbers"
+            f"{shown_path(described)} names no classes: add `names`, a list or a table of number and name; without "
+            "this file and without classes.txt classes are called by their numbers"
         )
     splits = _described(settings, file) if file is not None else _found(folder)
     if not any(splits.values()):
