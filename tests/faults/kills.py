@@ -167,7 +167,8 @@ def plan(count, hard, seed, places):
     for number in range(count):
         kind = kinds[number % len(kinds)]
         if not orders.get(kind):
-            orders[kind] = sorted(set(places[kind]), key=lambda _: draws.random())
+            names = sorted(set(places[kind]))  # a set has another order in each process
+            orders[kind] = draws.sample(names, len(names))
         place = orders[kind].pop()
         moment = draws.choice([at for at, name in enumerate(places[kind]) if name == place])
         kills.append(Kill(*kind, moment, place, "SIGKILL" if number < hard else draws.choice(SIGNALS)))
