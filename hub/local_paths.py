@@ -23,6 +23,7 @@ _PATH = re.compile(
     rf"""|(?<![\w\\])\\\\(?:\\\\)?\w[\w.-]*\\{{1,2}}{_END}+"""
 )
 _WHOLE = re.compile(r"(?:file:/|~?/|~\Z|[A-Za-z]:[\\/]|\\\\)")
+_LABELS = ("data", "labels")
 _SOURCES = {("model", "source"), ("model", "backbone"), ("data", "source"), ("distillation", "teacher")}
 _SEARCHED = (".json", ".yaml", ".yml", ".md", ".txt", ".svg", ".csv")
 _MOST = 20
@@ -37,14 +38,14 @@ def public_source(source: str) -> str:
 
 
 def public_recipe(text: str) -> str:
-    """A recipe whose paths are names; all else in it stays as it was written.
+    """A recipe whose paths are names; all else in it stays as it was written, names of classes too.
 
     Raises:
         yaml.YAMLError: It is no YAML.
     """
     changes: list[tuple[int, int, str]] = []
     for keys, node in _scalars(yaml.compose(text, Loader=yaml.SafeLoader)):
-        if node.tag != "tag:yaml.org,2002:str":
+        if node.tag != "tag:yaml.org,2002:str" or keys == _LABELS:
             continue
         value = str(node.value)
         named = public_source(value) if keys in _SOURCES else without_paths(value)
@@ -72,7 +73,8 @@ def without_paths(text: str) -> str:
         >>> without_paths("read from /home/ada/photos/a.jpg, 3 km/h")
         'read from a.jpg, 3 km/h'
     """
-    return _name(text) if _WHOLE.match(text) and "\n" not in text else _PATH.sub(lambda found: _name(found[0]), text)
+    whole = _WHOLE.match(text) and text != "~" and "\n" not in text
+    return _name(text) if whole else _PATH.sub(lambda found: _name(found[0]), text)
 
 
 def find_paths(files: list[PublishFile]) -> list[Finding]:

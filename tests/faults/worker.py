@@ -86,7 +86,8 @@ class Worker:
             env=os.environ | self.environment,
         )  # fmt: skip
         self.lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=_read, args=(self.process.stdout, self.lines), daemon=True).start()
+        self.reader = threading.Thread(target=_read, args=(self.process.stdout, self.lines), daemon=True)
+        self.reader.start()
         return self._line(START_SECONDS, START_SECONDS) is not None
 
     def run(self, case: Case) -> Outcome:
@@ -122,7 +123,10 @@ class Worker:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, 9)
             self.process.wait(60)
-            self.log.close()
+            self.reader.join(60)
+            for stream in (self.process.stdin, self.process.stdout, self.log):
+                with contextlib.suppress(BrokenPipeError):  # of a line that the dead process did not take
+                    stream.close()
             self.process = None
 
 
