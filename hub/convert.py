@@ -15,12 +15,13 @@ from transformers import PreTrainedModel
 from ..configuration.configuration_detr import HubDetrConfig
 from ..configuration.configuration_vit import HubViTConfig
 from .checkpoints import WEIGHTS
-from .conversion import open_checkpoint, task_of
+from .conversion import open_checkpoint
 from .converted import Conversion
 from .detr_checkpoints import detr_to_transformers
 from .detr_parity import check_detr_parity
 from .folders import new_folder
 from .key_tables import to_theirs
+from .model_classes import task_of
 from .parity import check_parity
 from .references import native_reference, timm_reference
 from .timm_configs import config_to_timm, fold_cls_positions, timm_model

@@ -16,10 +16,10 @@ from .bundle_check import check_bundle
 from .card_merging import read_old_card
 from .checkpoints import INDEX, WEIGHTS, read_config
 from .code_bundle import bundle_files
-from .conversion import MODELS
 from .convert import convert
 from .local_paths import find_paths, replaced_files
 from .model_card import CARD, published_card, read_text
+from .model_classes import MODELS
 from .publish_errors import PublishError, SecretError, explain, is_disk_full
 from .publish_files import PublishFile, check_model_folder, select_files
 from .push_target import Head, PushTarget
