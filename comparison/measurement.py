@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..training.bootstrap import Interval, percentile_interval, share_interval
+from ..data.share_intervals import Interval, share_interval
+from ..training.bootstrap import percentile_interval
 
 LEVEL, SAMPLES = 0.95, 1000
 # For protocols: the intervals of `mean_share_interval` with one trial per image, and with several.

@@ -24,7 +24,7 @@ from .faithfulness_result import MEASURES, RANDOM, Faithfulness, MethodResult
 from .input_methods import cells
 from .insertion_deletion import CURVE_MEASURES, Scores, baseline_images, cell_ranks, perturbation_curves
 from .layer_features import pixel_batches
-from .localisation import box_iou, box_masks, mask_iou, pointing_game
+from .localisation import SHARES, box_iou, box_masks, mask_iou, pointing_game
 from .model_state import undisturbed
 from .sanity_check import randomised_model, rank_correlation
 from .streaming_bootstrap import StreamingBootstrap, estimate
@@ -170,13 +170,16 @@ class _Run:
         found = dict(zip(MEASURES, self.values.estimates(level), strict=True))
         found = {name: value for name, value in found.items() if name in CURVE_MEASURES or np.isfinite(value.mean)}
         gains = (self.values.replicates - random.values.replicates) * signs
+        compared = {name: estimate(gains[:, place], level) for place, name in enumerate(MEASURES) if name in found}
+        for name in SHARES & found.keys() if self.protocol.version > 1 else ():
+            place = list(MEASURES).index(name)
+            found[name] = self.values.share(place, level)
+            compared[name] = self.values.share_difference(random.values, place, level)
         correlations = zip(self.protocol.randomised, self.correlations.estimates(level), strict=True)
         deletion, insertion = (self.curves / self.images).tolist()
         return MethodResult(
             found,
-            {}
-            if self is random
-            else {name: estimate(gains[:, place], level) for place, name in enumerate(MEASURES) if name in found},
+            {} if self is random else compared,
             {share: value for share, value in correlations if np.isfinite(value.mean)},
             self.seconds / self.images,
             deletion,

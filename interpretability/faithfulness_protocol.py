@@ -14,7 +14,8 @@ class FaithfulnessProtocol:
     """Every choice that a measure of faithfulness depends on, besides model, images and method.
 
     Args:
-        version: Of what the code does; another number means another measure.
+        version: Of what the code does; another number means another measure. Version 1 had bootstrap intervals of the
+            pointing game, version 2 has Wilson's.
         baseline: What a removed patch becomes: "blur", the blurred image, or "mean", the image's mean colour.
         blur: Standard deviation of the blur, as a part of the shorter side, above 0.
         steps: Steps of the curves, a multiple of 10; both ends are measured too.
@@ -36,7 +37,7 @@ class FaithfulnessProtocol:
         ValueError: A value out of its range; it is named.
     """
 
-    version: int = 1
+    version: int = 2
     baseline: str = "blur"
     blur: float = 0.05
     steps: int = 10
@@ -54,7 +55,7 @@ class FaithfulnessProtocol:
 
     def __post_init__(self) -> None:
         for name, allowed in (
-            ("version", (1,)),
+            ("version", (1, 2)),
             ("baseline", BASELINES),
             ("target", ("predicted", "label")),
             ("precision", ("fp32", "bf16")),

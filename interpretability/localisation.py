@@ -11,6 +11,8 @@ from scipy import ndimage
 
 # Measures, and whether more (1) of them is better.
 PLACE_MEASURES = {"pointing_game": 1, "mask_iou": 1, "box_iou": 1}
+# Those that are a share of right answers (an image is right or wrong, but for ties), all to be larger.
+SHARES = frozenset({"pointing_game"})
 
 
 def pointing_game(maps: torch.Tensor, masks: torch.Tensor, tolerance: int = 0) -> torch.Tensor:
@@ -110,4 +112,4 @@ def _check(maps: torch.Tensor, masks: torch.Tensor) -> None:
         )
 
 
-__all__ = ["PLACE_MEASURES", "box_iou", "box_masks", "map_box", "mask_iou", "pointing_game"]
+__all__ = ["PLACE_MEASURES", "SHARES", "box_iou", "box_masks", "map_box", "mask_iou", "pointing_game"]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.share_intervals import share_interval
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -66,6 +68,11 @@ class StreamingBootstrap:
         with np.errstate(invalid="ignore", divide="ignore"):
             return self._sums / self._weights
 
+    @property
+    def counts(self) -> np.ndarray:
+        """(measures,): how many images have each measure."""
+        return self._weights[0]
+
     def estimates(self, level: float = 0.95) -> list[Estimate]:
         """Each measure's mean and percentile interval."""
         return [estimate(column, level) for column in self.replicates.T]
@@ -76,12 +83,51 @@ class StreamingBootstrap:
         Raises:
             ValueError: The resamples are not the same ones.
         """
+        self._check_paired(other)
+        return [estimate(column, level) for column in (self.replicates - other.replicates).T]
+
+    def share(self, place: int, level: float = 0.95) -> Estimate:
+        """The mean of a measure that is a share in [0, 1], with Wilson's interval: it has a width at 0 and 1 too.
+
+        Args:
+            place: Which of the measures.
+            level: Chance that the interval holds the true share, about, in (0, 1).
+        """
+        mean, images = float(self.replicates[0, place]), float(self.counts[place])
+        if not np.isfinite(mean):
+            return Estimate(mean, mean, mean)
+        return Estimate(mean, *share_interval(min(mean, 1.0) * images, images, level))
+
+    def share_difference(self, other: "StreamingBootstrap", place: int, level: float = 0.95) -> Estimate:
+        """A share less the other's over the same images, with an interval from those of both (Zou and Donner 2008).
+
+        With a and b the shares, (l, u) and (m, v) their intervals and r the correlation of the resampled shares, the
+        lower end is a - b - sqrt((a - l)^2 - 2 r (a - l) (v - b) + (v - b)^2), and the upper one is its mirror image.
+
+        Raises:
+            ValueError: The resamples are not the same ones.
+        """
+        self._check_paired(other)
+        own, its = self.share(place, level), other.share(place, level)
+        columns = np.stack([self.replicates[1:, place], other.replicates[1:, place]])
+        columns = columns[:, np.isfinite(columns).all(axis=0)]
+        varied = columns.shape[1] > 1 and bool((np.ptp(columns, axis=1) > 1e-12).all())
+        correlation = float(np.corrcoef(columns)[0, 1]) if varied else 0.0
+        difference = own.mean - its.mean
+        below = _joined(own.mean - own.low, its.high - its.mean, correlation)
+        above = _joined(own.high - own.mean, its.mean - its.low, correlation)
+        return Estimate(difference, max(-1.0, difference - below), min(1.0, difference + above))
+
+    def _check_paired(self, other: "StreamingBootstrap") -> None:
         if (self.samples, self.seed) != (other.samples, other.seed):
             raise ValueError(
                 f"differences need the same resamples, got {self.samples} of seed {self.seed} and {other.samples} of "
                 f"seed {other.seed}"
             )
-        return [estimate(column, level) for column in (self.replicates - other.replicates).T]
+
+
+def _joined(first: float, second: float, correlation: float) -> float:
+    return float(max(0.0, first**2 - 2 * correlation * first * second + second**2) ** 0.5)
 
 
 def estimate(replicates: np.ndarray, level: float) -> Estimate:

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from scipy.special import digamma
 
-from .bootstrap import Interval, group_draws, percentile_interval, share_interval, varied
+from ..data.share_intervals import Interval, share_interval
+from .bootstrap import group_draws, percentile_interval, varied
 from .calibration import CalibrationBins
 from .exact_sums import rounded
 from .f1_scores import class_rows, macro_f1

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from .bootstrap import Interval, percentile_interval, resampled_counts, share_interval, varied
+from ..data.share_intervals import Interval, share_interval
+from .bootstrap import percentile_interval, resampled_counts, varied
 from .calibration import CalibrationBins
 from .exact_sums import rounded
 from .f1_scores import class_rows, macro_f1, weighted_f1

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 from vithub.interpretability.faithfulness_result import MEASURES, Faithfulness
 from vithub.interpretability.sanity_check import randomised_model, rank_correlation
@@ -87,7 +88,10 @@ def test_a_model_that_reads_one_patch_is_explained_by_it(of_one_patch, name):
     assert found.insertion[2] > 0.8 > 0.2 > found.insertion[0]
     assert found.measures["deletion"].mean < 0.3
     assert found.measures["insertion"].mean > 0.7
-    assert found.measures["pointing_game"].mean == 1
+    assert found.measures["pointing_game"].mean == found.measures["pointing_game"].high == 1
+    wilson = stats.binomtest(of_one_patch.images, of_one_patch.images).proportion_ci(0.95, method="wilson")
+    assert found.measures["pointing_game"].low == pytest.approx(wilson.low)
+    assert 0 < found.gains["pointing_game"].low < found.gains["pointing_game"].mean
     assert found.beats_random
     assert all(gain.low > 0 for key, gain in found.gains.items() if key != "box_iou"), found.gains
 

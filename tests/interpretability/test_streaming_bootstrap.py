@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from vithub.interpretability.streaming_bootstrap import StreamingBootstrap
 
 
@@ -51,6 +52,36 @@ def test_differences_are_of_the_same_images():
     assert first.estimates()[0].high - first.estimates()[0].low > 0.2
     with pytest.raises(ValueError, match="the same resamples"):
         first.differences(streamed(values, seed=1))
+
+
+@pytest.mark.parametrize(("own", "its"), [(1.0, 0.0), (1.0, 1.0), (0.0, 0.0)])
+def test_shares_and_their_differences_have_a_width_at_the_edge(own, its):
+    values = [np.array([[share]] * 40 + [[np.nan]] * 9) for share in (own, its)]
+    first, second = map(streamed, values)
+    wilson = stats.binomtest(round(40 * own), 40).proportion_ci(0.95, method="wilson")
+    share = first.share(0)
+    assert (share.mean, share.low, share.high) == pytest.approx((own, wilson.low, wilson.high))
+    gain = first.share_difference(second, 0)
+    assert gain.mean == own - its
+    assert gain.high - gain.low > 0.05, "no difference that was seen in 40 images is certain"
+    assert -1 <= gain.low <= gain.mean <= gain.high <= 1
+
+
+def test_a_difference_of_shares_lies_in_its_interval_as_often_as_it_says_near_the_edge_too():
+    held, widths = 0, []
+    for seed in range(200):
+        draws = np.random.default_rng(seed).random((30, 1))
+        right, lucky = (draws < 0.97) * 1.0, (draws < 0.9) * 1.0  # an image that is easy for one is for the other
+        first, second = (streamed(values, samples=60, seed=seed) for values in (right, lucky))
+        gain = first.share_difference(second, 0)
+        widths.append(gain.high - gain.low)
+        held += gain.low <= 0.97 - 0.9 <= gain.high
+    assert held >= 184  # of 200 with a chance of 0.95: the standard deviation is 3
+    assert np.mean(widths) < 0.3
+
+
+def test_a_measure_that_no_image_has_has_no_share():
+    assert np.isnan(streamed(np.full((3, 1), np.nan)).share(0).to_list()).all()
 
 
 def test_images_without_a_measure_are_left_out_of_it():

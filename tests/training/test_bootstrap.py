@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
-from vithub.training.bootstrap import percentile_interval, share_interval
+from vithub.data.share_intervals import share_interval
+from vithub.training.bootstrap import percentile_interval
 from vithub.training.classification_metrics import ClassificationCounts, MultiLabelCounts
 
 SAMPLES = 1000
