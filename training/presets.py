@@ -1,9 +1,11 @@
 """Named recipes: files beside this one, each opening with its command, expected time and expected accuracy."""
 
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from .recipe import Recipe, RecipeError
+from .recipe import Recipe, RecipeError, read_content
+from .recipe_file import is_whole
 from .yaml_text import read_yaml
 
 _FOLDER = files(__package__) / "presets"
@@ -27,4 +29,33 @@ def preset(name: str) -> Recipe:
     return Recipe.from_dict({"preset": name, **content})
 
 
-__all__ = ["preset", "preset_names", "preset_text"]
+def read_recipe(file: str | Path) -> Recipe:
+    """A recipe from a file that a run or a person wrote.
+
+    A run's recipe is taken as it is. One that a person wrote begins from the preset that its field `preset` names: what
+    it does not state, single entries of `model.fields` included, is that preset's, and without a preset the default.
+
+    Raises:
+        RecipeError: A wrong field, or there is no such preset; the file is named.
+    """
+    text, content = read_content(file)
+    try:
+        named = content.get("preset")
+        if isinstance(named, str) and not is_whole(text, content):
+            content = _merged(read_yaml(preset_text(named)), content)
+        return Recipe.from_dict(content)
+    except RecipeError as error:
+        raise RecipeError(f"{file}: {error}") from error
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested sections of both; where both have a value, that of `changes`."""
+    merged = dict(base)
+    for name, value in changes.items():
+        before = merged.get(name)
+        both = isinstance(before, dict) and isinstance(value, dict)
+        merged[name] = _merged(before, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+__all__ = ["preset", "preset_names", "preset_text", "read_recipe"]

@@ -85,14 +85,7 @@ class Recipe(Section):
             RecipeError: There is no such field, or the value does not fit.
         """
         check_names(values)
-        content = self.model_dump()
-        for name, value in values.items():
-            *sections, last = name.split(".")
-            place = content
-            for section in sections:
-                place = place[section]
-            place[last] = value
-        return self.from_dict(content)
+        return self.from_dict(_with(self.model_dump(), values))
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
@@ -104,16 +97,11 @@ class Recipe(Section):
 
     @classmethod
     def from_yaml(cls, file: str | Path) -> Self:
-        """A recipe from a file, such as the `recipe.yaml` of a run."""
-        try:
-            text = Path(file).read_text(encoding="utf-8")
-            if is_cut(text):
-                raise RecipeError(f"{file} was cut short: its last line is missing")
-            content = read_yaml(text)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise RecipeError(f"{file} is no readable recipe: {error}") from error
-        if not isinstance(content, dict):
-            raise RecipeError(f"{file} must hold a recipe, got {type(content).__name__}")
+        """A recipe from a file, such as the `recipe.yaml` of a run; what is left out has its default.
+
+        For a file that a person wrote see `presets.read_recipe`.
+        """
+        _, content = read_content(file)
         try:
             return cls.from_dict(content)
         except RecipeError as error:
@@ -122,6 +110,24 @@ class Recipe(Section):
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""
         return write_yaml(self.model_dump(mode="json"))
+
+
+def read_content(file: str | Path) -> tuple[str, dict[str, Any]]:
+    """Text of a recipe's file, and the plain data in it, whose fields are not checked yet.
+
+    Raises:
+        RecipeError: The file is missing, cut short, no YAML, or holds something else than fields.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        if is_cut(text):
+            raise RecipeError(f"{file} was cut short: its last line is missing")
+        content = read_yaml(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{file} is no readable recipe: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{file} must hold a recipe, got {type(content).__name__}")
+    return text, content
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -136,6 +142,39 @@ def check_names(names: Iterable[str]) -> None:
         section, _, last = name.rpartition(".")
         if name not in known | sections and not (section == "model.fields" and last):
             raise RecipeError(f"there is no recipe field {name!r}; {_near(name)}")
+
+
+def check_values(values: dict[str, Any]) -> None:
+    """Refuses dotted names that are none, and values that do not fit their field whatever the others hold.
+
+    Raises:
+        RecipeError: Each such field with the value got.
+    """
+    check_names(values)
+    content = _with({}, values)
+    if wrong := misplaced_boolean(Recipe, content):
+        raise RecipeError(f"{wrong[0]} takes no true or false, got {wrong[1]!r}")
+    try:
+        Recipe.model_validate(content)
+    except ValidationError as error:
+        problems = [
+            _message(problem) for problem in error.errors() if problem["loc"]
+        ]  # the others are of several fields
+        if problems:
+            raise RecipeError("; ".join(problems)) from error
+
+
+def _with(content: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Nested data with values by dotted names put in their places."""
+    for name, value in values.items():
+        *sections, last = name.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise RecipeError(f"{section}: must name fields and values, got {place!r}")
+        place[last] = value
+    return content
 
 
 def field_names(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, tuple[Any, str]]:
@@ -251,4 +290,14 @@ def _near(name: str) -> str:
     return f"did you mean {', '.join(close)}?" if close else "`vithub finetune --help` lists them"
 
 
-__all__ = ["Recipe", "RecipeError", "check_names", "field_choices", "field_names", "flat", "near_fields"]
+__all__ = [
+    "Recipe",
+    "RecipeError",
+    "check_names",
+    "check_values",
+    "field_choices",
+    "field_names",
+    "flat",
+    "near_fields",
+    "read_content",
+]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..data.argument_names import argument
 from .model_names import DETECTOR_FROM_SCRATCH, is_from_scratch
 from .presets import preset, preset_names
 from .recipe import Recipe, RecipeError, field_names, flat
@@ -66,7 +67,7 @@ class Condition(NamedTuple):
 
     Args:
         holds: Whether a recipe, flat by dotted names, is in it.
-        otherwise: Completes "has no effect ..." where it does not hold.
+        otherwise: Completes "has no effect ..." where it does not hold; {preset} stands for that argument's name.
     """
 
     holds: Callable[[Mapping[str, Any]], bool]
@@ -101,7 +102,7 @@ def _on_the_hub(*sources: str) -> Condition:
     )
 
 
-_NEVER = Condition(lambda _: False, "on a recipe that is there already; begin from another one with --preset")
+_NEVER = Condition(lambda _: False, "on a recipe that is there already; begin from another one with {preset}")
 
 
 def _is_hub_id(source: str | None) -> bool:
@@ -161,12 +162,13 @@ def check_effects(recipe: Recipe, given: Collection[str] = ()) -> None:
     Raises:
         RecipeError: Each such option with its value, why it has no effect, and what to use instead where there is one.
     """
-    problems = list(_problems(recipe, given))
+    problems = [problem for _, problem in _named_problems(recipe, given)]
     if problems:
         raise RecipeError("; ".join(problems))
 
 
-def _problems(recipe: Recipe, given: Collection[str]) -> Iterator[str]:
+def _named_problems(recipe: Recipe, given: Collection[str]) -> Iterator[tuple[str, str]]:
+    """The name of each option that is set without effect, and what to say of it."""
     values, defaults = _flat(recipe), {name: default for name, (default, _) in field_names().items()}
     begun_as = _flat(preset(recipe.preset)) if recipe.preset in preset_names() else {}
     for name, value in values.items():
@@ -175,7 +177,7 @@ def _problems(recipe: Recipe, given: Collection[str]) -> Iterator[str]:
         from_preset = name not in given and value == begun_as.get(name)
         reason = next(_reasons(recipe.task, name, values, from_preset), None)
         if reason is not None and _TRUE_ANYWAY.get((recipe.task, name)) != value:
-            yield f"{name} {value!r} has no effect {reason}"
+            yield name, f"{name} {value!r} has no effect {reason}"
 
 
 def _reasons(task: str, name: str, values: Mapping[str, Any], from_preset: bool) -> Iterator[str]:
@@ -187,11 +189,32 @@ def _reasons(task: str, name: str, values: Mapping[str, Any], from_preset: bool)
     table = NEEDS_EVEN_IN_A_PRESET if from_preset else (*NEEDS_EVEN_IN_A_PRESET, *NEEDS)
     for condition, names in table:
         if name in names and not condition.holds(values):
-            yield condition.otherwise
+            yield condition.otherwise.format(preset=argument("preset"))
     if not from_preset and name == "augmentation.interpolation" and values[name] == "random":
         crop = _one_of("augmentation.crop", "random_resized")
         if not crop.holds(values):
             yield crop.otherwise
+
+
+def has_effect_on(task: str, name: str) -> bool:
+    """Whether an option, by its dotted name, means something to a task."""
+    return _unknown(task, name) is None
+
+
+def check_resumed_effects(recipe: Recipe, given: Collection[str]) -> None:
+    """Refuses options that somebody stated on resuming a run and that mean nothing to its task.
+
+    Args:
+        recipe: Of the run, with what was stated.
+        given: Dotted names of what was stated.
+
+    Raises:
+        RecipeError: Each such option with its value, and what to use instead where there is one.
+    """
+    stated = [name for name in given if not has_effect_on(recipe.task, name)]
+    problems = [problem for name, problem in _named_problems(recipe, stated) if name in stated]
+    if problems:
+        raise RecipeError("; ".join(problems))
 
 
 def _unknown(task: str, name: str) -> tuple[str, str | None] | None:
@@ -240,4 +263,6 @@ __all__ = [
     "Condition",
     "check_data_effects",
     "check_effects",
+    "check_resumed_effects",
+    "has_effect_on",
 ]

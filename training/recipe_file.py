@@ -6,7 +6,9 @@ was cut short would be read as another recipe.
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 HEAD = "# recipe of a vithub run; SHA-256 of all that follows this line: "
 END = "# end of the recipe"
@@ -21,6 +23,26 @@ def seal(text: str) -> str:
 def is_cut(text: str) -> bool:
     """Whether it begins as a sealed recipe and does not end as one."""
     return text.startswith(HEAD) and not text.rstrip().endswith(END)
+
+
+# Fields of the section "training" that every version has written into a run's recipe.
+_ALWAYS_WRITTEN = frozenset((
+    "epochs", "batch_size", "accumulation", "lr", "min_lr", "warmup", "warmup_lr", "weight_decay", "betas", "epsilon",
+    "clip_norm", "label_smoothing", "layer_decay", "precision", "early_stop", "publish", "keep_checkpoints",
+))  # fmt: skip
+
+
+def is_whole(text: str, content: Mapping[str, Any]) -> bool:
+    """Whether a run wrote a recipe, all fields that its version had; a person states a few.
+
+    Recipes of old runs, and those that are copied from a model card, have no seal.
+
+    Args:
+        text: The file's.
+        content: The plain data in it.
+    """
+    section = content.get("training")
+    return text.startswith(HEAD) or (isinstance(section, Mapping) and section.keys() >= _ALWAYS_WRITTEN)
 
 
 def is_edited(text: str) -> bool:
@@ -54,4 +76,4 @@ def replace_text(file: Path, text: str) -> None:
         raise
 
 
-__all__ = ["END", "HEAD", "is_cut", "is_edited", "replace_text", "seal", "unseal"]
+__all__ = ["END", "HEAD", "is_cut", "is_edited", "is_whole", "replace_text", "seal", "unseal"]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from .recipe import Recipe, flat
+from .recipe_effects import has_effect_on
 
 LENGTH = ("training.epochs", "training.max_steps")
 # No number depends on them.
@@ -31,12 +32,15 @@ def changeable(recipe: Recipe) -> dict[str, Any]:
 
 
 def refused_changes(old: Recipe, new: Recipe) -> list[str]:
-    """Fields that two recipes differ in and that must not change, each as text with both values."""
+    """Fields that two recipes differ in and that must not change, each as text with both values.
+
+    Fields without effect on the task are left out: an older version may have written another default of them.
+    """
     before, after = flat(old.model_dump()), flat(new.model_dump())
     return [
         f"{name} is {before.get(name)!r}, not {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and name not in MAY_CHANGE
+        if before.get(name) != after.get(name) and name not in MAY_CHANGE and has_effect_on(new.task, name)
     ]
 
 

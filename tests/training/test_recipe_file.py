@@ -4,9 +4,11 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vithub.training.presets import preset, preset_names, read_recipe
 from vithub.training.recipe import Recipe, RecipeError
 from vithub.training.recipe_file import HEAD, seal, unseal
 from vithub.training.run_folder import read_run_recipe, write_recipe
+from vithub.training.yaml_text import write_yaml
 
 RECIPE = Recipe().with_values({"training.epochs": 77, "data.source": "photos/\u00fc", "training.lr": 1e-5})
 WHOLE = seal(RECIPE.to_yaml()).encode()
@@ -60,6 +62,42 @@ def test_a_new_run_may_begin_from_an_edited_recipe_and_a_resumed_one_may_not(fol
 def test_recipes_of_older_runs_have_no_checksum_and_are_read(folder):
     (folder / "recipe.yaml").write_text(RECIPE.to_yaml(), encoding="utf-8")
     assert read_run_recipe(folder) == RECIPE
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_file_of_few_fields_begins_from_the_preset_that_it_names(name, folder):
+    file = folder / "mine.yaml"
+    file.write_text(f"preset: {name}\ntraining: {{lr: 1e-7}}\nmodel: {{fields: {{hidden_act: relu}}}}\n")
+    stated = {"training.lr": 1e-7, "model.fields.hidden_act": "relu"}
+    assert read_recipe(file) == preset(name).with_values(stated)
+
+
+def test_a_file_of_few_fields_without_a_preset_begins_from_the_defaults(folder):
+    file = folder / "mine.yaml"
+    file.write_text("training: {lr: 1e-7}\n")
+    assert read_recipe(file) == Recipe().with_values({"training.lr": 1e-7})
+
+
+@pytest.mark.parametrize("named", ["finetun", "my own"])
+def test_a_file_of_few_fields_must_name_a_preset_that_there_is(named, folder):
+    file = folder / "mine.yaml"
+    file.write_text(f"preset: {named}\n")
+    with pytest.raises(RecipeError, match=rf"mine\.yaml: .*no '{named}'; there are .*finetune"):
+        read_recipe(file)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_recipe_of_a_run_is_taken_as_it_is_whatever_its_preset_holds_today(sealed, folder):
+    """Also that of an old run, which lacks the sections that came later and has no seal."""
+    recipe, file = Recipe().with_values({"preset": "detr-small-data", "training.lr": 1e-7}), folder / "mine.yaml"
+    content = recipe.model_dump(mode="json")
+    for later in ("task", "boxes", "lora", "distillation"):
+        del content[later]
+    for later in ("optimizer", "schedule", "decay_all", "backbone_lr"):
+        del content["training"][later]
+    text = write_yaml(content)
+    file.write_text(seal(text) if sealed else text, encoding="utf-8")
+    assert read_recipe(file) == recipe
 
 
 def test_a_file_is_seen_whole_or_not_at_all_while_it_is_replaced(folder, monkeypatch):
