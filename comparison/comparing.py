@@ -25,11 +25,10 @@ from .image_sample import ImageSample, Runner, draw_images
 from .locality import LocalitySettings, measure_locality
 from .measurement import Measurement, Section
 from .robustness import RobustnessSettings, measure_robustness
+from .section_names import DEFAULT_SECTIONS, SECTIONS
 from .translation import TranslationSettings, measure_translation
 from .verdict import verdict
 
-SECTIONS = ("cost", "translation", "locality", "robustness", "data")
-DEFAULT_SECTIONS = SECTIONS[:-1]
 REPORT, CELLS = "report.json", "cells"
 _QUICK_CORRUPTIONS = ("gaussian noise", "gaussian blur", "jpeg", "contrast", "pixelate")
 
@@ -296,9 +295,7 @@ def grid_settings(quick: bool) -> GridSettings:
 
 __all__ = [
     "CELLS",
-    "DEFAULT_SECTIONS",
     "REPORT",
-    "SECTIONS",
     "Comparison",
     "compare",
     "default_command",

@@ -57,17 +57,15 @@ def check_data(
     json_: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Checks a data set of boxes for training a detector; exit code 1 where it cannot be trained on."""
+    if boxes_on not in (None, "upright", "stored"):
+        raise typer.BadParameter(f"--boxes-on takes upright or stored, got {boxes_on!r}")
+    if augmentation is not None:
+        _check_augmentation(augmentation, output)
     from rich.console import Console
-    from vithub.data.box_augmentation_settings import BOX_AUGMENTATIONS
     from vithub.data.box_report import check_data as run
     from vithub.data.json_text import json_text
     from vithub.hub.folders import check_target, new_folder
 
-    if boxes_on not in (None, "upright", "stored"):
-        raise typer.BadParameter(f"--boxes-on takes upright or stored, got {boxes_on!r}")
-    if augmentation is not None and (augmentation not in BOX_AUGMENTATIONS or output is None):
-        named = " or ".join(BOX_AUGMENTATIONS)
-        raise typer.BadParameter(f"--augmentation takes {named}, with --output, got {augmentation!r}")
     if output is not None:
         check_target(output.expanduser().absolute())
     columns: dict[str, Any] = {"objects_column": objects_column} if objects_column else {}
@@ -88,6 +86,13 @@ def check_data(
             say(f"report.json and pictures are in {output}")
     if not report.usable:
         raise typer.Exit(1)
+
+
+def _check_augmentation(name: str, output: Path | None) -> None:
+    from vithub.data.box_augmentation_settings import BOX_AUGMENTATIONS
+
+    if name not in BOX_AUGMENTATIONS or output is None:
+        raise typer.BadParameter(f"--augmentation takes {' or '.join(BOX_AUGMENTATIONS)}, with --output, got {name!r}")
 
 
 def _save_batch(report: Any, augmentation: str, shortest: int, file: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from typing import Annotated, Any
 
 import typer
+from vithub.comparison.section_names import DEFAULT_SECTIONS, SECTIONS
 from vithub.scripts.printing import say
 
 
@@ -45,12 +46,6 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
 ) -> None:
     """Compares classifiers, ViT, hybrid or CNN: cost, translation, locality, robustness, data efficiency."""
-
-    from vithub.comparison.comparing import DEFAULT_SECTIONS, SECTIONS
-    from vithub.comparison.comparing import compare as run
-    from vithub.data.json_text import json_text
-    from vithub.training.progress import TerminalReporter
-
     wanted = sections.split(",") if sections else list(DEFAULT_SECTIONS if data else ["cost"])
     if unknown := [name for name in wanted if name not in SECTIONS]:
         raise typer.BadParameter(f"--sections takes {', '.join(SECTIONS)}, got {', '.join(unknown)}")
@@ -59,6 +54,10 @@ def compare(
     first, separator, count = part.partition("/")
     if not separator or not first.isdigit() or not count.isdigit() or not int(first) < int(count):
         raise typer.BadParameter(f"--part takes I/N with I from 0 below N, got {part!r}")
+    from vithub.comparison.comparing import compare as run
+    from vithub.data.json_text import json_text
+    from vithub.training.progress import TerminalReporter
+
     with TerminalReporter() as reporter:
         comparison = run(
             models or [], data, output, sections=wanted, quick=quick, images=images, split=split, seed=seed,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from vithub.interpretability.method_names import METHOD_NAMES
 from vithub.scripts.bad_images import check_on_bad_image, fail_after_all
 from vithub.scripts.printing import say
 
@@ -33,6 +34,8 @@ def explain(
     ] = "error",
 ) -> None:
     """Shows what a model decided by: maps over the images, an HTML page and JSON."""
+    chosen = _methods(method)
+    check_on_bad_image(on_bad_image)
     from rich.console import Console
     from rich.progress import Progress
     from vithub.data.images import BadImageError
@@ -41,8 +44,6 @@ def explain(
     from vithub.interpretability.image_explanations import explain_image
     from vithub.training.predicting import find_images, read_image
 
-    chosen = _methods(method)
-    check_on_bad_image(on_bad_image)
     names = find_images(images)
     loaded, processor = load_any_model(model)
     options: dict[str, Any] = {
@@ -76,19 +77,15 @@ def explain(
 
 def _methods(names: list[str] | None) -> list[str]:
     """The methods that were asked for; "all" alone or among others means all."""
-    from vithub.interpretability.explanation_methods import EXPLANATION_METHODS
-
     wanted = [name.replace("-", "_") for name in names or ["auto"]]
-    if unknown := [name for name in wanted if name not in (*EXPLANATION_METHODS, "auto", "all")]:
-        known = ", ".join(["auto", "all", *EXPLANATION_METHODS])
+    if unknown := [name for name in wanted if name not in (*METHOD_NAMES, "auto", "all")]:
+        known = ", ".join(["auto", "all", *METHOD_NAMES])
         raise typer.BadParameter(f"--method takes one of {known}, got {unknown[0]!r}")
     return ["all"] if "all" in wanted else list(dict.fromkeys(wanted))
 
 
 def _count(methods: list[str]) -> int:
-    from vithub.interpretability.explanation_methods import EXPLANATION_METHODS
-
-    return len(EXPLANATION_METHODS) if methods == ["all"] else len(methods)
+    return len(METHOD_NAMES) if methods == ["all"] else len(methods)
 
 
 __all__ = ["explain"]

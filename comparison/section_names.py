@@ -1,0 +1,6 @@
+"""Names of the sections of a comparison; apart from what measures them, which takes seconds to import."""
+
+SECTIONS = ("cost", "translation", "locality", "robustness", "data")
+DEFAULT_SECTIONS = SECTIONS[:-1]
+
+__all__ = ["DEFAULT_SECTIONS", "SECTIONS"]
