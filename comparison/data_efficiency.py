@@ -229,7 +229,7 @@ def _train(cell: Cell, images: ImageData, folder: Path, settings: GridSettings) 
     }  # fmt: skip
     resume = broadcast_object_list([(run / "checkpoints").is_dir()])[0]
     finished = finetune(
-        data=tables, out=run, recipe=preset("from-scratch-small"), epochs=settings.epochs, seed=cell.seed,
+        data=tables, output=run, recipe=preset("from-scratch-small"), epochs=settings.epochs, seed=cell.seed,
         values=values, teacher=None if teacher is None else str(teacher), resume=resume,
     )  # fmt: skip
     metrics = finished.metrics

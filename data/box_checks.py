@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .argument_names import argument, stated
 from .box_data import ImageBoxes
 from .box_faults import FaultLog
 from .box_formats import BoxFormat, FormatGuess, guess_format
@@ -128,8 +129,8 @@ class _SplitChecker:
             return _Frame(header, stored, turned=True)
         if self.boxes_on is None:
             self._add("exif rotation", f"{image.place}: EXIF orientation", header.orientation,
-                      "turns the image, and nothing says which pixels its boxes are on: state it with `boxes_on` "
-                      "(--boxes-on upright, as viewers show the image, or stored)", row=row)  # fmt: skip
+                      "turns the image, and nothing says which pixels its boxes are on: state it with "
+                      f"{argument('boxes_on')} (upright, as viewers show the image, or stored)", row=row)  # fmt: skip
             return None
         return _Frame(header, upright if self.boxes_on == "upright" else stored, self.boxes_on == "stored")
 
@@ -161,12 +162,13 @@ class _SplitChecker:
             kind = "swapped axes" if found.order.startswith("y") else "box format"
             whose = "named" if box_format else f"{self.source.kind}'s"
             self._add(kind, "boxes", str(found), f"{self.source.kind} boxes that look like {guess}, not {usual}, the "
-                      f"{whose} format; if they are, state it with `box_format` (--box-format '{found}')")  # fmt: skip
+                      f"{whose} format; if they are, state it: {stated(box_format=str(found))}")  # fmt: skip
         elif fixed:
             guess = FormatGuess(usual, usual, guess.shares, guess.boxes, guess.rivals, guess.contradicts)
         if box_format is None and guess.rivals and guess.boxes >= 4:
             self._add("ambiguous format", "boxes", str(guess.format), f"they were read as {guess.format} but fit "
-                      f"{' and '.join(guess.rivals)} too; look at the pictures, or state `box_format`")  # fmt: skip
+                      f"{' and '.join(guess.rivals)} too; look at the pictures, or state "
+                      f"{argument('box_format')}")  # fmt: skip
         return guess
 
     def _check_ids(self) -> None:
@@ -322,7 +324,8 @@ def _compare_formats(result: Inspection) -> None:
         if first is not None and guess.format != first[1].format:
             result.faults.add(
                 "box format", name, "boxes", str(guess),
-                f"those of split {first[0]!r} are {first[1]}; if one format holds for all, state it with `box_format`",
+                f"those of split {first[0]!r} are {first[1]}; if one format holds for all, state it with "
+                f"{argument('box_format')}",
             )  # fmt: skip
 
 

@@ -18,6 +18,10 @@ from .splits import complete_splits, find_splits
 BAD_IMAGE = "bad image"  # the kind of fault of one that is missing or unreadable
 
 
+class MissingImagesError(DataError):
+    """A data set of boxes lacks an image, or has one that cannot be read, and none may be left out."""
+
+
 def load_box_data(
     source: Any,
     *,
@@ -95,8 +99,9 @@ def guard(checked: Inspection, repair: bool = False, bad_share: float = 0.0) -> 
     kinds = Counter({kind: n for kind, n in checked.faults.counts.items() if any(f.kind == kind for f in faults)})
     others = ", ".join(f"{n} x {kind}" for kind, n in kinds.most_common())
     more = f" ({count} faults: {others}; `vithub check-data` shows them)" if count > 1 else ""
-    hint = "" if repair or first.severity == "error" else "; `repair` cuts such boxes or leaves them out"
-    raise DataError(f"{checked.source.name}: {first}{hint}{more}")
+    hint = "" if repair or first.severity == "error" else "; data.repair_boxes cuts such boxes or leaves them out"
+    kind = MissingImagesError if first.kind == BAD_IMAGE and not bad_share else DataError
+    raise kind(f"{checked.source.name}: {first}{hint}{more}")
 
 
 def box_classes(checked: Inspection) -> BoxClasses:
@@ -165,4 +170,4 @@ def image_boxes(table: Dataset) -> list[ImageBoxes]:
     return [ImageBoxes.from_row(row) for row in table.remove_columns("image")]
 
 
-__all__ = ["box_classes", "box_table", "guard", "image_boxes", "load_box_data"]
+__all__ = ["MissingImagesError", "box_classes", "box_table", "guard", "image_boxes", "load_box_data"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .argument_names import renamed
 from .box_checks import Inspection, Pixels, inspect_boxes
 from .box_data import ImageBoxes
 from .box_faults import KINDS, Fault
@@ -160,10 +161,11 @@ class BoxReport:
             return None
 
 
+@renamed(source="data", out="output")
 def check_data(
-    source: Any,
+    data: Any,
     *,
-    out: str | Path | None = None,
+    output: str | Path | None = None,
     num_queries: int | None = None,
     repair: bool = False,
     box_format: str | None = None,
@@ -174,8 +176,8 @@ def check_data(
     """Checks a data set of boxes: every image and box, formats, classes, ids, areas, images that occur twice.
 
     Args:
-        source: As `read_box_source`.
-        out: A folder to write `report.json` and pictures into.
+        data: As `read_box_source`.
+        output: A folder to write `report.json` and pictures into.
         num_queries: Of the model that is to learn from it.
         repair: Whether training may cut and leave out boxes; see `load_box_data`.
         box_format: Such as "xyxy pixels"; None takes the usual one of the kind, or the one that fits.
@@ -187,7 +189,7 @@ def check_data(
     Raises:
         DataError: The source cannot be read at all.
     """
-    raw = read_box_source(source, **columns)
+    raw = read_box_source(data, **columns)
     form = None if box_format is None else BoxFormat.parse(box_format)
     checked = inspect_boxes(
         raw, box_format=form, boxes_on=boxes_on, num_queries=num_queries, decode=not headers_only
@@ -195,8 +197,8 @@ def check_data(
     _check_boxes(checked)
     _check_repeated_images(checked)
     report = BoxReport(checked, repair)
-    if out is not None:
-        report.save(Path(out).expanduser())
+    if output is not None:
+        report.save(Path(output).expanduser())
     return report
 
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from datasets import Dataset
 from PIL import Image
 
+from .argument_names import stated
 from .image_data import IMAGE
 from .images import BadImageError, decode_quietly, pillow_warnings, real_path
 
@@ -48,8 +49,8 @@ def check_readable(tables: Mapping[str, Dataset], on_bad_image: str, max_bad_sha
         raise BadImageError(f"{count}, more than data.max_bad_share {max_bad_share:g} of a split: {shown}")
     else:
         raise BadImageError(
-            f"{count}: {shown}; --on-bad-image skip (data.on_bad_image) trains without such, up to data.max_bad_share "
-            "of a split"
+            f"{count}: {shown}; {stated(on_bad_image='skip')} (data.on_bad_image) trains without such, up to "
+            "data.max_bad_share of a split"
         )
 
 

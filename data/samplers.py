@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
+from .argument_names import argument
 from .seeding import Stream, derived_generator
 
 
@@ -40,7 +41,9 @@ class TrainingOrder:
 
     def __init__(self, size: int, batch_size: int, seed: int, repeats: int = 1) -> None:
         if not 1 <= batch_size <= size:
-            raise ValueError(f"`batch_size` must be 1 to {size}, the number of training images, got {batch_size}")
+            raise ValueError(
+                f"{argument('batch_size')} must be 1 to {size}, the number of training images, got {batch_size}"
+            )
         self.size, self.batch_size, self.seed, self.repeats = size, batch_size, seed, repeats
         self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoImageProcessor, PreTrainedModel
 
 from ..configuration.configuration_detr import HubDetrConfig
+from ..data.argument_names import argument
 from ..data.image_processing import resize_image_processor
 from .checkpoints import locate, read_config
 from .conversion_sources import from_module, from_path
@@ -85,7 +86,7 @@ def open_checkpoint(
 ) -> Conversion:
     """As `load`, with the image processor and a report of the conversion."""
     if task not in (None, *TASKS):
-        raise ValueError(f"`task` must be one of {list(TASKS)}, got {task!r}")
+        raise ValueError(f"{argument('task')} must be one of {list(TASKS)}, got {task!r}")
     path = None if isinstance(source, nn.Module) else locate(source, revision, token)
     conversion = from_module(source, task, fields, verify) if isinstance(source, nn.Module) else None
     if path is not None and remote_classes(path) and not is_convertible(path):
@@ -102,7 +103,10 @@ def open_checkpoint(
     assert conversion is not None
     model: Any = conversion.model
     if (image_size is not None or patch_size is not None) and isinstance(model.config, HubDetrConfig):
-        raise ValueError("`image_size` and `patch_size` are of classifiers: a detector takes images of any size")
+        raise ValueError(
+            f"{argument('image_size')} and {argument('patch_size')} are of classifiers: a detector takes images of any "
+            "size"
+        )
     if image_size is not None or patch_size is not None:
         model.set_input_size(image_size, patch_size)
         conversion.image_processor = resize_image_processor(conversion.image_processor, model.config.image_hw)

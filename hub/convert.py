@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ..configuration.configuration_detr import HubDetrConfig
 from ..configuration.configuration_vit import HubViTConfig
+from ..data.argument_names import argument
 from .checkpoints import WEIGHTS
 from .conversion import open_checkpoint
 from .converted import Conversion
@@ -107,7 +108,7 @@ def convert(
         TargetError: The folder holds files already or cannot be written.
     """
     if to not in TARGETS:
-        raise ValueError(f"`to` must be one of {list(TARGETS)}, got {to!r}")
+        raise ValueError(f"{argument('to')} must be one of {list(TARGETS)}, got {to!r}")
     opened = open_checkpoint(
         source, task=task, image_size=image_size, patch_size=patch_size, dtype=dtype, revision=revision, token=token,
         verify=True, **fields,

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 from safetensors import SafetensorError
 
+from ..data.argument_names import argument
 from .bundle_check import check_bundle
 from .card_merging import read_old_card
 from .checkpoints import INDEX, WEIGHTS, read_config
@@ -132,7 +133,9 @@ def publish(
         PublishError: Anything else, in one line; the repository holds the commit that it held.
     """
     if create_pr and (revision or tag):
-        raise ValueError(f"`create_pr` goes to main and takes no {'revision' if revision else 'tag'}")
+        raise ValueError(
+            f"{argument('create_pr')} goes to main and takes no {argument('revision' if revision else 'tag')}"
+        )
     _check_name(repo_id)
     folder = Path(folder).expanduser()
     target = PushTarget(repo_id, token)
@@ -296,7 +299,7 @@ def _open(target: PushTarget, private: bool, create_pr: bool) -> bool:
     if private and not info.private:
         raise PublishError(
             f"{target.repo_id} exists and is public, so nothing was sent; make it private on its page, or leave "
-            "--private out"
+            f"{argument('private')} out"
         )
     return False
 

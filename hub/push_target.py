@@ -14,6 +14,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
+from ..data.argument_names import argument
 from .publish_errors import (
     CLIENT_ERRORS,
     LOGIN,
@@ -116,7 +117,8 @@ class PushTarget:
         if to_own and namespace.lower() not in [own.lower() for own in names]:
             raise PublishError(
                 f"cannot publish to {self.repo_id}: the token belongs to {name}, who is no member of {namespace} "
-                f"(may write to: {', '.join(names)}); --create-pr proposes the files to a repository of others"
+                f"(may write to: {', '.join(names)}); {argument('create_pr')} proposes the files to a repository of "
+                "others"
             )
         return name
 

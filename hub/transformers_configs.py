@@ -7,6 +7,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_vit import HubViTConfig
+from ..data.argument_names import argument, stated_field
 
 FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers")
 
@@ -187,7 +188,9 @@ def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
 
 def _remedy(name: str, value: Any) -> str:
     """How a run gets what a class of transformers needs, where an option does it."""
-    return f": train with --set model.fields.pool={value}, or publish without --native" if name == "pool" else ""
+    if name != "pool":
+        return ""
+    return f": train with {stated_field('model.fields.pool', value)}, or publish without {argument('native')}"
 
 
 def _inexpressible_in_dinov2(config: HubViTConfig, task: str) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from ..data.argument_names import argument
 from .attention_calls import AttentionCall
 from .model_state import undisturbed
 from .subject import ExplanationError, Subject, make_subject
@@ -119,7 +120,7 @@ def token_index(subject: Subject, token: int | str, count: int) -> int:
             )
         return prefix.index(token)
     if not -count <= token < count:
-        raise ExplanationError(f"`token` must lie in {-count} to {count - 1}, got {token}")
+        raise ExplanationError(f"{argument('token')} must lie in {-count} to {count - 1}, got {token}")
     return token % count
 
 

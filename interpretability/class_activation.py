@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..data.argument_names import argument
 from .attention_calls import AttentionCall
 from .capture import AttentionCapture
 from .feature_capture import FeatureCapture
@@ -49,7 +50,7 @@ def layer_cam_map(features: torch.Tensor, gradient: torch.Tensor) -> torch.Tenso
 
 def _class_activation(subject: Subject, request: Request, weighting: Weighting) -> Found:
     if request.head is not None:
-        raise ExplanationError("class activation maps have no heads; `head` is for method='attention'")
+        raise ExplanationError(f"class activation maps have no heads; {argument('head')} is for method='attention'")
     features, gradient, logits = (_of_tokens if subject.architecture.kind == "vit" else _of_maps)(subject, request)
     return Found(weighting(features.float(), gradient.float()), logits)
 

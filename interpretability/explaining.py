@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers.utils import logging
 
+from ..data.argument_names import argument
 from .explanation import Explanation
 from .explanation_methods import EXPLANATION_METHODS, ExplanationMethod
 from .model_state import undisturbed
@@ -81,7 +82,9 @@ def explain(
 def _method(name: str, subject: Subject) -> ExplanationMethod:
     name = DEFAULT_METHODS[subject.architecture.kind] if name == "auto" else name.replace("-", "_")
     if name not in EXPLANATION_METHODS:
-        raise ExplanationError(f"`method` must be one of {', '.join(EXPLANATION_METHODS)}, or auto, got {name!r}")
+        raise ExplanationError(
+            f"{argument('method')} must be one of {', '.join(EXPLANATION_METHODS)}, or auto, got {name!r}"
+        )
     return EXPLANATION_METHODS[name]
 
 
@@ -89,7 +92,9 @@ def _check_options(method: ExplanationMethod, options: dict[str, Any]) -> None:
     for name, value in options.items():
         if value is not None and name not in method.options:
             takers = ", ".join(other.name for other in EXPLANATION_METHODS.values() if name in other.options)
-            raise ExplanationError(f"method {method.name!r} takes no `{name}` (got {value!r}); these do: {takers}")
+            raise ExplanationError(
+                f"method {method.name!r} takes no {argument(name)} (got {value!r}); these do: {takers}"
+            )
 
 
 def _explanation(subject: Subject, request: Request, method: ExplanationMethod, found: Found) -> Explanation:

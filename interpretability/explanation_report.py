@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..data.argument_names import argument
 from ..data.html_text import html_text
 from ..data.json_text import json_text
 from .explanation_methods import EXPLANATION_METHODS
@@ -70,7 +71,9 @@ class ExplanationReport:
         self.folder, self.model = Path(folder), model
         self.page, self.data = self.folder / "report.html", self.folder / "report.json"
         if not overwrite and (self.page.exists() or self.data.exists()):
-            raise FileExistsError(f"{self.folder} holds a report already; name another folder, or --overwrite")
+            raise FileExistsError(
+                f"{self.folder} holds a report already; name another folder, or {argument('overwrite')}"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         self._sections: list[str] = []
         self._entries: list[dict[str, Any]] = []

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import torch
 
+from ..data.argument_names import argument
 from .request import Found, Request
 from .score_gradients import score_gradients
 from .subject import ExplanationError, Subject
@@ -32,7 +33,7 @@ def integrated_gradients(subject: Subject, request: Request) -> Found:
 def pixel_attributions(subject: Subject, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, C, height, width), whose sum is about the score of the image less that of zero, and the logits."""
     if request.steps < 1:
-        raise ExplanationError(f"`steps` must be at least 1, got {request.steps}")
+        raise ExplanationError(f"{argument('steps')} must be at least 1, got {request.steps}")
     with torch.no_grad():
         logits = subject.logits(subject.forward())
     choice = request.choice(subject, logits)

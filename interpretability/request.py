@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..data.argument_names import argument
 from .subject import ExplanationError, Subject
 from .targets import Choice, Target, choose
 
@@ -48,7 +49,9 @@ class Found:
 def in_range(name: str, value: int, count: int) -> int:
     """An index that may be negative, as one from 0."""
     if isinstance(value, bool) or not isinstance(value, int) or not -count <= value < count:
-        raise ExplanationError(f"`{name}` must lie in 0 to {count - 1}, or {-count} to -1 from the end, got {value!r}")
+        raise ExplanationError(
+            f"{argument(name)} must lie in 0 to {count - 1}, or {-count} to -1 from the end, got {value!r}"
+        )
     return value % count
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..data.argument_names import argument
 from ..modeling.detector_output import class_probabilities
 from .architecture import unwrap
 from .subject import ExplanationError, NotApplicableError
@@ -63,7 +64,9 @@ def choose(
     if logits.ndim == 3:
         return _choose_object(model, logits, target, query)
     if query is not None:
-        raise ExplanationError("`query` names an object query of a detector, and this model is a classifier")
+        raise ExplanationError(
+            f"{argument('query')} names an object query of a detector, and this model is a classifier"
+        )
     problem = getattr(getattr(unwrap(model), "config", None), "problem_type", None)
     probabilities = logits.sigmoid() if problem == "multi_label_classification" else logits.softmax(dim=-1)
     labels = _indices(model, target, logits) if target is not None else logits.argmax(dim=-1)
@@ -81,7 +84,7 @@ def _choose_object(model: nn.Module, logits: torch.Tensor, target: Target, query
     else:
         queries = _per_image("query", query, logits)
         if wrong := [int(q) for q in queries if not 0 <= q < logits.shape[1]]:
-            raise ExplanationError(f"`query` must lie in 0 to {logits.shape[1] - 1}, got {wrong[0]}")
+            raise ExplanationError(f"{argument('query')} must lie in 0 to {logits.shape[1] - 1}, got {wrong[0]}")
     if labels is None:
         labels = probabilities[images, queries].argmax(dim=-1)
     return Choice(labels, queries, probabilities[images, queries, labels])
@@ -98,11 +101,13 @@ def _indices(
             if entry not in numbers:
                 shown = ", ".join(list(numbers)[:8]) + (", ..." if len(numbers) > 8 else "")
                 raise ExplanationError(
-                    f"`target` {entry!r} is no label of the model, whose labels are {shown or 'unnamed'}"
+                    f"{argument('target')} {entry!r} is no label of the model, whose labels are {shown or 'unnamed'}"
                 )
             return numbers[entry]
         if isinstance(entry, bool) or not 0 <= int(entry) < logits.shape[-1] or int(entry) != entry:
-            raise ExplanationError(f"`target` must be a class from 0 to {logits.shape[-1] - 1}, got {entry!r}")
+            raise ExplanationError(
+                f"{argument('target')} must be a class from 0 to {logits.shape[-1] - 1}, got {entry!r}"
+            )
         return int(entry)
 
     entries = torch.as_tensor(target).reshape(-1).tolist() if isinstance(target, torch.Tensor) else target

@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 from typer.core import TyperCommand
+from vithub.data.argument_names import typed_as
 
 _UsageError: Any = typer.BadParameter.__base__  # click's class, or typer's own copy of it, by typer's version
 
@@ -57,6 +58,11 @@ class Command(TyperCommand):
                 error.possibilities = self.nearest(unknown, ctx) or error.possibilities
             raise
 
+    def invoke(self, ctx: Any) -> Any:
+        """The command, in which messages name arguments as they are typed."""
+        with typed_as({one.name: _typed(one) for one in self.get_params(ctx) if one.name}):
+            return super().invoke(ctx)
+
     def nearest(self, unknown: str, ctx: Any) -> list[str]:
         """The options that somebody may have meant, the likeliest first."""
         own = [name for parameter in self.get_params(ctx) for name in parameter.opts if name.startswith("--")]
@@ -64,6 +70,12 @@ class Command(TyperCommand):
         if other is not None and (other in own or not other.startswith("--")):
             return [other]
         return get_close_matches(unknown.replace("_", "-"), own, n=3, cutoff=0.6)
+
+
+def _typed(parameter: Any) -> str:
+    """An option as it is typed, or an argument as the help names it."""
+    long = [name for name in parameter.opts if name.startswith("--")]
+    return long[0] if long else str(parameter.metavar or parameter.name)
 
 
 class RecipeCommand(Command):

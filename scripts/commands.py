@@ -14,6 +14,7 @@ from vithub.scripts.demo_command import demo
 from vithub.scripts.explain_command import explain
 from vithub.scripts.printing import say
 from vithub.scripts.publish_command import publish
+from vithub.training.named_fields import named_values
 
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="a run's folder, or a Hub id")]
 
@@ -40,7 +41,8 @@ def finetune(
     output: Annotated[str | None, typer.Option(help="the run's folder  [default: a new one below runs/]")] = None,
     preset: Annotated[str | None, typer.Option(help="named recipe  [default: by model and data]")] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="file of a whole recipe, such as a run's recipe.yaml  [default: a preset]")
+        str | None,
+        typer.Option(help="file: a run's recipe.yaml, or `preset: NAME` and what differs  [default: a preset]"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the training images  [default: the recipe's]")] = None,
     max_steps: Annotated[int | None, typer.Option(help="end after so many steps  [default: the recipe's]")] = None,
@@ -71,37 +73,41 @@ def finetune(
     ] = None,
 ) -> None:
     """Trains an image classifier or a detector; without options a small DeiT on handwritten digits."""
-    values: dict[str, Any] = {
-        "training.batch_size": batch_size,
-        "training.max_steps": max_steps,
-        "data.streaming": True if streaming else None,
-        "training.lr": lr,
-        "model.image_size": image_size,
-        "data.label_column": label_column,
-        "data.on_bad_image": on_bad_image,
-        "training.on_nonfinite": on_nonfinite,
-        "training.keep_checkpoints": keep_checkpoints,
-        "lora.rank": 8 if lora else None,
-    }
-    given = {name: value for name, value in values.items() if value is not None}
     if finish and not resume:
         raise typer.BadParameter("--finish ends a run that was begun before; give --resume too")
     if finish and (epochs is not None or max_steps is not None):
         raise typer.BadParameter("--finish ends the run where it is; it takes no --epochs or --max-steps")
     if front_end not in ("accelerate", "trainer"):
         raise typer.BadParameter(f"--front-end takes accelerate or trainer, got {front_end!r}")
-    given |= assignments(set_ or [])
-    from vithub.training.recipe import check_names
-
-    check_names(given)
+    if recipe is not None and preset is not None:
+        raise typer.BadParameter("--recipe and --preset are both recipes to begin from; give one")
+    named: dict[str, Any] = {
+        "epochs": epochs, "max_steps": max_steps, "streaming": streaming, "batch_size": batch_size, "lr": lr,
+        "image_size": image_size, "label_column": label_column, "seed": seed, "on_bad_image": on_bad_image,
+        "on_nonfinite": on_nonfinite, "lora": lora, "keep_checkpoints": keep_checkpoints,
+    }  # fmt: skip
+    values = assignments(set_ or [])
+    _check_recipe(recipe, preset, named_values(**named) | values)
     from vithub.training.finetuning import finetune as run
     from vithub.training.progress import TerminalReporter
 
     with TerminalReporter() as reporter:
         run(
-            model, data, output, recipe=recipe, preset_name=preset, epochs=epochs, seed=seed, resume=resume,
-            finish=finish, values=given, teacher=teacher, front_end=front_end, reporter=reporter,
+            model, data, output, recipe=recipe, preset=preset, resume=resume, finish=finish, values=values,
+            teacher=teacher, front_end=front_end, reporter=reporter, **named,
         )  # fmt: skip
+
+
+def _check_recipe(recipe: str | None, preset: str | None, values: dict[str, Any]) -> None:
+    """Refuses what is wrong in a recipe before the libraries that train are imported."""
+    from vithub.training.presets import preset as named_recipe
+    from vithub.training.presets import read_recipe
+    from vithub.training.recipe import check_values
+
+    check_values(values)
+    if recipe is not None or preset is not None:
+        begun_from = read_recipe(recipe) if recipe is not None else named_recipe(str(preset))
+        begun_from.with_values(values)
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:
@@ -142,6 +148,7 @@ def evaluate(
     """Measures a classifier (accuracy, top-5, F1, per class) or a detector (COCO's figures, kinds of errors)."""
     if resume and output is None:
         raise typer.BadParameter("--resume needs --output")
+    check_on_bad_image(on_bad_image)
     from rich.console import Console
     from vithub.data.json_text import json_text
     from vithub.training.processes import process_state
@@ -151,7 +158,7 @@ def evaluate(
 
     with TerminalReporter() as reporter:
         result = run(
-            folder, data, split, out=output, label_column=label_column, batch_size=batch_size, workers=workers,
+            folder, data, split, output=output, label_column=label_column, batch_size=batch_size, workers=workers,
             on_bad_image=on_bad_image, resume=resume, reporter=reporter,
         )  # fmt: skip
     if not process_state().is_main_process:
@@ -195,6 +202,7 @@ def predict(
         raise typer.BadParameter("give images, or --data with --output")
     if data is not None and top is not None:
         raise typer.BadParameter("--top goes with images, not with --data, whose probabilities are all written")
+    check_on_bad_image(on_bad_image)
     if data is not None and output is not None:
         from vithub.training.dataset_prediction import predict_dataset
         from vithub.training.progress import TerminalReporter
@@ -223,10 +231,9 @@ def _predict_images(
     from vithub.data.json_text import json_text
     from vithub.training.predicting import bad_images_text, predict_stream, prediction_table
 
-    check_on_bad_image(on_bad_image)
     found = []
     for prediction in predict_stream(
-        folder, images, top=top, batch_size=batch_size, threshold=threshold, out=output, on_bad_image="skip"
+        folder, images, top=top, batch_size=batch_size, threshold=threshold, output=output, on_bad_image="skip"
     ):
         found.append(prediction)
         if json_:
@@ -240,7 +247,7 @@ def _predict_images(
 
 def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="a folder, a file of weights or a Hub id")],
-    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="to write; must not exist, or be empty")],
+    target_dir: Annotated[Path, typer.Argument(metavar="FOLDER", help="to write; must not exist, or be empty")],
     to: Annotated[str, typer.Option(help="vithub, transformers or timm")] = "vithub",
     image_size: Annotated[int | None, typer.Option(help="pixels  [default: the checkpoint's]")] = None,
     patch_size: Annotated[int | None, typer.Option(help="pixels  [default: the checkpoint's]")] = None,
@@ -259,13 +266,13 @@ def convert(
     from vithub.hub.convert import convert as run
 
     report = run(
-        source, target, to, task=task, image_size=image_size, patch_size=patch_size, revision=revision,
+        source, target_dir, to, task=task, image_size=image_size, patch_size=patch_size, revision=revision,
         overwrite=overwrite,
     )  # fmt: skip
     if json_:
         typer.echo(json_text(report.to_dict()))
         return
-    say(f"{report.architecture}: {report.tensors} tensors, {report.parameters:,} values, into {target}")
+    say(f"{report.architecture}: {report.tensors} tensors, {report.parameters:,} values, into {target_dir}")
     if report.max_difference is None:
         typer.echo("no outputs were compared: no other library has computed this model with this head")
     else:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def publish(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="of a run, or of a saved model")],
-    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="on the Hub; made when there is none")],
+    repo_id: Annotated[str, typer.Argument(metavar="USER/NAME", help="on the Hub; made when there is none")],
     private: Annotated[bool, typer.Option("--private", help="make the repository private")] = False,
     revision: Annotated[str | None, typer.Option(help="branch, made when there is none  [default: main]")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request instead")] = False,
@@ -40,19 +40,19 @@ def publish(
     from vithub.hub.publishing import publish as run
 
     report = run(
-        folder, repository, private=private, revision=revision, create_pr=create_pr, tag=tag, message=message,
+        folder, repo_id, private=private, revision=revision, create_pr=create_pr, tag=tag, message=message,
         dry_run=dry_run, native=native,
     )  # fmt: skip
     if space is not None and not dry_run:
         from vithub.interpretability.demo_space import write_space
 
-        write_space(space, [repository])
+        write_space(space, [repo_id])
     if json_:
         typer.echo(json_text(report.to_dict()))
         return
     if dry_run:
         Console().print(file_table(report))
-        say(f"{len(report.sent)} files, {_size(sum(f.size for f in report.sent))}, would go to {repository}")
+        say(f"{len(report.sent)} files, {_size(sum(f.size for f in report.sent))}, would go to {repo_id}")
         return
     for line in summary(report):
         say(line)

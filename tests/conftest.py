@@ -173,7 +173,7 @@ def finished_run(digit_folders, tmp_path_factory, quick):
     from vithub.training.recipe import Recipe
 
     out = tmp_path_factory.mktemp("runs") / "finished"
-    return vithub.finetune(data=digit_folders, out=out, recipe=Recipe(), values=quick({"training.epochs": 10}))
+    return vithub.finetune(data=digit_folders, output=out, recipe=Recipe(), values=quick({"training.epochs": 10}))
 
 
 @pytest.fixture(scope="session")
@@ -220,7 +220,7 @@ def quick_detector():
 def detector_run(detector_data, quick_detector, tmp_path_factory):
     """The run of a detector that has learned something; tests read its folder and do not write to it."""
     out = tmp_path_factory.mktemp("runs") / "detector"
-    return vithub.finetune(data=detector_data, out=out, preset_name="detr-small-data", values=quick_detector())
+    return vithub.finetune(data=detector_data, output=out, preset="detr-small-data", values=quick_detector())
 
 
 @pytest.fixture(scope="session")

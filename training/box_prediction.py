@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader
 
+from ..data.argument_names import argument
 from ..data.box_data import BoxClasses
 from ..data.box_dataset import BoxEvaluationTransform, BoxImages, collate_boxes
 from ..data.box_images import read_box_images
@@ -53,7 +54,7 @@ class BoxPredictor:
 
     def __init__(self, path: Path, data: Any, threshold: float, skip_bad: bool) -> None:
         if not 0 <= threshold <= 1:
-            raise ValueError(f"`threshold` must lie in [0, 1], got {threshold!r}")
+            raise ValueError(f"{argument('threshold')} must lie in [0, 1], got {threshold!r}")
         found = read_box_images(data)
         self.splits, self.data, self.classes = found.tables, found.name, found.classes
         self.model, self.processor = load_detector(path)

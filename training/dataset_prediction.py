@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ..data.images import BadImageError
+from ..data.argument_names import argument, renamed, stated
 from ..data.json_text import json_text
 from ..data.sources import DataError
 from ..data.table_identity import rows_identity
@@ -13,6 +13,7 @@ from ..hub.checkpoints import locate
 from ..hub.folders import TargetError
 from ..hub.model_identity import model_identity
 from .any_detector import is_detector
+from .bad_image_errors import way_past_bad_images
 from .box_prediction import BoxPredictor
 from .evaluating import default_workers
 from .label_prediction import LabelPredictor
@@ -25,11 +26,12 @@ ABOUT = "about.json"
 logger = logging.getLogger("vithub")
 
 
-@named_deaths("; --resume goes on")
+@renamed(out="output")
+@named_deaths(lambda: f"; {stated(resume=True)} goes on")
 def predict_dataset(
     folder: str | Path,
     data: Any,
-    out: str | Path,
+    output: str | Path,
     *,
     split: str | None = None,
     embeddings: bool = False,
@@ -51,7 +53,7 @@ def predict_dataset(
     Args:
         folder: A run's folder, or any saved classifier's or detector's, or a Hub id.
         data: As `finetune`; labels and boxes are not needed.
-        out: A new folder, or with `resume` that of the same prediction.
+        output: A new folder, or with `resume` that of the same prediction.
         split: Name of the split; None takes "test" where there is one, else the last.
         embeddings: Add the column `embedding`; of classifiers only.
         threshold: Least score of a box, in [0, 1].
@@ -67,15 +69,15 @@ def predict_dataset(
         BadImageError: An image cannot be decoded.
     """
     if on_bad_image not in ("error", "skip"):
-        raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}")
+        raise ValueError(f"{argument('on_bad_image')} must be 'error' or 'skip', got {on_bad_image!r}")
     state = process_state()
     reporter = (reporter or QuietReporter()) if state.is_main_process else QuietReporter()
-    target = Path(out).expanduser()
+    target = Path(output).expanduser()
     path, skip_bad = locate(folder), on_bad_image == "skip"
     predictor: LabelPredictor | BoxPredictor
     if is_detector(path):
         if embeddings:
-            raise ValueError(f"`embeddings` are of classifiers; {folder} is a detector")
+            raise ValueError(f"{argument('embeddings')} are of classifiers; {folder} is a detector")
         predictor = BoxPredictor(path, data, threshold, skip_bad)
     else:
         predictor = LabelPredictor(path, data, embeddings, skip_bad)
@@ -104,10 +106,8 @@ def predict_dataset(
     count = default_workers() if workers is None else workers
     reporter.start(f"predicting {split}", sum(len(rows) for _, rows, _ in mine))
     for file, rows, made_from in mine:
-        try:
+        with way_past_bad_images(on_bad_image, "gives it an empty row"):
             write_part(file, predictor.tables(rows, batch_size, count, reporter), made_from)
-        except BadImageError as error:
-            raise BadImageError(f"{error}; --on-bad-image skip (`on_bad_image`) gives it an empty row") from error
     reporter.stop()
     state.wait_for_everyone()
     if state.is_main_process and files:
@@ -122,7 +122,9 @@ def _open(target: Path, about: dict[str, Any], resume: bool) -> None:
         raise TargetError(f"{target} is a file; name a folder")
     if target.is_dir() and any(target.iterdir()):
         if not resume:
-            raise TargetError(f"{target} holds files already; name another folder, or give --resume to go on")
+            raise TargetError(
+                f"{target} holds files already; name another folder, or give {argument('resume')} to go on"
+            )
         if not (target / ABOUT).is_file():
             raise TargetError(f"{target} holds no prediction to resume ({ABOUT} is missing)")
         before = _about(target)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ..data.argument_names import argument
 from ..data.images import BadImageError
 from ..data.json_text import json_text
 from ..hub.checkpoints import CheckpointError
@@ -34,7 +35,7 @@ class Detector:
 
     def __init__(self, path: Path, threshold: float) -> None:
         if not 0 <= threshold <= 1:
-            raise ValueError(f"`threshold` must lie in [0, 1], got {threshold!r}")
+            raise ValueError(f"{argument('threshold')} must lie in [0, 1], got {threshold!r}")
         self.path, self.threshold = path, threshold
         self.model, self.processor = load_detector(path)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -38,7 +38,7 @@ def evaluate_detections(
     data: Any,
     split: str | None,
     *,
-    out: Path | None,
+    output: Path | None,
     batch_size: int,
     workers: int | None,
     skip_bad: bool,
@@ -67,13 +67,13 @@ def evaluate_detections(
     images = BoxImages(boxes.splits[split], BoxEvaluationTransform(processor), name=split, skip_bad=skip_bad)
     batch_size = min(batch_size, MOST_AT_ONCE)
     partial = None
-    if out is not None:
+    if output is not None:
         about = {
             "model": str(path), "data": boxes.name, "split": split, "images": len(images), "batch_size": batch_size
         }  # fmt: skip
         table = images.table
         made_from = {**model_identity(path), "data": rows_identity(table, range(len(table)))}
-        partial = partial_counts(out, about, made_from, accelerator, resume)
+        partial = partial_counts(output, about, made_from, accelerator, resume)
     found = evaluate_detector(
         model, images, processor, len(names), to_data=to_data, batch_size=batch_size,
         workers=default_workers() if workers is None else workers, accelerator=accelerator, reporter=reporter,
@@ -94,8 +94,8 @@ def evaluate_detections(
         "per_class": per_class,
         "errors": errors.to_dict(names),
     }
-    if out is not None and accelerator.is_main_process:
-        with new_folder(out) as staging:
+    if output is not None and accelerator.is_main_process:
+        with new_folder(output) as staging:
             (staging / METRICS).write_text(json_text(result, indent=1) + "\n", encoding="utf-8")
             save_detection_files(staging, found.counts, errors, boxes.classes, images)
     accelerator.wait_for_everyone()

@@ -2,8 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
-from ..data.images import BadImageError
+from ..data.argument_names import argument, renamed, stated, stated_field
+from ..data.box_loading import MissingImagesError
 from .accelerate_loop import AccelerateLoop, LoopResult
+from .bad_image_errors import way_past_bad_images
 from .detector_source import is_detector_folder
 from .energy import energy_estimate
 from .environment import hardware, software_versions
@@ -20,11 +21,13 @@ from .hub_trainer import HubTrainer
 from .interruption import StopAtOnce
 from .loading_processes import named_deaths
 from .model_names import DETECTOR_FROM_SCRATCH, is_from_scratch
-from .presets import preset
+from .named_fields import named_values
+from .presets import preset as named_recipe
+from .presets import read_recipe
 from .processes import process_state
 from .progress import QuietReporter, Reporter
 from .recipe import Recipe
-from .recipe_effects import check_effects
+from .recipe_effects import check_effects, check_resumed_effects
 from .resumable import LENGTH
 from .resuming import check_length, ended_early, finish_at_last_checkpoint, prepare_checkpoints, run_to_resume
 from .run_checkpoints import whole_state
@@ -32,6 +35,7 @@ from .run_folder import free_run_folder, measurements, open_run_folder, read_run
 from .task import TrainingTask
 from .task_building import build_task
 
+_TRAINS_WITHOUT = "(data.on_bad_image) trains without such, up to data.max_bad_share of a split"
 FRONT_ENDS = ("accelerate", "trainer")
 
 
@@ -52,20 +56,31 @@ class Run:
     losses: list[float]
 
 
+@renamed(out="output", preset_name="preset")
 def finetune(
     model: str | None = None,
     data: Any = None,
-    out: str | Path | None = None,
+    output: str | Path | None = None,
     *,
     recipe: Recipe | str | Path | None = None,
-    preset_name: str | None = None,
+    preset: str | None = None,
     epochs: int | None = None,
+    max_steps: int | None = None,
+    streaming: bool = False,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    label_column: str | None = None,
     seed: int | None = None,
+    on_bad_image: str | None = None,
+    on_nonfinite: str | None = None,
+    teacher: Any = None,
+    lora: bool = False,
+    front_end: str = "accelerate",
     resume: bool = False,
     finish: bool = False,
+    keep_checkpoints: int | None = None,
     values: dict[str, Any] | None = None,
-    teacher: Any = None,
-    front_end: str = "accelerate",
     reporter: Reporter | None = None,
 ) -> Run:
     """Trains a classifier and leaves a folder that `AutoModelForImageClassification` and `pipeline` load.
@@ -75,20 +90,32 @@ def finetune(
     Args:
         model: A preset from scratch ("deit-s", "vit-b/32"), a folder or a Hub id. None takes the recipe's.
         data: "digits", a folder, a `.csv` or `.parquet` file, a Hub id, or a `Dataset` in memory.
-        out: The run's folder; None makes one below `runs/`, and with `resume` takes the one there that was worked on
+        output: The run's folder; None makes one below `runs/`, and with `resume` takes the one there that was worked on
             last.
-        recipe: A whole recipe or the file of one, such as the `recipe.yaml` of a run.
-        preset_name: A named recipe to begin from; None chooses by model and data.
-        epochs: Overrides the recipe's.
-        seed: Overrides the recipe's.
-        resume: Go on with the run in `out`. Its recipe stays but for the fields of `resumable.MAY_CHANGE`, such as
-            `epochs` to train longer; what has changed is in `metrics.json`.
-        finish: With `resume`: end the training now, evaluate what the last checkpoint has, and write the run's folder.
-        values: Further fields by dotted name, such as {"training.lr": 1e-3}.
+        recipe: A whole recipe, or the file of one: a run's `recipe.yaml`, or a few fields with the preset that they
+            change (see `read_recipe`).
+        preset: A named recipe to begin from; None chooses by model and data.
+        epochs: Passes over the training images; None takes the recipe's, as for the arguments below.
+        max_steps: Ends the training after so many steps.
+        streaming: Read the data as a stream, never all of it.
+        batch_size: Images per step, over all processes.
+        lr: Peak learning rate.
+        image_size: Pixels, or (height, width).
+        label_column: Name of the column of labels, of a detector of objects.
+        seed: Seed of all random choices but the drawing of splits.
+        on_bad_image: "error" or "skip": what to do with images that cannot be decoded.
+        on_nonfinite: "stop" or "skip": what to do at a loss that is not finite.
         teacher: A folder or Hub id of an image classifier to learn from, or a module that answers the student's pixels
-            with logits in the order of the student's labels. None takes the recipe's.
+            with logits in the order of the student's labels.
+        lora: Train low-rank adapters of rank 8 instead of all weights.
         front_end: Whose loop runs: "accelerate", or "trainer" for that of transformers' `Trainer`; the losses are the
             same.
+        resume: Go on with the run in `output`. Its recipe stays but for the fields of `resumable.MAY_CHANGE`, such as
+            `epochs` to train longer; what has changed is in `metrics.json`.
+        finish: With `resume`: end the training now, evaluate what the last checkpoint has, and write the run's folder.
+        keep_checkpoints: How many of the last checkpoints stay; 0 leaves none in the end.
+        values: Further fields by dotted name, such as {"training.weight_decay": 0.1}; they go before the arguments
+            above.
         reporter: Told of the progress; None writes to the log.
 
     Raises:
@@ -101,7 +128,7 @@ def finetune(
         Interrupted: SIGTERM or SIGINT came.
     """
     if front_end not in FRONT_ENDS:
-        raise ValueError(f"`front_end` must be one of {', '.join(FRONT_ENDS)}, got {front_end!r}")
+        raise ValueError(f"{argument('front_end')} must be one of {', '.join(FRONT_ENDS)}, got {front_end!r}")
     state = process_state()
     reporter = (reporter or QuietReporter()) if state.is_main_process else QuietReporter()
     in_memory = None if data is None or isinstance(data, str | Path) else data
@@ -110,54 +137,53 @@ def finetune(
         "model.source": None if model is None else str(model),
         "data.source": "a Dataset in memory" if in_memory is not None else None if data is None else str(data),
         "distillation.teacher": "a module" if module is not None else None if teacher is None else str(teacher),
-        "training.epochs": epochs,
-        "seed": seed,
     }
-    given = {name: value for name, value in named.items() if value is not None} | (values or {})
+    given = {name: value for name, value in named.items() if value is not None}
+    given |= named_values(
+        epochs=epochs, max_steps=max_steps, streaming=streaming, batch_size=batch_size, lr=lr, image_size=image_size,
+        label_column=label_column, seed=seed, on_bad_image=on_bad_image, on_nonfinite=on_nonfinite, lora=lora,
+        keep_checkpoints=keep_checkpoints,
+    )  # fmt: skip
+    given |= values or {}
     if finish:
         _check_finish(resume, given)
-    if resume and out is None:
-        any_run = all(part is None for part in (recipe, preset_name, model, data))
-        name = None if any_run else folder_name(resolve_recipe(recipe, preset_name, model, data).with_values(given))
+    if resume and output is None:
+        any_run = all(part is None for part in (recipe, preset, model, data))
+        name = None if any_run else folder_name(resolve_recipe(recipe, preset, model, data).with_values(given))
         prolong = any(field in given for field in LENGTH)
-        out = _agreed(run_to_resume(name, prolong, reporter) if state.is_main_process else Path())
-    if resume and recipe is None and preset_name is None and out is not None:
-        recipe = read_run_recipe(Path(out).expanduser())
-    chosen = resolve_recipe(recipe, preset_name, model, data).with_values(given)
-    if not resume:
+        output = _agreed(run_to_resume(name, prolong, reporter) if state.is_main_process else Path())
+    if resume and recipe is None and preset is None and output is not None:
+        recipe = read_run_recipe(Path(output).expanduser())
+    chosen = resolve_recipe(recipe, preset, model, data).with_values(given)
+    if resume:
+        check_resumed_effects(chosen, given)
+    else:
         check_effects(chosen, given)
-    folder = _agreed(Path(out).expanduser() if out is not None else free_folder(chosen))
+    folder = _agreed(Path(output).expanduser() if output is not None else free_folder(chosen))
     with ExitStack() as stack:
         if state.is_main_process:
             stack.enter_context(open_run_folder(folder, chosen, resume))
         stack.enter_context(StopAtOnce(folder / "checkpoints"))
-        stack.enter_context(named_deaths(f" (--set data.workers=1); --resume goes on with {folder}"))
+        stack.enter_context(named_deaths(lambda: f" ({stated_field('data.workers', 1)}); {_go_on(folder)}"))
         state.wait_for_everyone()
         task = _prepared_task(chosen, in_memory, module, folder, resume, finish, reporter)
         _announce(task, folder, reporter)
         loop = HubTrainer(task, folder, reporter) if front_end == "trainer" else AccelerateLoop(task, folder, reporter)
-        with _way_past_bad_images(chosen):
+        with way_past_bad_images(chosen.data.on_bad_image, _TRAINS_WITHOUT):
             return complete_run(task, loop.run(), folder, reporter)
 
 
-@contextmanager
-def _way_past_bad_images(recipe: Recipe) -> Iterator[None]:
-    """Names the option that trains without images that cannot be decoded, where it was not given."""
-    try:
-        yield
-    except BadImageError as error:
-        if recipe.data.on_bad_image == "skip":
-            raise
-        raise BadImageError(
-            f"{error}; --on-bad-image skip (data.on_bad_image) trains without such, up to data.max_bad_share of a split"
-        ) from error
+def _go_on(folder: Path) -> str:
+    return f"{stated(resume=True)} goes on with {folder}"
 
 
 def _check_finish(resume: bool, given: dict[str, Any]) -> None:
     if not resume:
-        raise ValueError("`finish` ends a run that was begun before: give `resume` too")
+        raise ValueError(f"{argument('finish')} ends a run that was begun before: give {argument('resume')} too")
     if longer := [name for name in LENGTH if name in given]:
-        raise ValueError(f"`finish` ends the run where it is, which {', '.join(longer)} would change; give one of them")
+        raise ValueError(
+            f"{argument('finish')} ends the run where it is, which {', '.join(longer)} would change; give one of them"
+        )
 
 
 def _prepared_task(
@@ -170,7 +196,8 @@ def _prepared_task(
         prepare_checkpoints(folder, recipe, reporter)
     state.wait_for_everyone()
     try:
-        task = build_task(recipe, in_memory, state.num_processes, teacher)
+        with way_past_bad_images(recipe.data.on_bad_image, _TRAINS_WITHOUT, kinds=(MissingImagesError,)):
+            task = build_task(recipe, in_memory, state.num_processes, teacher)
     except Exception:
         if state.is_main_process and not resume:
             free_run_folder(folder)
@@ -263,8 +290,8 @@ def _leave_checkpoints(task: TrainingTask, folder: Path, reporter: Reporter) -> 
     elif place.is_dir():
         size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
         reporter.message(
-            f"{place} ({size / 1e6:.1f} MB) serves only to train longer (--resume --epochs N) and may be removed; "
-            "--keep-checkpoints 0 leaves none"
+            f"{place} ({size / 1e6:.1f} MB) serves only to train longer ({stated(resume=True)} with more "
+            f"{argument('epochs')}) and may be removed; {stated(keep_checkpoints=0)} leaves none"
         )
 
 
@@ -278,19 +305,25 @@ def _teacher_description(task: TrainingTask) -> dict[str, Any] | None:
     }
 
 
-def resolve_recipe(recipe: Recipe | str | Path | None, preset_name: str | None, model: str | None, data: Any) -> Recipe:
-    """The recipe to begin from: the one given, the named one, or the one that suits model and data."""
+def resolve_recipe(recipe: Recipe | str | Path | None, preset: str | None, model: str | None, data: Any) -> Recipe:
+    """The recipe to begin from: the one given, the named one, or the one that suits model and data.
+
+    Raises:
+        ValueError: Both a recipe and a preset are given.
+    """
+    if recipe is not None and preset is not None:
+        raise ValueError(f"{argument('recipe')} and {argument('preset')} are both recipes to begin from: give one")
     if isinstance(recipe, Recipe):
         return recipe
     if recipe is not None:
-        return Recipe.from_yaml(recipe)
-    if preset_name is not None:
-        return preset(preset_name)
+        return read_recipe(recipe)
+    if preset is not None:
+        return named_recipe(preset)
     if model is not None and (model == DETECTOR_FROM_SCRATCH or is_detector_folder(model)):
-        return preset("detr")
+        return named_recipe("detr")
     if model is not None and not is_from_scratch(model):
-        return preset("finetune")
-    return preset("digits" if model is None and data in (None, "digits") else "from-scratch-small")
+        return named_recipe("finetune")
+    return named_recipe("digits" if model is None and data in (None, "digits") else "from-scratch-small")
 
 
 def folder_name(recipe: Recipe) -> str:

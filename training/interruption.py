@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from accelerate import Accelerator
 
+from ..data.argument_names import stated
 from .progress import Reporter
 from .run_checkpoints import last_checkpoint
 
@@ -26,12 +27,13 @@ class Interrupted(SystemExit):  # it is no error
     def __init__(self, signum: int, step: int | None, checkpoint: object) -> None:
         super().__init__(128 + signum)
         name = signal.Signals(signum).name
+        resume = stated(resume=True)
         if checkpoint is None:
-            self.message = f"stopped by {name} before the first checkpoint; --resume begins from the first step"
+            self.message = f"stopped by {name} before the first checkpoint; {resume} begins from the first step"
         elif step is None:
-            self.message = f"stopped by {name}; the training so far is in {checkpoint}, --resume goes on"
+            self.message = f"stopped by {name}; the training so far is in {checkpoint}, {resume} goes on"
         else:
-            self.message = f"stopped by {name} after step {step}; all of it is in {checkpoint}, --resume goes on"
+            self.message = f"stopped by {name} after step {step}; all of it is in {checkpoint}, {resume} goes on"
 
 
 class _Handlers:

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -29,11 +29,11 @@ def _await_the_second(signum: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def named_deaths(what_now: str = "") -> Iterator[None]:
+def named_deaths(what_now: Callable[[], str] = str) -> Iterator[None]:
     """Says in one line that a loading process died, and what can be done.
 
     Args:
-        what_now: Further text for the message, such as how the run goes on.
+        what_now: Gives further text for the message, such as how the run goes on.
 
     Raises:
         LoadingProcessError: Instead of torch's `RuntimeError`.
@@ -46,7 +46,7 @@ def named_deaths(what_now: str = "") -> Iterator[None]:
             raise
         died = text.removeprefix("DataLoader worker ").splitlines()[0].strip().rstrip(".")
         raise LoadingProcessError(
-            f"a loading process died {died}, often for lack of memory; fewer of them need less{what_now}"
+            f"a loading process died {died}, often for lack of memory; fewer of them need less{what_now()}"
         ) from error
 
 

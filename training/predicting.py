@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from ..data.argument_names import argument, renamed
 from ..data.image_files import ignored_notes, ignored_text, images_below
 from ..data.images import EXTENSIONS, BadImageError, decode_image, shown_path
 from ..data.sources import DataError
@@ -26,6 +27,7 @@ from .detection_predicting import Detector, bad_prediction
 MAX_DOWNLOAD = 50 * 2**20
 
 
+@renamed(out="output")
 def predict(
     folder: str | Path,
     images: str | Path | Sequence[str | Path],
@@ -33,7 +35,7 @@ def predict(
     top: int | None = None,
     batch_size: int | None = None,
     threshold: float | None = None,
-    out: str | Path | None = None,
+    output: str | Path | None = None,
     on_bad_image: str = "error",
 ) -> list[dict[str, Any]]:
     """The most likely labels of images, or the boxes that a detector finds, in order, as `pipeline` would give them.
@@ -44,7 +46,7 @@ def predict(
         top: Labels per image of a classifier; None means 5.
         batch_size: Images at once of a classifier; None means 32. A detector sees one image at a time.
         threshold: Least score of a detector's box; None means 0.5.
-        out: Of a detector: a new folder for the images with their boxes, and `predictions.json` in COCO's format.
+        output: New folder for a detector's images with their boxes, and `predictions.json` in COCO's format.
         on_bad_image: "error", or "skip" to answer the others; the bad one then has an `error` and no predictions.
 
     Returns:
@@ -58,11 +60,12 @@ def predict(
         ValueError: An option is for the other kind of model.
     """
     found = predict_stream(
-        folder, images, top=top, batch_size=batch_size, threshold=threshold, out=out, on_bad_image=on_bad_image
+        folder, images, top=top, batch_size=batch_size, threshold=threshold, output=output, on_bad_image=on_bad_image
     )
     return list(found)
 
 
+@renamed(out="output")
 def predict_stream(
     folder: str | Path,
     images: str | Path | Sequence[str | Path],
@@ -70,7 +73,7 @@ def predict_stream(
     top: int | None = None,
     batch_size: int | None = None,
     threshold: float | None = None,
-    out: str | Path | None = None,
+    output: str | Path | None = None,
     on_bad_image: str = "error",
 ) -> Iterator[dict[str, Any]]:
     """Predictions one after the other, for more images than memory holds answers of.
@@ -79,10 +82,10 @@ def predict_stream(
     Wrong arguments, missing files and a model that cannot be loaded are errors of the call itself.
     """
     if on_bad_image not in ("error", "skip"):
-        raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}")
+        raise ValueError(f"{argument('on_bad_image')} must be 'error' or 'skip', got {on_bad_image!r}")
     for name, value in {"top": top, "batch_size": batch_size}.items():
         if value is not None and value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}")
+            raise ValueError(f"{argument(name)} must be at least 1, got {value}")
     names = find_images([images] if isinstance(images, str | Path) else images)
     if not names:
         raise DataError("there are no images: name files, folders or URLs")
@@ -91,16 +94,18 @@ def predict_stream(
         _refuse_without_effect("a detector", top=top, batch_size=batch_size)
         detector = Detector(path, 0.5 if threshold is None else threshold)
         opened = ((name, _opened(name, skip_bad)) for name in names)
-        return detector.predictions(opened) if out is None else detector.saved_predictions(opened, out)
+        return detector.predictions(opened) if output is None else detector.saved_predictions(opened, output)
     _refuse_without_effect("a classifier", threshold=threshold)
-    if out is not None:
-        raise ValueError("`out` is for the boxes of a detector; a classifier's labels are only returned")
+    if output is not None:
+        raise ValueError(
+            f"{argument('output')} is for the boxes of a detector; a classifier's labels are only returned"
+        )
     return _Classifier(path, 5 if top is None else top).predictions(names, batch_size or 32, skip_bad)
 
 
 def _refuse_without_effect(kind: str, **options: Any) -> None:
     """Raises where an option is given that does nothing for a kind of model."""
-    if given := [f"`{name}` {value!r}" for name, value in options.items() if value is not None]:
+    if given := [f"{argument(name)} {value!r}" for name, value in options.items() if value is not None]:
         raise ValueError(f"{' and '.join(given)} has no effect on {kind}")
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ..data.argument_names import argument, stated
 from ..hub.folders import TargetError
 from .checkpoint_faults import set_aside_damaged
 from .progress import Reporter
@@ -29,11 +30,11 @@ def run_to_resume(name: str | None, prolong: bool, reporter: Reporter) -> Path:
         folders = [folder for folder in folders if _base(folder.name) == name]
     if not folders:
         place = "runs/" if name is None else f"runs/{name}"
-        raise TargetError(f"{place} holds no run to resume; name its folder with --output")
+        raise TargetError(f"{place} holds no run to resume; name its folder with {argument('output')}")
     if not prolong:
         folders = [folder for folder in folders if not (folder / METRICS).is_file()] or folders
     *others, newest = sorted(folders, key=_last_change)
-    more = f" (also there: {', '.join(map(str, others))}; --output names one)" if others else ""
+    more = f" (also there: {', '.join(map(str, others))}; {argument('output')} names one)" if others else ""
     reporter.message(f"the run to resume is {newest}{more}")
     return newest
 
@@ -65,7 +66,7 @@ def prepare_checkpoints(folder: Path, recipe: Recipe, reporter: Reporter) -> Non
     if not checkpoints(place) and (folder / METRICS).is_file() and any(folder.glob("*.safetensors")):
         raise TargetError(
             f"{folder} is finished and its checkpoints were removed, so that it cannot be trained longer; "
-            f"begin a new run from it: --model {folder}"
+            f"begin a new run from it: {stated(model=str(folder))}"
         )
     for line in set_aside_damaged(place, best=recipe.training.publish == "best"):
         reporter.message(line)
@@ -91,7 +92,7 @@ def check_length(task: TrainingTask, before: Recipe, folder: Path) -> None:
     if total < step_of(last):
         raise RecipeError(
             f"{told} ends the run after {total} steps, and it has done {step_of(last)} already "
-            f"({step_of(last) / per_epoch.steps_per_epoch:.3g} epochs); to end it there: --finish"
+            f"({step_of(last) / per_epoch.steps_per_epoch:.3g} epochs); to end it there: {stated(finish=True)}"
         )
     if total == task.steps_of(before.training):
         other = next((name for name in LENGTH if name not in changed), changed[0])

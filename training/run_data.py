@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from ..data.argument_names import argument
 from ..data.sources import DataError
 from ..hub.checkpoints import CheckpointError, read_json
 from .recipe_sections import DataSettings
@@ -21,7 +22,7 @@ def run_data(folder: Path) -> DataSettings:
     """
     file = folder / RECIPE
     if not file.is_file():
-        raise DataError(f"{folder} holds no {RECIPE}, so that its data is not known; name it with --data")
+        raise DataError(f"{folder} holds no {RECIPE}, so that its data is not known; name it with {argument('data')}")
     try:
         content = read_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, OSError) as error:

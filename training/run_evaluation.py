@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from rich.table import Table
 from rich.text import Text
 
+from ..data.argument_names import argument, renamed, stated
 from ..data.image_data import LabelledTables, load_image_data, read_labelled_tables
 from ..data.image_dataset import EvaluationTransform, LabelledImages
 from ..data.json_text import json_text
@@ -20,6 +22,7 @@ from ..hub.inference_loading import run_model
 from ..hub.model_identity import model_identity
 from .any_classifier import load_classifier
 from .any_detector import is_detector
+from .bad_image_errors import way_past_bad_images
 from .classification_metrics import ClassificationCounts
 from .detection_run import detection_table, evaluate_detections
 from .evaluating import default_workers, evaluate_classifier
@@ -33,13 +36,14 @@ from .run_data import reported_split, run_data
 from .run_folder import METRICS
 
 
-@named_deaths(" (--workers 0)")
+@renamed(out="output")
+@named_deaths(lambda: f" ({stated(workers=0)})")
 def evaluate(
     folder: str | Path,
     data: Any = None,
     split: str | None = None,
     *,
-    out: str | Path | None = None,
+    output: str | Path | None = None,
     label_column: str | None = None,
     batch_size: int = 64,
     workers: int | None = None,
@@ -53,12 +57,12 @@ def evaluate(
         folder: A run's folder, or any saved classifier's or detector's, or a Hub id.
         data: As `finetune`; None takes what the run was trained on, with the same splits.
         split: "train", "validation" or "test"; None takes the one that the run reported, or "test" where there is one.
-        out: A new folder for `metrics.json` and `confusion_matrix.png`.
+        output: A new folder for `metrics.json` and `confusion_matrix.png`.
         label_column: Its name, of a detector that of the column of objects; None finds it.
         batch_size: Images at once, of a detector at most 8.
         workers: Loading processes; None goes by the number of cores.
         on_bad_image: "error", or "skip" to measure without images that cannot be decoded, and list them.
-        resume: Go on with an evaluation into `out` that was killed; its counts so far lie beside that folder.
+        resume: Go on with an evaluation into `output` that was killed; its counts so far lie beside that folder.
         reporter: Told of the progress.
 
     Returns:
@@ -70,19 +74,44 @@ def evaluate(
         DataError: The data cannot be used, has a label that the model does not know, or another number of labels per
             image than the model gives.
     """
-    if resume and out is None:
-        raise ValueError("`resume` needs `out`, beside which the counts so far are kept")
+    if resume and output is None:
+        raise ValueError(f"{argument('resume')} needs {argument('output')}, beside which the counts so far are kept")
     if on_bad_image not in ("error", "skip"):
-        raise ValueError(f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}")
-    skip_bad = on_bad_image == "skip"
+        raise ValueError(f"{argument('on_bad_image')} must be 'error' or 'skip', got {on_bad_image!r}")
     accelerator = new_accelerator()
     reporter = (reporter or QuietReporter()) if accelerator.is_main_process else QuietReporter()
     path = locate(folder)
+    options: dict[str, Any] = {
+        "output": None if output is None else Path(output), "label_column": label_column, "batch_size": batch_size,
+        "workers": workers, "skip_bad": on_bad_image == "skip", "resume": resume, "accelerator": accelerator,
+        "reporter": reporter,
+    }  # fmt: skip
+    skipping = "measures without such images and lists them"
     if is_detector(path):
-        return evaluate_detections(
-            path, data, split, out=None if out is None else Path(out), batch_size=batch_size, workers=workers,
-            skip_bad=skip_bad, resume=resume, accelerator=accelerator, reporter=reporter, label_column=label_column,
-        )  # fmt: skip
+        if data is None:  # whose images that are missing stay an error: other splits would be drawn from the rest
+            skipping = f"with {argument('data')} {skipping}"
+        with way_past_bad_images(on_bad_image, skipping):
+            return evaluate_detections(path, data, split, **options)
+    with way_past_bad_images(on_bad_image, skipping):
+        return _evaluate_labels(path, folder, data, split, **options)
+
+
+def _evaluate_labels(
+    path: Path,
+    source: str | Path,
+    data: Any,
+    split: str | None,
+    *,
+    output: Path | None,
+    batch_size: int,
+    workers: int | None,
+    skip_bad: bool,
+    resume: bool,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    label_column: str | None,
+) -> dict[str, Any]:
+    """What `evaluate` measures of a classifier."""
     model, processor = load_classifier(path)
     model.to(accelerator.device)
     found, split = _tables(path, data, split, label_column)
@@ -95,20 +124,20 @@ def evaluate(
     width = len(order) if multi_label else None
     labelled = LabelledImages(table, EvaluationTransform(processor), width, name=split, skip_bad=skip_bad)
     about = {
-        "model": str(folder), "data": found.name, "split": split, "images": len(table), "batch_size": batch_size
+        "model": str(source), "data": found.name, "split": split, "images": len(table), "batch_size": batch_size
     }  # fmt: skip
     partial = None
-    if out is not None:
+    if output is not None:
         made_from = {**model_identity(path), "data": rows_identity(table, range(len(table)))}
-        partial = partial_counts(Path(out), about, made_from, accelerator, resume)
+        partial = partial_counts(output, about, made_from, accelerator, resume)
     evaluated = evaluate_classifier(
-        _Relabelled(model, order, folder), labelled, len(order), batch_size=batch_size, multi_label=multi_label,
+        _Relabelled(model, order, source), labelled, len(order), batch_size=batch_size, multi_label=multi_label,
         workers=default_workers() if workers is None else workers, accelerator=accelerator, reporter=reporter,
         max_bad_share=1 - 1 / len(table) if skip_bad else 0.0, partial=partial,
     )  # fmt: skip
     counts, bad = evaluated.counts, evaluated.bad_images
     result = {
-        "model": str(folder),
+        "model": str(source),
         "data": found.name,
         "split": split,
         "images": len(table) - len(bad),
@@ -116,8 +145,8 @@ def evaluate(
         "metrics": counts.compute(),
         **_by_class(counts, [model.config.id2label[number] for number in order], len(names)),
     }
-    if out is not None and accelerator.is_main_process:
-        with new_folder(out) as staging:
+    if output is not None and accelerator.is_main_process:
+        with new_folder(output) as staging:
             (staging / METRICS).write_text(json_text(result, indent=1) + "\n", encoding="utf-8")
             if result["confusion"] is not None:
                 confusion = np.array(result["confusion"])

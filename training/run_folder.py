@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from ..data.argument_names import argument
 from ..data.json_text import json_text
 from ..hub.folders import TargetError
 from ..hub.model_card import write_card
@@ -56,7 +57,9 @@ def _make(folder: Path) -> None:
 def _begin(folder: Path, recipe: Recipe) -> None:
     if any(path.name != LOCK for path in folder.iterdir()):
         what = "another run" if (folder / RECIPE).is_file() else "files already"
-        raise TargetError(f"{folder} holds {what}; name another folder, or give --resume to go on with a run")
+        raise TargetError(
+            f"{folder} holds {what}; name another folder, or give {argument('resume')} to go on with a run"
+        )
     try:
         write_recipe(folder, recipe)
     except TargetError:
@@ -95,7 +98,7 @@ def read_run_recipe(folder: Path) -> Recipe:
     if is_edited(file.read_text(encoding="utf-8", errors="replace")):
         raise RecipeError(
             f"{file} is not what the run wrote (its checksum differs), so that resuming would mix two recipes; "
-            "give changes as options, or begin a new run with --recipe"
+            f"give changes as options, or begin a new run with {argument('recipe')}"
         )
     return Recipe.from_yaml(file)
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from ..data.argument_names import stated
 from ..data.augmentation import TrainTransform
 from ..data.image_data import ImageData
 from ..data.image_dataset import EvaluationTransform, LabelledImages, collate
@@ -288,7 +289,8 @@ class TrainingTask:
         more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
         return (
             f"the loss of step {step} is {value} at a learning rate of {rate:.3g}; its images: {names}{more}; "
-            f"the last good checkpoint is {checkpoint or 'none'}; --resume --on-nonfinite skip leaves such steps out"
+            f"the last good checkpoint is {checkpoint or 'none'}; "
+            f"{stated(resume=True, on_nonfinite='skip')} leaves such steps out"
         )
 
     def step_of(self, batch: dict[str, torch.Tensor]) -> int:

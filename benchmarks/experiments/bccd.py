@@ -33,7 +33,7 @@ def of_this_package(options: argparse.Namespace, arm: str, seed: int, folder: Pa
     import vithub
 
     vithub.finetune(
-        data=options.data, out=folder, preset_name={"plain": "detr", "small-data": "detr-small-data"}[arm],
+        data=options.data, output=folder, preset={"plain": "detr", "small-data": "detr-small-data"}[arm],
         epochs=options.epochs, seed=seed,
         values={
             "model.backbone": options.backbone, "model.image_size": SHORTEST, "boxes.vertical_flip": 0.5,

@@ -93,7 +93,7 @@ def run_cell(data: str, teacher: str, budget: str, arm: str, seed: int, epochs: 
     }
     with tempfile.TemporaryDirectory() as folder:
         run = vithub.finetune(
-            "deit-ti/4", splits, Path(folder) / "run", preset_name="from-scratch-small", seed=seed,
+            "deit-ti/4", splits, Path(folder) / "run", preset="from-scratch-small", seed=seed,
             epochs=epochs or chosen["epochs"], values=values,
             teacher=None if arm == "none" else load_cifar_resnet(teacher),
         )  # fmt: skip

@@ -60,7 +60,7 @@ def run_cell(options: argparse.Namespace, name: str) -> dict[str, Any]:
     else:
         with tempfile.TemporaryDirectory() as folder:
             run = vithub.finetune(
-                "deit-ti/16", options.data, Path(folder) / "run", preset_name="from-scratch-small", seed=int(seed),
+                "deit-ti/16", options.data, Path(folder) / "run", preset="from-scratch-small", seed=int(seed),
                 epochs=options.epochs, values=STUDENT | SHARED | ARMS[arm],
                 teacher=None if arm == "none" else options.teacher_run,
             )  # fmt: skip

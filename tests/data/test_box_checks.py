@@ -96,7 +96,7 @@ REPAIRED = several(
 
 def test_boxes_are_cut_and_left_out_only_where_that_is_asked_for(coco):
     file = coco(REPAIRED)
-    with pytest.raises(DataError, match="`repair` cuts such boxes or leaves them out"):
+    with pytest.raises(DataError, match=r"data\.repair_boxes cuts such boxes or leaves them out"):
         load_box_data(file)
     data = load_box_data(file, repair=True, validation_fraction=0.2, test_fraction=0)
     rows = {row["image_id"]: row for split in data.splits.values() for row in split.remove_columns("image")}
@@ -250,7 +250,7 @@ def test_the_report_counts_and_its_pictures_show(table, tmp_path):
         rows[2]["image"] = rows[1]["image"]
         rows[2]["width"], rows[2]["height"] = 48, 64
 
-    report = check_data(DatasetDict(train=table(change), test=table()), out=tmp_path / "report")
+    report = check_data(DatasetDict(train=table(change), test=table()), output=tmp_path / "report")
     assert not report.usable
     train, test = report.splits()
     assert (train["images"], train["without_boxes"], train["boxes"], train["most_boxes"]) == (8, 1, 14, 3)

@@ -58,7 +58,7 @@ def test_sound_files_pass_and_missing_ones_are_named(kind, tmp_path):
 def test_what_may_be_skipped_is_told_and_more_is_an_error(caplog):
     whole, cut = encoded("PNG"), encoded("PNG")[:-40]
     splits = {"train": table([whole] * 8 + [cut] * 2), "test": table([whole] * 4)}
-    with pytest.raises(BadImageError, match=r"^2 images could .*row 8 of.*--on-bad-image skip.*data\.max_bad_share"):
+    with pytest.raises(BadImageError, match=r"^2 images could .*row 8 of.*on_bad_image='skip'.*data\.max_bad_share"):
         check_readable(splits, "error", 0.5)
     with pytest.raises(BadImageError, match=r"more than data\.max_bad_share 0\.1 of a split: row 8 of split 'train'"):
         check_readable(splits, "skip", 0.1)

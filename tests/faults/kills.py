@@ -131,7 +131,7 @@ def train(data, folder, kill, reporter, resume=False):
     """Begins or resumes a run."""
     values = VALUES | {"training.publish": kill.publish}
     options = {"front_end": kill.front_end, "reporter": reporter, "resume": resume}
-    finetune(data=data, out=folder, recipe=Recipe(), values=values, **options)
+    finetune(data=data, output=folder, recipe=Recipe(), values=values, **options)
 
 
 def left(folder):

@@ -137,7 +137,7 @@ def test_a_resumed_run_finds_its_data_where_it_was(finished_run, digit_folders, 
     out = shutil.copytree(finished_run.folder, tmp_path / "run")
     vithub.publish(out, "ada/digits", dry_run=True)
     assert Recipe.from_yaml(out / "recipe.yaml").data.source == str(digit_folders)
-    again = vithub.finetune(data=digit_folders, out=out, recipe=Recipe(), values=quick({"training.epochs": 10}),
+    again = vithub.finetune(data=digit_folders, output=out, recipe=Recipe(), values=quick({"training.epochs": 10}),
                             resume=True)  # fmt: skip
     assert again.metrics["test"] == finished_run.metrics["test"]
 

@@ -223,7 +223,7 @@ def test_a_run_on_data_in_memory_is_repeated_with_that_data(run_folder):
     assert "```bash\nvithub finetune --recipe recipe.yaml --output again\n```" in named
     assert "vithub.finetune(data=data" not in named
     assert "`data` being the same data set" in unnamed
-    assert '```python\nvithub.finetune(data=data, recipe="recipe.yaml", out="again")\n```' in unnamed
+    assert '```python\nvithub.finetune(data=data, recipe="recipe.yaml", output="again")\n```' in unnamed
     assert "```bash" not in unnamed
 
 

@@ -77,8 +77,8 @@ def test_help_tells_every_option_with_its_default(name, command):
         "folder",
         "images",
         "source",
-        "target",
-        "repository",
+        "target-dir",
+        "repo-id",
         *(["model"] if name == "explain" else []),
     }
     for option, description in options.items():

@@ -141,8 +141,8 @@ BAD = {
     "method": (["--method", "lime"], 2, "--method takes one of auto, all, attention"),
     "target": (["--target", "horse"], 1, "'horse' is no label of the model, whose labels are cat, dog"),
     "target number": (["--target", "5", "--method", "all"], 1, "class from 0 to 4, got 5"),
-    "layer": (["--method", "attention", "--layer", "2"], 1, "`layer` must lie in 0 to 1"),
-    "option": (["--method", "rollout", "--head", "1"], 1, "takes no `head`"),
+    "layer": (["--method", "attention", "--layer", "2"], 1, "--layer must lie in 0 to 1"),
+    "option": (["--method", "rollout", "--head", "1"], 1, "takes no --head"),
     "query": (["--query", "1"], 1, "this model is a classifier"),
 }
 

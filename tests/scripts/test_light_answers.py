@@ -28,6 +28,16 @@ ANSWERS = [
     (["finetune", "--epochs", "many"], 2, "--epochs"),
     (["finetune", "--set", "training.lr"], 2, "NAME=VALUE.*training.lr"),
     (["finetune", "--set", "training.learning_rate=1"], 2, r"'training\.learning_rate'; did you mean training\.lr\?"),
+    (["finetune", "--set", "training.lr=-1"], 2, r"training\.lr: .*greater than 0, got -1"),
+    (["finetune", "--set", "training.lr=true"], 2, r"training\.lr takes no true or false"),
+    (["finetune", "--set", "training=3", "--set", "training.lr=1"], 2, "training: must name fields and values, got 3"),
+    (["finetune", "--set", "training.optimizer=adam"], 2, r"training\.optimizer: .*'adamw'.*got 'adam'"),
+    (["finetune", "--resume", "--epochs", "0"], 2, r"training\.epochs: .*greater than or equal to 1, got 0"),
+    (["finetune", "--on-bad-image", "ignore"], 2, r"data\.on_bad_image: .*'error' or 'skip', got 'ignore'"),
+    (["finetune", "--preset", "swin"], 2, "there is no 'swin'; there are deit"),
+    (["finetune", "--preset", "digits", "--set", "training.accumulation=7"], 2, "must be a multiple of"),
+    (["finetune", "--preset", "digits", "--recipe", "mine.yaml"], 2, "--recipe and --preset are both"),
+    (["finetune", "--recipe", "mine.yaml"], 2, r"mine\.yaml: training\.lr: .*greater than 0, got -1"),
     (["finetune", "--front-end", "keras"], 2, "accelerate or trainer"),
     (["finetune", "--recipe", "gone.yaml"], 2, r"no file gone\.yaml"),
     (["finetune", "--model", "vit-tiny"], 1, "no model 'vit-tiny'; did you mean vit-ti.*vit-ti, vit-s, vit-b, vit-l"),
@@ -38,6 +48,15 @@ ANSWERS = [
     (["finetune", "--teacher", "~/gone"], 1, "no model at ~/gone"),
     (["evaluate", "runs/gone"], 1, "no model at runs/gone: no such file or folder"),
     (["evaluate", "here", "--resume"], 2, "--resume needs --output"),
+    (["evaluate", "here", "--on-bad-image", "ignore"], 2, "--on-bad-image takes error or skip, got 'ignore'"),
+    (["predict", "here", "here", "--on-bad-image", "ignore"], 2, "--on-bad-image takes error or skip, got 'ignore'"),
+    (["explain", "here", "here", "--on-bad-image", "ignore"], 2, "--on-bad-image takes error or skip, got 'ignore'"),
+    (["explain", "here", "here", "--method", "magic"], 2, "--method takes one of auto, all, .*, got 'magic'"),
+    (["compare", "here", "--sections", "cost,speed"], 2, "--sections takes cost, translation, .*, got speed"),
+    (["compare", "here", "--precision", "fp64"], 2, "--precision takes auto, fp32 or bf16, got 'fp64'"),
+    (["compare", "here", "--part", "2/2"], 2, "--part takes I/N"),
+    (["check-data", "here", "--boxes-on", "left"], 2, "--boxes-on takes upright or stored, got 'left'"),
+    (["check-data", "here", "--augmentation", "all"], 2, "--augmentation takes .*, with --output, got 'all'"),
     (["predict", "here"], 2, "IMAGE"),
     (["predict", "here", "gone.png"], 1, r"no image at gone\.png"),
     (["convert", "a/b/c", "target"], 1, "no model at a/b/c"),
@@ -66,6 +85,7 @@ def answers(tmp_path_factory):
     """Exit code, text and imported modules of each, from one clean process."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "here").mkdir()
+    (folder / "mine.yaml").write_text("preset: digits\ntraining: {lr: -1}\n")
     done = subprocess.run(
         [sys.executable, "-c", CODE, json.dumps([arguments for arguments, _, _ in ANSWERS])], cwd=folder,
         capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "200"},
@@ -118,3 +138,11 @@ def test_the_targets_of_a_conversion_are_those_that_there_are():
     from vithub.scripts.commands import CONVERSION_TARGETS
 
     assert tuple(TARGETS) == CONVERSION_TARGETS
+
+
+def test_the_names_of_explanation_methods_are_those_that_there_are():
+    from vithub.interpretability.method_names import METHOD_NAMES
+
+    from vithub import EXPLANATION_METHODS
+
+    assert tuple(EXPLANATION_METHODS) == METHOD_NAMES

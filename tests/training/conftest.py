@@ -15,7 +15,8 @@ def train(digit_folders, quick):
     """Trains for a second on digits: `train(out, {"training.epochs": 3})`; further options are those of `finetune`."""
 
     def run(out, values=None, **options):
-        return finetune(**{"data": digit_folders, "out": out, "recipe": Recipe(), "values": quick(values), **options})
+        usual = {"data": digit_folders, "output": out, "recipe": Recipe(), "values": quick(values)}
+        return finetune(**usual | options)
 
     return run
 

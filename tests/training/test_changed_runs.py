@@ -45,7 +45,7 @@ def plain(history):
 @pytest.mark.parametrize("front_end", ["accelerate", "trainer"])
 def test_a_finished_run_trained_longer_is_as_one_of_that_length(front_end, copied_run, four_epochs, listener):
     told = listener()
-    run = finetune(out=copied_run, resume=True, epochs=4, front_end=front_end, reporter=told)
+    run = finetune(output=copied_run, resume=True, epochs=4, front_end=front_end, reporter=told)
     assert weights(copied_run) == weights(four_epochs.folder)
     assert plain(run.metrics["history"]) == plain(four_epochs.metrics["history"])
     assert run.metrics["published_epoch"] == four_epochs.metrics["published_epoch"]
@@ -53,13 +53,13 @@ def test_a_finished_run_trained_longer_is_as_one_of_that_length(front_end, copie
     assert Recipe.from_yaml(copied_run / "recipe.yaml").training.epochs == 4
     assert "training.epochs is 4 from step 4 on, it was 2" in told.messages
     assert any("constant schedule of 8 steps" in text for text in told.messages)
-    again = finetune(out=copied_run, resume=True)  # nothing is left to train, and the record stays
+    again = finetune(output=copied_run, resume=True)  # nothing is left to train, and the record stays
     assert again.metrics["changes"] == run.metrics["changes"]
 
 
 def test_a_run_cut_within_an_epoch_and_prolonged_is_as_the_unbroken_one(train, four_epochs, tmp_path):
     train(tmp_path / "run", VALUES | {"training.epochs": 4, "training.max_steps": 3})
-    run = finetune(out=tmp_path / "run", resume=True, values={"training.max_steps": None})
+    run = finetune(output=tmp_path / "run", resume=True, values={"training.max_steps": None})
     trained = [last_checkpoint(folder / "checkpoints") for folder in (run.folder, four_epochs.folder)]
     for name in ("model.safetensors", "optimizer.safetensors"):  # the best may be the weights after step 3 now
         assert (trained[0] / name).read_bytes() == (trained[1] / name).read_bytes()
@@ -72,9 +72,9 @@ def test_a_run_cut_within_an_epoch_and_prolonged_is_as_the_unbroken_one(train, f
 def test_a_change_of_length_that_changes_nothing_or_comes_too_late_is_refused(copied_run):
     before = (copied_run / "recipe.yaml").read_bytes()
     with pytest.raises(RecipeError, match=r"training\.epochs 1 ends the run after 2 steps, and it has done 4 already"):
-        finetune(out=copied_run, resume=True, epochs=1)
+        finetune(output=copied_run, resume=True, epochs=1)
     with pytest.raises(RecipeError, match=r"training\.max_steps 400 has no effect: training\.epochs 2 ends the run"):
-        finetune(out=copied_run, resume=True, values={"training.max_steps": 400})
+        finetune(output=copied_run, resume=True, values={"training.max_steps": 400})
     assert (copied_run / "recipe.yaml").read_bytes() == before
 
 
@@ -97,7 +97,7 @@ def test_a_loss_that_is_not_finite_is_gone_past_with_another_decision(front_end,
     with pytest.raises(NonFiniteLossError, match="step 2"):
         train(tmp_path / "run", VALUES, front_end=front_end)
     values = {"training.on_nonfinite": "skip"}
-    run = finetune(out=tmp_path / "run", resume=True, values=values, front_end=front_end)
+    run = finetune(output=tmp_path / "run", resume=True, values=values, front_end=front_end)
     assert run.metrics["skipped_steps"] == [2]
     assert run.metrics["changes"] == [{"step": 2, "field": "training.on_nonfinite", "from": "stop", "to": "skip"}]
     straight = train(tmp_path / "straight", VALUES | values, front_end=front_end)
@@ -118,26 +118,26 @@ def test_finish_publishes_what_the_last_checkpoint_has_and_the_run_can_still_go_
     folder = tmp_path / "run"
     before = {file: file.read_bytes() for file in (folder / "checkpoints").rglob("*/*") if file.is_file()}
     assert read_state(last_checkpoint(folder / "checkpoints"))["step"] == 3
-    run = finetune(out=folder, resume=True, finish=True, front_end=front_end)
+    run = finetune(output=folder, resume=True, finish=True, front_end=front_end)
     assert run.metrics["ended_early"] == {"step": 3, "of": 8}
     assert [entry["step"] for entry in run.metrics["history"]] == [2, 3]
     cut = train(tmp_path / "cut", VALUES | values | {"training.epochs": 4, "training.max_steps": 3})
     assert weights(folder) == weights(cut.folder)
     assert plain(run.metrics["history"]) == plain(cut.metrics["history"])
     assert {file: file.read_bytes() for file in before} == before
-    going_on = finetune(out=folder, resume=True, front_end=front_end)
+    going_on = finetune(output=folder, resume=True, front_end=front_end)
     assert going_on.metrics["ended_early"] is None
     assert plain(going_on.metrics["history"]) == plain(four_epochs.metrics["history"])
 
 
 def test_finish_needs_a_run_that_has_a_checkpoint_and_no_other_length(train, listener, tmp_path):
     with pytest.raises(ValueError, match="give `resume` too"):
-        finetune(out=tmp_path / "run", finish=True)
+        finetune(output=tmp_path / "run", finish=True)
     interrupted(train, listener, tmp_path / "run", 1)
     with pytest.raises(TargetError, match="no checkpoint yet"):
-        finetune(out=tmp_path / "run", resume=True, finish=True)
+        finetune(output=tmp_path / "run", resume=True, finish=True)
     with pytest.raises(ValueError, match=r"training\.epochs would change"):
-        finetune(out=tmp_path / "run", resume=True, finish=True, epochs=3)
+        finetune(output=tmp_path / "run", resume=True, finish=True, epochs=3)
 
 
 def test_resume_alone_goes_on_with_the_run_that_was_interrupted(
@@ -159,14 +159,14 @@ def test_resume_alone_goes_on_with_the_run_that_was_interrupted(
 
 def test_checkpoints_of_a_finished_run_can_be_left_out_and_it_says_what_that_means(copied_run, listener):
     told = listener()
-    finetune(out=copied_run, resume=True, reporter=told)
-    assert re.search(r"checkpoints \([\d.]+ MB\) serves only to train longer.*--keep-checkpoints 0", told.messages[-1])
+    finetune(output=copied_run, resume=True, reporter=told)
+    assert re.search(r"checkpoints \([\d.]+ MB\) serves only to train longer.*keep_checkpoints=0", told.messages[-1])
     arguments = ["finetune", "--resume", "--output", str(copied_run), "--keep-checkpoints", "0"]
     assert run_command(lambda: app(arguments)) == 0
     assert not (copied_run / "checkpoints").exists()
     before = weights(copied_run)
     with pytest.raises(TargetError, match="its checkpoints were removed"):
-        finetune(out=copied_run, resume=True)
+        finetune(output=copied_run, resume=True)
     assert weights(copied_run) == before
 
 

@@ -45,7 +45,7 @@ def train_detector(data, quick_detector, out, front_end="accelerate", **values):
     changes = {f"model.fields.{name}": 0.0 for name in ("dropout", "attention_dropout", "activation_dropout")}
     changes |= {"training.epochs": 1, **values}
     return vithub.finetune(
-        data=data, out=out, preset_name="detr-small-data", values=quick_detector(changes), front_end=front_end
+        data=data, output=out, preset="detr-small-data", values=quick_detector(changes), front_end=front_end
     )
 
 

@@ -50,7 +50,7 @@ def folder(tiny_detr, randomised, tmp_path_factory, blood):
 
 
 def test_evaluate_measures_a_detector_on_its_own_split_and_leaves_files(folder, blood, tmp_path):
-    result = vithub.evaluate(folder, out=tmp_path / "measured")
+    result = vithub.evaluate(folder, output=tmp_path / "measured")
     assert (result["split"], result["images"], result["boxes"]) == ("test", 2, 4)
     assert set(result["metrics"]) >= {"map", "map_50", "mar_100", "loss"}
     assert [row["label"] for row in result["per_class"]] == list(NAMES)
@@ -82,7 +82,7 @@ def test_predict_finds_boxes_draws_them_and_writes_cocos_format(folder, blood, t
     scores = [entry["score"] for entry in first["predictions"]]
     assert scores == sorted(scores, reverse=True)
     least = scores[2]
-    (above, _) = vithub.predict(folder, photos, threshold=least, out=tmp_path / "found")
+    (above, _) = vithub.predict(folder, photos, threshold=least, output=tmp_path / "found")
     assert above["predictions"] == first["predictions"][:3]
     loaded = COCO(str(tmp_path / "found" / "predictions.json"))
     assert [image["file_name"] for image in loaded.loadImgs([1, 2])] == ["0.png", "1.png"]
@@ -116,7 +116,8 @@ def damaged(blood, tmp_path):
 
 
 def test_evaluation_stops_at_bad_images_or_measures_without_them_and_lists_them(folder, damaged, blood, capsys):
-    with pytest.raises(DataError, match=r"images\[5\] .*no such file"):
+    missing = r"images\[5\] .*no such file.*; on_bad_image='skip' measures without such images and lists them$"
+    with pytest.raises(DataError, match=missing):
         vithub.evaluate(folder, damaged, "train")
     options = {"data": damaged, "split": "train", "on_bad_image": "skip"}
     result = vithub.evaluate(folder, **options)

@@ -57,7 +57,7 @@ def values(**changes):
 
 def train(out, front_end="accelerate", resume=False, **changes):
     return vithub.finetune(
-        data=squares(), out=out, preset_name="detr-small-data", values=values(**changes), front_end=front_end,
+        data=squares(), output=out, preset="detr-small-data", values=values(**changes), front_end=front_end,
         resume=resume,
     )  # fmt: skip
 
@@ -115,9 +115,9 @@ def test_a_run_goes_on_without_images_that_cannot_be_decoded_and_lists_them(dama
     changes = {"training.epochs": 2, "training.batch_size": 13, "data.on_bad_image": "skip"}
     few = quick_detector(changes | {"data.max_bad_share": 0.02})
     with pytest.raises(BadImageError, match=r"could not be decoded, more than data\.max_bad_share 0\.02"):
-        vithub.finetune(data=damaged_squares, out=tmp_path / "few", preset_name="detr-small-data", values=few)
+        vithub.finetune(data=damaged_squares, output=tmp_path / "few", preset="detr-small-data", values=few)
     more = quick_detector(changes | {"data.max_bad_share": 0.3})
-    done = vithub.finetune(data=damaged_squares, out=tmp_path / "more", preset_name="detr-small-data", values=more)
+    done = vithub.finetune(data=damaged_squares, output=tmp_path / "more", preset="detr-small-data", values=more)
     listed = {name.split(" (")[0] for names in done.metrics["bad_images"].values() for name in names}
     assert listed == {"4.jpg", "9.jpg"}
     assert "could not be decoded and were left out" in (done.folder / "README.md").read_text()

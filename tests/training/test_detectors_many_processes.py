@@ -18,7 +18,7 @@ from vithub.training.processes import process_state
 
 torch.set_num_threads(1)
 folder, data, out = json.loads(sys.argv[1])
-result = vithub.evaluate(folder, data, "train", on_bad_image="skip", batch_size=4, out=out, workers=0)
+result = vithub.evaluate(folder, data, "train", on_bad_image="skip", batch_size=4, output=out, workers=0)
 assert process_state().num_processes == 2
 print("RESULT " + json.dumps(result), flush=True)
 """

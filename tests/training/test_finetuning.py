@@ -156,7 +156,7 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(plain_run, train, tmp_
 
 
 def test_a_recipe_file_repeats_its_run_bit_for_bit(plain_run, tmp_path):
-    again = finetune(recipe=plain_run.folder / "recipe.yaml", out=tmp_path / "again")
+    again = finetune(recipe=plain_run.folder / "recipe.yaml", output=tmp_path / "again")
     assert weights(again.folder) == weights(plain_run.folder)
     assert (again.folder / "recipe.yaml").read_text() == (plain_run.folder / "recipe.yaml").read_text()
 

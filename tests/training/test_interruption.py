@@ -53,8 +53,8 @@ def test_a_run_asked_to_stop_saves_its_last_step_and_says_how_to_go_on(
     assert read_state(checkpoint)["step"] == 4
     assert f"stopped by {name} after step 4; all of it is in {checkpoint}, --resume goes on" in done.stderr
     assert "Traceback" not in done.stderr
-    resumed = finetune(out=tmp_path / "run", resume=True)
-    whole = finetune(out=tmp_path / "whole", recipe=tmp_path / "run" / "recipe.yaml")
+    resumed = finetune(output=tmp_path / "run", resume=True)
+    whole = finetune(output=tmp_path / "whole", recipe=tmp_path / "run" / "recipe.yaml")
     assert resumed.losses == whole.losses[4:]
     states = [load_file(run.folder / "model.safetensors") for run in (resumed, whole)]
     assert all((states[0][name] == states[1][name]).all() for name in states[0])

@@ -69,7 +69,7 @@ for death in deaths:
     if child == 0:
         reporter = Countdown(death)
         os.fsync = reporter.fsync
-        finetune(data=data, out=out, recipe=recipe, values=values, reporter=reporter,
+        finetune(data=data, output=out, recipe=recipe, values=values, reporter=reporter,
                  resume=(Path(out) / "recipe.yaml").exists())
         os._exit(0)
     print(os.waitpid(child, 0)[1], sorted(os.listdir(Path(out) / "checkpoints")), flush=True)
@@ -111,7 +111,7 @@ def test_a_detectors_run_killed_ten_times_ends_equal_to_the_unbroken_one(keep, d
     endings = keep(tmp_path / "squares.parquet", tmp_path / "killed", values, [*deaths, 0], "detr-small-data")
     assert endings == [signal.SIGKILL] * 10 + [0]
     whole = vithub.finetune(
-        data=tmp_path / "squares.parquet", out=tmp_path / "whole", preset_name="detr-small-data", values=values
+        data=tmp_path / "squares.parquet", output=tmp_path / "whole", preset="detr-small-data", values=values
     )
     assert whole.model.config.denoising_queries
     assert_equal(tmp_path / "killed", whole)

@@ -28,7 +28,7 @@ data, out, values = json.loads(sys.argv[1])
 out = Path(out)
 found = {}
 for front_end in ("accelerate", "trainer"):
-    run = finetune(data=data, out=out / front_end, recipe=Recipe(), values=values, front_end=front_end)
+    run = finetune(data=data, output=out / front_end, recipe=Recipe(), values=values, front_end=front_end)
     found[front_end] = {"losses": run.losses, "metrics": run.metrics}
     shared_out = all(isinstance(parameter, DTensor) for parameter in run.model.parameters())
     assert shared_out == ("ACCELERATE_USE_FSDP" in os.environ)
@@ -41,7 +41,7 @@ if main:
     for lost in checkpoints(out / "trainer" / "checkpoints")[1:]:
         shutil.rmtree(lost)
 dist.barrier()
-resumed = finetune(data=data, out=out / "trainer", recipe=Recipe(), values=values, resume=True)
+resumed = finetune(data=data, output=out / "trainer", recipe=Recipe(), values=values, resume=True)
 assert 0 < len(resumed.losses) < len(run.losses)
 for name, tensor in whole_state(resumed.model).items():
     assert torch.equal(tensor, whole[name]), name

@@ -116,7 +116,7 @@ def test_wrong_arguments_are_errors_of_the_call(finished_run, photos, tmp_path):
     for images, options, error, match in (
         (photos, {"on_bad_image": "ignore"}, ValueError, "`on_bad_image` must be 'error' or 'skip', got 'ignore'"),
         (photos, {"top": 0}, ValueError, "`top` must be at least 1, got 0"),
-        (photos, {"out": tmp_path / "out"}, ValueError, "`out` is for the boxes of a detector"),
+        (photos, {"output": tmp_path / "out"}, ValueError, "`output` is for the boxes of a detector"),
         (photos / "gone.png", {}, DataError, r"there is no image at .*gone\.png"),
         ([], {}, DataError, "there are no images"),
     ):

@@ -21,7 +21,7 @@ def flowers(real_files):
 
 def test_a_pretrained_vit_learns_flowers_from_its_features(real_files, flowers, tmp_path):
     run = finetune(
-        str(real_files / "weights" / "vit_small_patch14"), flowers, tmp_path / "run", preset_name="linear-probe",
+        str(real_files / "weights" / "vit_small_patch14"), flowers, tmp_path / "run", preset="linear-probe",
         epochs=30, values={"model.image_size": 98, "training.trackers": []},
     )  # fmt: skip
     assert run.metrics["test"]["accuracy"] > 0.5  # chance is 0.2

@@ -245,7 +245,7 @@ def test_an_option_without_effect_is_refused_by_name_and_value(task, name, tmp_p
     value = OTHER_VALUES.get(name, other_number(name))
     begun_as = {"classification": "from-scratch-small", "detection": "detr-small-data"}[task]
     with pytest.raises(RecipeError) as caught:
-        finetune(data="digits", out=tmp_path / "run", preset_name=begun_as, values={name: value} | ALSO.get(name, {}))
+        finetune(data="digits", output=tmp_path / "run", preset=begun_as, values={name: value} | ALSO.get(name, {}))
     assert f"{name} {value!r} has no effect" in str(caught.value)
     if name in UNKNOWN_TO[task]:
         assert f"on task {task}" in str(caught.value)
@@ -431,7 +431,7 @@ def test_every_option_of_a_preset_has_an_effect(name):
 
 def test_a_preset_for_a_teacher_needs_one(tmp_path):
     with pytest.raises(RecipeError, match=r"distillation\.through 'token' has no effect without distillation\.teacher"):
-        finetune(preset_name="deit-distilled", out=tmp_path / "run")
+        finetune(preset="deit-distilled", output=tmp_path / "run")
 
 
 def test_what_a_preset_holds_may_lose_its_effect_and_what_is_added_may_not():

@@ -1,11 +1,14 @@
 import re
+import shutil
 
 import pytest
 from PIL import Image
 from vithub.data.sources import DataError
 from vithub.hub.folders import TargetError
 from vithub.training.finetuning import finetune
-from vithub.training.recipe import RecipeError
+from vithub.training.recipe import Recipe, RecipeError
+from vithub.training.resumable import refused_changes
+from vithub.training.run_folder import read_run_recipe, write_recipe
 
 
 def content(folder):
@@ -53,13 +56,41 @@ def test_resuming_with_another_recipe_is_refused_and_the_fields_are_named(finish
     assert content(finished_run.folder) == before
 
 
+def test_a_field_without_effect_on_the_task_does_not_keep_a_run_from_being_resumed():
+    """Version 0.1 wrote label_smoothing 0.0 for detectors, whose labels are not smoothed at all."""
+    fields = {
+        "training.label_smoothing": 0.0,
+        "augmentation.mixup": 0.5,
+        "distillation.alpha": 0.25,
+        "lora.dropout": 0.5,
+    }
+    for task, ours in (("detection", []), ("classification", sorted(fields))):
+        recipe = Recipe.from_dict({"task": task})
+        refused = refused_changes(recipe.with_values(fields), recipe)
+        assert [text.partition(" is ")[0] for text in refused] == ours
+        assert len(refused_changes(recipe.with_values({"training.lr": 0.5}), recipe)) == 1
+
+
+def test_a_detector_of_version_0_1_is_resumed_with_its_preset_stated(
+    detector_run, detector_data, quick_detector, tmp_path
+):
+    folder = shutil.copytree(detector_run.folder, tmp_path / "run")
+    write_recipe(folder, read_run_recipe(folder).with_values({"training.label_smoothing": 0.0}))
+    options = {"data": detector_data, "output": folder, "preset": "detr-small-data", "resume": True}
+    run = finetune(**options, values=quick_detector())
+    assert (folder / "model.safetensors").read_bytes() == (detector_run.folder / "model.safetensors").read_bytes()
+    assert run.metrics["changes"] == []
+    with pytest.raises(RecipeError, match=r"training\.label_smoothing 0\.3 has no effect on task detection"):
+        finetune(**options, values=quick_detector({"training.label_smoothing": 0.3}))
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_there_must_be_a_run_to_resume(exists, tmp_path):
     folder = tmp_path / "run"
     if exists:
         folder.mkdir()
     with pytest.raises(TargetError, match=r"run holds no run to resume"):
-        finetune(out=folder, resume=True)
+        finetune(output=folder, resume=True)
     assert list(tmp_path.rglob("*")) == ([folder] if exists else [])
 
 
@@ -120,7 +151,7 @@ def test_an_image_cut_short_stops_the_training_and_is_named_in_one_line(workers,
         train(tmp_path / "run", values | {"data.test_fraction": 0.05}, data=odd_images)
     assert type(caught.value).__name__ == "BadImageError"
     assert "\n" not in str(caught.value)
-    assert "--on-bad-image skip" in str(caught.value)
+    assert "on_bad_image='skip'" in str(caught.value)
     assert "data.max_bad_share" in str(caught.value)
     assert not (tmp_path / "run").exists()  # it was found before the first step
 
@@ -134,7 +165,7 @@ def test_damage_that_only_decoding_finds_names_the_way_out_too(odd_images, train
     content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
     victim.write_bytes(content)
     values = {"training.batch_size": 8, "data.validation_fraction": 0.05, "data.test_fraction": 0.05}
-    with pytest.raises(ValueError, match=r"dark/3\.png: .*--on-bad-image skip.*data\.max_bad_share"):
+    with pytest.raises(ValueError, match=r"dark/3\.png: .*on_bad_image='skip'.*data\.max_bad_share"):
         train(tmp_path / "run", values, data=odd_images)
 
 

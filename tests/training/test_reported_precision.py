@@ -28,7 +28,7 @@ def test_a_detector_trained_in_bf16_is_judged_in_fp32_and_again_when_resumed(
 ):
     detector_data.to_parquet(tmp_path / "squares.parquet")
     options = {
-        "data": tmp_path / "squares.parquet", "out": tmp_path / "run", "preset_name": "detr-small-data",
+        "data": tmp_path / "squares.parquet", "output": tmp_path / "run", "preset": "detr-small-data",
         "front_end": front_end, "values": quick_detector({"training.precision": "bf16", "training.epochs": 2}),
     }  # fmt: skip
     run = vithub.finetune(**options)

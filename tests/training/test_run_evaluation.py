@@ -13,6 +13,7 @@ from vithub.data.images import BadImageError
 from vithub.data.sources import DataError
 from vithub.hub.checkpoints import CheckpointError
 from vithub.hub.folders import TargetError
+from vithub.scripts.command_line import app, run
 from vithub.training.progress import QuietReporter
 from vithub.training.run_evaluation import result_table
 
@@ -89,12 +90,12 @@ def test_a_label_that_the_model_does_not_know_is_named(finished_run, tested_fold
 
 def test_results_are_written_to_a_new_folder_and_nowhere_else(finished_run, tested_folder, tmp_path):
     before = sorted(finished_run.folder.rglob("*"))
-    result = vithub.evaluate(finished_run.folder, tested_folder, out=tmp_path / "out")
+    result = vithub.evaluate(finished_run.folder, tested_folder, output=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == json.loads(json.dumps(result))
     with Image.open(tmp_path / "out" / "confusion_matrix.png") as picture:
         picture.verify()
     with pytest.raises(TargetError, match="out holds files already"):
-        vithub.evaluate(finished_run.folder, tested_folder, out=tmp_path / "out")
+        vithub.evaluate(finished_run.folder, tested_folder, output=tmp_path / "out")
     assert sorted(finished_run.folder.rglob("*")) == before
 
 
@@ -127,16 +128,19 @@ def test_a_folder_that_is_no_model_is_named(tmp_path, finished_run):
         vithub.evaluate(tmp_path)
     shutil.copytree(finished_run.folder, tmp_path / "run")
     (tmp_path / "run" / "recipe.yaml").unlink()
-    with pytest.raises(DataError, match="its data is not known; name it with --data"):
+    with pytest.raises(DataError, match="its data is not known; name it with `data`"):
         vithub.evaluate(tmp_path / "run")
 
 
-def test_a_damaged_image_is_named(finished_run, tested_folder, tmp_path):
+def test_a_damaged_image_is_named_with_the_way_past_it(finished_run, tested_folder, tmp_path, capsys):
     shutil.copytree(tested_folder, tmp_path / "data")
     victim = min((tmp_path / "data" / "six").iterdir())
     victim.write_bytes(victim.read_bytes()[:60])
-    with pytest.raises(BadImageError, match=f"six/{victim.name}: "):
+    with pytest.raises(BadImageError, match=f"six/{victim.name}: .*; on_bad_image='skip' measures without such images"):
         vithub.evaluate(finished_run.folder, tmp_path / "data")
+    assert run(lambda: app(["evaluate", str(finished_run.folder), "--data", str(tmp_path / "data")])) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.endswith("; --on-bad-image skip measures without such images and lists them")
 
 
 def test_the_table_shows_the_figures_and_leaves_names_as_they_are(finished_run, tested_folder):
@@ -164,7 +168,7 @@ class Breaking(QuietReporter):
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(finished_run, tested_folder, tmp_path):
-    options = {"batch_size": 1, "workers": 0, "out": tmp_path / "figures"}
+    options = {"batch_size": 1, "workers": 0, "output": tmp_path / "figures"}
     with pytest.raises(KeyboardInterrupt):
         vithub.evaluate(finished_run.folder, tested_folder, reporter=Breaking(70), **options)
     assert [file.name for file in tmp_path.iterdir()] == [".figures.partial"]
@@ -176,12 +180,12 @@ def test_a_killed_evaluation_goes_on_where_it_was(finished_run, tested_folder, t
     assert listener.seen - listener.after == 80 - 64
     assert result == vithub.evaluate(finished_run.folder, tested_folder, batch_size=1, workers=0)
     assert [file.name for file in tmp_path.iterdir()] == ["figures"]
-    with pytest.raises(ValueError, match="`resume` needs `out`"):
+    with pytest.raises(ValueError, match="`resume` needs `output`"):
         vithub.evaluate(finished_run.folder, tested_folder, resume=True)
 
 
 def test_an_evaluation_that_is_not_resumed_begins_anew(finished_run, tested_folder, tmp_path):
-    options = {"batch_size": 1, "workers": 0, "out": tmp_path / "figures"}
+    options = {"batch_size": 1, "workers": 0, "output": tmp_path / "figures"}
     with pytest.raises(KeyboardInterrupt):
         vithub.evaluate(finished_run.folder, tested_folder, reporter=Breaking(40), **options)
     listener = Breaking(1000)
@@ -233,7 +237,7 @@ def other_weights(_, model):
 )
 def test_counts_that_do_not_fit_are_counted_anew(damage, reason, finished_run, tested_folder, tmp_path, caplog):
     model = shutil.copytree(finished_run.folder, tmp_path / "model")
-    options = {"batch_size": 1, "workers": 0, "out": tmp_path / "figures"}
+    options = {"batch_size": 1, "workers": 0, "output": tmp_path / "figures"}
     with pytest.raises(KeyboardInterrupt):
         vithub.evaluate(model, tested_folder, reporter=Breaking(70), **options)
     damage(tmp_path / ".figures.partial" / "counts-000.safetensors", model)

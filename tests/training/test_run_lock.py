@@ -73,7 +73,7 @@ def test_a_process_does_not_train_twice_in_one_folder(tmp_path, train):
 def test_a_run_that_is_being_trained_is_not_resumed(finished_run):
     before = {file: file.stat().st_mtime_ns for file in finished_run.folder.rglob("*") if file.is_file()}
     with RunLock(finished_run.folder), pytest.raises(TargetError, match="is being trained in"):
-        finetune(out=finished_run.folder, resume=True)
+        finetune(output=finished_run.folder, resume=True)
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
@@ -97,8 +97,8 @@ def test_a_killed_loading_process_is_one_line_and_the_run_goes_on_from_its_check
     assert line.startswith("vithub: error: a loading process died")
     assert "--set data.workers=1" in line
     assert f"--resume goes on with {tmp_path / 'run'}" in line
-    resumed = finetune(out=tmp_path / "run", resume=True, values={"data.workers": 0})
-    whole = finetune(out=tmp_path / "whole", recipe=tmp_path / "run" / "recipe.yaml")
+    resumed = finetune(output=tmp_path / "run", resume=True, values={"data.workers": 0})
+    whole = finetune(output=tmp_path / "whole", recipe=tmp_path / "run" / "recipe.yaml")
     assert resumed.metrics["test"] == whole.metrics["test"]
 
 

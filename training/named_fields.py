@@ -1,0 +1,34 @@
+"""Fields of the recipe that have an argument, and an option, of their own."""
+
+from typing import Any
+
+NAMED_FIELDS = {
+    "epochs": "training.epochs",
+    "max_steps": "training.max_steps",
+    "streaming": "data.streaming",
+    "batch_size": "training.batch_size",
+    "lr": "training.lr",
+    "image_size": "model.image_size",
+    "label_column": "data.label_column",
+    "seed": "seed",
+    "on_bad_image": "data.on_bad_image",
+    "on_nonfinite": "training.on_nonfinite",
+    "lora": "lora.rank",
+    "keep_checkpoints": "training.keep_checkpoints",
+}
+LORA_RANK = 8  # of `lora=True`
+
+
+def named_values(**arguments: Any) -> dict[str, Any]:
+    """Values by the dotted names of fields; arguments that are None or False leave the recipe's.
+
+    Args:
+        **arguments: By their names in `NAMED_FIELDS`.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None and value is not False}
+    if "lora" in given:
+        given["lora"] = LORA_RANK
+    return {NAMED_FIELDS[name]: value for name, value in given.items()}
+
+
+__all__ = ["LORA_RANK", "NAMED_FIELDS", "named_values"]
