@@ -12,7 +12,7 @@ from transformers import (
 
 from .checkpoints import locate, read_config
 from .conversion import open_checkpoint
-from .inference_loading import load_for_inference, load_processor, refuse_nonfinite
+from .inference_loading import load_for_inference, load_processor
 
 _KINDS = {
     AutoModel: "a vision model",
@@ -41,7 +41,6 @@ def load_any_model(
     path = locate(source, revision, token)
     if not path.is_dir() or not (path / "config.json").is_file():
         opened = open_checkpoint(path, verify=False)
-        refuse_nonfinite(opened.model, str(path))
         return opened.model, opened.image_processor
     auto_class = _auto_class(read_config(path))
     return load_for_inference(auto_class, path, _KINDS[auto_class]), _image_processor(path)

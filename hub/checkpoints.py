@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,9 +196,11 @@ def read_weight_file(file: Path) -> dict[str, torch.Tensor]:
     """The tensors of a `.safetensors` file, or of a `.pth` as DeiT's authors publish it (read with `weights_only`)."""
     if file.suffix == ".safetensors":
         try:
-            return safetensors.torch.load_file(file)
+            state = safetensors.torch.load_file(file)
         except (safetensors.SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is no readable safetensors file: {error}") from error
+        refuse_nonfinite(state, str(file))
+        return state
     if file.suffix not in (".pth", ".pt"):
         raise CheckpointError(f"{file} must be a .safetensors file or a .pth of DeiT's authors, got {file.suffix!r}")
     try:
@@ -208,7 +211,37 @@ def read_weight_file(file: Path) -> dict[str, torch.Tensor]:
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise CheckpointError(f"{file} must hold tensors by name, by themselves or under 'model'")
+    refuse_nonfinite(state, str(file))
     return state
+
+
+def refuse_nonfinite(state: Mapping[str, torch.Tensor], place: str) -> None:
+    """Refuses weights that nothing can be computed with and that no training mends.
+
+    Args:
+        state: Tensors by name; those on the meta device are passed over.
+        place: File or model for the message.
+
+    Raises:
+        CheckpointError: Floating-point tensors are infinite or not a number; the message names the first of them.
+    """
+    wrong = [
+        name
+        for name, tensor in state.items()
+        if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all())
+    ]
+    if wrong:
+        raise CheckpointError(f"{place}: weights are infinite or not a number in {listed(wrong)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first four names, and how many more there are.
+
+    Example:
+        >>> listed(["a", "b", "c", "d", "e"])
+        'a, b, c, d and 1 more'
+    """
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def floating_dtype(state: dict[str, torch.Tensor]) -> torch.dtype:
@@ -234,10 +267,12 @@ __all__ = [
     "checkpoint_of",
     "code_references",
     "floating_dtype",
+    "listed",
     "locate",
     "read_checkpoint",
     "read_config",
     "read_index",
     "read_json",
     "read_weight_file",
+    "refuse_nonfinite",
 ]

@@ -58,7 +58,7 @@ def load(
         **fields: Fields of the configuration to override, such as `drop_path_rate` or `attn_implementation`.
 
     Raises:
-        CheckpointError: The source is missing, damaged or a pickle.
+        CheckpointError: The source is missing, damaged or a pickle, or holds weights that are not finite.
         InexpressibleError: It has features that our models lack; they are listed.
         KeyMismatchError: Missing, unexpected or mis-shaped tensors; they are listed.
         ParityError: The converted model computes something else.

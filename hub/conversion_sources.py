@@ -16,7 +16,14 @@ from ..configuration.configuration_detr import HubDetrConfig
 from ..configuration.configuration_vit import HubViTConfig
 from ..data.box_dataset import build_box_processor
 from ..data.image_processing import build_image_processor
-from .checkpoints import Checkpoint, CheckpointError, checkpoint_of, floating_dtype, read_checkpoint
+from .checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    checkpoint_of,
+    floating_dtype,
+    read_checkpoint,
+    refuse_nonfinite,
+)
 from .converted import Conversion
 from .detr_checkpoints import DETR_FAMILY, OTHER_AUXILIARY, detr_from_original, detr_from_transformers, is_original_detr
 from .detr_parity import check_detr_parity
@@ -43,6 +50,7 @@ _HEADS = ("classifier.", "cls_classifier.", "distillation_classifier.", "decoder
 
 def from_module(model: nn.Module, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
     """Our model from one in memory; the arguments are those of `from_path`."""
+    refuse_nonfinite(model.state_dict(), type(model).__name__)
     if isinstance(model, VisionTransformer | VisionTransformerDistilled):
         return _from_timm(model, type(model).__name__, task, fields, verify)
     model_type = getattr(getattr(model, "config", None), "model_type", None)

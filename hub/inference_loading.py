@@ -17,7 +17,17 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
 
 from ..modeling.modeling_base import HubPreTrainedModel
-from .checkpoints import INDEX, PICKLES, WEIGHTS, CheckpointError, read_config, read_index, read_json
+from .checkpoints import (
+    INDEX,
+    PICKLES,
+    WEIGHTS,
+    CheckpointError,
+    listed,
+    read_config,
+    read_index,
+    read_json,
+    refuse_nonfinite,
+)
 
 PROCESSOR = "preprocessor_config.json"
 _INTEGERS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
@@ -60,7 +70,7 @@ def load_for_inference(auto_class: Any, folder: Path, what: str) -> PreTrainedMo
     place = str(files[0]) if len(files) == 1 else str(folder / INDEX)
     _refuse_misfits(model, info, place, what, headless=auto_class is AutoModel)
     _refuse_types(model, types, place)
-    refuse_nonfinite(model, place)
+    refuse_nonfinite(model.state_dict(), place)
     _check_labels(model, folder)
     model.eval()
     assert isinstance(model, PreTrainedModel)
@@ -136,17 +146,6 @@ def weight_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder} holds no {WEIGHTS}{more}")
 
 
-def refuse_nonfinite(model: nn.Module, place: str) -> None:
-    """Raises a `CheckpointError` that names the first tensors of a model that are not finite, and their file."""
-    wrong = [
-        name
-        for name, tensor in model.state_dict().items()
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
-    ]
-    if wrong:
-        raise CheckpointError(f"{place}: weights are infinite or not a number in {_listed(wrong)}")
-
-
 def first_line(error: BaseException) -> str:
     """What an error of another library says, in one line of moderate length."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -168,18 +167,18 @@ def _stored_types(files: Iterable[Path]) -> dict[str, str]:
 def _refuse_misfits(model: PreTrainedModel, info: dict[str, Any], place: str, what: str, headless: bool) -> None:
     shapes = [f"{name} {tuple(stored)} (the model's is {tuple(own)})" for name, stored, own in info["mismatched_keys"]]
     if shapes:
-        raise CheckpointError(f"{place}: other shapes than config.json says: {_listed(sorted(shapes))}")
+        raise CheckpointError(f"{place}: other shapes than config.json says: {listed(sorted(shapes))}")
     # neither is used: batch norm counts in training alone, and maps are made without the pooler
     unused = r"num_batches_tracked$" + (r"|(^|\.)pooler\." if headless else "")
     if missing := sorted(name for name in info["missing_keys"] if not re.search(unused, name)):
         raise CheckpointError(
-            f"{place} is not the whole of {what}: {type(model).__name__} needs {_listed(missing)}, which it lacks"
+            f"{place} is not the whole of {what}: {type(model).__name__} needs {listed(missing)}, which it lacks"
         )
     unknown = sorted(info["unexpected_keys"])
     if not isinstance(model, HubPreTrainedModel):
         unknown = _of_more_layers(unknown, set(model.state_dict()))
     if unknown:
-        raise CheckpointError(f"{place} holds tensors for which config.json has no place: {_listed(unknown)}")
+        raise CheckpointError(f"{place} holds tensors for which config.json has no place: {listed(unknown)}")
 
 
 def _of_more_layers(unknown: Sequence[str], known: set[str]) -> list[str]:
@@ -201,7 +200,7 @@ def _refuse_types(model: nn.Module, types: dict[str, str], place: str) -> None:
     if {"F16", "BF16"} <= set(types.values()):
         rarer = min(("F16", "BF16"), key=list(types.values()).count)
         names = [name for name, kind in types.items() if kind == rarer]
-        raise CheckpointError(f"{place} holds tensors of both F16 and BF16; {rarer} are {_listed(names)}")
+        raise CheckpointError(f"{place} holds tensors of both F16 and BF16; {rarer} are {listed(names)}")
 
 
 def _check_labels(model: Any, folder: Path) -> None:
@@ -214,16 +213,11 @@ def _described(pixels: torch.Tensor) -> str:
     return f"of shape {tuple(pixels.shape)}" if pixels.ndim != 4 else "infinite or not a number"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
 __all__ = [
     "PROCESSOR",
     "first_line",
     "load_for_inference",
     "load_processor",
-    "refuse_nonfinite",
     "refuse_nonfinite_scores",
     "run_model",
     "weight_files",

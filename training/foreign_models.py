@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel, logging
 
 from ..data.image_processing import build_image_processor, pixel_format
-from ..hub.checkpoints import CheckpointError
+from ..hub.checkpoints import CheckpointError, refuse_nonfinite
 from .recipe import RecipeError
 from .recipe_sections import EvaluationSettings, ModelSettings
 
@@ -30,7 +30,7 @@ def foreign_classifier(
         fields: Of its configuration.
 
     Raises:
-        CheckpointError: transformers cannot load it.
+        CheckpointError: transformers cannot load it, or its weights are not finite.
         RecipeError: A patch size for a model that is none of ours.
     """
     if settings.patch_size is not None:
@@ -56,6 +56,7 @@ def foreign_classifier(
         raise CheckpointError(f"{path} could not be loaded as an image classifier: {error}") from error
     finally:
         logging.set_verbosity(verbosity)
+    refuse_nonfinite(model.state_dict(), str(path))
     fresh = sorted({str(key[0]) for key in report["mismatched_keys"]} | set(report["missing_keys"]))
     if fresh:
         logger.warning("%s: not in the checkpoint and need training: %s", type(model).__name__, ", ".join(fresh))

@@ -144,6 +144,41 @@ def test_damaged_weights_are_named(name, change, damaged, sound):
 
 
 @pytest.mark.parametrize("name", ["classifier", "detector"])
+def test_weights_that_are_not_finite_are_refused_alike_for_answers_and_for_training(name, damaged, sound, tmp_path):
+    folder = damaged(name, "model.safetensors", not_finite)
+    heads = {"classifier": "classifier.weight", "detector": "class_labels_classifier.weight"}
+    further = [lambda: vithub.load(folder), lambda: vithub.load(folder, task="backbone")]
+    if name == "classifier":
+        further.append(lambda: vithub.finetune(model=str(folder), data=sound / "data", out=tmp_path / "run"))
+    for door in (*doors(sound, folder), *further):
+        with pytest.raises(CheckpointError) as raised:
+            door()
+        assert str(raised.value) == (
+            f"{folder / 'model.safetensors'}: weights are infinite or not a number in {heads[name]}"
+        )
+
+
+def test_weights_that_are_not_finite_are_refused_from_other_libraries_too(sound, tmp_path):
+    """A network that is trained on as its own library computes it, a model in memory, and one in several files."""
+    config = ResNetConfig(depths=[1, 1], hidden_sizes=[8, 16], embedding_size=8, layer_type="basic", num_labels=2)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    models = {
+        "resnet": ResNetForImageClassification(config),
+        "vit": ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8)),
+    }
+    for name, model in models.items():
+        with torch.no_grad():
+            next(model.parameters()).view(-1)[0] = float("inf")
+        model.save_pretrained(tmp_path / name, max_shard_size="20KB")
+        build_image_processor((32, 32)).save_pretrained(tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"resnet.*: weights are infinite or not a number in resnet\.embedder"):
+        vithub.finetune(model=str(tmp_path / "resnet"), data=sound / "data", out=tmp_path / "run")
+    for source, place in ((tmp_path / "vit", r"model-\d+-of-\d+\.safetensors"), (models["vit"], "ViTModel")):
+        with pytest.raises(CheckpointError, match=rf"{place}: weights are infinite or not a number in \S+$"):
+            vithub.load(source)
+
+
+@pytest.mark.parametrize("name", ["classifier", "detector"])
 @pytest.mark.parametrize("file", JSON_FILES)
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"a": 1'])
 def test_what_is_no_json_object_is_named(name, file, text, damaged, sound):
