@@ -29,18 +29,20 @@ background:#000c;color:#fff;padding:0 4px;white-space:nowrap}
 </style>"""
 
 
-def boxes_html(picture: Image.Image, detections: Sequence[Detection], maps: Sequence[torch.Tensor]) -> str:
+def boxes_html(picture: Image.Image, detections: Sequence[Detection], maps: Sequence[torch.Tensor] | None) -> str:
     """A picture with its boxes.
 
     Args:
         picture: What the model saw.
         detections: What it found there.
-        maps: For each, (height, width) in [0, 1]: where its query looked.
+        maps: For each, (height, width) in [0, 1]: where its query looked. None where the model has no such maps; the
+            boxes are then shown alone, with a line that says so.
     """
     if not detections:
         return f'<div class="vithub-boxes">{_image(picture, "the picture")}</div><p>No object was found.</p>'
     parts = [_STYLE, '<div class="vithub-boxes" role="group" aria-label="objects found">', _image(picture, "")]
-    for detection, values in zip(detections, maps, strict=True):
+    shown = [None] * len(detections) if maps is None else maps
+    for detection, values in zip(detections, shown, strict=True):
         place = {
             "left": detection.left,
             "top": detection.top,
@@ -53,8 +55,10 @@ def boxes_html(picture: Image.Image, detections: Sequence[Detection], maps: Sequ
         parts.append(
             f'<button type="button" class="box{high}" style="{style}" aria-label="{text}"><span>{text}</span></button>'
         )
-        parts.append(_map(values))
-    return "".join([*parts, "</div>"])
+        if values is not None:
+            parts.append(_map(values))
+    without = "<p>This model has no maps of where its queries looked.</p>" if maps is None else ""
+    return "".join([*parts, "</div>", without])
 
 
 def _image(picture: Image.Image, description: str) -> str:

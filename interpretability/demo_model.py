@@ -17,7 +17,7 @@ from .attention_maps import attention_rows
 from .explaining import explain
 from .explanation_methods import EXPLANATION_METHODS, ExplanationMethod
 from .overlays import unit_map
-from .subject import ExplanationError
+from .subject import ExplanationError, NotApplicableError
 
 MAX_BOXES = 20
 
@@ -83,7 +83,19 @@ class DemoModel:
     def __init__(self, name: str, model: nn.Module, image_processor: Any) -> None:
         self.name, self.image_processor = name, image_processor
         self.model: Any = model.eval()
-        self.is_detector = isinstance(getattr(self.model.config, "num_queries", None), int)
+
+    @cached_property
+    def is_detector(self) -> bool:
+        """Whether it answers with boxes, or is a DETR without its heads; not every detector has `num_queries`."""
+        return isinstance(getattr(self.model.config, "num_queries", None), int) or self._gives[1]
+
+    @cached_property
+    def _gives(self) -> tuple[bool, bool]:
+        """Whether its output has logits, and whether it has boxes."""
+        with torch.no_grad():
+            output = self._output(self._pixels(Image.new("RGB", (64, 64))))
+        logits, boxes = (getattr(output, name, None) is not None for name in ("logits", "pred_boxes"))
+        return logits, boxes
 
     @cached_property
     def attention_shapes(self) -> list[tuple[int, int]]:
@@ -98,7 +110,7 @@ class DemoModel:
     @cached_property
     def has_head(self) -> bool:
         """Whether it gives scores that can be explained."""
-        return bool(self.look(Image.new("RGB", (64, 64))).scores) or self.is_detector
+        return self.is_detector or self._gives[0]
 
     @property
     def methods(self) -> list[ExplanationMethod]:
@@ -114,7 +126,7 @@ class DemoModel:
     def look(self, image: Image.Image) -> Seen:
         """The answers to a picture."""
         pixels = self._pixels(image)
-        output = self.model(pixels.to(self.model.device, self.model.dtype))
+        output = self._output(pixels)
         picture = self._picture(pixels[0])
         logits = getattr(output, "logits", None)
         if logits is None:
@@ -141,11 +153,17 @@ class DemoModel:
         found = explain(self.model, seen.pixel_values, view.method, target=target, **options)
         return found.overlay(seen.picture)
 
-    def query_maps(self, seen: Seen, method: str = "relevance") -> list[torch.Tensor]:
-        """(height, width) in [0, 1] for each detection: where in the picture its query looked."""
+    def query_maps(self, seen: Seen, method: str = "relevance") -> list[torch.Tensor] | None:
+        """(height, width) in [0, 1] for each detection: where in the picture its query looked.
+
+        None where the model has no such map, as detectors without cross-attention over the image (YOLOS) have none.
+        """
         maps = []
         for detection in seen.detections:
-            found = explain(self.model, seen.pixel_values, method, target=detection.label, query=detection.query)
+            try:
+                found = explain(self.model, seen.pixel_values, method, target=detection.label, query=detection.query)
+            except NotApplicableError:
+                return None
             maps.append(unit_map(found.maps[0]))
         return maps
 
@@ -161,6 +179,9 @@ class DemoModel:
             return None
         row, column = (min(place, size - 1) for place, size in zip(patch, grid, strict=True))
         return row * grid[1] + column
+
+    def _output(self, pixels: torch.Tensor) -> Any:
+        return self.model(pixels.to(self.model.device, self.model.dtype))
 
     def _pixels(self, image: Image.Image) -> torch.Tensor:
         pixels: torch.Tensor = self.image_processor(image, return_tensors="pt")["pixel_values"]
