@@ -1,5 +1,6 @@
 """Every public model class, pushed, pulled and loaded; `Trainer`; and whose code runs."""
 
+import hashlib
 import json
 import shutil
 
@@ -205,6 +206,72 @@ def test_cached_code_that_changed_is_refused(where, loader, hub, marking):
         load(loader, repo, trust_remote_code=True, revision=commit)
     assert caught.value.kinds[0] == "RemoteCodeError"
     assert not mark.exists()
+
+
+@pytest.fixture
+def lock(loader):
+    """The file that remembers which code was trusted."""
+    return loader.home / "vithub/trusted_code.json"
+
+
+def test_trust_is_kept_by_repository_and_commit_and_what_was_trusted_before_stays(lock, loader, hub, marking):
+    repo, _, write = marking
+    first = write("first")
+    load(loader, repo, trust_remote_code=True, revision=first)
+    kept = json.loads(lock.read_text())
+    files = kept[repo][first]
+    cached = loader.home / "hub" / f"models--{repo.replace('/', '--')}" / "snapshots" / first
+    assert files == {name: hashlib.sha256((cached / name).read_bytes()).hexdigest() for name in files}
+    load(loader, repo, trust_remote_code=True, revision=first)
+    assert json.loads(lock.read_text()) == kept
+    second = write("second")
+    lock.write_text(json.dumps({**kept, "bob/other": {"0" * 40: {"a.py": "1" * 64}}}))
+    load(loader, repo, trust_remote_code=True, revision=second)
+    now = json.loads(lock.read_text())
+    assert now["bob/other"] == {"0" * 40: {"a.py": "1" * 64}}
+    assert now[repo][first] == files
+    assert now[repo][second].keys() == files.keys()
+    assert now[repo][second]["mark.py"] != files["mark.py"]
+    assert now[repo][second]["modeling_mark.py"] == files["modeling_mark.py"]
+    assert list(lock.parent.iterdir()) == [lock]
+
+
+@pytest.mark.parametrize("change", ["other hash", "file more", "file less", "nothing"])
+def test_code_that_is_not_what_the_file_says_is_not_run(change, lock, loader, hub, marking):
+    repo, mark, write = marking
+    commit = write("trusted")
+    load(loader, repo, trust_remote_code=True, revision=commit)
+    mark.unlink()
+    content = json.loads(lock.read_text())
+    files = content[repo][commit]
+    if change == "other hash":
+        files["mark.py"] = "0" * 64
+    elif change == "file more":
+        files["mark.py.py"] = "0" * 64
+    elif change == "file less":
+        del files["mark.py"]
+    else:
+        files.clear()
+    lock.write_text(json.dumps(content))
+    with pytest.raises(ClientError, match=r"is not what it was when it was downloaded and trusted: .*mark\.py"):
+        load(loader, repo, trust_remote_code=True, revision=commit)
+    assert not mark.exists()
+    assert json.loads(lock.read_text()) == content
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"ada/x": []}', '{"ada/x": {"0": "a.py"}}', '{"ada/x": null}'])
+def test_a_damaged_file_of_trust_trusts_nothing_and_names_itself(text, lock, loader, hub, marking):
+    repo, mark, write = marking
+    commit = write("never run")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text(text)
+    with pytest.raises(ClientError, match=r"trusted_code\.json (is|must)"):
+        load(loader, repo, trust_remote_code=True, revision=commit)
+    assert not mark.exists()
+    assert lock.read_text() == text
+    lock.unlink()
+    assert load(loader, repo, trust_remote_code=True, revision=commit) == "MarkForImageClassification"
+    assert mark.read_text() == "never run"
 
 
 def test_code_of_another_repository_is_refused(loader, hub, marking):
