@@ -55,6 +55,15 @@ def test_sound_files_pass_and_missing_ones_are_named(kind, tmp_path):
     assert found[1].startswith("row 2 of split 'train'")
 
 
+@pytest.mark.parametrize("kind", ["TIFF", "BMP", "JPEG2000", "AVIF", "PPM"])
+def test_of_other_formats_the_header_alone_is_looked_at_as_the_documents_say(kind):
+    whole = encoded(kind)
+    cut, stub = whole[: round(0.9 * len(whole))], whole[:8]
+    assert not decodes(cut)
+    assert list(unreadable_images(table([whole, cut]), "train")) == []
+    assert len(list(unreadable_images(table([stub]), "train"))) == 1
+
+
 def test_what_may_be_skipped_is_told_and_more_is_an_error(caplog):
     whole, cut = encoded("PNG"), encoded("PNG")[:-40]
     splits = {"train": table([whole] * 8 + [cut] * 2), "test": table([whole] * 4)}
