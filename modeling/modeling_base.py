@@ -5,6 +5,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import nn
 from transformers import PreTrainedModel
 
 
@@ -41,6 +42,15 @@ class HubPreTrainedModel(PreTrainedModel):
         """As in transformers, after `save_hook`: `save_pretrained(..., push_to_hub=True)` uploads before it ends."""
         self._after_saving(working_dir)
         return super()._upload_modified_files(working_dir, *args, **kwargs)
+
+    def _initialize_weights(self, module: nn.Module, *_: Any, **__: Any) -> None:
+        """As in transformers, for parts too that own no parameter and start those of their children.
+
+        transformers (5.4 to 5.23, where this name is private) passes over such parts in code that is not its own, as
+        that may overwrite loaded weights. `_init_weights` of ours does not: it calls `transformers.initialization`,
+        which leaves loaded tensors alone.
+        """
+        super()._initialize_weights(module)
 
     def _after_saving(self, folder: str | PathLike[str]) -> None:
         if HubPreTrainedModel.save_hook is not None:
