@@ -244,7 +244,8 @@ def test_activations_computed_anew_change_no_gradient(model, reentrant):
     for other in gradients[1:]:
         assert other.keys() == gradients[0].keys()
         for name, gradient in gradients[0].items():
-            torch.testing.assert_close(other[name], gradient, atol=1e-5, rtol=1e-4)
+            # sums come in another order where the graph is another, and round by the size of their largest term
+            assert (other[name] - gradient).abs().max() <= 1e-5 + 1e-4 * gradient.abs().max(), name
 
 
 def test_attention_is_chosen_when_made_when_loaded_and_later(model, tmp_path):
