@@ -149,7 +149,7 @@ def test_weights_that_are_not_finite_are_refused_alike_for_answers_and_for_train
     heads = {"classifier": "classifier.weight", "detector": "class_labels_classifier.weight"}
     further = [lambda: vithub.load(folder), lambda: vithub.load(folder, task="backbone")]
     if name == "classifier":
-        further.append(lambda: vithub.finetune(model=str(folder), data=sound / "data", out=tmp_path / "run"))
+        further.append(lambda: vithub.finetune(model=str(folder), data=sound / "data", output=tmp_path / "run"))
     for door in (*doors(sound, folder), *further):
         with pytest.raises(CheckpointError) as raised:
             door()
@@ -172,7 +172,7 @@ def test_weights_that_are_not_finite_are_refused_from_other_libraries_too(sound,
         model.save_pretrained(tmp_path / name, max_shard_size="20KB")
         build_image_processor((32, 32)).save_pretrained(tmp_path / name)
     with pytest.raises(CheckpointError, match=r"resnet.*: weights are infinite or not a number in resnet\.embedder"):
-        vithub.finetune(model=str(tmp_path / "resnet"), data=sound / "data", out=tmp_path / "run")
+        vithub.finetune(model=str(tmp_path / "resnet"), data=sound / "data", output=tmp_path / "run")
     for source, place in ((tmp_path / "vit", r"model-\d+-of-\d+\.safetensors"), (models["vit"], "ViTModel")):
         with pytest.raises(CheckpointError, match=rf"{place}: weights are infinite or not a number in \S+$"):
             vithub.load(source)
