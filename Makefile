@@ -27,7 +27,7 @@ check: $(VENV)/installed
 
 # Published folders, loaded with the lowest transformers of pyproject.toml; torch is shared with the other environment.
 lowest: $(VENV)/installed $(LOWEST)/installed
-	VITHUB_LOWEST_PYTHON=$(CURDIR)/$(LOWEST)/bin/python $(BIN)/python -m pytest -q tests/hub/test_bundle_loading.py -k lowest
+	VITHUB_LOWEST_PYTHON=$(CURDIR)/$(LOWEST)/bin/python $(BIN)/python -m pytest -q tests/hub/bundle/test_bundle_loading.py -k lowest
 
 $(LOWEST)/installed: pyproject.toml
 	$(BIN)/python -m venv --clear $(LOWEST)

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from ..data.json_text import json_text
 from ..data.sources import DataError
+from ..data.text.json_text import json_text
 from ..hub.checkpoints import CheckpointError, read_json
 from ..hub.folders import TargetError
-from ..training.environment import hardware, software_versions
-from ..training.precision import resolve_precision
-from ..training.processes import process_state
-from ..training.progress import QuietReporter, Reporter
+from ..training.runtime.environment import hardware, software_versions
+from ..training.runtime.precision import resolve_precision
+from ..training.runtime.processes import process_state
+from ..training.runtime.progress import QuietReporter, Reporter
 from .contestant_sources import load_contestants
 from .contestants import Contestant
 from .cost import QUICK_SIDES, CostSettings, measure_cost

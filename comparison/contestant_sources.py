@@ -20,12 +20,11 @@ from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
-from ..data.image_dataset import EvaluationTransform
 from ..data.image_processing import PixelFormat, build_image_processor, pixel_format
+from ..data.labelled.dataset import EvaluationTransform
 from ..data.seeding import seeded
 from ..hub.checkpoints import CheckpointError, read_weight_file
-from ..training.any_classifier import load_classifier
-from . import small_networks as _small_networks  # noqa: F401  # registers them with the Auto classes
+from ..training.tasks.classification.loading import load_classifier
 from .contestants import Contestant, family_of
 
 LIBRARIES = ("timm", "torchvision")

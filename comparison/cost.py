@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..training.progress import QuietReporter, Reporter
+from ..training.runtime.progress import QuietReporter, Reporter
 from .contestants import Contestant, logits_of
 from .count_checks import check_counts, counted
 from .growth import crossing, growth_exponent, quadratic_crossover

@@ -19,19 +19,19 @@ from transformers import PreTrainedModel
 
 from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_vit import HubViTConfig
-from ..data.image_data import LABEL, ImageData, load_image_data
 from ..data.image_processing import build_image_processor
-from ..data.json_text import json_text
+from ..data.labelled.tables import LABEL, ImageData, load_image_data
 from ..data.seeding import derived_generator, derived_seed
 from ..data.sources import DataError
+from ..data.text.json_text import json_text
 from ..hub.checkpoints import CheckpointError, read_json
 from ..hub.progress_bars import quiet_transformers
 from ..modeling.modeling_deit import HubDeiTForImageClassification
 from ..modeling.modeling_vit import HubViTForImageClassification
 from ..training.finetuning import finetune
-from ..training.presets import preset
-from ..training.processes import process_state
-from ..training.progress import QuietReporter, Reporter
+from ..training.recipe.presets import preset
+from ..training.runtime.processes import process_state
+from ..training.runtime.progress import QuietReporter, Reporter
 from .curves import data_section
 from .measurement import Section
 from .small_networks import ConvStemViT, ConvStemViTConfig, SmallResNet, SmallResNetConfig

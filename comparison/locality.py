@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from ..data.seeding import derived_seed, seeded
-from ..interpretability.attention_distance import mean_attention_distance, uniform_attention_distance
-from ..interpretability.attention_maps import attention_maps
-from ..interpretability.subject import ExplanationError, make_subject
-from ..training.progress import QuietReporter, Reporter
+from ..interpretability.analysis.attention_distance import mean_attention_distance, uniform_attention_distance
+from ..interpretability.capture.attention_maps import attention_maps
+from ..interpretability.capture.subject import ExplanationError, make_subject
+from ..training.runtime.progress import QuietReporter, Reporter
 from .contestants import Contestant
 from .feature_maps import feature_map
 from .image_sample import ImageSample, canvases

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..data.share_intervals import Interval, share_interval
-from ..training.bootstrap import percentile_interval
+from ..training.runtime.bootstrap import percentile_interval
 
 LEVEL, SAMPLES = 0.95, 1000
 # For protocols: the intervals of `mean_share_interval` with one trial per image, and with several.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from ..training.figures import BLUE, GREEN, GREY, ORANGE, new_figure
+from ..training.tasks.plots import BLUE, GREEN, GREY, ORANGE, new_figure
 from .measurement import Measurement, Section
 
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")

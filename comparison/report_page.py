@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..data.html_text import html_text
-from ..data.json_text import json_text
-from ..data.markdown_text import markdown_block, markdown_code, markdown_text
+from ..data.text.html_text import html_text
+from ..data.text.json_text import json_text
+from ..data.text.markdown_text import markdown_block, markdown_code, markdown_text
 from ..hub.folders import TargetError
 from .measurement import Measurement, Report, Section, count_of
 from .report_figures import save_pictures

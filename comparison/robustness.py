@@ -10,8 +10,8 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as pixels_v2
 
 from ..data.seeding import derived_seed
-from ..training.progress import QuietReporter, Reporter
-from ..training.single_label_metrics import ClassificationCounts
+from ..training.runtime.progress import QuietReporter, Reporter
+from ..training.tasks.classification.single_label_metrics import ClassificationCounts
 from .contestants import Contestant
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, drop_cells, permute_cells
 from .image_sample import ImageSample, Runner, right_answers, served

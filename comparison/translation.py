@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..training.progress import QuietReporter, Reporter
+from ..training.runtime.progress import QuietReporter, Reporter
 from .contestants import Contestant
 from .image_sample import ImageSample, Runner, canvases, right_answers, served
 from .measurement import (

@@ -11,7 +11,7 @@ from transformers import (
 )
 
 from .checkpoints import locate, read_config
-from .conversion import open_checkpoint
+from .conversion.opening import open_checkpoint
 from .inference_loading import load_for_inference, load_processor
 
 _KINDS = {

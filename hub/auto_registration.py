@@ -76,7 +76,7 @@ def _connect_saving() -> None:
 
 
 def _write_bundle(model: Any, folder: Any) -> None:
-    import_module("vithub.hub.code_bundle").write_bundle(model, folder)
+    import_module("vithub.hub.bundle.code_bundle").write_bundle(model, folder)
 
 
 __all__ = ["register_when_imported"]

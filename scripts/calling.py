@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 import typer
 from vithub.data.named_paths import MissingPathError, missing_path
 from vithub.hub.import_hooks import after_import
-from vithub.training.model_names import DETECTOR_FROM_SCRATCH, is_from_scratch, misspelt_from_scratch
+from vithub.training.recipe.model_names import DETECTOR_FROM_SCRATCH, is_from_scratch, misspelt_from_scratch
 
 # Arguments that name files, folders or Hub ids, and what is there, by command.
 SOURCES: dict[str, dict[str, str]] = {

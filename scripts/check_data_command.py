@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from vithub.data.terminal_text import visible
+from vithub.data.text.terminal_text import visible
 from vithub.scripts.printing import say
 
 _ROWS = {
@@ -62,8 +62,8 @@ def check_data(
     if augmentation is not None:
         _check_augmentation(augmentation, output)
     from rich.console import Console
-    from vithub.data.box_report import check_data as run
-    from vithub.data.json_text import json_text
+    from vithub.data.boxes.report import check_data as run
+    from vithub.data.text.json_text import json_text
     from vithub.hub.folders import check_target, new_folder
 
     if output is not None:
@@ -89,16 +89,16 @@ def check_data(
 
 
 def _check_augmentation(name: str, output: Path | None) -> None:
-    from vithub.data.box_augmentation_settings import BOX_AUGMENTATIONS
+    from vithub.data.boxes.augmentation_settings import BOX_AUGMENTATIONS
 
     if name not in BOX_AUGMENTATIONS or output is None:
         raise typer.BadParameter(f"--augmentation takes {' or '.join(BOX_AUGMENTATIONS)}, with --output, got {name!r}")
 
 
 def _save_batch(report: Any, augmentation: str, shortest: int, file: Path) -> None:
-    from vithub.data.box_augmentation_settings import BOX_AUGMENTATIONS
-    from vithub.data.box_loading import box_table
-    from vithub.data.box_previews import augmented_picture
+    from vithub.data.boxes.augmentation_settings import BOX_AUGMENTATIONS
+    from vithub.data.boxes.loading import box_table
+    from vithub.data.boxes.previews import augmented_picture
     from vithub.data.sources import DataError
     from vithub.data.splits import find_splits
 

@@ -91,7 +91,7 @@ class RecipeCommand(Command):
 
     def nearest(self, unknown: str, ctx: Any) -> list[str]:
         """Also fields of the recipe, as `--set` takes them."""
-        from vithub.training.recipe import near_fields
+        from vithub.training.recipe.recipe import near_fields
 
         found = super().nearest(unknown, ctx)
         fields = near_fields(unknown.strip("-").replace("-", "_"))
@@ -102,8 +102,8 @@ class RecipeCommand(Command):
 
 def recipe_help(width: int) -> str:
     """Presets, and every field of a recipe with its default, choices and meaning, for the end of a help page."""
-    from vithub.training.presets import preset_names
-    from vithub.training.recipe import field_choices, field_names
+    from vithub.training.recipe.presets import preset_names
+    from vithub.training.recipe.recipe import field_choices, field_names
 
     choices, lines = field_choices(), []
     for name, (default, description) in field_names().items():

@@ -64,7 +64,7 @@ def _part_processes() -> None:
 
 def _is_of_recipes(error: BaseException) -> bool:
     """Whether an error is a wrong recipe, without importing recipes: an error of theirs has imported them."""
-    recipes = sys.modules.get("vithub.training.recipe")
+    recipes = sys.modules.get("vithub.training.recipe.recipe")
     return recipes is not None and isinstance(error, recipes.RecipeError)
 
 

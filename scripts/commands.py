@@ -14,7 +14,7 @@ from vithub.scripts.demo_command import demo
 from vithub.scripts.explain_command import explain
 from vithub.scripts.printing import say
 from vithub.scripts.publish_command import publish
-from vithub.training.named_fields import named_values
+from vithub.training.recipe.named_fields import named_values
 
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="a run's folder, or a Hub id")]
 
@@ -89,7 +89,7 @@ def finetune(
     values = assignments(set_ or [])
     _check_recipe(recipe, preset, named_values(**named) | values)
     from vithub.training.finetuning import finetune as run
-    from vithub.training.progress import TerminalReporter
+    from vithub.training.runtime.progress import TerminalReporter
 
     with TerminalReporter() as reporter:
         run(
@@ -100,9 +100,9 @@ def finetune(
 
 def _check_recipe(recipe: str | None, preset: str | None, values: dict[str, Any]) -> None:
     """Refuses what is wrong in a recipe before the libraries that train are imported."""
-    from vithub.training.presets import preset as named_recipe
-    from vithub.training.presets import read_recipe
-    from vithub.training.recipe import check_values
+    from vithub.training.recipe.presets import preset as named_recipe
+    from vithub.training.recipe.presets import read_recipe
+    from vithub.training.recipe.recipe import check_values
 
     check_values(values)
     if recipe is not None or preset is not None:
@@ -113,7 +113,7 @@ def _check_recipe(recipe: str | None, preset: str | None, values: dict[str, Any]
 def assignments(texts: list[str]) -> dict[str, Any]:
     """NAME=VALUE texts as fields, values read as YAML: `training.lr=1e-3`, `augmentation.scale=[0.5, 1]`."""
     import yaml
-    from vithub.training.yaml_text import read_yaml
+    from vithub.training.recipe.yaml_text import read_yaml
 
     values: dict[str, Any] = {}
     for text in texts:
@@ -150,11 +150,11 @@ def evaluate(
         raise typer.BadParameter("--resume needs --output")
     check_on_bad_image(on_bad_image)
     from rich.console import Console
-    from vithub.data.json_text import json_text
-    from vithub.training.processes import process_state
-    from vithub.training.progress import TerminalReporter
-    from vithub.training.run_evaluation import evaluate as run
-    from vithub.training.run_evaluation import result_table
+    from vithub.data.text.json_text import json_text
+    from vithub.training.evaluation import evaluate as run
+    from vithub.training.evaluation import result_table
+    from vithub.training.runtime.processes import process_state
+    from vithub.training.runtime.progress import TerminalReporter
 
     with TerminalReporter() as reporter:
         result = run(
@@ -205,7 +205,7 @@ def predict(
     check_on_bad_image(on_bad_image)
     if data is not None and output is not None:
         from vithub.training.dataset_prediction import predict_dataset
-        from vithub.training.progress import TerminalReporter
+        from vithub.training.runtime.progress import TerminalReporter
 
         with TerminalReporter() as reporter:
             target = predict_dataset(
@@ -228,8 +228,8 @@ def _predict_images(
 ) -> None:  # fmt: skip
     """Answers every image that can be read, and then fails where one could not be."""
     from rich.console import Console
-    from vithub.data.json_text import json_text
-    from vithub.training.predicting import bad_images_text, predict_stream, prediction_table
+    from vithub.data.text.json_text import json_text
+    from vithub.training.prediction import bad_images_text, predict_stream, prediction_table
 
     found = []
     for prediction in predict_stream(
@@ -262,8 +262,8 @@ def convert(
     """Converts a checkpoint of transformers, timm or DeiT's authors, or one of ours to transformers or timm."""
     if to not in CONVERSION_TARGETS:
         raise typer.BadParameter(f"--to takes one of {', '.join(CONVERSION_TARGETS)}, got {to!r}")
-    from vithub.data.json_text import json_text
-    from vithub.hub.convert import convert as run
+    from vithub.data.text.json_text import json_text
+    from vithub.hub.conversion.convert import convert as run
 
     report = run(
         source, target_dir, to, task=task, image_size=image_size, patch_size=patch_size, revision=revision,

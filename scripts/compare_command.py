@@ -55,8 +55,8 @@ def compare(
     if not separator or not first.isdigit() or not count.isdigit() or not int(first) < int(count):
         raise typer.BadParameter(f"--part takes I/N with I from 0 below N, got {part!r}")
     from vithub.comparison.comparing import compare as run
-    from vithub.data.json_text import json_text
-    from vithub.training.progress import TerminalReporter
+    from vithub.data.text.json_text import json_text
+    from vithub.training.runtime.progress import TerminalReporter
 
     with TerminalReporter() as reporter:
         comparison = run(
@@ -76,7 +76,7 @@ def compare(
 def _grid(texts: list[str], quick: bool) -> Any:
     """The grid's settings with some replaced: `epochs=3`, `fractions=[0.1, 1.0]`."""
     from vithub.comparison.comparing import grid_settings
-    from vithub.training.yaml_text import read_yaml
+    from vithub.training.recipe.yaml_text import read_yaml
 
     settings = grid_settings(quick)
     known = {one.name for one in fields(settings)}

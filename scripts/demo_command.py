@@ -25,13 +25,13 @@ def demo(
     if len(models) > 2:
         raise typer.BadParameter(f"one model, or two side by side, got {len(models)}")
     from vithub.hub.any_model import load_any_model
-    from vithub.interpretability.demo_model import DemoModel
-    from vithub.interpretability.demo_page import build_page, serve_page
-    from vithub.training.predicting import find_images
+    from vithub.interpretability.demo.model import DemoModel
+    from vithub.interpretability.demo.page import build_page, serve_page
+    from vithub.training.prediction import find_images
 
     pictures = find_images(examples or [])
     if space is not None:
-        from vithub.interpretability.demo_space import write_space
+        from vithub.interpretability.demo.space import write_space
 
         written = write_space(space, models, pictures)
         say(f"{written}: a Space; upload it with: hf upload USER/NAME {written} --repo-type space")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from vithub.interpretability.method_names import METHOD_NAMES
+from vithub.interpretability.explanation.method_names import METHOD_NAMES
 from vithub.scripts.bad_images import check_on_bad_image, fail_after_all
 from vithub.scripts.printing import say
 
@@ -40,9 +40,9 @@ def explain(
     from rich.progress import Progress
     from vithub.data.images import BadImageError
     from vithub.hub.any_model import load_any_model
-    from vithub.interpretability.explanation_report import ExplanationReport
-    from vithub.interpretability.image_explanations import explain_image
-    from vithub.training.predicting import find_images, read_image
+    from vithub.interpretability.explanation.image_explanations import explain_image
+    from vithub.interpretability.explanation.report import ExplanationReport
+    from vithub.training.prediction import find_images, read_image
 
     names = find_images(images)
     loaded, processor = load_any_model(model)

@@ -3,7 +3,7 @@
 import logging
 
 import typer
-from vithub.data.terminal_text import visible, visible_lines
+from vithub.data.text.terminal_text import visible, visible_lines
 
 
 def say(text: object, err: bool = False) -> None:

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from vithub.data.terminal_text import visible
+from vithub.data.text.terminal_text import visible
 from vithub.scripts.printing import say
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from vithub.hub.publishing import PublishReport
+    from vithub.hub.push.publishing import PublishReport
 
 
 def publish(
@@ -36,15 +36,15 @@ def publish(
     if space is not None and space.exists():
         raise typer.BadParameter(f"--space takes a new folder, and {space} exists")
     from rich.console import Console
-    from vithub.data.json_text import json_text
-    from vithub.hub.publishing import publish as run
+    from vithub.data.text.json_text import json_text
+    from vithub.hub.push.publishing import publish as run
 
     report = run(
         folder, repo_id, private=private, revision=revision, create_pr=create_pr, tag=tag, message=message,
         dry_run=dry_run, native=native,
     )  # fmt: skip
     if space is not None and not dry_run:
-        from vithub.interpretability.demo_space import write_space
+        from vithub.interpretability.demo.space import write_space
 
         write_space(space, [repo_id])
     if json_:

@@ -170,7 +170,7 @@ def digit_folders(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished_run(digit_folders, tmp_path_factory, quick):
     """A run that has learned something, about half of the labels; tests read its folder and do not write to it."""
-    from vithub.training.recipe import Recipe
+    from vithub.training.recipe.recipe import Recipe
 
     out = tmp_path_factory.mktemp("runs") / "finished"
     return vithub.finetune(data=digit_folders, output=out, recipe=Recipe(), values=quick({"training.epochs": 10}))

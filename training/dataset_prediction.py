@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from ..data.argument_names import argument, renamed, stated
-from ..data.json_text import json_text
 from ..data.sources import DataError
 from ..data.table_identity import rows_identity
+from ..data.text.json_text import json_text
 from ..hub.checkpoints import locate
 from ..hub.folders import TargetError
 from ..hub.model_identity import model_identity
-from .any_detector import is_detector
-from .bad_image_errors import way_past_bad_images
-from .box_prediction import BoxPredictor
-from .evaluating import default_workers
-from .label_prediction import LabelPredictor
-from .loading_processes import named_deaths
 from .prediction_parts import what_is_wrong, write_part
-from .processes import process_state
-from .progress import QuietReporter, Reporter
+from .runtime.bad_image_errors import way_past_bad_images
+from .runtime.loading_processes import named_deaths
+from .runtime.processes import process_state
+from .runtime.progress import QuietReporter, Reporter
+from .tasks.classification.evaluation import default_workers
+from .tasks.classification.prediction import LabelPredictor
+from .tasks.detection.dataset_prediction import BoxPredictor
+from .tasks.detection.loading import is_detector
 
 ABOUT = "about.json"
 logger = logging.getLogger("vithub")

@@ -11,29 +11,29 @@ from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
 from ..data.argument_names import argument, renamed, stated, stated_field
-from ..data.box_loading import MissingImagesError
-from .accelerate_loop import AccelerateLoop, LoopResult
-from .bad_image_errors import way_past_bad_images
-from .detector_source import is_detector_folder
-from .energy import energy_estimate
-from .environment import hardware, software_versions
-from .hub_trainer import HubTrainer
-from .interruption import StopAtOnce
-from .loading_processes import named_deaths
-from .model_names import DETECTOR_FROM_SCRATCH, is_from_scratch
-from .named_fields import named_values
-from .presets import preset as named_recipe
-from .presets import read_recipe
-from .processes import process_state
-from .progress import QuietReporter, Reporter
-from .recipe import Recipe
-from .recipe_effects import check_effects, check_resumed_effects
-from .resumable import LENGTH
+from ..data.boxes.loading import MissingImagesError
+from .loop.accelerate_loop import AccelerateLoop, LoopResult
+from .loop.checkpoints import whole_state
+from .loop.interruption import StopAtOnce
+from .loop.trainer import HubTrainer
+from .recipe.effects import check_effects, check_resumed_effects
+from .recipe.model_names import DETECTOR_FROM_SCRATCH, is_from_scratch
+from .recipe.named_fields import named_values
+from .recipe.presets import preset as named_recipe
+from .recipe.presets import read_recipe
+from .recipe.recipe import Recipe
+from .recipe.resumable import LENGTH
 from .resuming import check_length, ended_early, finish_at_last_checkpoint, prepare_checkpoints, run_to_resume
-from .run_checkpoints import whole_state
 from .run_folder import free_run_folder, measurements, open_run_folder, read_run_recipe, write_recipe, write_run
-from .task import TrainingTask
-from .task_building import build_task
+from .runtime.bad_image_errors import way_past_bad_images
+from .runtime.energy import energy_estimate
+from .runtime.environment import hardware, software_versions
+from .runtime.loading_processes import named_deaths
+from .runtime.processes import process_state
+from .runtime.progress import QuietReporter, Reporter
+from .tasks.classification.building import build_task
+from .tasks.classification.task import TrainingTask
+from .tasks.detection.model_source import is_detector_folder
 
 _TRAINS_WITHOUT = "(data.on_bad_image) trains without such, up to data.max_bad_share of a split"
 FRONT_ENDS = ("accelerate", "trainer")

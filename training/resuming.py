@@ -5,13 +5,13 @@ from typing import Any
 
 from ..data.argument_names import argument, stated
 from ..hub.folders import TargetError
-from .checkpoint_faults import set_aside_damaged
-from .progress import Reporter
-from .recipe import Recipe, RecipeError, flat
-from .resumable import LENGTH
-from .run_checkpoints import checkpoints, last_checkpoint, step_of
+from .loop.checkpoint_faults import set_aside_damaged
+from .loop.checkpoints import checkpoints, last_checkpoint, step_of
+from .recipe.recipe import Recipe, RecipeError, flat
+from .recipe.resumable import LENGTH
 from .run_folder import METRICS, RECIPE
-from .task import TrainingTask
+from .runtime.progress import Reporter
+from .tasks.classification.task import TrainingTask
 
 
 def run_to_resume(name: str | None, prolong: bool, reporter: Reporter) -> Path:

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from ..data.argument_names import argument
 from ..data.sources import DataError
 from ..hub.checkpoints import CheckpointError, read_json
-from .recipe_sections import DataSettings
+from .recipe.sections import DataSettings
+from .recipe.yaml_text import read_yaml
 from .run_folder import METRICS, RECIPE
-from .yaml_text import read_yaml
 
 
 def run_data(folder: Path) -> DataSettings:

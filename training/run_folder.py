@@ -9,18 +9,18 @@ import torch
 from transformers import PreTrainedModel
 
 from ..data.argument_names import argument
-from ..data.json_text import json_text
+from ..data.text.json_text import json_text
+from ..hub.card.model_card import write_card
 from ..hub.folders import TargetError
-from ..hub.model_card import write_card
 from ..hub.progress_bars import quiet_transformers
-from .detection_errors import count_errors
-from .detection_figures import save_error_kinds, save_precision_recall
-from .detection_metrics import DetectionCounts
-from .figures import save_confusion_matrix, save_learning_curves, save_reliability
-from .recipe import Recipe, RecipeError
-from .recipe_file import is_edited, replace_text, seal
-from .resumable import MAY_CHANGE, refused_changes
+from .recipe.recipe import Recipe, RecipeError
+from .recipe.resumable import MAY_CHANGE, refused_changes
+from .recipe.sealed_file import is_edited, replace_text, seal
 from .run_lock import LOCK, RunLock
+from .tasks.detection.error_kinds import count_errors
+from .tasks.detection.metrics import DetectionCounts
+from .tasks.detection.plots import save_error_kinds, save_precision_recall
+from .tasks.plots import save_confusion_matrix, save_learning_curves, save_reliability
 
 RECIPE, METRICS = "recipe.yaml", "metrics.json"
 

@@ -66,12 +66,12 @@ def of_transformers(options: argparse.Namespace, seed: int, folder: Path) -> Non
         TrainingArguments,
         set_seed,
     )
-    from vithub.data.box_augmentation import BoxTransform
-    from vithub.data.box_augmentation_settings import BoxAugmentation
-    from vithub.data.box_dataset import BoxEvaluationTransform, BoxImages, collate_boxes
-    from vithub.data.box_loading import load_box_data
+    from vithub.data.boxes.augmentation import BoxTransform
+    from vithub.data.boxes.augmentation_settings import BoxAugmentation
+    from vithub.data.boxes.dataset import BoxEvaluationTransform, BoxImages, collate_boxes
+    from vithub.data.boxes.loading import load_box_data
     from vithub.data.samplers import SampleKey
-    from vithub.training.detector_evaluation import evaluate_detector
+    from vithub.training.tasks.detection.evaluation import evaluate_detector
 
     set_seed(seed)
     data = load_box_data(options.data)
@@ -166,7 +166,7 @@ def measure(options: argparse.Namespace, arm: str, seed: int, folder: Path) -> d
 
 def draw(runs: dict[str, dict[str, Any]], file: Path) -> None:
     """Validation mAP against training time, the mean line of seeds apart."""
-    from vithub.training.figures import BLUE, GREEN, ORANGE, new_figure
+    from vithub.training.tasks.plots import BLUE, GREEN, ORANGE, new_figure
 
     looks = {
         "transformers": (BLUE, "-", "transformers' DETR and Trainer, defaults"),

@@ -114,9 +114,9 @@ def teacher_accuracy(data: str, teacher: str) -> float:
     """Share of the test split that the teacher answers rightly, in bf16, as it teaches."""
     import torch
     from cifar_resnet import load_cifar_resnet
-    from vithub.data.image_dataset import EvaluationTransform
     from vithub.data.image_processing import build_image_processor, pixel_format
-    from vithub.training.teachers import Teacher
+    from vithub.data.labelled.dataset import EvaluationTransform
+    from vithub.training.tasks.classification.teachers import Teacher
 
     processor = build_image_processor((32, 32), crop_ratio=1.0)
     transform = EvaluationTransform(processor)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from vithub.training.figures import BLUE, GREEN, ORANGE, new_figure
+from vithub.training.tasks.plots import BLUE, GREEN, ORANGE, new_figure
 
 ROOT = Path(__file__).parents[2]
 TITLES = {

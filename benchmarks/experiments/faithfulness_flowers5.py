@@ -17,12 +17,12 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 import torch
-from vithub.data.image_data import load_image_data
 from vithub.data.image_processing import resize_image_processor
 from vithub.data.images import decode_image
-from vithub.interpretability.architecture import read_architecture
-from vithub.interpretability.faithfulness_result import RANDOM, Faithfulness
-from vithub.training.any_classifier import load_classifier
+from vithub.data.labelled.tables import load_image_data
+from vithub.interpretability.capture.architecture import read_architecture
+from vithub.interpretability.faithfulness.result import RANDOM, Faithfulness
+from vithub.training.tasks.classification.loading import load_classifier
 
 import vithub
 

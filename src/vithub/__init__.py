@@ -12,36 +12,36 @@ if TYPE_CHECKING:
     from .configuration.configuration_deit import HubDeiTConfig
     from .configuration.configuration_detr import HubDetrConfig
     from .configuration.configuration_vit import HubViTConfig
-    from .data.box_report import check_data
-    from .hub.conversion import load, load_image_processor
-    from .hub.convert import convert
-    from .hub.publishing import publish
-    from .interpretability.attention_distance import attention_distance
-    from .interpretability.attention_maps import attention_maps, attention_rows
-    from .interpretability.explaining import explain
-    from .interpretability.explanation import Explanation
-    from .interpretability.explanation_methods import EXPLANATION_METHODS
-    from .interpretability.faithfulness import faithfulness
-    from .interpretability.faithfulness_protocol import FaithfulnessProtocol
-    from .interpretability.layer_features import layer_features
-    from .interpretability.patch_filters import patch_filters
-    from .interpretability.position_similarity import position_similarity
-    from .interpretability.projections import project
-    from .interpretability.representation_similarity import cka
+    from .data.boxes.report import check_data
+    from .hub.conversion.convert import convert
+    from .hub.conversion.opening import load, load_image_processor
+    from .hub.push.publishing import publish
+    from .interpretability.analysis.attention_distance import attention_distance
+    from .interpretability.analysis.layer_features import layer_features
+    from .interpretability.analysis.patch_filters import patch_filters
+    from .interpretability.analysis.position_similarity import position_similarity
+    from .interpretability.analysis.projections import project
+    from .interpretability.analysis.representation_similarity import cka
+    from .interpretability.capture.attention_maps import attention_maps, attention_rows
+    from .interpretability.explanation.explaining import explain
+    from .interpretability.explanation.explanation import Explanation
+    from .interpretability.explanation.methods import EXPLANATION_METHODS
+    from .interpretability.faithfulness.measurement import faithfulness
+    from .interpretability.faithfulness.protocol import FaithfulnessProtocol
     from .modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
     from .modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
     from .modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
+    from .training.evaluation import evaluate
     from .training.finetuning import finetune
-    from .training.predicting import predict, predict_stream
-    from .training.run_evaluation import evaluate
+    from .training.prediction import predict, predict_stream
 
     __version__: str
 
 # Where each name that is loaded on first use lives.
 _HOMES = {
-    "EXPLANATION_METHODS": "interpretability.explanation_methods",
-    "Explanation": "interpretability.explanation",
-    "FaithfulnessProtocol": "interpretability.faithfulness_protocol",
+    "EXPLANATION_METHODS": "interpretability.explanation.methods",
+    "Explanation": "interpretability.explanation.explanation",
+    "FaithfulnessProtocol": "interpretability.faithfulness.protocol",
     "HubDeiTConfig": "configuration.configuration_deit",
     "HubDeiTForImageClassification": "modeling.modeling_deit",
     "HubDeiTModel": "modeling.modeling_deit",
@@ -52,26 +52,26 @@ _HOMES = {
     "HubViTForImageClassification": "modeling.modeling_vit",
     "HubViTForMaskedImageModeling": "modeling.modeling_vit",
     "HubViTModel": "modeling.modeling_vit",
-    "attention_distance": "interpretability.attention_distance",
-    "attention_maps": "interpretability.attention_maps",
-    "attention_rows": "interpretability.attention_maps",
-    "check_data": "data.box_report",
-    "cka": "interpretability.representation_similarity",
+    "attention_distance": "interpretability.analysis.attention_distance",
+    "attention_maps": "interpretability.capture.attention_maps",
+    "attention_rows": "interpretability.capture.attention_maps",
+    "check_data": "data.boxes.report",
+    "cka": "interpretability.analysis.representation_similarity",
     "compare": "comparison.comparing",
-    "convert": "hub.convert",
-    "evaluate": "training.run_evaluation",
-    "explain": "interpretability.explaining",
-    "faithfulness": "interpretability.faithfulness",
+    "convert": "hub.conversion.convert",
+    "evaluate": "training.evaluation",
+    "explain": "interpretability.explanation.explaining",
+    "faithfulness": "interpretability.faithfulness.measurement",
     "finetune": "training.finetuning",
-    "layer_features": "interpretability.layer_features",
-    "load": "hub.conversion",
-    "load_image_processor": "hub.conversion",
-    "patch_filters": "interpretability.patch_filters",
-    "position_similarity": "interpretability.position_similarity",
-    "predict": "training.predicting",
-    "predict_stream": "training.predicting",
-    "project": "interpretability.projections",
-    "publish": "hub.publishing",
+    "layer_features": "interpretability.analysis.layer_features",
+    "load": "hub.conversion.opening",
+    "load_image_processor": "hub.conversion.opening",
+    "patch_filters": "interpretability.analysis.patch_filters",
+    "position_similarity": "interpretability.analysis.position_similarity",
+    "predict": "training.prediction",
+    "predict_stream": "training.prediction",
+    "project": "interpretability.analysis.projections",
+    "publish": "hub.push.publishing",
 }
 
 __all__ = [

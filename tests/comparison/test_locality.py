@@ -9,7 +9,7 @@ from torch import nn
 from vithub.comparison.contestant_sources import load_contestant
 from vithub.comparison.image_sample import canvases
 from vithub.comparison.locality import LocalitySettings, attention_distances, measure_locality
-from vithub.interpretability.attention_distance import uniform_attention_distance
+from vithub.interpretability.analysis.attention_distance import uniform_attention_distance
 
 from vithub import HubViTConfig, HubViTForImageClassification, load
 

@@ -7,14 +7,14 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List
 from datasets import Image as ImageFeature
 from PIL import Image, ImageOps
-from vithub.data.augmentation import TrainTransform
-from vithub.data.augmentation_settings import Augmentation
-from vithub.data.image_data import load_image_data
-from vithub.data.image_dataset import EvaluationTransform, LabelledImages
 from vithub.data.image_processing import build_image_processor
 from vithub.data.images import BadImageError
+from vithub.data.labelled.augmentation import TrainTransform
+from vithub.data.labelled.augmentation_settings import Augmentation
+from vithub.data.labelled.dataset import EvaluationTransform, LabelledImages
+from vithub.data.labelled.tables import load_image_data
 from vithub.data.sources import DataError
-from vithub.data.streamed_data import load_streamed_data
+from vithub.data.streaming.tables import load_streamed_data
 
 
 @pytest.fixture

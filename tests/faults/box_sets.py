@@ -52,9 +52,9 @@ _FITTING = {("category name", what) for what in ("text", "-1", "1.5", "2**64")} 
 
 def _boxes(file: Path) -> dict[str, list[Any]]:
     """All boxes as read for training, by split."""
-    from vithub.data.box_checks import inspect_boxes
-    from vithub.data.box_loading import guard
-    from vithub.data.box_sources import read_box_source
+    from vithub.data.boxes.checks import inspect_boxes
+    from vithub.data.boxes.loading import guard
+    from vithub.data.boxes.sources import read_box_source
 
     checked = inspect_boxes(read_box_source(file))
     guard(checked)

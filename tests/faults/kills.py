@@ -25,10 +25,10 @@ import torch
 from vithub.data.digits import digits_dataset
 from vithub.training import run_folder
 from vithub.training.finetuning import finetune
-from vithub.training.progress import QuietReporter
-from vithub.training.recipe import Recipe
-from vithub.training.run_checkpoints import last_checkpoint
-from vithub.training.task import TrainingTask
+from vithub.training.loop.checkpoints import last_checkpoint
+from vithub.training.recipe.recipe import Recipe
+from vithub.training.runtime.progress import QuietReporter
+from vithub.training.tasks.classification.task import TrainingTask
 
 FRONT_ENDS, PUBLISHED = ("accelerate", "trainer"), ("best", "last")
 SIGNALS = ("SIGTERM", "SIGTERM", "SIGTERM", "SIGINT")

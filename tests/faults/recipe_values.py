@@ -58,7 +58,7 @@ _NOT_RUN = {
 
 
 def _fields() -> dict[str, Any]:
-    from vithub.training.recipe import field_names
+    from vithub.training.recipe.recipe import field_names
 
     return {name: default for name, (default, _) in field_names().items()}
 
@@ -83,7 +83,7 @@ def _prepare(place: Place) -> None:
 def _right(field: str, text: str, out: Path) -> str | None:
     """The recipe has the value as given, and the run has a model whose weights and figures are numbers."""
     import safetensors.torch
-    from vithub.training.yaml_text import read_yaml
+    from vithub.training.recipe.yaml_text import read_yaml
 
     recorded: Any = read_yaml((out / "recipe.yaml").read_text())
     for key in field.split("."):

@@ -28,7 +28,7 @@ def _resume(place: Place) -> tuple[Path, Path]:
 
 def _as_unbroken(answer: tuple[Path, Path]) -> str | None:
     """The weights, history and recipe are those of the run that nothing happened to."""
-    from vithub.training.recipe import Recipe
+    from vithub.training.recipe.recipe import Recipe
 
     folder, whole = answer
     if (folder / "model.safetensors").read_bytes() != (whole / "model.safetensors").read_bytes():

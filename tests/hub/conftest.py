@@ -12,9 +12,9 @@ from transformers import (
     TimmWrapperForImageClassification,
 )
 from vithub.data.image_processing import build_image_processor
-from vithub.hub.model_card import write_card
-from vithub.training.classification_metrics import counts_for
-from vithub.training.recipe import Recipe
+from vithub.hub.card.model_card import write_card
+from vithub.training.recipe.recipe import Recipe
+from vithub.training.tasks.classification.metrics import counts_for
 
 from vithub import HubDeiTConfig, HubDeiTForImageClassification, HubViTForImageClassification
 

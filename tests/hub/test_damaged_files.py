@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vithub.data.image_processing import build_image_processor
 from vithub.hub.any_model import load_any_model
-from vithub.hub.bundle_check import needed_packages
+from vithub.hub.bundle.bundle_check import needed_packages
+from vithub.hub.bundle.remote_code import remote_classes
 from vithub.hub.checkpoints import INDEX, CheckpointError, locate, read_checkpoint
-from vithub.hub.publish_files import select_files
-from vithub.hub.remote_code import remote_classes
+from vithub.hub.push.files import select_files
 from vithub.scripts.command_line import _is_ours
-from vithub.training.any_detector import is_detector
-from vithub.training.detector_source import is_detector_folder
+from vithub.training.tasks.detection.loading import is_detector
+from vithub.training.tasks.detection.model_source import is_detector_folder
 
 import vithub
 

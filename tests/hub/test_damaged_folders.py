@@ -17,12 +17,12 @@ from transformers import (
     ViTConfig,
     ViTModel,
 )
-from vithub.data.box_dataset import build_box_processor
+from vithub.data.boxes.dataset import build_box_processor
 from vithub.data.image_processing import build_image_processor
 from vithub.hub.any_model import load_any_model
 from vithub.hub.checkpoints import CheckpointError
-from vithub.training.any_classifier import load_classifier
-from vithub.training.any_detector import load_detector
+from vithub.training.tasks.classification.loading import load_classifier
+from vithub.training.tasks.detection.loading import load_detector
 
 import vithub
 

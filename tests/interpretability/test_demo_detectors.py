@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcessor
-from vithub.interpretability.demo_boxes import boxes_html
-from vithub.interpretability.demo_model import DemoModel
+from vithub.interpretability.demo.boxes import boxes_html
+from vithub.interpretability.demo.model import DemoModel
 
 import vithub
 

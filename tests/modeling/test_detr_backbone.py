@@ -84,7 +84,7 @@ def test_a_normalisation_with_an_activation_keeps_it(tiny_detr):
 def test_dilation_doubles_the_map_as_timm_does(tiny_detr):
     """The native ResNet is dilated here, timm's by timm: with the same weights they must agree."""
     import timm
-    from vithub.hub.detr_keys import resnet_from_timm
+    from vithub.hub.conversion.detr_keys import resnet_from_timm
 
     native = {"model_type": "resnet", "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2],
               "layer_type": "basic", "out_features": ["stage4"]}  # fmt: skip

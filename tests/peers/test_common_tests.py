@@ -104,8 +104,8 @@ TABLE = {
         (ALL, EVERY, "test_the_old_name_of_the_type_of_weights_is_taken")]),
     "test_sdpa_can_compile_dynamic": ("a model compiles whole", COMPILED),
     "test_torch_compile_for_training": ("a compiled model trains the same", [
-        (VITS, "training/test_compiled_training.py", "test_a_compiled_run_is_the_uncompiled_one"),
-        (DETECTORS, "training/test_compiled_training.py", "test_a_compiled_detector_is_the_uncompiled_one")]),
+        (VITS, "training/loop/test_compiled_training.py", "test_a_compiled_run_is_the_uncompiled_one"),
+        (DETECTORS, "training/loop/test_compiled_training.py", "test_a_compiled_detector_is_the_uncompiled_one")]),
     "test_torch_export": ("a model exports", [
         (VITS, COMMON, "test_models_export_with_any_batch_size"),
         (DETECTORS, EVERY, "test_detectors_export_and_compute_the_same")]),

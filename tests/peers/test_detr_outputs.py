@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 import torch
 from transformers.models.detr.modeling_detr import DetrModelOutput, DetrObjectDetectionOutput
-from vithub.hub.detr_checkpoints import detr_to_transformers
+from vithub.hub.conversion.detr_checkpoints import detr_to_transformers
 from vithub.modeling.modeling_detr import HubDetrModelOutput, HubDetrObjectDetectionOutput
 
 import vithub

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from vithub.data.argument_names import argument, renamed, stated, stated_field, typed_as
-from vithub.interpretability.demo_page import build_page, serve_page
-from vithub.interpretability.demo_space import write_space
+from vithub.interpretability.demo.page import build_page, serve_page
+from vithub.interpretability.demo.space import write_space
 from vithub.scripts.command_line import app, run
 from vithub.training.dataset_prediction import predict_dataset
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vithub.data.box_dataset import build_box_processor
+from vithub.data.boxes.dataset import build_box_processor
 from vithub.data.image_processing import build_image_processor
 from vithub.scripts.command_line import app, run
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from patience import PATIENCE
 from vithub.scripts.command_line import app, run
 from vithub.scripts.commands import assignments
-from vithub.training.recipe import Recipe, field_choices, field_names
+from vithub.training.recipe.recipe import Recipe, field_choices, field_names
 
 import vithub
 
@@ -195,7 +195,7 @@ def test_ctrl_c_exits_with_130(command, monkeypatch, finished_run, photo):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vithub.training.predicting.find_images", interrupted)
+    monkeypatch.setattr("vithub.training.prediction.find_images", interrupted)
     code, _, errors = command("predict", finished_run.folder, photo)
     assert code == 130
     assert "Traceback" not in errors

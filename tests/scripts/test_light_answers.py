@@ -134,14 +134,14 @@ def test_the_list_of_commands_at_80_columns_is_whole(monkeypatch, capsys):
 
 
 def test_the_targets_of_a_conversion_are_those_that_there_are():
-    from vithub.hub.convert import TARGETS
+    from vithub.hub.conversion.convert import TARGETS
     from vithub.scripts.commands import CONVERSION_TARGETS
 
     assert tuple(TARGETS) == CONVERSION_TARGETS
 
 
 def test_the_names_of_explanation_methods_are_those_that_there_are():
-    from vithub.interpretability.method_names import METHOD_NAMES
+    from vithub.interpretability.explanation.method_names import METHOD_NAMES
 
     from vithub import EXPLANATION_METHODS
 

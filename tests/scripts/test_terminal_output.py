@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from vithub.data.box_report import check_data
-from vithub.data.terminal_text import visible
-from vithub.hub.publish_files import PublishFile
-from vithub.hub.publishing import PublishReport
+from vithub.data.boxes.report import check_data
+from vithub.data.text.terminal_text import visible
+from vithub.hub.push.files import PublishFile
+from vithub.hub.push.publishing import PublishReport
 from vithub.scripts.check_data_command import print_report
 from vithub.scripts.command_line import run
 from vithub.scripts.printing import LineFormatter, say
 from vithub.scripts.publish_command import file_table
-from vithub.training.detection_run import detection_table
-from vithub.training.predicting import prediction_table
-from vithub.training.progress import TerminalReporter
-from vithub.training.run_evaluation import result_table
+from vithub.training.evaluation import result_table
+from vithub.training.prediction import prediction_table
+from vithub.training.runtime.progress import TerminalReporter
+from vithub.training.tasks.detection.run_evaluation import detection_table
 
 ODD = "[red]rose[/]\x1b[31m\x1b]0;title\x07\r\n\x9b2J\u202e\u2066end"
 names = st.just(ODD) | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)

@@ -6,8 +6,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List
 from vithub.data.digits import digits_dataset
 from vithub.training.finetuning import finetune
-from vithub.training.progress import QuietReporter
-from vithub.training.recipe import Recipe
+from vithub.training.recipe.recipe import Recipe
+from vithub.training.runtime.progress import QuietReporter
 
 
 @pytest.fixture(scope="session")

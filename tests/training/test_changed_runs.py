@@ -10,9 +10,9 @@ from vithub.hub.folders import TargetError
 from vithub.scripts.command_line import app
 from vithub.scripts.command_line import run as run_command
 from vithub.training.finetuning import finetune
-from vithub.training.recipe import Recipe, RecipeError
-from vithub.training.resumable import MAY_CHANGE, RECORDED, WITHOUT_EFFECT
-from vithub.training.run_checkpoints import checkpoints, last_checkpoint, read_state
+from vithub.training.loop.checkpoints import checkpoints, last_checkpoint, read_state
+from vithub.training.recipe.recipe import Recipe, RecipeError
+from vithub.training.recipe.resumable import MAY_CHANGE, RECORDED, WITHOUT_EFFECT
 
 # Two steps an epoch; a rate that does not depend on the length, so that a prolonged run is as one of that length.
 VALUES = {"training.epochs": 2, "training.batch_size": 140, "training.schedule": "constant"}
@@ -80,9 +80,9 @@ def test_a_change_of_length_that_changes_nothing_or_comes_too_late_is_refused(co
 
 @pytest.mark.parametrize("front_end", ["accelerate", "trainer"])
 def test_a_loss_that_is_not_finite_is_gone_past_with_another_decision(front_end, train, tmp_path, monkeypatch):
-    from vithub.training.accelerate_loop import NonFiniteLossError
-    from vithub.training.losses import TrainingLoss
-    from vithub.training.task import TrainingTask
+    from vithub.training.loop.accelerate_loop import NonFiniteLossError
+    from vithub.training.tasks.classification.losses import TrainingLoss
+    from vithub.training.tasks.classification.task import TrainingTask
 
     whole, loss, bad = TrainingTask.loss, TrainingLoss.base, []
 

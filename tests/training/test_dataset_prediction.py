@@ -16,7 +16,7 @@ from transformers import pipeline
 from vithub.data.images import BadImageError
 from vithub.hub.folders import TargetError
 from vithub.training.dataset_prediction import predict_dataset
-from vithub.training.progress import QuietReporter
+from vithub.training.runtime.progress import QuietReporter
 
 WORKER = """
 import json, sys

@@ -7,8 +7,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 from vithub.data.image_processing import PixelFormat
 from vithub.training.finetuning import finetune
-from vithub.training.recipe_sections import DistillationSettings
-from vithub.training.teachers import Teacher
+from vithub.training.recipe.sections import DistillationSettings
+from vithub.training.tasks.classification.teachers import Teacher
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from PIL import Image
 from vithub.data.sources import DataError
 from vithub.hub.folders import TargetError
 from vithub.training.finetuning import finetune
-from vithub.training.recipe import Recipe, RecipeError
-from vithub.training.resumable import refused_changes
+from vithub.training.recipe.recipe import Recipe, RecipeError
+from vithub.training.recipe.resumable import refused_changes
 from vithub.training.run_folder import read_run_recipe, write_recipe
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from vithub.training.precision import undo_autocast
+from vithub.training.runtime.precision import undo_autocast
 
 import vithub
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from patience import PATIENCE
 from safetensors.torch import load_file
-from vithub.data.image_data import load_image_data
+from vithub.data.labelled.tables import load_image_data
 
 import vithub
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 from vithub.hub.folders import TargetError
 from vithub.training.finetuning import finetune
-from vithub.training.loading_processes import LoadingProcessError
 from vithub.training.run_lock import LOCK, RunLock
+from vithub.training.runtime.loading_processes import LoadingProcessError
 
 # Holds a run's folder, with a child that outlives it, until it is killed.
 HOLDER = """
@@ -111,7 +111,7 @@ def test_a_signal_to_the_whole_group_does_not_end_the_loading_processes(name, di
 
 
 def test_errors_of_others_stay_as_they_are():
-    from vithub.training.loading_processes import named_deaths
+    from vithub.training.runtime.loading_processes import named_deaths
 
     with pytest.raises(RuntimeError, match="another") as caught, named_deaths():
         raise RuntimeError("another error")

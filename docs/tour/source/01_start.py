@@ -26,7 +26,7 @@ from IPython.display import display
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from torch.nn import functional
-from vithub.interpretability.paper_figures import PAGE, paper_figure
+from vithub.interpretability.analysis.plots import PAGE, paper_figure
 
 import vithub
 

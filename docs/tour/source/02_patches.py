@@ -12,7 +12,7 @@
 
 # %%
 import numpy as np
-from vithub.interpretability.paper_figures import tile
+from vithub.interpretability.analysis.plots import tile
 
 P = config.patch_size
 image = test_pixels[0]  # (C, H, W)

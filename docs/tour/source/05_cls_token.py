@@ -10,7 +10,7 @@
 
 # %%
 import numpy as np
-from vithub.interpretability.paper_figures import MARKERS
+from vithub.interpretability.analysis.plots import MARKERS
 
 embeddings = model.vit.embeddings
 with torch.no_grad():

@@ -21,7 +21,7 @@
 import math
 
 from matplotlib.patches import Rectangle
-from vithub.interpretability.paper_figures import COLOR_MAP
+from vithub.interpretability.analysis.plots import COLOR_MAP
 
 layer = model.vit.layers[0]
 heads, D = config.num_attention_heads, config.hidden_size

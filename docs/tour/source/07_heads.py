@@ -15,7 +15,7 @@
 # %%
 import math
 
-from vithub.interpretability.paper_figures import COLOR_MAP
+from vithub.interpretability.analysis.plots import COLOR_MAP
 
 layer = model.vit.layers[0]
 attention = layer.attention

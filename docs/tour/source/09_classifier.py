@@ -11,7 +11,7 @@
 # ([ViT](https://arxiv.org/abs/2010.11929), equation 4). All patch tokens of the last layer are thrown away.
 
 # %%
-from vithub.interpretability.paper_figures import COLOR_MAP
+from vithub.interpretability.analysis.plots import COLOR_MAP
 
 with torch.no_grad():
     stream = model.vit(test_pixels, output_hidden_states=True).hidden_states[-1]

@@ -13,7 +13,7 @@
 # *k-NN* is how often the nearest other scenes vote for the right digit.
 
 # %%
-from vithub.interpretability.paper_figures import MARKERS
+from vithub.interpretability.analysis.plots import MARKERS
 
 stages = {f"after {step} steps" if step else "before training": network for step, network in kept.items()}
 stages["after training"] = model
@@ -33,7 +33,7 @@ assert projection.knn_accuracies[last] > projection.knn_accuracies[first] + 0.2
 # In which layer does it happen? The same figure, from CLS after each layer, for each of the copies:
 
 # %%
-from vithub.interpretability.projections import knn_accuracy
+from vithub.interpretability.analysis.projections import knn_accuracy
 
 found = {}
 for name, network in stages.items():

@@ -11,7 +11,7 @@
 # are from the moved features (0: equivariant; about the square root of 2: unrelated). First the CNN is trained.
 
 # %%
-from vithub.interpretability.paper_figures import COLOR_MAP, MARKERS
+from vithub.interpretability.analysis.plots import COLOR_MAP, MARKERS
 
 _ = torch.manual_seed(0)
 cnn = SmallCNN()

@@ -21,7 +21,7 @@ from vithub.comparison.closed_form import closed_form_macs, crossover_pixels
 from vithub.comparison.growth import growth_exponent
 from vithub.comparison.operation_count import count_model
 from vithub.comparison.timing import interleaved_times
-from vithub.interpretability.paper_figures import MARKERS
+from vithub.interpretability.analysis.plots import MARKERS
 
 sides = [24, 48, 96, 144]
 blank = {side: torch.zeros(1, 3, side, side) for side in sides}

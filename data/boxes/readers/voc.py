@@ -1,0 +1,143 @@
+"""Boxes in Pascal VOC's XML format, one file per image (Everingham et al. 2010).
+
+Coordinates of VOC count from 1 and name the last pixel, so that `xmin - 1, ymin - 1, xmax, ymax` are corners. Tools
+that write the same files often count from 0: where any coordinate is 0, they are taken as they are.
+"""
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from ...image_files import is_file
+from ...images import EXTENSIONS, shown_path
+from ...sources import DataError, read_lines
+from ...splits import split_role
+from ..formats import BoxFormat
+from ..rows import RawBoxes, RawBoxSplit, RawImage, RawObject
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class _PlainTree(ET.TreeBuilder):
+    """A tree from a file that declares nothing: a document type could define entities that grow without bound."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:  # noqa: ARG002
+        """Refuses what an annotation has no use for."""
+        raise ValueError(f"a document type ({name}) is not allowed in annotations")
+
+
+def read_voc(folder: Path) -> RawBoxes:
+    """The boxes of the XML files below a folder.
+
+    Splits are those of `ImageSets/Main`, or folders such as `train` and `valid`; classes are sorted by name.
+
+    Raises:
+        DataError: A file cannot be read, or a list names an image without annotations.
+    """
+    files = sorted(file for file in folder.rglob("*.xml") if not file.name.startswith("."))
+    by_split = _listed(folder, files) or _by_folder(folder, files)
+    splits: dict[str, list[RawImage]] = {}
+    names: set[str] = set()
+    for split, own in by_split.items():
+        splits[split] = [_image(file, folder) for file in own]
+        names |= {item.category for image in splits[split] for item in image.objects if item.category is not None}
+    notes = []
+    numbers = [
+        value for images in splits.values() for image in images for item in image.objects for value in item.box[:2]
+        if isinstance(value, float)
+    ]  # fmt: skip
+    if numbers and min(numbers) >= 1:
+        notes.append("coordinates count from 1, as those of Pascal VOC do: 1 was taken off xmin and ymin")
+        splits = {split: [_from_zero(image) for image in images] for split, images in splits.items()}
+    if left_out := _without_annotations(by_split):
+        notes.append(f"{left_out} images without an annotation file were left out")
+    categories = {name: name for name in sorted(names)}
+    found = {split: RawBoxSplit(images) for split, images in splits.items()}
+    return RawBoxes(shown_path(folder.name), "Pascal VOC", found, categories, BoxFormat("xyxy", "pixels"), notes)
+
+
+def _listed(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
+    by_stem = {file.stem: file for file in files}
+    found: dict[str, list[Path]] = {}
+    for listing in sorted(folder.rglob("ImageSets/Main/*.txt")):
+        split = "train" if listing.stem == "trainval" else listing.stem
+        if split not in ("train", "val", "test") or (
+            listing.stem == "trainval" and listing.with_stem("train").is_file()
+        ):
+            continue
+        stems = [line.split()[0] for line in read_lines(listing)]
+        if missing := [stem for stem in stems if stem not in by_stem]:
+            raise DataError(f"{listing} names {missing[0]!r}, which has no annotation file below {folder}")
+        found[split] = [by_stem[stem] for stem in stems]
+    return found
+
+
+def _by_folder(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        roles = [split_role(part, whole=True) for part in file.relative_to(folder).parts[:-1]]
+        found.setdefault(next((role for role in roles if role), "all"), []).append(file)
+    return found
+
+
+def _tree(file: Path) -> Any:
+    try:
+        parser = ET.XMLParser(target=_PlainTree())  # noqa: S314  # see _PlainTree
+        parser.feed(file.read_bytes())
+        return parser.close()
+    except (OSError, ValueError, LookupError, ET.ParseError) as error:  # LookupError: an encoding that is not known
+        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _image(file: Path, root: Path) -> RawImage:
+    tree = _tree(file)
+    place = shown_path(file.relative_to(root))
+    objects = []
+    for number, item in enumerate(tree.findall("object")):
+        box = item.find("bndbox")
+        values = [_number(box.findtext(corner) if box is not None else None) for corner in CORNERS]
+        name = item.findtext("name")
+        objects.append(RawObject(values, name.strip() if name else None, f"object[{number}].bndbox"))
+    size = [_number(tree.findtext(f"size/{side}")) for side in ("width", "height")]
+    declared = (size[0], size[1]) if all(isinstance(side, float) and side > 0 for side in size) else None
+    return RawImage(place, shown_path(file.stem), objects, declared, _find(file, tree.findtext("filename")))
+
+
+def _number(text: str | None) -> Any:
+    """The number in a text; the text itself where there is none."""
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return text
+
+
+def _find(file: Path, name: str | None) -> Path:
+    """The image of an annotation file: beside it or in the folders that VOC has for images."""
+    folders = [file.parent, file.parent.parent / "JPEGImages", file.parent.parent / "images", file.parent.parent]
+    for folder in folders:
+        if name and is_file(folder / Path(name).name):
+            return folder / Path(name).name
+        for ending in (".jpg", ".jpeg", ".png", ".JPG", *sorted(EXTENSIONS)):
+            if is_file(folder / f"{file.stem}{ending}"):
+                return folder / f"{file.stem}{ending}"
+    return file.parent / (name or f"{file.stem}.jpg")
+
+
+def _from_zero(image: RawImage) -> RawImage:
+    shifted = [
+        item._replace(box=[v - 1 if n < 2 and isinstance(v, float) else v for n, v in enumerate(item.box)])
+        for item in image.objects
+    ]
+    return image._replace(objects=shifted)
+
+
+def _without_annotations(by_split: dict[str, list[Path]]) -> int:
+    """Images beside annotation files that none of them is of."""
+    count = 0
+    for folder in {file.parent for files in by_split.values() for file in files}:
+        known = {file.stem for file in folder.glob("*.xml")}
+        count += sum(file.suffix.lower() in EXTENSIONS and file.stem not in known for file in folder.iterdir())
+    return count
+
+
+__all__ = ["read_voc"]

@@ -1,0 +1,272 @@
+"""What a data set of boxes holds and what is wrong with it: the function behind `vithub check-data`."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..argument_names import renamed
+from ..images import BadImageError, decode_image, encoded_bytes
+from ..seeding import derived_generator
+from ..sources import DataError
+from ..splits import find_splits
+from ..text.json_text import json_text
+from .checks import Inspection, Pixels, inspect_boxes
+from .faults import KINDS, Fault
+from .formats import BoxFormat
+from .pictures import CROWD, color_of, contact_sheet, draw_boxes
+from .sources import read_box_source
+from .tables import ImageBoxes
+
+SMALL, LARGE = 32**2, 96**2  # square pixels, COCO's limits
+SAMPLES, DRAWN = 9, 6  # images drawn of each split, and of each kind of fault
+
+
+@dataclass
+class BoxReport:
+    """A checked data set in figures.
+
+    Args:
+        checked: All that was found.
+        repair: Whether boxes that can be repaired may be.
+    """
+
+    checked: Inspection
+    repair: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be trained on as it is."""
+        return not self.checked.faults.total(*(("error",) if self.repair else ("error", "repairable")))
+
+    def splits(self) -> list[dict[str, Any]]:
+        """Counts of each split: images, those without boxes, boxes, crowds, most in an image, by size, image sizes."""
+        return [self._split(name, images) for name, images in self.checked.images.items()]
+
+    def _split(self, name: str, images: list[ImageBoxes | None]) -> dict[str, Any]:
+        good = [image for image in images if image is not None]
+        area = np.concatenate([image.area for image in good]) if good else np.empty(0)
+        widths, heights = [image.width for image in good], [image.height for image in good]
+        return {
+            "split": name,
+            "images": len(images),
+            "without_boxes": sum(len(image) == 0 for image in good),
+            "boxes": len(area),
+            "crowds": int(sum(image.crowd.sum() for image in good)),
+            "most_boxes": max((int((~image.crowd).sum()) for image in good), default=0),
+            "small": int((area < SMALL).sum()),
+            "medium": int(((area >= SMALL) & (area < LARGE)).sum()),
+            "large": int((area >= LARGE).sum()),
+            "width": [min(widths, default=0), max(widths, default=0)],
+            "height": [min(heights, default=0), max(heights, default=0)],
+            "format": str(self.checked.guesses[name]),
+        }
+
+    def classes(self) -> list[dict[str, Any]]:
+        """For each class its number, the source's id, and boxes and images in each split."""
+        boxes: dict[str, Counter[int]] = {}
+        images: dict[str, Counter[int]] = {}
+        for split, checked in self.checked.images.items():
+            good = [image for image in checked if image is not None]
+            boxes[split] = Counter(int(number) for image in good for number in image.classes)
+            images[split] = Counter(int(number) for image in good for number in set(image.classes.tolist()))
+        return [
+            {
+                "number": number, "id": key, "name": name,
+                "boxes": {split: counts[number] for split, counts in boxes.items()},
+                "images": {split: counts[number] for split, counts in images.items()},
+            }
+            for number, (key, name) in enumerate(self.checked.source.categories.items())
+        ]  # fmt: skip
+
+    def faults(self, examples: int = 3) -> list[dict[str, Any]]:
+        """For each kind of fault, the worst first: its severity, what it is, how many, and some of them."""
+        rank = {"error": 0, "repairable": 1, "warning": 2, "note": 3}
+        counts = self.checked.faults.counts
+        return [
+            {
+                "kind": kind, "severity": KINDS[kind][0], "what": KINDS[kind][1], "count": counts[kind],
+                "examples": [fault.to_dict() for fault in self._of(kind)[:examples]],
+            }
+            for kind in sorted(counts, key=lambda kind: (rank[KINDS[kind][0]], -counts[kind]))
+        ]  # fmt: skip
+
+    def _of(self, kind: str) -> list[Fault]:
+        return [fault for fault in self.checked.faults.found if fault.kind == kind]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        source = self.checked.source
+        return {
+            "name": source.name, "kind": source.kind, "usable": self.usable, "splits": self.splits(),
+            "classes": self.classes(), "faults": self.faults(), "notes": source.notes,
+        }  # fmt: skip
+
+    def save(self, folder: Path) -> None:
+        """Writes `report.json`, `samples-SPLIT.png` with boxes, and `fault-KIND.png` with the boxes at fault."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.json").write_text(json_text(self.to_dict(), indent=1, default=str) + "\n", encoding="utf-8")
+        for split in self.checked.images:
+            if (picture := self.samples(split)) is not None:
+                picture.save(folder / f"samples-{split}.png")
+        for kind in self.checked.faults.counts:
+            if (picture := self.fault_picture(kind)) is not None:
+                picture.save(folder / f"fault-{kind.replace(' ', '-')}.png")
+
+    def samples(self, split: str) -> Image.Image | None:
+        """Some images of a split with their boxes, drawn by a fixed seed; None where none can be decoded."""
+        images = self.checked.images[split]
+        rows = derived_generator(0).permutation(len(images))
+        pictures, titles = [], []
+        for row in map(int, rows):
+            image = images[row]
+            if image is None or (pixels := self._pixels(split, row)) is None:
+                continue
+            names = list(self.checked.source.categories.values())
+            colors = [CROWD if crowd else color_of(int(n)) for n, crowd in zip(image.classes, image.crowd, strict=True)]
+            pictures.append(draw_boxes(pixels, image.boxes, [names[n] for n in image.classes], colors))
+            titles.append(self.checked.source.splits[split].images[row].place)
+            if len(pictures) == SAMPLES:
+                break
+        return contact_sheet(pictures, titles) if pictures else None
+
+    def fault_picture(self, kind: str) -> Image.Image | None:
+        """Some images with the boxes of a kind of fault; None where there is nothing to be seen."""
+        pictures, titles = [], []
+        for fault in self._of(kind):
+            if fault.row is None or kind in ("missing area", "annotation id 0", "bad image"):
+                continue
+            if (pixels := self._pixels(fault.split, fault.row)) is None:
+                continue
+            own = self.checked.images[fault.split][fault.row]
+            others = own.boxes if own is not None else np.empty((0, 4))
+            at_fault = np.array([fault.box]) if fault.box is not None else np.empty((0, 4))
+            boxes = np.concatenate([others, at_fault])
+            colors = [CROWD] * len(others) + [color_of(5)] * len(at_fault)
+            pictures.append(draw_boxes(_with_margin(pixels, boxes), _moved(pixels, boxes), None, colors))
+            titles.append(str(fault))
+            if len(pictures) == DRAWN:
+                break
+        return contact_sheet(pictures, titles) if pictures else None
+
+    def _pixels(self, split: str, row: int) -> Image.Image | None:
+        raw = self.checked.source.splits[split]
+        try:
+            return decode_image(raw.encoded(row), raw.images[row].place)
+        except BadImageError:
+            return None
+
+
+@renamed(source="data", out="output")
+def check_data(
+    data: Any,
+    *,
+    output: str | Path | None = None,
+    num_queries: int | None = None,
+    repair: bool = False,
+    box_format: str | None = None,
+    boxes_on: Pixels | None = None,
+    headers_only: bool = False,
+    **columns: Any,
+) -> BoxReport:
+    """Checks a data set of boxes: every image and box, formats, classes, ids, areas, images that occur twice.
+
+    Args:
+        data: As `read_box_source`.
+        output: A folder to write `report.json` and pictures into.
+        num_queries: Of the model that is to learn from it.
+        repair: Whether training may cut and leave out boxes; see `load_box_data`.
+        box_format: Such as "xyxy pixels"; None takes the usual one of the kind, or the one that fits.
+        boxes_on: "upright" or "stored": see `inspect_boxes`.
+        headers_only: Read the headers of the images and do not decode them: faster, and blind to pixels that are
+            damaged or cut short.
+        **columns: `objects_column`, `image_column` and `revision`, as `read_box_source`.
+
+    Raises:
+        DataError: The source cannot be read at all.
+    """
+    raw = read_box_source(data, **columns)
+    form = None if box_format is None else BoxFormat.parse(box_format)
+    checked = inspect_boxes(
+        raw, box_format=form, boxes_on=boxes_on, num_queries=num_queries, decode=not headers_only
+    )  # fmt: skip
+    _check_boxes(checked)
+    _check_repeated_images(checked)
+    report = BoxReport(checked, repair)
+    if output is not None:
+        report.save(Path(output).expanduser())
+    return report
+
+
+def _training_split(checked: Inspection) -> tuple[str | None, bool]:
+    """The split that is trained on, None where no name tells, and whether others will be drawn from it."""
+    try:
+        found = find_splits({name: name for name in checked.images}, {})
+    except DataError:
+        return None, False
+    return found["train"], "validation" not in found
+
+
+def _check_boxes(checked: Inspection) -> None:
+    """A data set, or a training split, without any box."""
+    train, _ = _training_split(checked)
+    splits = checked.source.splits if train is None else {train: checked.source.splits[train]}
+    if any(image.objects for split in splits.values() for image in split.images):
+        return
+    for name, split in splits.items():
+        message = f"none of the {len(split.images)} images has a box; a detector has nothing to learn from them"
+        checked.faults.add("no boxes", name, "number of boxes", 0, message)
+
+
+def _check_repeated_images(checked: Inspection) -> None:
+    """Images with the same bytes in two splits, or twice in one."""
+    seen: dict[bytes, tuple[str, str]] = {}
+    train, divided = _training_split(checked)
+    for name, split in checked.source.splits.items():
+        for row, image in enumerate(split.images):
+            if checked.images[name][row] is None:
+                continue
+            content = encoded_bytes(split.encoded(row))
+            first = seen.setdefault(hashlib.blake2b(content, digest_size=16).digest(), (name, image.place))
+            if first == (name, image.place):
+                continue
+            kind, message = "same image twice", f"the same image is {first[1]} of split {first[0]!r}: "
+            if first[0] != name:
+                message += "what is tested on was trained on; remove one"
+            elif name == train and divided:
+                message += (
+                    "the split is divided into one to train on and others, which may each get one of them; remove one"
+                )
+            else:
+                kind, message = "repeated image", f"the same image is {first[1]} of the same split"
+            checked.faults.add(kind, name, image.place, str(image.image_id), message, row)
+
+
+def _with_margin(image: Image.Image, boxes: np.ndarray) -> Image.Image:
+    """The image within a grey margin that shows boxes beyond it, up to its own size on each side."""
+    left, top = _margin(image, boxes)
+    if not left and not top:
+        return image
+    canvas = Image.new("RGB", (image.width + 2 * left, image.height + 2 * top), "#888888")
+    canvas.paste(image, (left, top))
+    return canvas
+
+
+def _moved(image: Image.Image, boxes: np.ndarray) -> np.ndarray:
+    left, top = _margin(image, boxes)
+    return boxes + np.array([left, top, left, top])
+
+
+def _margin(image: Image.Image, boxes: np.ndarray) -> tuple[int, int]:
+    beyond = [0.0, 0.0]
+    for box in boxes:
+        beyond[0] = max(beyond[0], -box[0], box[2] - image.width)
+        beyond[1] = max(beyond[1], -box[1], box[3] - image.height)
+    return min(image.width, round(beyond[0])), min(image.height, round(beyond[1]))
+
+
+__all__ = ["BoxReport", "check_data"]

@@ -1,0 +1,66 @@
+"""Reading a data set of boxes from wherever it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from ..sources import DataError, NoBoxesError, read_source
+from .readers.coco import find_coco_files, read_coco
+from .readers.table import read_table
+from .readers.voc import read_voc
+from .readers.yolo import is_yolo_folder, read_yolo
+from .rows import RawBoxes
+
+
+def read_box_source(
+    source: Any, *, objects_column: str | None = None, image_column: str | None = None, revision: str | None = None
+) -> RawBoxes:
+    """The boxes of a data set as they are written, images still encoded.
+
+    Args:
+        source: A COCO `.json` file, or a folder of them with their images; a folder of Pascal VOC's XML files; a YOLO
+            folder or its `data.yaml`; a folder of Parquet files, a `.parquet` file, a Hub id, a `Dataset` or a
+            `DatasetDict` with a column of objects.
+        objects_column: Its name; None finds it.
+        image_column: Its name; None finds it.
+        revision: Branch, tag or commit of a Hub id.
+
+    Raises:
+        DataError: There is no such source, or it holds no boxes.
+    """
+    if not isinstance(source, Dataset | Mapping) and (found := _read_files(Path(source).expanduser())) is not None:
+        columns = {"objects_column": objects_column, "image_column": image_column}
+        if named := [f"`{name}` {column!r}" for name, column in columns.items() if column is not None]:
+            raise DataError(f"{source} is read as {found.kind}, which has no columns: {', '.join(named)} has no effect")
+        return found
+    return read_table(read_source(source, revision), objects_column, image_column)
+
+
+def _read_files(path: Path) -> RawBoxes | None:
+    """COCO's, Pascal VOC's or YOLO's files; None where the source is a table."""
+    if path.is_file() and path.suffix == ".json":
+        return read_coco({"all": path}, path.stem)
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return read_yolo(path)
+    return _read_folder(path) if path.is_dir() else None
+
+
+def _read_folder(folder: Path) -> RawBoxes | None:
+    """By what a folder holds; None where that is Parquet."""
+    if any(folder.rglob("*.parquet")):
+        return None
+    if files := find_coco_files(folder):
+        return read_coco(files, folder.name)
+    if any(folder.rglob("*.xml")):
+        return read_voc(folder)
+    if is_yolo_folder(folder):
+        return read_yolo(folder)
+    raise NoBoxesError(
+        f"{folder} holds no boxes: neither COCO's .json, Pascal VOC's .xml, YOLO's folders `images` and `labels`, nor "
+        "Parquet files"
+    )
+
+
+__all__ = ["read_box_source"]

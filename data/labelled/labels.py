@@ -1,0 +1,98 @@
+"""The labels of a data set: names and whole numbers from 0, checked row by row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, List, Value
+
+from ..sources import DataError
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of a data set.
+
+    Args:
+        names: In the order of their numbers.
+        multi_label: Whether a row may have any number of them.
+    """
+
+    names: tuple[str, ...]
+    multi_label: bool = False
+
+
+def find_labels(tables: dict[str, Dataset], column: str) -> LabelSet:
+    """Names from the column's type, or from the values of all tables, sorted.
+
+    Raises:
+        DataError: There are fewer than two, or the column holds neither class labels, whole numbers nor strings.
+    """
+    feature = next(iter(tables.values())).features[column]
+    multi_label = isinstance(feature, List)
+    inner = feature.feature if isinstance(feature, List) else feature
+    if isinstance(inner, ClassLabel):
+        names = tuple(inner.names)
+    elif isinstance(inner, Value) and inner.dtype.startswith(("string", "large_string", "int", "uint", "bool")):
+        values = {
+            value for table in tables.values() for value in _flat(table[column], multi_label) if value is not None
+        }
+        names = tuple(str(value) for value in sorted(values))
+    else:
+        raise DataError(f"column {column!r} must hold class labels, whole numbers or names, got {feature}")
+    if len(names) < 2:
+        found = f"only the class {names[0]!r}" if names else "no class"
+        raise DataError(f"column {column!r} has {found}; classification needs two or more")
+    return LabelSet(names, multi_label)
+
+
+def numbered(table: Dataset, column: str, labels: LabelSet, split: str) -> Dataset:
+    """The table with `column` as label numbers (lists of them with `multi_label`).
+
+    Raises:
+        DataError: A label that is missing or outside the set; the first such row is named.
+    """
+    feature = table.features[column]
+    inner = feature.feature if isinstance(feature, List) else feature
+    to_number = {name: number for number, name in enumerate(labels.names)}
+    rows: list[Any] = list(table[column])
+    converted: list[Any] = []
+    for row, value in enumerate(rows):
+        values = value if labels.multi_label else [value]
+        if values is None or any(not _known(item, inner, to_number) for item in values):
+            raise DataError(
+                f"row {row} of split {split!r} has the {column} {value!r}; the labels are "
+                f"{_shown(labels.names)}" + (f", numbered 0 to {len(labels.names) - 1}" if _is_number(inner) else "")
+            )
+        numbers = [item if isinstance(inner, ClassLabel) else to_number[str(item)] for item in values]
+        converted.append(numbers if labels.multi_label else numbers[0])
+    wanted = ClassLabel(names=list(labels.names))
+    table = table.remove_columns(column)
+    return table.add_column(column, converted, feature=List(wanted) if labels.multi_label else wanted)
+
+
+def _known(item: Any, feature: Any, to_number: dict[str, int]) -> bool:
+    if isinstance(feature, ClassLabel):
+        return isinstance(item, int) and 0 <= item < len(to_number)
+    return item is not None and str(item) in to_number
+
+
+def _is_number(feature: Any) -> bool:
+    return isinstance(feature, ClassLabel)
+
+
+def _flat(values: Any, nested: bool) -> list[Any]:
+    return [item for value in values for item in (value or [])] if nested else list(values)
+
+
+def _shown(names: Sequence[str], limit: int = 12) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def label_counts(table: Dataset, column: str, labels: LabelSet) -> np.ndarray:
+    """How often each label occurs in a numbered table, (C,)."""
+    return np.bincount(_flat(table[column], labels.multi_label), minlength=len(labels.names))
+
+
+__all__ = ["LabelSet", "find_labels", "label_counts", "numbered"]

@@ -1,0 +1,148 @@
+"""A data set of labelled images, ready to train on: three splits, numbered labels, encoded images."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset
+
+from ..sources import DataError, encoded_images, find_image_column, find_label_column, read_source
+from ..splits import SplitTables, complete_splits, find_splits
+from .labels import LabelSet, find_labels, label_counts, numbered
+
+IMAGE, LABEL = "image", "label"
+
+
+@dataclass
+class ImageData(SplitTables):
+    """Labelled images in splits.
+
+    Args:
+        name: Of the source.
+        labels: Names of the classes.
+        train: Columns "image" (encoded) and "label" (a number, or a list of them); a table, or a stream of such rows.
+        validation: What the best epoch is chosen on.
+        test: What is looked at once, at the end; None where the source has none and none was drawn.
+        notes: What a reader of the results should know of the splits.
+        drawn: Names of the splits that were drawn from the training split.
+    """
+
+    name: str
+    labels: LabelSet
+    train: Any
+    validation: Dataset
+    test: Dataset | None
+    notes: list[str] = field(default_factory=list)
+    drawn: frozenset[str] = frozenset()
+
+
+@dataclass
+class LabelledTables:
+    """Splits as the source has them: columns "image" (encoded) and "label" (a number, or a list of them).
+
+    Args:
+        name: Of the source.
+        labels: Names of the classes.
+        tables: "train", "validation" and "test", as far as there are such.
+        notes: What a reader of the results should know, such as files that were not read.
+    """
+
+    name: str
+    labels: LabelSet
+    tables: dict[str, Dataset]
+    notes: list[str] = field(default_factory=list)
+
+
+def read_labelled_tables(
+    source: Any,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    train_split: str | None = None,
+    validation_split: str | None = None,
+    test_split: str | None = None,
+    revision: str | None = None,
+) -> LabelledTables:
+    """Reads and checks a data set without drawing splits; the arguments are those of `load_image_data`."""
+    raw = read_source(source, revision)
+    first = next(iter(raw.tables.values()))
+    image_column = find_image_column(first, image_column)
+    label_column = find_label_column(first, label_column, image_column)
+    named = {"train": train_split, "validation": validation_split, "test": test_split}
+    found = find_splits(raw.tables, named)
+    labels = find_labels(found, label_column)
+    tables: dict[str, Dataset] = {}
+    for role, table in found.items():
+        encoded = encoded_images(numbered(table, label_column, labels, role), image_column, raw.folder)
+        tables[role] = _columns(encoded, image_column, label_column)
+    return LabelledTables(raw.name, labels, tables, raw.notes)
+
+
+def read_image_tables(
+    source: Any, image_column: str | None = None, revision: str | None = None
+) -> tuple[dict[str, Dataset], str]:
+    """The splits of a data set with the column "image" alone, by the source's own names, and the source's name."""
+    raw = read_source(source, revision)
+    column = find_image_column(next(iter(raw.tables.values())), image_column)
+    tables = {}
+    for name, table in raw.tables.items():
+        encoded = encoded_images(table, column, raw.folder).select_columns([column])
+        tables[name] = encoded if column == IMAGE else encoded.rename_column(column, IMAGE)
+    return tables, raw.name
+
+
+def load_image_data(
+    source: Any, *, validation_fraction: float = 0.1, test_fraction: float = 0.1, split_seed: int = 0, **columns: Any
+) -> ImageData:
+    """Reads, checks and splits a data set.
+
+    Args:
+        source: As `read_source`.
+        validation_fraction: Of each class of the training split, in (0, 1); drawn where there is no validation split.
+        test_fraction: Of each class, in [0, 1); drawn too where there is one split only.
+        split_seed: Of the draw; it does not depend on the seed of the training.
+        **columns: `image_column`, `label_column`, `train_split`, `validation_split`, `test_split`: names, where they
+            should not be found; `revision` of a Hub id.
+
+    Raises:
+        DataError: What is wrong, with its file, row or column.
+    """
+    read = read_labelled_tables(source, **columns)
+    labels, fractions = read.labels, (validation_fraction, test_fraction)
+    tables, about_draw = complete_splits(read.tables, lambda table: _strata(table, labels), fractions, split_seed)
+    notes = [*read.notes, *about_draw]
+    drawn = frozenset(tables.keys() - read.tables.keys())
+    data = ImageData(read.name, labels, tables["train"], tables["validation"], tables.get("test"), notes, drawn)
+    _check_classes(data)
+    return data
+
+
+def _columns(table: Dataset, image_column: str, label_column: str) -> Dataset:
+    table = table.select_columns([image_column, label_column])
+    renamed = {image_column: IMAGE, label_column: LABEL}
+    return table.rename_columns({old: new for old, new in renamed.items() if old != new})
+
+
+def _strata(table: Dataset, labels: LabelSet) -> list[int]:
+    """A number for each class, or for each set of labels."""
+    column = table[LABEL]
+    classes = [tuple(row) for row in column] if labels.multi_label else list(column)
+    keys = {key: number for number, key in enumerate(sorted(set(classes)))}
+    return [keys[key] for key in classes]
+
+
+def _check_classes(data: ImageData) -> None:
+    counts = label_counts(data.train, LABEL, data.labels)
+    if empty := [name for name, count in zip(data.labels.names, counts, strict=True) if count == 0]:
+        shown = ", ".join(empty[:12])
+        raise DataError(f"no training image has the class{'' if len(empty) == 1 else 'es'} {shown}")
+
+
+__all__ = [
+    "IMAGE",
+    "LABEL",
+    "ImageData",
+    "LabelledTables",
+    "load_image_data",
+    "read_image_tables",
+    "read_labelled_tables",
+]

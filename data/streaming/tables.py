@@ -1,0 +1,146 @@
+"""Data sets as streams: the training split is never held, the others are taken from their beginnings."""
+
+import tarfile
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value, load_dataset
+from datasets.exceptions import DatasetsError
+
+from ..labelled.labels import LabelSet
+from ..labelled.tables import IMAGE, LABEL, ImageData
+from ..sources import DataError, find_image_column, find_label_column, read_local
+from ..splits import find_splits
+
+
+def load_streamed_data(
+    source: Any,
+    *,
+    held_out_images: int = 5000,
+    labels: Sequence[str] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    revision: str | None = None,
+    **splits: str | None,
+) -> ImageData:
+    """A data set whose training split is an `IterableDataset` of encoded images and label numbers.
+
+    Args:
+        source: A folder of Parquet files, or of WebDataset `.tar` files, such a file, a Hub id, or an
+            `IterableDataset` or a dictionary of them.
+        held_out_images: Most images that are taken for validation, and for test. Where there is no validation split
+            they are the first ones of the training split, which are then not trained on.
+        labels: Names of the labels, in the order of their numbers; None takes them from the column's type.
+        image_column: Its name; None finds it.
+        label_column: Its name; None finds it.
+        revision: Branch, tag or commit of a Hub id.
+        **splits: `train_split`, `validation_split`, `test_split`: names, where they should not be found.
+
+    Raises:
+        DataError: There is no such source, or its columns or labels are not known.
+    """
+    tables, name = _open(source, revision)
+    first = next(iter(tables.values()))
+    if first.features is None:
+        raise DataError(f"the columns of {name} are not known before it is read; name a data set with a schema")
+    image_column = find_image_column(first, image_column)
+    label_column = find_label_column(first, label_column, image_column)
+    found = find_splits(tables, {role: splits.get(f"{role}_split") for role in ("train", "validation", "test")})
+    label_set = _labels(first.features[label_column], labels, label_column)
+    streams = {role: _prepared(table, image_column, label_column, label_set) for role, table in found.items()}
+    train, notes = streams["train"], ["the training images were read as a stream"]
+    features = Features({IMAGE: Image(decode=False), LABEL: _label_type(label_set)})
+    if "validation" in streams:
+        validation = _held_out(streams["validation"], held_out_images, features, name)
+    else:
+        validation = _held_out(train, held_out_images, features, name)
+        train = train.skip(len(validation))
+        notes.append(f"the first {len(validation)} training images were held out for validation")
+    test = _held_out(streams["test"], held_out_images, features, name) if "test" in streams else None
+    if test is None:
+        notes.append("there is no test split: the figures are of the validation split, which also chose the best epoch")
+    return ImageData(name, label_set, train, validation, test, notes)
+
+
+def _open(source: Any, revision: str | None) -> tuple[dict[str, IterableDataset], str]:
+    if isinstance(source, IterableDataset):
+        return {"train": source}, "a stream in memory"
+    if isinstance(source, dict):
+        return dict(source), "streams in memory"
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if sorted(path.rglob("*.parquet")):
+            return dict(read_local(path, str(path), streaming=True)), path.name
+        files = sorted(path.rglob("*.tar"))
+        if not files:
+            raise DataError(f"{path} holds neither Parquet files nor .tar files of a WebDataset to stream")
+        return dict(read_local(path, "webdataset", data_files=_by_split(files), streaming=True)), path.name
+    if path.is_file():
+        kinds = {".parquet": "parquet", ".tar": "webdataset"}
+        if path.suffix not in kinds:
+            raise DataError(f"{path} must be a .parquet or .tar file to be streamed, got {path.suffix!r}")
+        return dict(read_local(path, kinds[path.suffix], data_files={"train": str(path)}, streaming=True)), path.name
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise DataError(f"no data set to stream at {source}: give a folder, a file or a Hub id (user/name)")
+    return dict(load_dataset(str(source), revision=revision, streaming=True)), str(source)
+
+
+def _by_split(files: list[Path]) -> dict[str, list[str]]:
+    """Files by the split that their names, such as `train-0001.tar`, begin with."""
+    found: dict[str, list[str]] = {}
+    for file in files:
+        head = file.stem.split("-")[0].split("_")[0].lower()
+        found.setdefault(head if head in ("train", "val", "validation", "test") else "train", []).append(str(file))
+    return found
+
+
+def _labels(feature: Any, names: Sequence[str] | None, column: str) -> LabelSet:
+    multi_label = isinstance(feature, List)
+    inner = feature.feature if isinstance(feature, List) else feature
+    if names is None:
+        if not isinstance(inner, ClassLabel):
+            raise DataError(
+                f"the names of column {column!r} ({feature}) are not known before a stream is read; give data.labels"
+            )
+        names = inner.names
+    return LabelSet(tuple(names), multi_label)
+
+
+def _label_type(labels: LabelSet) -> Any:
+    return List(Value("int64")) if labels.multi_label else Value("int64")
+
+
+def _prepared(table: IterableDataset, image_column: str, label_column: str, labels: LabelSet) -> IterableDataset:
+    """Columns "image" (encoded) and "label" (a number, or a list of them)."""
+    to_number = {name: number for number, name in enumerate(labels.names)}
+
+    def number(value: Any) -> int:
+        known = to_number.get(str(value), value if isinstance(value, int) else None)
+        if known is None or not 0 <= known < len(to_number):
+            raise DataError(f"a row has the {label_column} {value!r}; the labels are {', '.join(labels.names[:12])}")
+        return int(known)
+
+    def numbered(row: dict[str, Any]) -> dict[str, Any]:
+        value = row[label_column]
+        return {IMAGE: row[image_column], LABEL: [number(v) for v in value] if labels.multi_label else number(value)}
+
+    others = [name for name in table.column_names or [] if name not in (IMAGE, LABEL)]
+    encoded = table.cast_column(image_column, Image(decode=False))
+    return encoded.map(numbered, remove_columns=others)
+
+
+def _held_out(table: IterableDataset, count: int, features: Features, name: str) -> Dataset:
+    try:
+        rows = list(islice(iter(table), count))
+    except DataError:
+        raise
+    except (DatasetsError, OSError, ValueError, tarfile.TarError) as error:
+        raise DataError(f"{name} cannot be read: {error.__cause__ or error}") from error
+    if not rows:
+        raise DataError("a split to hold out holds no images")
+    return Dataset.from_list(rows, features=features)
+
+
+__all__ = ["load_streamed_data"]

@@ -1,0 +1,129 @@
+"""Loads folders as one who has torch, transformers and Pillow only. Run by its path, in a process of its own:
+
+    python -I hub/bundle/clean_process.py request.json
+
+This file is on no import path there, and imports nothing of the package. The request has `requests`, a list of
+objects: `folder`, `inputs` (a safetensors file with `pixel_values`), `image` (a file, or null), `models` (names of Auto
+classes), `task` (of a pipeline, or null), `outputs` (the safetensors file to write). Beside the list stand `threads`
+and `packages`, all that can be imported with what they need. A report of each folder is printed as one line of JSON.
+"""
+
+import json
+import sys
+from importlib import metadata
+from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+def required(roots: list[str]) -> set[str]:
+    """The installed distributions, by normalised name, that `roots` need, themselves included."""
+    from packaging.requirements import Requirement
+
+    found: set[str] = set()
+    due: list[tuple[str, str]] = [(root, "") for root in roots]
+    seen = set(due)
+    while due:
+        name, extra = due.pop()
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        found.add(_normalised(name))
+        for text in distribution.requires or []:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                more = {(requirement.name, wanted) for wanted in ("", *requirement.extras)} - seen
+                seen |= more
+                due += more
+    return found
+
+
+def _normalised(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+class OnlyThese:
+    """Finds the standard library, the named packages and published code; all else is as if it were not installed."""
+
+    def __init__(self, packages: set[str]) -> None:
+        self.packages = packages | sys.stdlib_module_names | {"transformers_modules"}
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """As every finder."""
+        top = name.partition(".")[0]
+        if top not in self.packages and not top.startswith("_sysconfigdata"):
+            return None
+        return PathFinder.find_spec(name, path, target)
+
+    find_distributions = staticmethod(PathFinder.find_distributions)
+    invalidate_caches = staticmethod(PathFinder.invalidate_caches)
+
+
+def forget_other_packages(kept: list[str]) -> None:
+    """From here on only the distributions `kept` and what they need can be imported."""
+    distributions = required(kept)
+    packages = {
+        package
+        for package, names in metadata.packages_distributions().items()
+        if distributions & {_normalised(name) for name in names}
+    }
+    sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OnlyThese(packages)]
+
+
+def load(request: dict[str, Any]) -> dict[str, Any]:
+    """What was loaded from a folder; the tensors that it computes go to the file `outputs`."""
+    import safetensors.torch
+    import torch
+    import transformers
+    from PIL import Image
+
+    folder, trusted = request["folder"], {"trust_remote_code": True}
+    tensors: dict[str, torch.Tensor] = {}
+    pixel_values = safetensors.torch.load_file(request["inputs"])["pixel_values"]
+    classes = {"AutoConfig": type(transformers.AutoConfig.from_pretrained(folder, **trusted))}
+    for name in request["models"]:
+        model = getattr(transformers, name).from_pretrained(folder, **trusted).eval()
+        classes[name] = type(model)
+        with torch.inference_mode():
+            found = dict(model(pixel_values))
+        tensors |= {f"{name}.{key}": value for key, value in found.items() if isinstance(value, torch.Tensor)}
+    answers = None
+    if request["image"] is not None:
+        processor = transformers.AutoImageProcessor.from_pretrained(folder, **trusted)
+        classes["AutoImageProcessor"] = type(processor)
+        with Image.open(request["image"]) as image:
+            tensors["AutoImageProcessor.pixel_values"] = processor(image, return_tensors="pt")["pixel_values"]
+        if request["task"] is not None:
+            answers = transformers.pipeline(request["task"], model=folder, **trusted)(request["image"])
+    safetensors.torch.save_file(
+        {name: value.contiguous().clone() for name, value in tensors.items()}, request["outputs"]
+    )
+    return {
+        "folder": folder,
+        "classes": {name: f"{found.__module__}.{found.__name__}" for name, found in classes.items()},
+        "answers": answers,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "imported": sorted({name.partition(".")[0] for name in sys.modules}),
+    }
+
+
+def main(request_file: str) -> None:
+    """Does what the file asks for, in a process that could import the package no more."""
+    content = json.loads(Path(request_file).read_text(encoding="utf-8"))
+    forget_other_packages(content["packages"])
+    if find_spec("vithub") is not None or "vithub" in sys.modules:
+        raise RuntimeError("vithub can still be imported here")
+    import torch
+
+    torch.set_num_threads(content["threads"])
+    for request in content["requests"]:
+        sys.stdout.write(json.dumps(load(request)) + "\n")
+
+
+__all__ = ["forget_other_packages", "load", "main", "required"]
+
+if __name__ == "__main__":
+    main(sys.argv[1])

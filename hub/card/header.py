@@ -1,0 +1,137 @@
+"""The header of a card, which the Hub reads, and its list of results."""
+
+import re
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
+
+from ...configuration.configuration_deit import HubDeiTConfig
+from ...configuration.configuration_detr import HubDetrConfig
+from ...configuration.configuration_vit import HubViTConfig
+from ...data.text.terminal_text import visible
+
+MULTI_LABEL = "multi_label_classification"
+DETECTION = "object_detection"
+UNKNOWN_LICENCE = "unknown"
+RESULTS = Path(".eval_results") / "vithub.yaml"
+TRANSFORMERS = (HubViTConfig.model_type, HubDeiTConfig.model_type, "vit", "deit", "dinov2", "dinov2_with_registers")
+_TITLES = {"map": "mAP (IoU 0.50 to 0.95)"}
+# Model types with a tag of their own.
+_TAGS = {**dict.fromkeys(TRANSFORMERS, "vision-transformer"), HubDetrConfig.model_type: "detr", "detr": "detr"}
+# What the model index says of each kind of run: key in metrics.json, type and name there.
+_REPORTED = {
+    DETECTION: (
+        ("map", "mean_average_precision", "mAP (IoU 0.50 to 0.95)"),
+        ("map_50", "mean_average_precision_50", "mAP at IoU 0.50"),
+        ("map_75", "mean_average_precision_75", "mAP at IoU 0.75"),
+    ),
+    MULTI_LABEL: (("mean_average_precision", "mean_average_precision", None), ("macro_f1", "f1", None)),
+    None: (("accuracy", "accuracy", None), ("macro_f1", "f1", None)),
+}
+_FROM_SCRATCH = re.compile(r"(vit|deit)-(ti|s|b|l|h)(/\d+)?|detr", re.IGNORECASE)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.csv)(?<!\.parquet)")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def headline_of(metrics: dict[str, Any]) -> str:
+    """The metric that a run is judged by."""
+    return _reported(metrics)[0][0]
+
+
+def task_of(metrics: dict[str, Any]) -> str:
+    """The Hub's name of what the model does."""
+    return "object-detection" if metrics.get("problem") == DETECTION else "image-classification"
+
+
+def _reported(metrics: dict[str, Any]) -> tuple[tuple[str, str, str | None], ...]:
+    problem = metrics.get("problem")
+    return _REPORTED[problem if problem in _REPORTED else None]
+
+
+def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the header, checked by huggingface_hub's own classes."""
+    hub_data, split, task = hub_id(recipe["data"]["source"]), metrics["reported_split"], task_of(metrics)
+    figures, reported, name_of_data = metrics[split], _reported(metrics), visible(metrics["data"]["name"])
+    results = [
+        EvalResult(
+            task_type=task,
+            dataset_type=hub_data or name_of_data,
+            dataset_name=name_of_data,
+            dataset_split=split,
+            metric_type=kind,
+            metric_name=name,
+            metric_value=round(figures[key], 4),
+        )
+        for key, kind, name in reported
+        if figures[key] is not None
+    ]
+    tag = _TAGS.get(config["model_type"])
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag=task,
+        license=UNKNOWN_LICENCE,
+        tags=["vithub", "vision", task, *([tag] if tag else [])],
+        datasets=[hub_data] if hub_data else None,
+        base_model=hub_id(base_model(recipe["model"]["source"]) or ""),
+        metrics=[kind for _, kind, _ in reported],
+        model_name=f"vithub on {name_of_data}" if results else None,
+        eval_results=results or None,
+    )
+    fields: dict[str, Any] = yaml.safe_load(data.to_yaml())
+    return fields
+
+
+def write_eval_results(folder: Path, recipe: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Writes `.eval_results/vithub.yaml`, which names a data set of the Hub; for other data there is none."""
+    dataset, split, headline = hub_id(recipe["data"]["source"]), metrics["reported_split"], headline_of(metrics)
+    file, value = folder / RESULTS, metrics[split][headline]
+    if dataset is None or value is None:
+        file.unlink(missing_ok=True)
+        return
+    revision = str(recipe["data"].get("revision") or "")
+    figure = _TITLES.get(headline, headline.replace("_", " "))
+    entry = EvalResultEntry(
+        dataset_id=dataset,
+        task_id=task_of(metrics),
+        value=round(value, 4),
+        dataset_revision=revision if _COMMIT.fullmatch(revision) else None,
+        date=metrics.get("finished"),
+        notes=f"{figure} on the {split} split, {metrics['data']['sizes'][split]} images",
+    )
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False), encoding="utf-8")
+
+
+def hub_id(source: str) -> str | None:
+    """A source that is a Hub id, and no file or folder."""
+    return source if _HUB_ID.fullmatch(source) and not Path(source).exists() else None
+
+
+def public_name(source: str) -> str:
+    """A Hub id as it is, a file or folder by its own name only."""
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", source):
+        return PureWindowsPath(source).name
+    return hub_id(source) or Path(source).expanduser().resolve().name
+
+
+def base_model(source: str) -> str | None:
+    """What the run started from; None from scratch."""
+    return None if _FROM_SCRATCH.fullmatch(source) else public_name(source)
+
+
+__all__ = [
+    "DETECTION",
+    "MULTI_LABEL",
+    "RESULTS",
+    "TRANSFORMERS",
+    "UNKNOWN_LICENCE",
+    "base_model",
+    "card_header",
+    "headline_of",
+    "hub_id",
+    "public_name",
+    "task_of",
+    "write_eval_results",
+]

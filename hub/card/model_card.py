@@ -1,0 +1,261 @@
+"""The model card of a run: everything in it comes from the run's own files, and what a person wrote into it stays."""
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import metadata as package_metadata
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+from jinja2 import Environment, StrictUndefined, UndefinedError
+
+from ...data.text.markdown_text import Markdown, markdown_block, markdown_code, markdown_text, python_text
+from ...data.text.terminal_text import visible
+from ..checkpoints import CheckpointError, read_config, read_json
+from ..push.local_paths import public_recipe
+from .detection import about_detections, about_detector, is_detection
+from .facts import about_model, about_results, duration, energy, label_names, percent
+from .header import UNKNOWN_LICENCE, base_model, card_header, hub_id, public_name, task_of, write_eval_results
+from .merging import OldCard, assemble, merge_body, merge_header, read_old_card
+
+PACKAGE = "vithub"
+CARD = "README.md"
+IN_MEMORY = "a Dataset in memory"  # what a recipe says of data that has no name
+_PART = re.compile(r"^<!-- part (\S+) -->\n", re.MULTILINE)
+# Names of a project's addresses in a package's metadata, the one to link first.
+_ADDRESSES = ("homepage", "home", "repository", "source", "source code", "documentation")
+
+logger = logging.getLogger("vithub")
+
+
+def write_card(folder: Path, location: str | None = None) -> list[str]:
+    """Writes `README.md` of a run from its `config.json`, `recipe.yaml` and `metrics.json`, and its `.eval_results`.
+
+    Where there is a card already, its generated parts are replaced and all else stays. Where a generated part was
+    edited, or the card was not written here, the old card is kept as `README.edited.md` and a warning says so.
+
+    Args:
+        folder: Of the run.
+        location: What the snippets load; None takes the folder's path as it was given.
+
+    Returns:
+        Names of the generated parts and header fields that had been edited.
+    """
+    file = folder / CARD
+    old_text = read_text(file) if file.is_file() else None
+    text, parts, fields, whole = _merged(folder, old_text, location, None)
+    if old_text is not None and (parts or whole):
+        copy = _keep(file, old_text)
+        what = "was not written by vithub" if whole else f"had edits inside generated parts ({', '.join(parts)})"
+        logger.warning(f"{visible(str(file))} {what}; it was written anew, and the old text is in {copy.name}")
+    if fields:
+        logger.warning(f"{visible(str(file))}: header fields {', '.join(fields)} were edited and stay as they are")
+    file.write_text(text, encoding="utf-8")
+    recipe, metrics = _recipe(folder)[1], _json(folder / "metrics.json")
+    write_eval_results(folder, recipe, metrics)
+    return parts + fields
+
+
+def published_card(folder: Path, location: str, native: str | None = None, old_text: str | None = None) -> str:
+    """The card as it is published: with the snippets of another place; what a person wrote into the folder's stays.
+
+    Args:
+        folder: Of the run; nothing is written there.
+        location: "user/name".
+        native: Class of transformers under which the model is published; None for its own.
+        old_text: A card whose own text stays instead of the folder's.
+    """
+    file = folder / CARD
+    if old_text is None and file.is_file():
+        old_text = read_text(file)
+    text, parts, _, foreign = _merged(folder, old_text, location, native)
+    if parts:
+        named = ", ".join(parts)
+        logger.warning(f"{visible(str(file))} has edits inside generated parts ({named}); they are not published")
+    if foreign:
+        logger.warning(
+            f"{visible(str(file))} was not written by vithub, or its header is no YAML; it is not published, a card "
+            "of the run is"
+        )
+    return text
+
+
+def render_card(folder: Path, location: str | None = None, native: str | None = None) -> str:
+    """The text of a new card; see `published_card`."""
+    return _merged(folder, None, location, native)[0]
+
+
+def _merged(
+    folder: Path, old_text: str | None, location: str | None, native: str | None
+) -> tuple[str, list[str], list[str], bool]:
+    """The text, the edited parts, the edited fields of the header, and whether an old card was no card of ours."""
+    old = read_old_card(old_text) if old_text is not None else None
+    recipe_text, recipe = _recipe(folder)
+    config, metrics = _json(folder / "config.json"), _json(folder / "metrics.json")
+    with _whole(folder):
+        generated = card_header(recipe, config, metrics)
+        header, fields = merge_header(old, generated)
+        values = _values(folder, recipe, config, metrics, native)
+        templates = (f"{task_of(metrics).replace('-', '_')}.md", "training_and_licence.md")
+        parts = _render(templates, values, header, public_recipe(recipe_text), location or str(folder))
+    body, edited = merge_body(old, parts)
+    foreign = old_text is not None and not _is_ours(old)
+    return assemble(header, generated, parts, body), edited, fields, foreign
+
+
+def _is_ours(old: OldCard | None) -> bool:
+    return old is not None and old.is_ours
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Says of which folder a file lacks something that its card tells, or has it in another form."""
+    try:
+        yield
+    except (KeyError, UndefinedError) as error:
+        lacking = f"lack {error}" if isinstance(error, KeyError) else f"lack what a card tells ({error})"
+        raise CheckpointError(f"{folder}: config.json, recipe.yaml and metrics.json {lacking}") from error
+    except (TypeError, AttributeError, IndexError) as error:
+        what = "an entry of config.json, recipe.yaml or metrics.json has another form than a run writes"
+        raise CheckpointError(f"{folder}: {what} ({error})") from error
+
+
+def _render(
+    templates: Sequence[str], values: dict[str, Any], header: dict[str, Any], recipe_text: str, location: str
+) -> dict[str, str]:
+    """Text by part. Each part is a template of its own, and every text put into it is escaped unless it is Markdown."""
+    environment = Environment(
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        finalize=lambda value: (
+            markdown_text(value) if isinstance(value, str) and type(value) is not Markdown else value
+        ),
+        autoescape=False,  # noqa: S701  # that is for HTML
+    )
+    environment.globals["percent"] = lambda value: Markdown(percent(value))
+    environment.filters |= {
+        "sentence": lambda text: text[:1].upper() + text[1:],
+        "cell": lambda text, default="": markdown_text(text, cell=True) if text else Markdown(default),
+        "code": markdown_code,
+        "code_cell": lambda text: markdown_code(text, cell=True),
+        "names": _names,
+        "python": python_text,
+        "block": markdown_block,
+        "url": lambda text: Markdown(quote(text)),
+    }
+    licence = header.get("license_name") or header.get("license") or UNKNOWN_LICENCE
+    more = {
+        "licence": None if licence == UNKNOWN_LICENCE else str(licence),
+        "recipe_text": recipe_text,
+        "location": location,
+    }
+    parts = {}
+    for template in templates:
+        _, *pieces = _PART.split((files("vithub.model_cards") / template).read_text(encoding="utf-8"))
+        for name, source in zip(pieces[::2], pieces[1::2], strict=True):
+            text = environment.from_string(source).render(values | more)
+            parts[name] = text.strip("\n") + "\n"
+    return parts
+
+
+def _names(labels: Sequence[str], most: int = 20) -> Markdown:
+    """Labels in a sentence, the first ones where there are many."""
+    rest = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return Markdown(", ".join(map(markdown_text, labels[:most])) + rest)
+
+
+def package_link() -> Markdown:
+    """This package, linked to its project's page where the package's metadata names one."""
+    about = package_metadata(PACKAGE)
+    named = [entry.partition(",") for entry in about.get_all("Project-URL") or []]
+    addresses = {name.strip().lower(): address.strip() for name, _, address in named}
+    if "Home-page" in about:
+        addresses.setdefault("homepage", about["Home-page"])
+    found = next((addresses[name] for name in _ADDRESSES if name in addresses), None)
+    return Markdown(f"[{PACKAGE}]({found})" if found else PACKAGE)
+
+
+def _values(
+    folder: Path, recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any], native: str | None
+) -> dict[str, Any]:
+    labels, teacher = label_names(config, metrics), metrics.get("teacher")
+    spent, backbone = metrics.get("energy"), recipe["model"].get("backbone")
+    if is_detection(metrics):
+        known = about_detector(config, metrics, native) | about_detections(folder, metrics, labels)
+    else:
+        known = about_model(config, metrics, native) | about_results(folder, metrics, labels)
+    return {
+        **known,
+        "labels": labels,
+        "citations": [Markdown(citation) for citation in known["citations"]],
+        "package": package_link(),
+        "data": metrics["data"],
+        "data_source": None if recipe["data"]["source"] == IN_MEMORY else public_name(recipe["data"]["source"]),
+        "data_on_hub": hub_id(recipe["data"]["source"]) is not None,
+        "base_model": base_model(recipe["model"]["source"]),
+        "backbone_model": backbone and public_name(backbone),
+        "published_epoch": metrics["published_epoch"],
+        "publish": recipe["training"]["publish"],
+        "weights": metrics.get("weights"),
+        "teacher": teacher and {**teacher, "name": public_name(teacher["name"])},
+        "epochs": len(metrics["history"]),
+        "seconds_text": duration(metrics["seconds"]),
+        "energy": spent and {**spent, "text": energy(spent["kwh"])},
+        "hardware": metrics["hardware"],
+        "precision": metrics["precision"],
+        "processes": metrics["processes"],
+        "batch_size": metrics["batch_size"],
+        "changes": metrics.get("changes"),
+        "ended_early": metrics.get("ended_early"),
+        "in_memory": recipe["data"]["source"] == IN_MEMORY,
+        "versions": metrics["versions"],
+    }
+
+
+def _keep(file: Path, text: str) -> Path:
+    """Saves an old card beside the new one, under a name that is free or holds the same text."""
+    number = 1
+    while True:
+        copy = file.with_name("README.edited.md" if number == 1 else f"README.edited-{number}.md")
+        if not copy.is_file():
+            copy.write_text(text, encoding="utf-8")
+        if copy.read_text(encoding="utf-8") == text:
+            return copy
+        number += 1
+
+
+def _recipe(folder: Path) -> tuple[str, dict[str, Any]]:
+    file = folder / "recipe.yaml"
+    text = read_text(file)
+    try:
+        recipe = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is no readable recipe: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{file} must hold a recipe, got {type(recipe).__name__}")
+    # without the lines of its checksum
+    shown = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("# "))
+    return shown, recipe
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return read_config(file.parent) if file.name == "config.json" else read_json(file)
+
+
+def read_text(file: Path) -> str:
+    """A file's text.
+
+    Raises:
+        CheckpointError: It is no UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is no text in UTF-8: {error}") from error
+
+
+__all__ = ["package_link", "published_card", "read_text", "render_card", "write_card"]

@@ -1,0 +1,233 @@
+"""Checkpoints as folders of another library, each checked against what it was made from."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import timm
+import torch
+import transformers
+from torch import nn
+from transformers import PreTrainedModel
+
+from ...configuration.configuration_detr import HubDetrConfig
+from ...configuration.configuration_vit import HubViTConfig
+from ...data.argument_names import argument
+from ..checkpoints import WEIGHTS
+from ..folders import new_folder
+from .converted import Conversion
+from .detr_checkpoints import detr_to_transformers
+from .detr_parity import check_detr_parity
+from .key_tables import to_theirs
+from .model_classes import task_of
+from .opening import open_checkpoint
+from .parity import check_parity
+from .references import native_reference, timm_reference
+from .timm_configs import config_to_timm, fold_cls_positions, timm_model
+from .transformers_configs import InexpressibleError, config_to_transformers, family_for
+
+TARGETS = ("vithub", "transformers", "timm")
+
+
+@dataclass
+class ConversionReport:
+    """What `convert` did.
+
+    Args:
+        source: Where the weights came from.
+        family: Of the source.
+        target: The folder written.
+        to: "vithub", "transformers" or "timm".
+        architecture: Class or model name in the target library.
+        tensors: Number of tensors written.
+        parameters: Number of values in them.
+        differences: Largest absolute difference of the outputs, fp32, by comparison.
+        dropped: Tensors of the source that the target has no use for.
+        notes: What a user should know.
+    """
+
+    source: str
+    family: str
+    target: str
+    to: str
+    architecture: str
+    tensors: int
+    parameters: int
+    differences: dict[str, float]
+    dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def max_difference(self) -> float | None:
+        """The largest of `differences`; None where nothing was compared."""
+        return max(self.differences.values(), default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data, `max_difference` included."""
+        return asdict(self) | {"max_difference": self.max_difference}
+
+
+def convert(
+    source: str | Path | nn.Module,
+    target_dir: str | Path,
+    to: str = "vithub",
+    *,
+    task: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    patch_size: int | tuple[int, int] | None = None,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    overwrite: bool = False,
+    **fields: Any,
+) -> ConversionReport:
+    """Writes a checkpoint as a folder of this package, of transformers' own classes or of timm.
+
+    Weights are copied bit for bit. The outputs are compared in fp32 with the source library on the way in and with the
+    target library on the way out, on random pixels and on photos; a difference above 1e-5 (of detectors, on padded
+    batches, 1e-4) is an error, and then nothing is written.
+
+    Args:
+        source: What `load` accepts.
+        target_dir: A folder that does not exist or is empty.
+        to: "vithub"; "transformers" (a `vit`, `deit`, `dinov2`, `dinov2_with_registers` or `detr` folder, loadable
+            without this package); "timm" (`timm.create_model("local-dir:...", pretrained=True)` loads it).
+        task: As `load`.
+        image_size: As `load`.
+        patch_size: As `load`.
+        dtype: As `load`.
+        revision: As `load`.
+        token: As `load`.
+        overwrite: Replace what the folder holds.
+        **fields: As `load`.
+
+    Raises:
+        InexpressibleError: The target (or this package) has no such model; the features are listed.
+        TargetError: The folder holds files already or cannot be written.
+    """
+    if to not in TARGETS:
+        raise ValueError(f"{argument('to')} must be one of {list(TARGETS)}, got {to!r}")
+    opened = open_checkpoint(
+        source, task=task, image_size=image_size, patch_size=patch_size, dtype=dtype, revision=revision, token=token,
+        verify=True, **fields,
+    )  # fmt: skip
+    with new_folder(target_dir, overwrite) as folder:
+        write = {"vithub": _write_ours, "transformers": _write_transformers, "timm": _write_timm}[to]
+        architecture, differences = write(opened, folder)
+        state = safetensors.torch.load_file(folder / WEIGHTS)
+    return ConversionReport(
+        source=opened.source,
+        family=opened.family,
+        target=str(target_dir),
+        to=to,
+        architecture=architecture,
+        tensors=len(state),
+        parameters=sum(tensor.numel() for tensor in state.values()),
+        differences={f"in: {key}": value for key, value in opened.differences.items()}
+        | {f"out: {key}": value for key, value in differences.items()},
+        dropped=opened.dropped,
+        notes=opened.notes,
+    )
+
+
+def _write_ours(opened: Conversion, folder: Path) -> tuple[str, dict[str, float]]:
+    opened.model.save_pretrained(folder, max_shard_size="1000GB")
+    opened.image_processor.save_pretrained(folder)
+    return type(opened.model).__name__, {}
+
+
+def _write_transformers(opened: Conversion, folder: Path) -> tuple[str, dict[str, float]]:
+    model: Any = opened.model
+    if isinstance(model.config, HubDetrConfig):
+        return _write_detr(opened, folder)
+    config: HubViTConfig = model.config
+    task = task_of(type(model).__name__)
+    native_config, architecture = config_to_transformers(config, task)
+    family = family_for(config)
+    state, notes = _plain_state(model, keep_mask_token=task == "masked-image-modeling" or family.startswith("dinov2"))
+    opened.notes += notes
+    if family == "dinov2_with_registers" and "embeddings.mask_token" not in {_bare(name) for name in state}:
+        state["embeddings.mask_token"] = torch.zeros(1, 1, config.hidden_size, dtype=model.dtype)
+    skip = frozenset({"classifier.weight", "classifier.bias"} if architecture.endswith("WithTeacher") else ())
+    renamed = to_theirs(state, family, (config.num_channels, *config.patch_hw), skip=skip)
+    heads = ("classifier", "cls_classifier", "distillation_classifier", "decoder")
+    prefix = "" if task == "backbone" else f"{family}."
+    renamed = {name if name.startswith(heads) else prefix + name: tensor for name, tensor in renamed.items()}
+    _save_state(renamed, folder)
+    native_config.dtype = model.dtype
+    native_config.save_pretrained(folder)
+    opened.image_processor.save_pretrained(folder)
+
+    native_class = getattr(transformers, architecture)
+    without_pooler = family in ("vit", "deit") and task == "backbone" and not config.add_pooling_layer
+    if without_pooler:
+        opened.notes.append(
+            f"load it with {architecture}.from_pretrained(..., add_pooling_layer=False): it has no pooler"
+        )
+    native, info = native_class.from_pretrained(
+        folder, output_loading_info=True, **({"add_pooling_layer": False} if without_pooler else {})
+    )
+    wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+    if any(wrong.values()):
+        raise RuntimeError(f"transformers does not read back what was written: {wrong}")
+    if config.drop_path_rate or config.classifier_dropout:
+        opened.notes.append("drop-path and classifier dropout act in training only and are not in transformers' class")
+    if (config.position_embedding_resampling == "bicubic_antialias") != (family == "dinov2_with_registers"):
+        opened.notes.append(
+            "at other image sizes than its own, transformers resamples the position embeddings otherwise"
+        )
+    return architecture, check_parity(model, native_reference(native), [config.image_hw])
+
+
+def _write_detr(opened: Conversion, folder: Path) -> tuple[str, dict[str, float]]:
+    native = detr_to_transformers(opened.model)
+    native.save_pretrained(folder, max_shard_size="1000GB")
+    opened.image_processor.save_pretrained(folder)
+    architecture = type(native).__name__
+    again, info = type(native).from_pretrained(folder, output_loading_info=True)
+    counters = {name for name in info["missing_keys"] if str(name).endswith("num_batches_tracked")}
+    wrong = {kind: sorted(map(str, set(info[kind]) - counters)) for kind in ("missing_keys", "unexpected_keys")}
+    if any(wrong.values()):
+        raise RuntimeError(f"transformers does not read back what was written: {wrong}")
+    opened.notes.append("auxiliary losses are off in transformers' configuration: there they change the last layer")
+    return architecture, check_detr_parity(opened.model, again)
+
+
+def _write_timm(opened: Conversion, folder: Path) -> tuple[str, dict[str, float]]:
+    model: Any = opened.model
+    if isinstance(model.config, HubDetrConfig):
+        raise InexpressibleError("timm", ["detection"])
+    config: HubViTConfig = model.config
+    task = task_of(type(model).__name__)
+    timm_config = config_to_timm(config, task, opened.image_processor)
+    state, notes = _plain_state(model, keep_mask_token=False)
+    opened.notes += notes
+    available = set(timm_model(timm_config).state_dict())
+    renamed = to_theirs(state, "timm", (config.num_channels, *config.patch_hw), available=available)
+    _save_state(fold_cls_positions(renamed, config), folder)
+    (folder / "config.json").write_text(json.dumps(timm_config, indent=2) + "\n", encoding="utf-8")
+    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    return timm_config["architecture"], check_parity(model, timm_reference(loaded), [config.image_hw])
+
+
+def _plain_state(model: PreTrainedModel, keep_mask_token: bool) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The model's tensors; without the mask token where the target has none and nothing uses it."""
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    masks = [name for name in state if _bare(name) == "embeddings.mask_token"]
+    if keep_mask_token or not masks:
+        return state, []
+    return {name: t for name, t in state.items() if name not in masks}, ["the mask token, unused here, was left out"]
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("vit.").removeprefix("deit.")
+
+
+def _save_state(state: dict[str, torch.Tensor], folder: Path) -> None:
+    tensors = {name: tensor.contiguous().clone() for name, tensor in state.items()}
+    safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+__all__ = ["TARGETS", "ConversionReport", "convert"]

@@ -1,0 +1,285 @@
+"""Readers of each kind of checkpoint: ours, transformers', timm's and the original files of DeiT and DETR."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from timm.models.deit import VisionTransformerDistilled, checkpoint_filter_fn
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
+
+from ...configuration.configuration_detr import HubDetrConfig
+from ...configuration.configuration_vit import HubViTConfig
+from ...data.boxes.dataset import build_box_processor
+from ...data.image_processing import build_image_processor
+from ..checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    checkpoint_of,
+    floating_dtype,
+    read_checkpoint,
+    refuse_nonfinite,
+)
+from .converted import Conversion
+from .detr_checkpoints import DETR_FAMILY, OTHER_AUXILIARY, detr_from_original, detr_from_transformers, is_original_detr
+from .detr_parity import check_detr_parity
+from .key_tables import KeyMismatchError, to_ours
+from .model_classes import CONFIG_CLASSES, model_class_for, task_of
+from .original_deit import config_from_original
+from .parity import check_parity
+from .references import native_reference, timm_reference
+from .timm_configs import (
+    config_from_timm,
+    config_to_timm,
+    fold_register_positions,
+    refuse_other_architectures,
+    timm_model,
+)
+from .transformers_configs import FAMILIES, WITH_POOLER, config_from_transformers, has_pooler
+
+logger = transformers.utils.logging.get_logger(__name__)
+
+# What another task than the checkpoint's does without.
+_HEADS = ("classifier.", "cls_classifier.", "distillation_classifier.", "decoder.", "pooler.", "head.", "head_dist.",
+          "class_labels_classifier.", "bbox_predictor.")  # fmt: skip
+
+
+def from_module(model: nn.Module, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
+    """Our model from one in memory; the arguments are those of `from_path`."""
+    refuse_nonfinite(model.state_dict(), type(model).__name__)
+    if isinstance(model, VisionTransformer | VisionTransformerDistilled):
+        return _from_timm(model, type(model).__name__, task, fields, verify)
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if isinstance(getattr(model, "config", None), HubViTConfig | HubDetrConfig):
+        assert isinstance(model, PreTrainedModel)
+        return Conversion(model, default_processor(model.config), type(model).__name__, "vithub")
+    if model_type == DETR_FAMILY:
+        return _from_detr(checkpoint_of(model), task, fields, model if verify else None)
+    if model_type not in FAMILIES:
+        raise TypeError(
+            f"{type(model).__name__} is neither a ViT, DeiT, DINOv2 or DETR of transformers nor a ViT of timm"
+        )
+    return _from_transformers(checkpoint_of(model), task, fields, model if verify else None)
+
+
+def from_path(path: Path, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
+    """Our model from a folder or a file.
+
+    Args:
+        path: Folder of a model, or file of weights.
+        task: Task of the model to build; None takes the checkpoint's own.
+        fields: Configuration fields to set.
+        verify: Whether to compare the outputs with the source library's.
+
+    Raises:
+        CheckpointError: The model is of no known kind.
+        KeyMismatchError: Missing, unexpected or mis-shaped tensors.
+        ParityError: The converted model computes something else.
+    """
+    checkpoint = read_checkpoint(path)
+    model_type = checkpoint.config.get("model_type")
+    if model_type in CONFIG_CLASSES:
+        return _from_ours(checkpoint, task, fields)
+    if model_type in FAMILIES:
+        native = _native_model(checkpoint) if verify else None
+        return _from_transformers(checkpoint, task, fields, native)
+    if model_type == DETR_FAMILY:
+        return _from_detr(checkpoint, task, fields, _native_model(checkpoint) if verify else None)
+    if "architecture" in checkpoint.config:
+        model = timm_model(checkpoint.config)
+        refuse_other_architectures(model, str(checkpoint.config["architecture"]))
+        _load_strictly(model, checkpoint)
+        return _from_timm(model, checkpoint.name, task, fields, verify)
+    if not checkpoint.config:
+        return _from_original(checkpoint, task, fields, verify)
+    raise CheckpointError(
+        f"{path}/config.json names the model type {model_type!r}; known are {', '.join((*FAMILIES, DETR_FAMILY))}, "
+        "our own and timm's"
+    )
+
+
+def _from_ours(checkpoint: Checkpoint, task: str | None, fields: dict[str, Any]) -> Conversion:
+    assert checkpoint.folder is not None
+    config_class = CONFIG_CLASSES[checkpoint.config["model_type"]]
+    own = task_of((checkpoint.config.get("architectures") or [""])[0])
+    model_class = model_class_for(config_class, task or own)
+    model, info = model_class.from_pretrained(checkpoint.folder, output_loading_info=True, **fields)
+    _refuse_missing(checkpoint.name, info["missing_keys"], allow_heads=task not in (None, own))
+    processor = _saved_processor(checkpoint) or default_processor(model.config)
+    return Conversion(model, processor, checkpoint.name, "vithub", fresh=sorted(info["missing_keys"]))
+
+
+def _from_transformers(
+    checkpoint: Checkpoint, task: str | None, fields: dict[str, Any], native: PreTrainedModel | None
+) -> Conversion:
+    architecture = (checkpoint.config.get("architectures") or [""])[0]
+    family = checkpoint.config["model_type"]
+    native_config = AutoConfig.for_model(**checkpoint.config)
+    config = config_from_transformers(native_config, architecture, has_pooler(checkpoint.state))
+    built = _build(config, checkpoint.state, family, task_of(architecture), task, checkpoint.name, fields)
+    built.image_processor = _saved_processor(checkpoint)
+    if built.image_processor is None:
+        built.image_processor = default_processor(config)
+        built.notes.append("no preprocessor_config.json beside the weights: ImageNet's mean and deviation are assumed")
+    if native is not None and task in (None, task_of(architecture)):
+        built.differences = check_parity(built.model, native_reference(native), _sizes(config, task_of(architecture)))
+    return built
+
+
+def _from_detr(
+    checkpoint: Checkpoint, task: str | None, fields: dict[str, Any], native: PreTrainedModel | None
+) -> Conversion:
+    own = "object-detection" if (checkpoint.config.get("architectures") or [""])[0] != "DetrModel" else "backbone"
+    model = detr_from_transformers(checkpoint.config, checkpoint.state, task or own, fields, checkpoint.name)
+    built = Conversion(model, _saved_processor(checkpoint), checkpoint.name, DETR_FAMILY)
+    if built.image_processor is None:
+        built.image_processor = default_processor(model.config)
+        built.notes.append("no preprocessor_config.json beside the weights: DETR's 800 / 1333 pixels are assumed")
+    if checkpoint.config.get("auxiliary_loss"):
+        built.notes.append(OTHER_AUXILIARY)
+        logger.warning("%s: %s", checkpoint.name, OTHER_AUXILIARY)
+        if native is not None:
+            native = deepcopy(native)
+            native_config: Any = native.config
+            native_config.auxiliary_loss = False  # what is compared is the function that ours computes
+    if native is not None and task in (None, own) and own == "object-detection":
+        built.differences = check_detr_parity(model, native)
+    return built
+
+
+def _from_timm(model: nn.Module, name: str, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
+    config = config_from_timm(model)
+    own = "image-classification" if getattr(model, "num_classes", 0) else "backbone"
+    state = fold_register_positions(dict(model.state_dict()), config)
+    built = _build(config, state, "timm", own, task, name, fields)
+    cfg = dict(getattr(model, "pretrained_cfg", None) or {})
+    built.image_processor = build_image_processor(
+        config.image_hw,
+        crop_ratio=cfg.get("crop_pct") or 0.875,
+        mean=cfg.get("mean") or (0.5, 0.5, 0.5),
+        std=cfg.get("std") or (0.5, 0.5, 0.5),
+        interpolation=cfg.get("interpolation") or "bicubic",
+        keep_aspect=cfg.get("crop_mode", "center") == "center",
+    )
+    if verify and task in (None, own):
+        built.differences = check_parity(built.model, timm_reference(model), _sizes(config, own, nonsquare=True))
+    return built
+
+
+def _from_original(checkpoint: Checkpoint, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
+    if is_original_detr(checkpoint.state):
+        detr = detr_from_original(checkpoint.state, task or "object-detection", fields, checkpoint.name)
+        return Conversion(detr, default_processor(detr.config), checkpoint.name, "detr-original")
+    try:
+        config = config_from_original(checkpoint.state)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.name}: {error}") from error
+    built = _build(config, checkpoint.state, "timm", "image-classification", task, checkpoint.name, fields)
+    built.family = "deit-original"
+    built.image_processor = default_processor(config)
+    if verify and task in (None, "image-classification"):
+        reference = timm_model(config_to_timm(config, "image-classification"))
+        reference.load_state_dict(checkpoint_filter_fn({"model": checkpoint.state}, reference, adapt_layer_scale=True))
+        built.differences = check_parity(built.model, timm_reference(reference), [config.image_hw])
+    return built
+
+
+def _build(
+    config: HubViTConfig,
+    state: dict[str, torch.Tensor],
+    family: str,
+    own_task: str,
+    task: str | None,
+    name: str,
+    fields: dict[str, Any],
+) -> Conversion:
+    """Our model of `task` with their tensors, every one of which must find its place."""
+    wanted = task or own_task
+    attention = fields.pop("attn_implementation", None)
+    for field_name, value in fields.items():
+        if not hasattr(config, field_name):
+            raise ValueError(f"`{field_name}` is no field of {type(config).__name__}")
+        setattr(config, field_name, value)
+    config.check()
+    model_class = model_class_for(type(config), wanted)
+    model = model_class(config)
+    if attention is not None:
+        model.set_attn_implementation(attention)
+    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    try:
+        renamed, left = to_ours(state, family, shapes)
+    except KeyMismatchError as error:
+        raise KeyMismatchError(f"{name}: {error}") from error
+    dropped = [key for key in left if wanted != own_task and _bare(key).startswith(_HEADS)]
+    if unexpected := [key for key in left if key not in dropped]:
+        raise KeyMismatchError(f"{name}: unexpected tensors: {', '.join(unexpected)}")
+    dtype = floating_dtype(renamed)
+    model.to(dtype)
+    config.dtype = dtype
+    missing = model.load_state_dict(renamed, strict=False).missing_keys
+    _refuse_missing(name, missing, allow_heads=wanted != own_task)
+    return Conversion(model, None, name, family, dropped=dropped, fresh=sorted(missing))
+
+
+def _refuse_missing(name: str, missing: Sequence[str], allow_heads: bool) -> None:
+    if refused := sorted(key for key in missing if not (allow_heads and _bare(key).startswith(_HEADS))):
+        raise KeyMismatchError(f"{name}: missing tensors: {', '.join(refused)}")
+
+
+def _bare(key: str) -> str:
+    return key.split(".", 1)[1] if key.startswith(("vit.", "deit.")) else key
+
+
+def _native_model(checkpoint: Checkpoint) -> PreTrainedModel:
+    architecture = (checkpoint.config.get("architectures") or [""])[0]
+    native_class = getattr(transformers, architecture, None)
+    if native_class is None:
+        raise CheckpointError(
+            f"{checkpoint.name}/config.json names the class {architecture!r}, unknown to transformers"
+        )
+    without = {"add_pooling_layer": False} if architecture in WITH_POOLER and not has_pooler(checkpoint.state) else {}
+    model: PreTrainedModel = native_class.from_pretrained(
+        checkpoint.folder, use_safetensors=True, dtype=torch.float32, **without
+    )
+    return model
+
+
+def _load_strictly(model: nn.Module, checkpoint: Checkpoint) -> None:
+    own = model.state_dict()
+    missing, unexpected = sorted(set(own) - set(checkpoint.state)), sorted(set(checkpoint.state) - set(own))
+    misshaped = [k for k, t in own.items() if k in checkpoint.state and checkpoint.state[k].shape != t.shape]
+    if missing or unexpected or misshaped:
+        raise KeyMismatchError(
+            f"{checkpoint.name}: missing tensors: {missing}; unexpected: {unexpected}; of another shape: {misshaped}"
+        )
+    model.to(floating_dtype(checkpoint.state))
+    model.load_state_dict(checkpoint.state)
+
+
+def _saved_processor(checkpoint: Checkpoint) -> Any:
+    if checkpoint.processor is None or checkpoint.folder is None:
+        return None
+    return AutoImageProcessor.from_pretrained(checkpoint.folder)
+
+
+def default_processor(config: HubViTConfig | HubDetrConfig) -> Any:
+    """ImageNet's mean and deviation, bicubic, the centre 7/8; DETR's own for a detector without a processor."""
+    if isinstance(config, HubDetrConfig):
+        return build_box_processor(focal=config.focal_loss)
+    return build_image_processor(config.image_hw)
+
+
+def _sizes(config: HubViTConfig, task: str, nonsquare: bool = False) -> list[tuple[int, int]]:
+    """The checkpoint's size, and another that is not square, where the source can resample to it."""
+    square = config.image_hw[0] == config.image_hw[1] and config.patch_hw[0] == config.patch_hw[1]
+    if task == "masked-image-modeling" or not (square or nonsquare):
+        return [config.image_hw]
+    (rows, columns), (height, width) = config.grid_size, config.patch_hw
+    return [config.image_hw, ((rows // 2 + 1) * height, max(1, columns // 2) * width)]
+
+
+__all__ = ["default_processor", "from_module", "from_path"]

@@ -1,0 +1,219 @@
+"""Configurations of transformers' own ViT, DeiT, DINOv2 and DINOv2 with registers, to ours and back."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from ...configuration.configuration_deit import HubDeiTConfig
+from ...configuration.configuration_vit import HubViTConfig
+from ...data.argument_names import argument, stated_field
+
+FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+
+# Bare models of transformers that have a pooler, or were made without one.
+WITH_POOLER = ("ViTModel", "DeiTModel")
+
+# Fields that bear the same name and meaning in both.
+_SHARED = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "initializer_range",
+    "layer_norm_eps",
+    "num_channels",
+    "qkv_bias",
+    "problem_type",
+)
+
+
+class InexpressibleError(ValueError):
+    """The target library has no such model; the message lists the features it lacks."""
+
+    def __init__(self, target: str, features: list[str]) -> None:
+        super().__init__(f"{target} cannot express this model: " + "; ".join(features))
+        self.features = features
+
+
+def config_from_transformers(native: PreTrainedConfig, architecture: str, has_pooler: bool = True) -> HubViTConfig:
+    """Our configuration of a model of transformers.
+
+    Args:
+        native: Its configuration, of one of `FAMILIES`.
+        architecture: Its class name, which tells the head.
+        has_pooler: Whether a bare `ViTModel` or `DeiTModel` has its pooler, which no field of its configuration tells.
+
+    Raises:
+        InexpressibleError: It uses something that our models lack.
+    """
+    family = native.model_type
+    fields: dict[str, Any] = {name: getattr(native, name) for name in _SHARED}
+    fields |= {"image_size": native.image_size, "patch_size": native.patch_size, "id2label": dict(native.id2label)}
+    antialiased = family == "dinov2_with_registers"
+    fields["position_embedding_resampling"] = "bicubic_antialias" if antialiased else "bicubic"
+    config_class: type[HubViTConfig] = HubDeiTConfig if family == "deit" else HubViTConfig
+    if family in ("vit", "deit"):
+        fields["intermediate_size"] = native.intermediate_size
+        fields["add_pooling_layer"] = has_pooler and architecture in WITH_POOLER
+        if fields["add_pooling_layer"]:
+            _refuse_other_poolers(native)
+        fields["use_mask_token"] = architecture.endswith("ForMaskedImageModeling")
+        if family == "deit":
+            fields["use_distillation_head"] = architecture == "DeiTForImageClassificationWithTeacher"
+    else:
+        hidden = int(native.hidden_size * native.mlp_ratio)
+        gated = (int(hidden * 2 / 3) + 7) // 8 * 8
+        fields |= {
+            "intermediate_size": gated if native.use_swiglu_ffn else hidden,
+            "use_swiglu_ffn": native.use_swiglu_ffn,
+            "layer_scale_init_value": native.layerscale_value,
+            "drop_path_rate": native.drop_path_rate,
+            "drop_path_schedule": "uniform",
+            "use_mask_token": getattr(native, "use_mask_token", True),
+            "num_register_tokens": getattr(native, "num_register_tokens", 0),
+            "pool": "cls+mean" if architecture.endswith("ForImageClassification") else "cls",
+        }
+    return config_class(**fields)
+
+
+def has_pooler(names: Iterable[str]) -> bool:
+    """Whether the tensors of a checkpoint have a pooler among them."""
+    return any(name.endswith("pooler.dense.weight") for name in names)
+
+
+def _refuse_other_poolers(native: PreTrainedConfig) -> None:
+    size, activation = native.pooler_output_size, native.pooler_act
+    if size != native.hidden_size or activation != "tanh":
+        features = [f"pooler_output_size={size} with pooler_act={activation!r} (only D and 'tanh')"]
+        raise InexpressibleError("vithub", features)
+
+
+def family_for(config: HubViTConfig) -> str:
+    """The family of transformers that is nearest to our configuration."""
+    if isinstance(config, HubDeiTConfig) and config.use_distillation_token:
+        return "deit"
+    if config.num_register_tokens:
+        return "dinov2_with_registers"
+    return "dinov2" if config.layer_scale_init_value is not None or config.use_swiglu_ffn else "vit"
+
+
+def config_to_transformers(config: HubViTConfig, task: str) -> tuple[PreTrainedConfig, str]:
+    """The configuration and class name of the same model in transformers.
+
+    Args:
+        config: Ours.
+        task: "backbone", "image-classification" or "masked-image-modeling".
+
+    Raises:
+        InexpressibleError: Lists every feature that transformers' classes lack.
+    """
+    family = family_for(config)
+    if missing := _inexpressible(config, family, task):
+        raise InexpressibleError(f"transformers' `{family}`", missing)
+    fields: dict[str, Any] = {name: getattr(config, name) for name in _SHARED}
+    fields |= {"image_size": config.image_size, "patch_size": config.patch_size}
+    fields |= {"id2label": dict(config.id2label), "label2id": dict(config.label2id)}
+    if family in ("vit", "deit"):
+        fields |= {"intermediate_size": config.intermediate_size, "encoder_stride": config.patch_hw[0]}
+    else:
+        ratio = _mlp_ratio(config)
+        fields |= {"mlp_ratio": ratio, "use_swiglu_ffn": config.use_swiglu_ffn, "drop_path_rate": 0.0}
+        fields["layerscale_value"] = config.layer_scale_init_value
+        if family == "dinov2":
+            fields["use_mask_token"] = config.use_mask_token
+        else:
+            fields["num_register_tokens"] = config.num_register_tokens
+    native = AutoConfig.for_model(family, **fields)
+    architecture = _architecture(config, family, task)
+    native.architectures = [architecture]
+    return native, architecture
+
+
+def _architecture(config: HubViTConfig, family: str, task: str) -> str:
+    stem = {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}[family]
+    if task == "backbone":
+        return f"{stem}Model"
+    if task == "masked-image-modeling":
+        return f"{stem}ForMaskedImageModeling"
+    teacher = isinstance(config, HubDeiTConfig) and family == "deit" and config.use_distillation_head
+    return f"{stem}ForImageClassification" + ("WithTeacher" if teacher else "")
+
+
+def _mlp_ratio(config: HubViTConfig) -> int | None:
+    """DINOv2's whole `mlp_ratio` that gives our `intermediate_size`, or None."""
+    for ratio in range(1, 17):
+        hidden = config.hidden_size * ratio
+        if (((int(hidden * 2 / 3) + 7) // 8 * 8) if config.use_swiglu_ffn else hidden) == config.intermediate_size:
+            return ratio
+    return None
+
+
+def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
+    """What transformers' `family` lacks, each with the value of ours."""
+    dino = family.startswith("dinov2")
+    expected: dict[str, Any] = {
+        "use_cls_token": True,
+        "position_embedding_prefix": True,
+        "patch_bias": True,
+        "embedding_norm": False,
+        "norm_after_pool": False,
+    }
+    if task == "image-classification":
+        expected["pool"] = "cls+mean" if dino else "cls"
+    elif task == "backbone":
+        expected |= {"pool": "cls", "add_pooling_layer": config.add_pooling_layer if not dino else False}
+    if dino:
+        expected["hidden_act"] = config.hidden_act if not config.use_swiglu_ffn else "gelu"
+        if family == "dinov2_with_registers":
+            expected["use_mask_token"] = True
+    else:
+        expected |= {"use_swiglu_ffn": False, "layer_scale_init_value": None, "num_register_tokens": 0}
+        expected["use_mask_token"] = task == "masked-image-modeling"
+    found = [
+        f"{name}={getattr(config, name)!r} (only {value!r}){_remedy(name, value)}"
+        for name, value in expected.items()
+        if getattr(config, name) != value
+    ]
+    if dino:
+        found += _inexpressible_in_dinov2(config, task)
+    if isinstance(config, HubDeiTConfig) and not config.use_distillation_token and config.use_distillation_head:
+        found.append("a distillation head without its token")
+    if task == "masked-image-modeling" and config.patch_hw[0] != config.patch_hw[1]:
+        found.append(f"patch_size={config.patch_size!r} (masked image modelling needs a square)")
+    return found
+
+
+def _remedy(name: str, value: Any) -> str:
+    """How a run gets what a class of transformers needs, where an option does it."""
+    if name != "pool":
+        return ""
+    return f": train with {stated_field('model.fields.pool', value)}, or publish without {argument('native')}"
+
+
+def _inexpressible_in_dinov2(config: HubViTConfig, task: str) -> list[str]:
+    found = []
+    if config.layer_scale_init_value is None:
+        found.append("layer_scale_init_value=None (needs LayerScale)")
+    if _mlp_ratio(config) is None:
+        found.append(f"intermediate_size={config.intermediate_size} (needs a whole mlp_ratio)")
+    if config.image_hw[0] != config.image_hw[1]:
+        found.append(f"image_size={config.image_size!r} (needs a square)")
+    if config.position_embedding_type == "sincos":
+        found.append("position_embedding_type='sincos' (resampled otherwise)")
+    if task == "masked-image-modeling":
+        found.append("a masked image modelling head")
+    return found
+
+
+__all__ = [
+    "FAMILIES",
+    "WITH_POOLER",
+    "InexpressibleError",
+    "config_from_transformers",
+    "config_to_transformers",
+    "family_for",
+    "has_pooler",
+]

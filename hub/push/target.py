@@ -1,0 +1,345 @@
+"""A repository on the Hub to push to: what fails on the way is tried again, the commit lands once."""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
+
+from ...data.argument_names import argument
+from .errors import (
+    CLIENT_ERRORS,
+    LOGIN,
+    PublishError,
+    StaleParentError,
+    explain,
+    is_transient,
+    is_unreachable,
+    status_of,
+    wait_asked,
+)
+from .files import PublishFile
+from .secret_scan import redact
+
+logger = logging.getLogger("vithub")
+ATTEMPTS = 5
+_LONGEST_WAIT = 60.0  # seconds
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a branch is, and what it holds: the Hub's hash of each file (SHA-256 of large ones, git's of others)."""
+
+    commit: str
+    files: dict[str, str] = field(repr=False)
+    sizes: dict[str, int] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A commit that has landed; `pull_request` is the address of the one it opened."""
+
+    commit: str
+    pull_request: str | None = None
+
+
+class PushTarget:
+    """One model repository.
+
+    Args:
+        repo_id: "user/name".
+        token: None takes that of the login or of the environment.
+    """
+
+    def __init__(self, repo_id: str, token: str | None = None) -> None:
+        self.repo_id, self.token = repo_id, token or get_token()
+        self.api = HfApi(token=self.token, library_name="vithub")
+        self.reached = False  # before that, a Hub that cannot be reached is not tried again
+
+    def attempt(self, doing: str, call: Callable[[], T], settled: Callable[[], T | None] = lambda: None) -> T:
+        """The result of a call, tried again with growing pauses when the Hub or the connection fails.
+
+        Args:
+            doing: What the call is for, in messages.
+            call: The request.
+            settled: Asked before another attempt: the result, where the last one arrived after all.
+
+        Raises:
+            PublishError: It was refused, or failed every time.
+        """
+        for number in range(ATTEMPTS):
+            try:
+                return call()
+            except CLIENT_ERRORS as error:
+                hopeless = not self.reached and is_unreachable(error)
+                if hopeless or not is_transient(error) or number == ATTEMPTS - 1:
+                    raise explain(error, self.repo_id, doing, self.token) from None
+                self._pause(error, doing, number)
+            if (result := settled()) is not None:
+                return result
+        raise AssertionError("not reached")
+
+    def _pause(self, error: BaseException, doing: str, number: int) -> None:
+        seconds = min(wait_asked(error) or 2.0**number, _LONGEST_WAIT)
+        reason = status_of(error) or redact(str(error).strip().split("\n")[0], self.token)
+        logger.warning("%s: %s; trying again in %.0f s", doing, reason, seconds)
+        time.sleep(seconds)
+
+    def identify(self, to_own: bool) -> str:
+        """Who pushes.
+
+        Args:
+            to_own: The namespace must be theirs; a pull request may go to another's.
+
+        Raises:
+            PublishError: There is no token, it is unknown, may only read, or the namespace is another's.
+        """
+        if self.token is None:
+            raise PublishError(f"cannot publish to {self.repo_id}: there is no access token; {LOGIN}")
+        me: dict[str, Any] = self.attempt("asking whose the token is", self.api.whoami)
+        self.reached = True
+        name, namespace = str(me["name"]), self.repo_id.split("/")[0]
+        if me.get("auth", {}).get("accessToken", {}).get("role") == "read":
+            raise PublishError(
+                f"cannot publish to {self.repo_id}: this access token of {name} may only read; make one that may write "
+                "at https://huggingface.co/settings/tokens"
+            )
+        names = [name, *(str(organisation["name"]) for organisation in me.get("orgs") or [])]
+        if to_own and namespace.lower() not in [own.lower() for own in names]:
+            raise PublishError(
+                f"cannot publish to {self.repo_id}: the token belongs to {name}, who is no member of {namespace} "
+                f"(may write to: {', '.join(names)}); {argument('create_pr')} proposes the files to a repository of "
+                "others"
+            )
+        return name
+
+    def find(self) -> Any:
+        """The repository's information, or None where there is none (that the token may see)."""
+
+        def look() -> Any:
+            try:
+                return self.api.model_info(self.repo_id)
+            except RepositoryNotFoundError as error:
+                if status_of(error) == 404:
+                    return False
+                raise
+
+        return self.attempt(f"looking for {self.repo_id}", look) or None
+
+    def refuse_other_kinds(self) -> None:
+        """Raises a `PublishError` where a data set or a Space has the name."""
+        for kind, words in (("dataset", "a data set"), ("space", "a Space")):
+            look = partial(self.api.repo_exists, self.repo_id, repo_type=kind)
+            if self.attempt(f"looking for {words} {self.repo_id}", look):
+                raise PublishError(f"cannot publish to {self.repo_id}: it is {words}, no model; choose another name")
+
+    def create(self, private: bool) -> None:
+        """Makes the repository; one that exists meanwhile is taken where it is a model."""
+
+        def make() -> bool:
+            try:
+                self.api.create_repo(self.repo_id, private=private or None, repo_type="model")
+            except CLIENT_ERRORS as error:
+                if status_of(error) == 409 and self.find() is not None:
+                    return True
+                raise
+            return True
+
+        self.attempt(f"creating {self.repo_id}", make, lambda: True if self.find() is not None else None)
+
+    def references(self) -> Any:
+        """Branches, tags and pull requests."""
+        return self.attempt(
+            f"reading the branches of {self.repo_id}",
+            lambda: self.api.list_repo_refs(self.repo_id, include_pull_requests=True),
+        )
+
+    def open_branch(self, name: str) -> None:
+        """Makes a branch at the head of main, where there is none."""
+        self.attempt(
+            f"making the branch {name}", lambda: self.api.create_branch(self.repo_id, branch=name, exist_ok=True)
+        )
+
+    def head(self, revision: str | None) -> Head:
+        """The commit of a revision and the hashes of its files."""
+        doing = f"reading {self.repo_id}"
+        commit = self.attempt(doing, lambda: self.api.model_info(self.repo_id, revision=revision)).sha
+        assert commit is not None
+        listed = self.attempt(
+            doing, lambda: list(self.api.list_repo_tree(self.repo_id, recursive=True, revision=commit))
+        )
+        files = [entry for entry in listed if isinstance(entry, RepoFile)]
+        hashes = {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in files}
+        return Head(commit, hashes, {entry.path: entry.size for entry in files})
+
+    def commit(
+        self,
+        files: Sequence[PublishFile],
+        removed: Sequence[str],
+        parent: Head,
+        message: str,
+        revision: str | None,
+        create_pr: bool,
+    ) -> Pushed:
+        """All changes as one commit on `parent`; large files go first, and once, however often the commit is tried.
+
+        Raises:
+            StaleParentError: The branch is not at `parent` any more.
+            PublishError: It was refused, or failed every time. The repository holds what it held.
+        """
+        operations: list[Any] = [
+            CommitOperationAdd(file.path, file.content if file.content is not None else str(file.source))
+            for file in files
+        ]
+        operations += [CommitOperationDelete(path, is_folder=False) for path in removed]
+        known = {ref.ref for ref in self.references().pull_requests or []} if create_pr else set()
+        expected = _expected(parent, files, removed)
+
+        def send() -> Pushed:
+            info = self.api.create_commit(
+                self.repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr,
+                parent_commit=parent.commit,
+            )  # fmt: skip
+            return Pushed(info.oid, info.pr_url)
+
+        for number in range(ATTEMPTS):
+            try:
+                return send()
+            except CLIENT_ERRORS as error:
+                failure, stale = explain(error, self.repo_id, "sending the files", self.token), status_of(error) == 412
+                if not stale and not is_transient(error):
+                    raise failure from None
+                landed = self._landed(failure, expected, parent, revision, known if create_pr else None)
+                if landed is not None:
+                    return landed
+                if stale or number == ATTEMPTS - 1:
+                    raise PublishError(f"{failure}; {self.repo_id} holds what it held, {parent.commit[:12]}") from None
+                self._pause(error, "sending the files", number)
+        raise AssertionError("not reached")
+
+    def _landed(
+        self,
+        failure: PublishError,
+        expected: dict[str, set[str]],
+        parent: Head,
+        revision: str | None,
+        known: set[str] | None,
+    ) -> Pushed | None:
+        """The commit whose answer was lost, where it is there.
+
+        Raises:
+            StaleParentError: Another one is there.
+            PublishError: It cannot be told.
+        """
+        try:
+            return self._look_for(expected, parent, revision, known)
+        except StaleParentError:
+            raise
+        except PublishError as error:
+            raise PublishError(
+                f"{failure}. Whether it arrived could not be seen ({error}); publish again: nothing is sent twice"
+            ) from None
+
+    def _look_for(
+        self, expected: dict[str, set[str]], parent: Head, revision: str | None, known: set[str] | None
+    ) -> Pushed | None:
+        if known is not None:
+            for ref in self.references().pull_requests or []:
+                if ref.ref not in known and _holds(self.head(ref.target_commit), expected):
+                    url = f"{self.api.endpoint}/{self.repo_id}/discussions/{ref.ref.rsplit('/', 1)[-1]}"
+                    return Pushed(ref.target_commit, url)
+            return None
+        head = self.head(revision)
+        if head.commit == parent.commit:
+            return None
+        if _holds(head, expected):
+            return Pushed(head.commit)
+        raise StaleParentError(
+            f"someone else pushed to {self.repo_id} meanwhile: it is at {head.commit[:12]} now, and this push was made "
+            f"for {parent.commit[:12]}; nothing was changed. Look at {self.api.endpoint}/{self.repo_id}/commits/"
+            f"{revision or 'main'} and publish again to put these files on top"
+        )
+
+    def read_back(self, files: Sequence[PublishFile], removed: Sequence[str], commit: str) -> None:
+        """Downloads what a commit holds, and compares the hashes with the files'.
+
+        Raises:
+            PublishError: A file is missing or differs; it is named.
+        """
+        holds = self.head(commit)
+        wrong = [path for path in removed if path in holds.files]
+        with tempfile.TemporaryDirectory(prefix="vithub-read-back-") as folder:
+            wrong += [
+                file.path
+                for file in files
+                if file.path not in holds.files or self._hash(file, commit, Path(folder)) != file.hashes()[0]
+            ]
+        if wrong:
+            names = ", ".join(sorted(wrong))
+            raise PublishError(f"{self.repo_id} at {commit[:12]} does not hold what was sent: {names}; publish again")
+
+    def _hash(self, file: PublishFile, commit: str, folder: Path) -> str:
+        """SHA-256 of a file as the repository gives it out."""
+        if shutil.disk_usage(folder).free < file.size:
+            raise PublishError(f"the disk is full: reading {file.path} back takes {file.size:,} bytes below {folder}")
+        got = self._download(file.path, commit, folder)
+        try:
+            return PublishFile(file.path, got.stat().st_size, True, "", source=got).hashes()[0]
+        finally:
+            got.unlink()
+            shutil.rmtree(folder / ".cache", ignore_errors=True)
+
+    def _download(self, path: str, commit: str, folder: Path) -> Path:
+        get = partial(
+            self.api.hf_hub_download, self.repo_id, path, revision=commit, local_dir=folder, force_download=True
+        )
+        return Path(self.attempt(f"reading {path}", get))
+
+    def read(self, path: str, commit: str) -> bytes:
+        """The content of a small file at a commit."""
+        with tempfile.TemporaryDirectory(prefix="vithub-read-") as folder:
+            return self._download(path, commit, Path(folder)).read_bytes()
+
+    def tag(self, name: str, commit: str) -> None:
+        """Names a commit; a tag that names it already is left.
+
+        Raises:
+            PublishError: The tag names another commit.
+        """
+
+        def make() -> bool:
+            try:
+                self.api.create_tag(self.repo_id, tag=name, revision=commit)
+            except CLIENT_ERRORS as error:
+                if status_of(error) == 409 and self.tagged(name) == commit:
+                    return True
+                raise
+            return True
+
+        self.attempt(f"making the tag {name}", make)
+
+    def tagged(self, name: str) -> str | None:
+        """The commit that a tag names."""
+        return next((ref.target_commit for ref in self.references().tags if ref.name == name), None)
+
+
+def _expected(parent: Head, files: Sequence[PublishFile], removed: Sequence[str]) -> dict[str, set[str]]:
+    """What the tree must be after the push; the Hub names a file by either of its hashes."""
+    expected = {path: {oid} for path, oid in parent.files.items() if path not in removed}
+    return expected | {file.path: set(file.hashes()) for file in files}
+
+
+def _holds(head: Head, expected: dict[str, set[str]]) -> bool:
+    return head.files.keys() == expected.keys() and all(oid in expected[path] for path, oid in head.files.items())
+
+
+__all__ = ["ATTEMPTS", "Head", "PushTarget", "Pushed"]

@@ -1,0 +1,157 @@
+"""A model and images, checked and made ready to be explained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .architecture import Architecture, device_and_dtype, read_architecture, takes_argument, unwrap
+from .attention_calls import AttentionCall
+from .forward_capture import AttentionCapture
+
+
+class ExplanationError(ValueError):
+    """What was asked does not fit the model or the images; the message says what would."""
+
+
+class NotApplicableError(ExplanationError):
+    """A method asks for what the model does not have: attention, or classes."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, unwrapped, and images on its device and in its type.
+
+    Args:
+        model: Runs as it is; in `undisturbed` when it is to be left as it was found.
+        architecture: How it sees images.
+        pixel_values: (B, C, height, width).
+        arguments: More arguments of its forward.
+    """
+
+    model: nn.Module
+    architecture: Architecture
+    pixel_values: torch.Tensor
+    arguments: dict[str, Any]
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return self.pixel_values.shape[0]
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.pixel_values.shape[2], self.pixel_values.shape[3]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches; only for "vit"."""
+        return self.architecture.grid(self.image_hw)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of an image; only for "vit"."""
+        rows, columns = self.grid
+        return len(self.architecture.prefix) + rows * columns
+
+    def forward(self, pixel_values: torch.Tensor | None = None, images: torch.Tensor | None = None) -> Any:
+        """The model's output for these images, or for others of the same size that were made of `images` (indices)."""
+        arguments = dict(self.arguments)
+        if images is not None and "pixel_mask" in arguments:
+            arguments["pixel_mask"] = arguments["pixel_mask"][images]
+        return self.model(self.pixel_values if pixel_values is None else pixel_values, **arguments)
+
+    def logits(self, output: Any) -> torch.Tensor | None:
+        """(B, L) of a classifier, (B, Q, L) of a detector, or None of a model without a head."""
+        if isinstance(output, torch.Tensor):
+            headless = getattr(self.model, "num_classes", None) == 0  # timm's, which return features
+            return None if headless or output.ndim != 2 else output
+        logits = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
+        return logits if isinstance(logits, torch.Tensor) else None
+
+    def attend(self, visit: Callable[[AttentionCall], None], differentiable: bool = False) -> torch.Tensor | None:
+        """Runs the model, shows each attention over the tokens of an image to `visit`, and returns the logits.
+
+        Raises:
+            NotApplicableError: There is none.
+        """
+        seen, pixels = 0, self.pixel_values
+
+        def filtered(call: AttentionCall) -> None:
+            nonlocal seen
+            if self.is_over_image(call):
+                seen += 1
+                visit(call)
+
+        if differentiable:
+            pixels = pixels.detach().requires_grad_()
+        with torch.set_grad_enabled(differentiable), AttentionCapture(filtered, self.batch, differentiable) as capture:
+            output = self.forward(pixels)
+        if not seen:
+            raise NotApplicableError(self._no_attention(capture.count))
+        return self.logits(output)
+
+    def is_over_image(self, call: AttentionCall) -> bool:
+        """Whether an attention is one of the encoder or decoder, not for instance of a pooling head."""
+        batch, _, queries, keys = call.shape
+        if self.architecture.kind == "detector":
+            return batch == self.batch and call.index >= self.architecture.backbone_layers
+        return self.architecture.kind == "vit" and batch == self.batch and queries == keys == self.num_tokens
+
+    def _no_attention(self, count: int) -> str:
+        name = type(self.model).__name__
+        others = "methods for it: grad_cam, hires_cam, layer_cam, integrated_gradients, occlusion, random"
+        if not count:
+            return f"{name} has no attention, which this method explains; {others}"
+        return f"{name} has no attention between all tokens of an image, as windows have it or a pooling; {others}"
+
+
+def make_subject(model: nn.Module, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None) -> Subject:
+    """Checks images against a model.
+
+    Args:
+        model: Any image model, also compiled or wrapped for parallel work.
+        pixel_values: (B, C, height, width), normalised as the model wants it.
+        pixel_mask: (B, height, width), 1 on pixels and 0 on padding; for models that take one.
+
+    Raises:
+        ExplanationError: The images are of a wrong shape, type or size, or not finite.
+        TypeError: No model, or no tensor.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch module, got {type(model).__name__}")
+    if not isinstance(pixel_values, torch.Tensor):
+        raise TypeError(f"`pixel_values` must be a tensor, got {type(pixel_values).__name__}")
+    shape = tuple(pixel_values.shape)
+    if pixel_values.ndim != 4 or 0 in shape:
+        raise ExplanationError(f"`pixel_values` must be (batch, channels, height, width), got {shape}")
+    if not pixel_values.is_floating_point():
+        raise ExplanationError(f"`pixel_values` must be normalised floating-point pixels, got {pixel_values.dtype}")
+    if not bool(pixel_values.isfinite().all()):
+        raise ExplanationError("`pixel_values` holds values that are not finite")
+    model = unwrap(model)
+    architecture = read_architecture(model)
+    device, dtype = device_and_dtype(model)
+    arguments: dict[str, Any] = {}
+    if pixel_mask is not None:
+        if not takes_argument(model, "pixel_mask"):
+            raise ExplanationError(f"{type(model).__name__} takes no `pixel_mask`")
+        arguments["pixel_mask"] = pixel_mask.to(device)
+    if takes_argument(model, "interpolate_pos_encoding"):
+        # any size then works; at the model's own there is nothing to resample, and of a rectangle transformers cannot
+        arguments["interpolate_pos_encoding"] = (shape[2], shape[3]) != architecture.own_hw
+    with torch.inference_mode(mode=False):
+        pixels = pixel_values.detach().to(device, dtype).clone()
+    subject = Subject(model, architecture, pixels, arguments)
+    if architecture.kind == "vit":
+        try:
+            _ = subject.grid
+        except ValueError as error:
+            raise ExplanationError(str(error)) from None
+    return subject
+
+
+__all__ = ["ExplanationError", "NotApplicableError", "Subject", "make_subject"]

@@ -1,0 +1,240 @@
+"""What the demo page asks of a model: its answers to a picture, and the maps behind them.
+
+A picture is shown as the model sees it, cropped and scaled, so that a map lies where it belongs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from ...modeling.detector_output import found_objects
+from ..capture.attention_maps import attention_rows
+from ..capture.subject import ExplanationError, NotApplicableError
+from ..explanation.explaining import explain
+from ..explanation.methods import EXPLANATION_METHODS, ExplanationMethod
+from ..explanation.overlays import unit_map
+
+MAX_BOXES = 20
+
+
+@dataclass(frozen=True)
+class View:
+    """Which map is asked for; None leaves a choice to the method.
+
+    Args:
+        method: A name in `EXPLANATION_METHODS`.
+        label: The class to explain; None means the likeliest one.
+        layer: Of attention, or of features.
+        head: Of attention.
+        patch: (row, column) whose attention it is; None means CLS.
+    """
+
+    method: str
+    label: str | None = None
+    layer: int | None = None
+    head: int | None = None
+    patch: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Detection:
+    """An object that was found: a box in parts of the picture's width and height, in [0, 1]."""
+
+    label: str
+    score: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+    query: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture as a model sees it, with its answers.
+
+    Args:
+        pixel_values: (1, C, height, width).
+        picture: The same, to look at.
+        scores: Label and probability, the likeliest first; empty of a detector and of a model without a head.
+        detections: Surest first; empty of a classifier.
+    """
+
+    pixel_values: torch.Tensor
+    picture: Image.Image
+    scores: list[tuple[str, float]] = field(default_factory=list)
+    detections: list[Detection] = field(default_factory=list)
+
+
+class DemoModel:
+    """A model behind the page, in evaluation mode.
+
+    Args:
+        name: As the page calls it.
+        model: A classifier, a detector or a bare backbone that `explain` knows.
+        image_processor: Makes its pixels.
+    """
+
+    def __init__(self, name: str, model: nn.Module, image_processor: Any) -> None:
+        self.name, self.image_processor = name, image_processor
+        self.model: Any = model.eval()
+
+    @cached_property
+    def is_detector(self) -> bool:
+        """Whether it answers with boxes, or is a DETR without its heads; not every detector has `num_queries`."""
+        return isinstance(getattr(self.model.config, "num_queries", None), int) or self._gives[1]
+
+    @cached_property
+    def _gives(self) -> tuple[bool, bool]:
+        """Whether its output has logits, and whether it has boxes."""
+        with torch.no_grad():
+            output = self._output(self._pixels(Image.new("RGB", (64, 64))))
+        logits, boxes = (getattr(output, name, None) is not None for name in ("logits", "pred_boxes"))
+        return logits, boxes
+
+    @cached_property
+    def attention_shapes(self) -> list[tuple[int, int]]:
+        """Heads and tokens of each attention layer over the image; empty where there is none."""
+        blank = self._pixels(Image.new("RGB", (64, 64)))
+        try:
+            rows = attention_rows(self.model, blank)
+        except ExplanationError:
+            return []
+        return [(row.shape[1], row.shape[2]) for row in rows]
+
+    @cached_property
+    def has_head(self) -> bool:
+        """Whether it gives scores that can be explained."""
+        return self.is_detector or self._gives[0]
+
+    @property
+    def methods(self) -> list[ExplanationMethod]:
+        """Those that this model can be asked for."""
+        methods = EXPLANATION_METHODS.values()
+        return [
+            method
+            for method in methods
+            if (self.attention_shapes or not method.needs_attention) and (self.has_head or not method.uses_class)
+        ]
+
+    @torch.no_grad()
+    def look(self, image: Image.Image) -> Seen:
+        """The answers to a picture."""
+        pixels = self._pixels(image)
+        output = self._output(pixels)
+        picture = self._picture(pixels[0])
+        logits = getattr(output, "logits", None)
+        if logits is None:
+            return Seen(pixels, picture)
+        if self.is_detector:
+            return Seen(pixels, picture, detections=self._detections(logits, output.pred_boxes))
+        problem = self.model.config.problem_type
+        scores = logits[0].float()
+        scores = scores.sigmoid() if problem == "multi_label_classification" else scores.softmax(-1)
+        names = self.model.config.id2label
+        order = scores.argsort(descending=True).tolist()
+        return Seen(pixels, picture, [(str(names[index]), float(scores[index])) for index in order])
+
+    def overlay(self, seen: Seen, view: View) -> Image.Image:
+        """A map over the picture, enlarged to be looked at.
+
+        Raises:
+            ExplanationError: The model has no such map.
+        """
+        method = EXPLANATION_METHODS[view.method]
+        options: dict[str, Any] = {"layer": view.layer, "head": view.head, "token": self._token(seen, view.patch)}
+        options = {name: value if name in method.options else None for name, value in options.items()}
+        target = view.label if method.uses_class else None
+        found = explain(self.model, seen.pixel_values, view.method, target=target, **options)
+        return found.overlay(seen.picture)
+
+    def query_maps(self, seen: Seen, method: str = "relevance") -> list[torch.Tensor] | None:
+        """(height, width) in [0, 1] for each detection: where in the picture its query looked.
+
+        None where the model has no such map, as detectors without cross-attention over the image (YOLOS) have none.
+        """
+        maps = []
+        for detection in seen.detections:
+            try:
+                found = explain(self.model, seen.pixel_values, method, target=detection.label, query=detection.query)
+            except NotApplicableError:
+                return None
+            maps.append(unit_map(found.maps[0]))
+        return maps
+
+    def grid(self, seen: Seen) -> tuple[int, int] | None:
+        """Rows and columns of patches; None where the model has none."""
+        if not self.attention_shapes or self.is_detector:
+            return None
+        _, rows, columns = explain(self.model, seen.pixel_values, "attention", layer=0).grid.shape
+        return rows, columns
+
+    def _token(self, seen: Seen, patch: tuple[int, int] | None) -> int | None:
+        if patch is None or (grid := self.grid(seen)) is None:
+            return None
+        row, column = (min(place, size - 1) for place, size in zip(patch, grid, strict=True))
+        return row * grid[1] + column
+
+    def _output(self, pixels: torch.Tensor) -> Any:
+        return self.model(pixels.to(self.model.device, self.model.dtype))
+
+    def _pixels(self, image: Image.Image) -> torch.Tensor:
+        pixels: torch.Tensor = self.image_processor(image, return_tensors="pt")["pixel_values"]
+        return pixels
+
+    def _picture(self, pixels: torch.Tensor) -> Image.Image:
+        """The pixels before they were normalised."""
+        mean, std = _normalisation(self.image_processor, len(pixels))
+        shown = (pixels.float().cpu() * std + mean).clamp(0, 1)[:3]
+        array = (shown.expand(3, -1, -1).permute(1, 2, 0) * 255).round().byte().numpy()
+        picture = Image.fromarray(array)
+        factor = max(1, round(448 / max(picture.size)))
+        resample = Image.Resampling.NEAREST if factor > 4 else Image.Resampling.BICUBIC
+        return picture.resize((picture.width * factor, picture.height * factor), resample)
+
+    def _detections(self, logits: torch.Tensor, boxes: torch.Tensor) -> list[Detection]:
+        """Objects of a score of one half and more, within the picture; logits (1, Q, C or C + 1), boxes (1, Q, 4)."""
+        config = self.model.config
+        (found,) = found_objects(logits.float().cpu(), boxes.float().cpu(), config.num_labels)
+        kept = [place for place in found.scores.argsort(descending=True).tolist() if found.scores[place] >= 0.5]
+        detections = []
+        for place in kept[:MAX_BOXES]:
+            left, top, right, bottom = found.boxes[place].clamp(0, 1).tolist()
+            label, score = str(config.id2label[int(found.labels[place])]), float(found.scores[place])
+            detections.append(Detection(label, score, left, top, right, bottom, int(found.queries[place])))
+        return detections
+
+
+def _normalisation(image_processor: Any, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of an image processor of transformers, or of its wrapper of timm: (C, 1, 1) each."""
+    settings = getattr(image_processor, "data_config", None)
+    if isinstance(settings, dict):
+        mean, std = settings["mean"], settings["std"]
+    elif getattr(image_processor, "do_normalize", True):
+        mean, std = image_processor.image_mean, image_processor.image_std
+    else:
+        mean, std = [0.0] * channels, [1.0] * channels
+    return _column(mean), _column(std)
+
+
+def _column(values: Sequence[float]) -> torch.Tensor:
+    return torch.tensor(list(values), dtype=torch.float32)[:, None, None]
+
+
+def patch_at(x: float, y: float, size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
+    """The (row, column) of a grid of (rows, columns) under a point of a picture of (width, height) pixels.
+
+    Example:
+        >>> patch_at(100, 0, (200, 200), (4, 4))
+        (0, 2)
+    """
+    row, column = int(y * grid[0] / size[1]), int(x * grid[1] / size[0])
+    return max(0, min(grid[0] - 1, row)), max(0, min(grid[1] - 1, column))
+
+
+__all__ = ["MAX_BOXES", "DemoModel", "Detection", "Seen", "View", "patch_at"]

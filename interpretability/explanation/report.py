@@ -1,0 +1,176 @@
+"""A folder that shows and tells how images were decided: pictures, one HTML page that needs nothing else, and JSON."""
+
+import base64
+import io
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...data.argument_names import argument
+from ...data.text.html_text import html_text
+from ...data.text.json_text import json_text
+from .methods import EXPLANATION_METHODS
+
+_PAGE_WIDTH = 336  # pixels of a picture in the page
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; overflow-wrap: anywhere; }
+.row { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1rem; }
+figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; overflow: hidden; }
+figure img { display: block; width: 100%; height: auto; } figcaption { padding: .5rem .7rem; font-size: .85rem; }
+figcaption strong { display: block; font-size: .95rem; } table { border-collapse: collapse; font-size: .9rem; }
+td, th { border-bottom: 1px solid var(--line); padding: .2rem .8rem .2rem 0; text-align: left; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; } .scale { display: flex; gap: .6rem; }
+.scale i { width: 12rem; height: 1rem; align-self: center;
+  background: linear-gradient(90deg, #440154, #3b528b, #21918c, #5ec962, #fde725); }
+"""
+
+
+@dataclass
+class ExplainedImage:
+    """One image of a report.
+
+    Args:
+        name: Where it came from.
+        picture: What the model saw.
+        predictions: Label and probability, the likeliest first; empty of a model without a head.
+        overlays: By method.
+        titles: By method, what was explained.
+        grids: By method, rows of values.
+        seconds: By method.
+        skipped: By method, why it cannot be had.
+    """
+
+    name: str
+    picture: Image.Image
+    predictions: list[tuple[str, float]] = field(default_factory=list)
+    overlays: dict[str, Image.Image] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
+    grids: dict[str, list[list[float]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+class ExplanationReport:
+    """Writes a report image by image, so that only one is held.
+
+    Args:
+        folder: Made where it is missing.
+        model: Its name.
+
+    Raises:
+        FileExistsError: The folder holds a report, and `overwrite` is False.
+    """
+
+    def __init__(self, folder: str | Path, model: str, overwrite: bool = False) -> None:
+        self.folder, self.model = Path(folder), model
+        self.page, self.data = self.folder / "report.html", self.folder / "report.json"
+        if not overwrite and (self.page.exists() or self.data.exists()):
+            raise FileExistsError(
+                f"{self.folder} holds a report already; name another folder, or {argument('overwrite')}"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._sections: list[str] = []
+        self._entries: list[dict[str, Any]] = []
+        self._skipped: dict[str, str] = {}
+        self._methods: dict[str, None] = {}
+
+    def add(self, image: ExplainedImage) -> None:
+        """Writes the pictures of an image."""
+        stem = f"{len(self._entries) + 1:03}-{file_stem(image.name)}"
+        seen = f"{stem}-seen.png"
+        image.picture.save(self.folder / seen)
+        explanations = []
+        for method, overlay in image.overlays.items():
+            file = f"{stem}-{method}.png"
+            overlay.save(self.folder / file)
+            explanations.append(
+                {
+                    "method": method,
+                    "explains": image.titles[method],
+                    "picture": file,
+                    "seconds": round(image.seconds[method], 4),
+                    "grid": image.grids[method],
+                }
+            )
+            self._methods[method] = None
+        self._skipped |= image.skipped
+        self._entries.append(
+            {
+                "image": image.name,
+                "seen": seen,
+                "explanations": explanations,
+                "skipped": image.skipped,
+                "predictions": [{"label": label, "score": score} for label, score in image.predictions],
+            }
+        )
+        self._sections.append(_section(image))
+
+    def close(self) -> Path:
+        """Writes the page and the data, and returns the path of the page."""
+        texts = {name: {"use": m.when, "not": m.when_not} for name, m in EXPLANATION_METHODS.items()}
+        data = {
+            "model": self.model,
+            "methods": {name: texts[name] for name in self._methods},
+            "images": self._entries,
+        }
+        self.data.write_text(json_text(data, indent=1) + "\n", encoding="utf-8")
+        self.page.write_text(self._html(), encoding="utf-8")
+        return self.page
+
+    def _html(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html_text(m.title)}<td>{html_text(m.when)}<td>{html_text(m.when_not)}"
+            for m in (EXPLANATION_METHODS[name] for name in self._methods)
+        )
+        reasons: dict[str, list[str]] = {}
+        for method, reason in self._skipped.items():
+            reasons.setdefault(reason, []).append(method)
+        left_out = "".join(f"<p>Left out: {html_text(', '.join(n))}. {html_text(r)}." for r, n in reasons.items())
+        return (
+            '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>Explanations of {html_text(self.model)}</title>\n<style>{_STYLE}</style>\n"
+            f"<h1>What {html_text(self.model)} decided by</h1>\n"
+            '<p class="scale">matters less <i role="img" aria-label="from dark violet over green to yellow"></i> '
+            "matters more, each map on its own scale\n"
+            + "\n".join(self._sections)
+            + f"\n<h2>The methods</h2>\n<table><tr><th>Method<th>Use it<th>Not\n{rows}</table>\n{left_out}\n</html>\n"
+        )
+
+
+def _section(image: ExplainedImage) -> str:
+    """An image's part of the page."""
+    rows = "".join(f'<tr><td>{html_text(label)}<td class="number">{score:.1%}' for label, score in image.predictions)
+    table = f"<table><tr><th>Prediction<th>Probability{rows}</table>\n" if rows else ""
+    figures = [_figure(image.picture, "what the model sees", "")]
+    for method, overlay in image.overlays.items():
+        title = EXPLANATION_METHODS[method].title
+        figures.append(_figure(overlay, title, f"{image.titles[method]} · {image.seconds[method]:.2f} s"))
+    return f"<h2>{html_text(image.name)}</h2>\n{table}<div class=row>\n" + "\n".join(figures) + "\n</div>"
+
+
+def _figure(picture: Image.Image, title: str, caption: str) -> str:
+    small = picture.resize((_PAGE_WIDTH, max(1, round(picture.height * _PAGE_WIDTH / picture.width))))
+    content = io.BytesIO()
+    small.convert("RGB").save(content, "JPEG", quality=88)
+    source = base64.b64encode(content.getvalue()).decode()
+    alternative = html_text(f"{title}: {caption}" if caption else title)
+    return (
+        f'<figure><img alt="{alternative}" src="data:image/jpeg;base64,{source}">'
+        f"<figcaption><strong>{html_text(title)}</strong>{html_text(caption)}</figcaption></figure>"
+    )
+
+
+def file_stem(name: str) -> str:
+    """The name of a file or URL, without its ending, in letters that any file system takes."""
+    last = re.split(r"[/\\]", name.split("?")[0].rstrip("/\\"))[-1]
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", last.rsplit(".", 1)[0]).strip("_")[:60] or "image"
+
+
+__all__ = ["ExplainedImage", "ExplanationReport", "file_stem"]

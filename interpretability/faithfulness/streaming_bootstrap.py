@@ -1,0 +1,141 @@
+"""Bootstrap intervals of means over any number of images, with memory for the resamples alone.
+
+Drawing n of n images with replacement gives each a count that is close to Poisson(1) (Hanley and MacGibbon 2006;
+Chamandy et al. 2012): so each image, as it comes, is added to each resample as often as its own draw says. The draws
+depend on the seed and the image's number only: the resamples of several methods are of the same images, and their
+differences are paired.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...data.share_intervals import share_interval
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its interval.
+
+    Args:
+        mean: Over the images that have the measure.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    def to_list(self) -> list[float]:
+        """Mean, lower and upper end."""
+        return [self.mean, self.low, self.high]
+
+
+class StreamingBootstrap:
+    """Resampled means of several measures.
+
+    Args:
+        measures: How many.
+        samples: Resamples.
+        seed: Of the draws.
+    """
+
+    def __init__(self, measures: int, samples: int = 1000, seed: int = 0) -> None:
+        self.samples, self.seed = samples, seed
+        # row 0 is the sum over images as they are, the others are resamples
+        self._sums = np.zeros((samples + 1, measures))
+        self._weights = np.zeros((samples + 1, measures))
+
+    def update(self, first: int, values: np.ndarray) -> None:
+        """Adds images.
+
+        Args:
+            first: The number of the first of them, from 0; each number once.
+            values: (images, measures); NaN where an image lacks a measure.
+        """
+        values = np.asarray(values, dtype=np.float64)
+        known = np.isfinite(values)
+        for offset, (row, has) in enumerate(zip(np.where(known, values, 0.0), known, strict=True)):
+            draws = np.random.default_rng([self.seed, first + offset]).poisson(1.0, self.samples)
+            times = np.concatenate([[1], draws])[:, None]
+            self._sums += times * row
+            self._weights += times * has
+
+    @property
+    def replicates(self) -> np.ndarray:
+        """(samples + 1, measures): the mean itself, then the resampled ones; NaN where no image has the measure."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self._sums / self._weights
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(measures,): how many images have each measure."""
+        return self._weights[0]
+
+    def estimates(self, level: float = 0.95) -> list[Estimate]:
+        """Each measure's mean and percentile interval."""
+        return [estimate(column, level) for column in self.replicates.T]
+
+    def differences(self, other: "StreamingBootstrap", level: float = 0.95) -> list[Estimate]:
+        """Each measure's mean less the other's, over the same images.
+
+        Raises:
+            ValueError: The resamples are not the same ones.
+        """
+        self._check_paired(other)
+        return [estimate(column, level) for column in (self.replicates - other.replicates).T]
+
+    def share(self, place: int, level: float = 0.95) -> Estimate:
+        """The mean of a measure that is a share in [0, 1], with Wilson's interval: it has a width at 0 and 1 too.
+
+        Args:
+            place: Which of the measures.
+            level: Chance that the interval holds the true share, about, in (0, 1).
+        """
+        mean, images = float(self.replicates[0, place]), float(self.counts[place])
+        if not np.isfinite(mean):
+            return Estimate(mean, mean, mean)
+        return Estimate(mean, *share_interval(min(mean, 1.0) * images, images, level))
+
+    def share_difference(self, other: "StreamingBootstrap", place: int, level: float = 0.95) -> Estimate:
+        """A share less the other's over the same images, with an interval from those of both (Zou and Donner 2008).
+
+        With a and b the shares, (l, u) and (m, v) their intervals and r the correlation of the resampled shares, the
+        lower end is a - b - sqrt((a - l)^2 - 2 r (a - l) (v - b) + (v - b)^2), and the upper one is its mirror image.
+
+        Raises:
+            ValueError: The resamples are not the same ones.
+        """
+        self._check_paired(other)
+        own, its = self.share(place, level), other.share(place, level)
+        columns = np.stack([self.replicates[1:, place], other.replicates[1:, place]])
+        columns = columns[:, np.isfinite(columns).all(axis=0)]
+        varied = columns.shape[1] > 1 and bool((np.ptp(columns, axis=1) > 1e-12).all())
+        correlation = float(np.corrcoef(columns)[0, 1]) if varied else 0.0
+        difference = own.mean - its.mean
+        below = _joined(own.mean - own.low, its.high - its.mean, correlation)
+        above = _joined(own.high - own.mean, its.mean - its.low, correlation)
+        return Estimate(difference, max(-1.0, difference - below), min(1.0, difference + above))
+
+    def _check_paired(self, other: "StreamingBootstrap") -> None:
+        if (self.samples, self.seed) != (other.samples, other.seed):
+            raise ValueError(
+                f"differences need the same resamples, got {self.samples} of seed {self.seed} and {other.samples} of "
+                f"seed {other.seed}"
+            )
+
+
+def _joined(first: float, second: float, correlation: float) -> float:
+    return float(max(0.0, first**2 - 2 * correlation * first * second + second**2) ** 0.5)
+
+
+def estimate(replicates: np.ndarray, level: float) -> Estimate:
+    """The first value with the percentile interval of the others; NaN throughout where the first is none."""
+    if not np.isfinite(replicates[0]):
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    low, high = np.nanquantile(replicates[1:], [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(replicates[0]), float(low), float(high))
+
+
+__all__ = ["Estimate", "StreamingBootstrap", "estimate"]

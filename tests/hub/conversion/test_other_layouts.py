@@ -1,0 +1,173 @@
+"""Checkpoints of other libraries in less usual layouts: without a pooler, no vision transformer, trained otherwise."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from timm.data import create_transform
+from transformers import DeiTConfig, DeiTModel, DetrConfig, DetrForObjectDetection, ViTConfig, ViTModel
+from vithub.data.image_processing import build_image_processor
+from vithub.hub.conversion.convert import convert
+from vithub.hub.conversion.opening import open_checkpoint
+from vithub.hub.conversion.timm_configs import (
+    _CLIP,
+    _DINOV2,
+    _DISTILLED,
+    _GATED,
+    _PLAIN,
+    _WITH_REGISTERS,
+    config_from_timm,
+    config_to_timm,
+)
+from vithub.hub.conversion.transformers_configs import InexpressibleError
+from vithub.scripts.command_line import app, run
+
+import vithub
+
+
+def command(monkeypatch, capsys, *words):
+    """Exit code of `vithub WORDS`, and all that it printed."""
+    monkeypatch.setattr("sys.argv", ["vithub", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        raise SystemExit(run(app))
+    printed = capsys.readouterr()
+    return ended.value.code or 0, printed.out + printed.err
+
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 30, "patch_size": 6,
+         "intermediate_size": 48}  # fmt: skip
+
+
+@pytest.mark.parametrize(("native_class", "config"), [(ViTModel, ViTConfig(**SIZES)), (DeiTModel, DeiTConfig(**SIZES))])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_model_without_its_pooler_loads_and_goes_back(native_class, config, in_memory, randomised, tmp_path):
+    """The layout of facebook/dino-vits16, whose configuration says nothing of it."""
+    native = randomised(native_class(config, add_pooling_layer=False)).eval()
+    native.save_pretrained(tmp_path / "native")
+    conversion = open_checkpoint(native if in_memory else tmp_path / "native", verify=True)
+    assert conversion.max_difference <= 1e-5
+    assert conversion.model.pooler is None
+    pixels = torch.randn(2, 3, 30, 30)
+    with torch.no_grad():
+        expected = native(pixels).last_hidden_state
+        torch.testing.assert_close(conversion.model(pixels).last_hidden_state, expected)
+        conversion.model.save_pretrained(tmp_path / "ours")
+        convert(tmp_path / "ours", tmp_path / "back", to="transformers")
+        back = native_class.from_pretrained(tmp_path / "back", add_pooling_layer=False).eval()
+        torch.testing.assert_close(back(pixels).last_hidden_state, expected)
+
+
+@pytest.mark.parametrize("architecture", ["resnet10t", "mobilenetv3_small_050"])
+def test_a_cnn_is_refused_by_name(architecture, tmp_path, monkeypatch, capsys):
+    model = timm.create_model(architecture)
+    state = dict(sorted(model.state_dict().items(), key=lambda item: item[1].is_floating_point()))  # counters first
+    save_file(state, tmp_path / "model.safetensors")
+    content = {"architecture": architecture, "num_classes": 1000, "pretrained_cfg": {"num_classes": 1000}}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InexpressibleError, match=f"timm's {architecture} of the class {type(model).__name__}"):
+        vithub.load(tmp_path)
+    code, printed = command(monkeypatch, capsys, "convert", tmp_path, tmp_path / "ours")
+    assert code == 1
+    assert f"timm's {architecture} of the class" in printed
+    assert not (tmp_path / "ours").exists()
+
+
+def test_a_conversion_that_compared_nothing_says_so(tiny, tmp_path, monkeypatch, capsys):
+    vithub.HubViTForImageClassification(tiny()).save_pretrained(tmp_path / "one")
+    code, printed = command(monkeypatch, capsys, "convert", tmp_path / "one", tmp_path / "two")
+    assert code == 0, printed
+    assert "no outputs were compared" in printed
+    assert "0.00" not in printed
+    assert convert(tmp_path / "one", tmp_path / "three").max_difference is None
+    compared = convert(tmp_path / "one", tmp_path / "four", to="timm")
+    assert compared.max_difference is not None
+
+
+@pytest.mark.parametrize("name", [*_PLAIN, *_CLIP, *_DINOV2, *_WITH_REGISTERS, *_GATED, *_DISTILLED])
+def test_the_nearest_architecture_of_a_timm_model_is_itself(name):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    config = config_from_timm(model)
+    task = "image-classification" if model.num_classes else "backbone"
+    assert config_to_timm(config, task)["architecture"] == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"hidden_size": 200, "num_attention_heads": 4}, "vit_tiny_patch16_224"),
+        ({"hidden_size": 384, "num_attention_heads": 6, "image_size": 384}, "vit_small_patch16_384"),
+        ({"hidden_size": 768, "num_attention_heads": 12, "image_size": 256, "patch_size": 32}, "vit_base_patch32_224"),
+    ],
+)
+def test_other_sizes_have_the_nearest_architecture(fields, expected):
+    assert config_to_timm(vithub.HubViTConfig(**fields), "image-classification")["architecture"] == expected
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_a_detr_with_auxiliary_losses_says_that_it_computes_something_else(auxiliary, tiny_detr, tmp_path, caplog):
+    config = tiny_detr()
+    names = ("d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads",
+             "encoder_ffn_dim", "decoder_ffn_dim", "num_queries")  # fmt: skip
+    torch.manual_seed(0)
+    native = DetrForObjectDetection(
+        DetrConfig(backbone_config=config.backbone_config.to_dict(), num_labels=3, auxiliary_loss=auxiliary,
+                   **{name: getattr(config, name) for name in names})
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for parameter in native.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    native.save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        conversion = open_checkpoint(tmp_path, verify=True)
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        same = torch.allclose(conversion.model(pixels).logits, native(pixels).logits, atol=1e-4)
+    told = [record for record in caplog.records if "auxiliary_loss=True" in record.getMessage()]
+    assert same is not auxiliary
+    assert bool(told) is auxiliary
+    assert any("auxiliary_loss=True" in note for note in conversion.notes) is auxiliary
+    assert conversion.max_difference < 1e-4
+    assert native.config.auxiliary_loss is auxiliary
+
+
+def gradient(height, width):
+    """An image whose values tell the place of each pixel."""
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    return np.stack([rows % 256, columns % 256, (rows // 256) * 16 + columns // 256], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [30, 32, 56, 64])
+@pytest.mark.parametrize("extra", range(9))
+def test_the_crop_is_timms_to_the_pixel_or_the_conversion_says_by_how_much(size, extra):
+    """Sizes at which nothing is resized, so that what is cut is told exactly."""
+    height, width = size + extra, size + extra + 7
+    ratio = size / (size + extra)
+    picture = Image.fromarray(gradient(height, width))
+    theirs = create_transform(input_size=(3, size, size), crop_pct=ratio, is_training=False, mean=(0, 0, 0),
+                              std=(1, 1, 1), interpolation="nearest")  # fmt: skip
+    ours = build_image_processor((size, size), crop_ratio=ratio, mean=(0, 0, 0), std=(1, 1, 1), interpolation="nearest",
+                                 backend="pil")  # fmt: skip
+    cut = [theirs(picture), ours(picture, return_tensors="pt")["pixel_values"][0]]
+    places = [[round(255 * float(pixels[channel, 0, 0])) for channel in (0, 1)] for pixels in cut]
+    spare = (height - size, width - size)
+    assert places[0] == [round(part / 2) for part in spare]
+    assert places[1] == [place - (part % 4 == 3) for place, part in zip(places[0], spare, strict=True)]
+
+
+def test_a_pool_that_a_native_class_lacks_is_refused_with_what_to_do(tiny, tmp_path):
+    """A DINOv2 backbone, finetuned as it is by default."""
+    config = tiny(layer_scale_init_value=1.0, pool="cls")
+    vithub.HubViTForImageClassification(config).save_pretrained(tmp_path / "run")
+    with pytest.raises(
+        InexpressibleError, match=r"pool='cls'.*values=.'model.fields.pool': 'cls\+mean'.*without `native`"
+    ):
+        convert(tmp_path / "run", tmp_path / "native", to="transformers")
+    config.pool = "cls+mean"
+    vithub.HubViTForImageClassification(config).save_pretrained(tmp_path / "other")
+    assert convert(tmp_path / "other", tmp_path / "native", to="transformers").architecture.startswith("Dinov2")

@@ -1,0 +1,317 @@
+"""The demo page as a person meets it: the real command, in a headless browser."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from patience import PATIENCE
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor, ResNetConfig
+from vithub.data.image_processing import build_image_processor
+from vithub.data.images import BadImageError
+from vithub.interpretability.demo import page as demo_page
+from vithub.interpretability.demo.page import DemoError, build_page, read_photo
+from vithub.interpretability.demo.space import write_space
+
+import vithub
+
+if not os.environ.get("VITHUB_NEEDS_BROWSER"):  # with it, a missing library fails the tests
+    pytest.importorskip("gradio", reason="the page needs the extra `demo`")
+    pytest.importorskip("playwright", reason="the page is tested with playwright")
+SCREENSHOTS = os.environ.get("VITHUB_SCREENSHOTS")  # a folder, to make those of the documents
+LABELS = {0: "rose", 1: "<b>tulip</b>", 2: "daisy"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two tiny classifiers and a tiny detector that finds something, saved."""
+    root = tmp_path_factory.mktemp("models")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
+    for seed, name in enumerate(("first", "second")):
+        torch.manual_seed(seed)
+        config = vithub.HubDeiTConfig(**sizes, id2label=LABELS, initializer_range=0.4)
+        vithub.HubDeiTForImageClassification(config).save_pretrained(root / name)
+        build_image_processor((32, 32)).save_pretrained(root / name)
+    backbone = ResNetConfig(depths=[1, 1], hidden_sizes=[8, 16], embedding_size=8, layer_type="basic",
+                            out_features=["stage2"])  # fmt: skip
+    config = DetrConfig(
+        backbone_config=backbone, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=32, decoder_ffn_dim=32, num_queries=3, id2label=LABELS,
+    )  # fmt: skip
+    detector = DetrForObjectDetection(config)
+    with torch.no_grad():
+        detector.class_labels_classifier.bias.copy_(torch.tensor([0.0, 6.0, 0.0, 0.0]))
+    detector.save_pretrained(root / "detector")
+    DetrImageProcessor(size={"height": 64, "width": 64}).save_pretrained(root / "detector")
+    return root
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A picture that shows something, and a file that is none."""
+    folder = tmp_path_factory.mktemp("photos")
+    rows, columns = np.mgrid[0:240, 0:320]
+    disc = ((rows - 120) ** 2 + (columns - 160) ** 2 < 70**2)[..., None]
+    pixels = np.where(disc, (220, 40, 60), np.stack([rows // 2, 90 + columns // 4, 60 + rows // 4], -1))
+    Image.fromarray(pixels.astype(np.uint8)).save(folder / "disc.png")
+    (folder / "broken.jpg").write_bytes(b"this is no picture")
+    return folder
+
+
+class Server:
+    """`vithub demo`, or another program that serves the page, in a process of its own."""
+
+    def __init__(self, command, **options):
+        # gradio itself gives its server 5 seconds to start and its first answer 3, which a busy machine exceeds
+        for _ in range(20):
+            self._start(command, options)
+            if self.url or not re.search(r"Server failed to start|localhost is not accessible", self.output):
+                break
+            self.process.wait(PATIENCE)
+        assert self.url, self.output
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _start(self, command, options):
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+            **options,
+        )  # fmt: skip
+        self.output, self.url = "", None
+        for line in self.process.stdout:
+            self.output += line
+            if found := re.search(r"serving on (http://\S+)", line):
+                self.url = found[1]
+                break
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.output += line
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGINT)
+        self.code = self.process.wait(PATIENCE)
+        self.reader.join(PATIENCE)
+        self.process.stdout.close()
+
+
+def serve(*arguments):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vithub.scripts.command_line", "demo", *map(str, arguments), "--port", str(port)]
+    return Server(command, env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "True", "OMP_NUM_THREADS": "1"})
+
+
+class Visit:
+    """A page in the browser that notes what it asks for and complains of."""
+
+    def __init__(self, browser, url):
+        self.page = browser.new_page(viewport={"width": 1280, "height": 1250})
+        self.page.set_default_timeout(1000 * PATIENCE)
+        self.hosts, self.complaints = set(), []
+        self.page.on(
+            "request", lambda request: self.hosts.add(request.url.split("/")[2] if "://" in request.url else "")
+        )
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda text: text.type == "error" and self.complaints.append(text.text))
+        self.page.goto(url)
+        self.host = url.split("/")[2]
+
+    def upload(self, file):
+        self.page.set_input_files("#photo input[type=file]", str(file))
+
+    def overlay(self, other_than=None, model=0):
+        """Address of the map that is shown, once it is another one."""
+        self.page.wait_for_function(
+            "([id, last]) => { const image = document.querySelector(id);"
+            " return image && image.complete && image.src !== last; }",
+            arg=[f"#model{model}-overlay img", other_than],
+        )
+        return self.page.get_attribute(f"#model{model}-overlay img", "src")
+
+    def answer(self, model=0):
+        """The classes and their probabilities, once they are there."""
+        return self.page.wait_for_function(
+            "id => { const text = document.querySelector(id)?.innerText ?? ''; return text.includes('%') && text; }",
+            arg=f"#model{model}-answer",
+        ).json_value()
+
+    def pixels(self, model=0):
+        """The map that is shown, as the browser draws it."""
+        return self.page.locator(f"#model{model}-overlay img").screenshot()
+
+    def close(self, name=None):
+        if name and SCREENSHOTS:
+            self.page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
+        self.page.close()
+        assert self.complaints == []
+        assert {host for host in self.hosts if host} == {self.host}
+
+
+def test_a_picture_is_answered_and_its_map_follows_the_controls(browser, folders, photos):
+    with serve(folders / "first", "--examples", photos / "disc.png") as server:
+        visit = Visit(browser, server.url)
+        visit.upload(photos / "disc.png")
+        shown = visit.overlay()
+        answer = visit.answer()
+        assert "<b>tulip</b>" in answer  # escaped: as text, not as markup
+        assert visit.page.locator("#model0-answer b").count() == 0
+        expected = vithub.predict(folders / "first", [photos / "disc.png"])
+        best = expected[0]["predictions"][0]
+        assert f"{best['label']}\n{best['score']:.0%}".replace("%", "") in answer.replace("%", "")
+
+        assert visit.page.input_value("#model0-method input") == "Attention relevance"  # as `explain` takes by itself
+        visit.page.click("#model0-method input")
+        visit.page.get_by_role("option", name="Raw attention").click()
+        shown = visit.overlay(other_than=shown)
+        visit.page.fill("#model0-layer input[type=number]", "0")
+        visit.page.press("#model0-layer input[type=number]", "Enter")
+        first_layer = visit.overlay(other_than=shown)
+        visit.page.focus("#model0-head input[type=range]")
+        visit.page.keyboard.press("ArrowRight")  # by keyboard alone
+        one_head = visit.overlay(other_than=first_layer)
+        visit.page.click("#model0-overlay img", position={"x": 40, "y": 40})
+        visit.page.wait_for_function(
+            "document.querySelector('#model0-patch textarea, #model0-patch input').value !== ''"
+        )
+        patch = visit.page.input_value("#model0-patch textarea, #model0-patch input")
+        assert re.fullmatch(r"\d, \d", patch)
+        of_patch = visit.overlay(other_than=one_head)
+        visit.page.click("#model0-cls")
+        visit.overlay(other_than=of_patch)
+        visit.page.click("#model0-method input")
+        visit.page.get_by_role("option", name="Occlusion").click()
+        visit.page.wait_for_function("document.querySelector('#model0-about').innerText.includes('greyed')")
+        visit.page.wait_for_selector("#model0-head", state="hidden")
+        visit.close("demo_page")
+    assert server.code in (0, 130), server.output  # interrupted while it waits, or while it answers
+    assert "Traceback" not in server.output
+
+
+def test_a_broken_file_gets_a_message_and_the_page_goes_on(browser, folders, photos):
+    with serve(folders / "first") as server:
+        visit = Visit(browser, server.url)
+        visit.upload(photos / "broken.jpg")
+        # read where it is found: it goes away by itself after some seconds
+        message = visit.page.wait_for_function("document.querySelector('.toast-body')?.innerText").json_value()
+        assert "broken.jpg: not an image in a known format" in message
+        visit.close()
+        visit = Visit(browser, server.url)  # a visit of its own: a reload cuts the first one's stream, which complains
+        visit.upload(photos / "disc.png")
+        visit.overlay()
+        visit.close("demo_broken_file")
+
+
+def test_two_models_answer_side_by_side(browser, folders, photos):
+    with serve(folders / "first", folders / "second") as server:
+        visit = Visit(browser, server.url)
+        visit.upload(photos / "disc.png")
+        visit.overlay(model=0)
+        visit.overlay(model=1)
+        assert visit.answer(0) != visit.answer(1)
+        assert visit.pixels(0) != visit.pixels(1)
+        visit.close("demo_two_models")
+
+
+def test_real_models_look_at_a_real_photo(browser, real_files, tmp_path):
+    """A backbone without a head beside a CNN; the photo is one that scikit-learn ships (dany13, CC BY 2.0)."""
+    Image.fromarray(load_sample_image("flower.jpg")).save(tmp_path / "flower.jpg")
+    weights = real_files / "weights"
+    with serve(weights / "vit_small_patch14", weights / "tf_efficientnet_lite0") as server:
+        visit = Visit(browser, server.url)
+        visit.upload(tmp_path / "flower.jpg")
+        visit.overlay(model=0)
+        visit.overlay(model=1)
+        assert not visit.page.locator("#model0-answer").is_visible()
+        assert not visit.page.locator("#model1-head").is_visible()
+        best = vithub.predict(weights / "tf_efficientnet_lite0", tmp_path / "flower.jpg")[0]["predictions"][0]
+        assert best["label"] in visit.answer(1)
+        visit.close("demo_real_models")
+
+
+def test_boxes_show_where_their_query_looked(browser, folders, photos):
+    with serve(folders / "detector") as server:
+        visit = Visit(browser, server.url)
+        visit.upload(photos / "disc.png")
+        visit.page.wait_for_selector("#model0-boxes .box")
+        boxes = visit.page.locator("#model0-boxes .box")
+        assert boxes.count() == 3
+        assert "<b>tulip</b>" in boxes.first.inner_text()
+        opacity = "element => getComputedStyle(element.nextElementSibling).opacity"
+        assert float(boxes.nth(1).evaluate(opacity)) == 0
+        boxes.nth(1).dispatch_event("mouseover")
+        visit.page.keyboard.press("Tab")
+        boxes.nth(1).focus()
+        visit.page.keyboard.press("Shift+Tab")
+        visit.page.keyboard.press("Tab")
+        assert boxes.nth(1).evaluate("element => element === document.activeElement")
+        visit.page.wait_for_function("() => getComputedStyle(document.activeElement.nextElementSibling).opacity > 0.5")
+        visit.close("demo_detector")
+
+
+def test_a_space_serves_the_same_page_without_this_package(browser, folders, photos, tmp_path):
+    space = write_space(tmp_path / "space", [folders / "first"], [photos / "disc.png"])
+    assert "gradio>=6" in (space / "requirements.txt").read_text().splitlines()
+    assert not list(space.rglob("*.pyc"))
+    launcher = (
+        "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]; "
+        "sys.path.insert(0, '.'); import vithub; assert 'space' in vithub.__file__, vithub.__file__; "
+        "import runpy; sys.argv = ['app.py']; runpy.run_path('app.py', run_name='__main__')"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "GRADIO_SERVER_PORT": port, "OMP_NUM_THREADS": "1"}
+    with Server([sys.executable, "-c", launcher], cwd=space, env=environment) as server:
+        visit = Visit(browser, server.url.replace("0.0.0.0", "127.0.0.1"))
+        visit.upload(photos / "disc.png")
+        visit.overlay()
+        assert "rose" in visit.page.inner_text("#model0-answer")
+        visit.close()
+
+
+def test_the_rooms_of_a_space_are_those_of_the_package():
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
+    rooms = {name.removeprefix("vithub.") for name in project["tool"]["setuptools"]["packages"]} - {"vithub"}
+    from vithub.interpretability.demo.space import _ROOMS
+
+    assert set(_ROOMS) == rooms - {"scripts"}
+
+
+def test_uploads_are_limited_in_size_and_pixels(tmp_path, monkeypatch):
+    Image.new("RGB", (300, 200)).save(tmp_path / "photo.png")
+    assert read_photo(tmp_path / "photo.png").size == (300, 200)
+    monkeypatch.setattr(demo_page, "MAX_PIXELS", 50_000)
+    with pytest.raises(BadImageError, match=r"photo\.png: 300 x 200 pixels, more than 0 million"):
+        read_photo(tmp_path / "photo.png")
+    (tmp_path / "large.png").write_bytes(bytes(demo_page.MAX_UPLOAD + 1))
+    with pytest.raises(BadImageError, match=r"large\.png: larger than 20 MiB"):
+        read_photo(tmp_path / "large.png")
+    with pytest.raises(BadImageError, match="choose a picture first"):
+        read_photo(None)
+
+
+def test_one_model_or_two_and_a_new_folder(folders, tmp_path):
+    with pytest.raises(DemoError, match="one model, or two side by side, got 0"):
+        build_page([])
+    with pytest.raises(DemoError, match="exists; name a new folder"):
+        write_space(tmp_path, [folders / "first"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DemoError, match=r"empty has no config.json and no model.safetensors"):
+        write_space(tmp_path / "space", [tmp_path / "empty"])

@@ -1,0 +1,116 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+from vithub.training import finetuning
+from vithub.training.loop.trainer import HubTrainer
+
+RICH = {
+    "model.fields": {
+        "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "initializer_range": 0.1,
+        "drop_path_rate": 0.2,
+    },
+    "augmentation.mixup": 0.8,
+    "augmentation.cutmix": 1.0,
+    "training.accumulation": 4,
+    "training.clip_norm": 0.5,
+    "training.layer_decay": 0.7,
+    "training.ema_decay": 0.9,
+}  # fmt: skip
+OTHERS = [
+    {"training.optimizer": "sgd", "training.schedule": "linear", "training.lr": 0.05},
+    {"training.optimizer": "lamb", "training.loss": "bce", "training.label_smoothing": 0.0},
+    {"training.precision": "bf16", "training.schedule": "step", "training.step_epochs": 1},
+]
+
+
+def same(one, other):
+    files = [load_file(run.folder / "model.safetensors") for run in (one, other)]
+    return files[0].keys() == files[1].keys() and all(torch.equal(files[0][name], files[1][name]) for name in files[0])
+
+
+@pytest.mark.parametrize("values", [RICH, *OTHERS], ids=["rich", "sgd", "lamb", "bf16"])
+def test_trainer_gives_the_losses_and_the_weights_of_the_accelerate_loop(train, tmp_path, values):
+    accelerate = train(tmp_path / "accelerate", values)
+    trainer = train(tmp_path / "trainer", values, front_end="trainer")
+    assert trainer.losses == accelerate.losses
+    assert same(trainer, accelerate)
+    assert trainer.metrics["test"] == accelerate.metrics["test"]
+    assert trainer.metrics["front_end"] == "trainer"
+    assert {p.name for p in trainer.folder.iterdir()} == {p.name for p in accelerate.folder.iterdir()}
+    assert not [path for path in trainer.folder.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
+
+
+@pytest.mark.parametrize(("first", "second"), [("accelerate", "trainer"), ("trainer", "accelerate")])
+@pytest.mark.parametrize("steps", [3, 7])
+def test_a_run_of_one_front_end_goes_on_in_the_other(train, listener, tmp_path, first, second, steps):
+    values = RICH | {"training.checkpoint_steps": 3}
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", values, front_end=first, reporter=listener(steps + 1))
+    resumed = train(tmp_path / "run", values, front_end=second, resume=True)
+    whole = train(tmp_path / "whole", values)
+    assert resumed.losses == whole.losses[steps:]
+    assert same(resumed, whole)
+    history = [
+        {key: value for key, value in entry.items() if not key.startswith(("images", "waited", "peak", "seconds"))}
+        for entry in resumed.metrics["history"]
+    ]
+    assert history == [{key: entry[key] for key in history[0]} for entry in whole.metrics["history"]]
+
+
+@pytest.mark.parametrize("front_end", ["accelerate", "trainer"])
+def test_a_loss_that_is_not_finite_stops_or_is_left_out(train, tmp_path, front_end, monkeypatch):
+    from vithub.training.loop.accelerate_loop import NonFiniteLossError
+    from vithub.training.tasks.classification.losses import TrainingLoss
+
+    whole, calls = TrainingLoss.base, []
+
+    def broken_in_the_third_step(self, logits, targets):
+        calls.append(1)
+        return whole(self, logits, targets) * (float("nan") if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(TrainingLoss, "base", broken_in_the_third_step)
+    expected = r"step 2 is nan at a learning rate of .*; its images: .*\.png \(row \d+ of split 'train'\).* is none"
+    with pytest.raises(NonFiniteLossError, match=expected):
+        train(tmp_path / "stops", front_end=front_end)
+    calls.clear()
+    run = train(tmp_path / "goes on", {"training.on_nonfinite": "skip"}, front_end=front_end)
+    assert run.metrics["skipped_steps"] == [2]
+    assert all(torch.isfinite(tensor).all() for tensor in run.model.state_dict().values())
+    finite = [loss for number, loss in enumerate(run.losses[:7]) if number != 2]
+    assert run.metrics["history"][0]["train_loss"] == pytest.approx(sum(finite) / 6)
+
+
+@pytest.mark.parametrize("optimizer", ["lamb", "muon", "sgd"])
+def test_every_optimizer_goes_on_where_it_was_broken_off(train, listener, tmp_path, optimizer):
+    values = {"training.optimizer": optimizer, "training.epochs": 2}
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", values, reporter=listener(9))
+    resumed = train(tmp_path / "run", values, resume=True)
+    whole = train(tmp_path / "whole", values)
+    assert resumed.losses == whole.losses[7:]
+    assert same(resumed, whole)
+
+
+def test_the_trainer_writes_the_runs_own_card_and_publishes_its_folder(train, tmp_path, monkeypatch):
+    made = []
+
+    class Kept(HubTrainer):
+        def __init__(self, *args):
+            made.append(self)
+            super().__init__(*args)
+            with pytest.raises(FileNotFoundError, match=r"has no metrics\.json yet"):
+                self.create_model_card()
+
+    monkeypatch.setattr(finetuning, "HubTrainer", Kept)
+    folder = train(tmp_path / "run", front_end="trainer").folder
+    card = folder / "README.md"
+    written = card.read_bytes()
+    card.unlink()
+    made[0].create_model_card(tags=["thin"], model_name="thin")
+    assert card.read_bytes() == written
+    report = made[0].push_to_hub("Say it", repo_id="user/digits", dry_run=True)
+    sent = {file.path for file in report.sent}
+    assert {"README.md", "model.safetensors", "modeling_deit.py", "metrics.json"} <= sent
+    assert not [path for path in sent if path.startswith(("checkpoints", "logs"))]
+    with pytest.raises(ValueError, match="`repo_id` is missing"):
+        made[0].push_to_hub()

@@ -1,0 +1,281 @@
+"""The same training on transformers' `Trainer`: its loop, callbacks and trackers; our data, loss, groups and record."""
+
+import logging
+import math
+import signal
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from ...hub.card.model_card import write_card
+from ...hub.push.publishing import publish
+from ..optim.ema import weight_average
+from ..run_folder import METRICS
+from ..runtime.precision import resolve_precision
+from ..runtime.processes import on_cpu, process_state, shard_on_cpus
+from ..runtime.progress import Reporter
+from ..tasks.classification.task import TrainingTask
+from .accelerate_loop import LoopResult, NonFiniteLossError
+from .checkpoints import last_checkpoint, read_state
+from .interruption import Interrupted, StopRequest
+from .training_state import RunRecord
+
+logger = logging.getLogger("vithub")
+
+
+class HubTrainer(Trainer):
+    """Trains a task; gives the same losses, step by step, as `AccelerateLoop`, and resumes its checkpoints.
+
+    Differs from `Trainer` by the batches, the loss, the optimizer and the schedule, which are the task's, and by the
+    checkpoints, which hold no pickle.
+
+    Args:
+        task: What to train.
+        folder: Of the run; checkpoints go below it.
+        reporter: Told of the progress.
+    """
+
+    optimizer: Any
+    lr_scheduler: Any
+
+    def __init__(self, task: TrainingTask, folder: Path, reporter: Reporter) -> None:
+        self.task, self.reporter, self.folder = task, reporter, folder / "checkpoints"
+        settings = task.recipe.training
+        self.precision = resolve_precision(settings.precision, process_state().device)
+        checkpoint = last_checkpoint(self.folder)
+        self.start = int(read_state(checkpoint)["step"]) if checkpoint else 0
+        arguments = TrainingArguments(
+            output_dir=str(self.folder),
+            use_cpu=on_cpu(),
+            ddp_find_unused_parameters=False,
+            max_steps=task.total_steps,
+            per_device_train_batch_size=task.batch_size // settings.accumulation // process_state().num_processes,
+            gradient_accumulation_steps=settings.accumulation,
+            max_grad_norm=settings.clip_norm or 0.0,
+            torch_compile=task.recipe.model.compile,
+            bf16=self.precision == "bf16",
+            fp16=self.precision == "fp16",
+            seed=task.recipe.seed,
+            remove_unused_columns=False,
+            eval_strategy="no",
+            save_strategy="no",
+            logging_steps=1,
+            report_to="none",  # the record tells the trackers
+            disable_tqdm=True,
+        )
+        task.prepare(arguments.device, self.folder)
+        super().__init__(model=task.learner, args=arguments, processing_class=task.image_processor)
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over the piece: the loop divides by accumulation
+        self.average = weight_average(task.learner, settings, self.accelerator)
+        self.remove_callback(PrinterCallback)
+        self.request = StopRequest()
+        self.add_callback(_RecordCallback(self))
+        self.pieces: list[torch.Tensor] = []
+        self.rows: list[int] = []
+        self.bad: list[str] = []
+        self.record: RunRecord | None = None
+
+    def run(self) -> LoopResult:
+        """Trains to the end, or to an early stop; the weights to publish are in the task's model then."""
+        steps = self.task.total_steps
+        if self.start < steps:
+            with tempfile.TemporaryDirectory() as folder, self.request:
+                size = self.args.per_device_train_batch_size
+                state = TrainerState(global_step=self.start, max_steps=steps, train_batch_size=size)
+                state.save_to_json(str(Path(folder) / "trainer_state.json"))
+                with suppress(_NothingLeftError):
+                    self.train(resume_from_checkpoint=folder if self.start else None)
+        else:
+            self.create_optimizer()
+            with self.request:
+                self.open_record().catch_up(self.request)
+        assert self.record is not None
+        return LoopResult(self.record, self.accelerator, self.record.load_published(), self.precision, "trainer")
+
+    def open_record(self) -> RunRecord:
+        """The run's record, with the last checkpoint put back."""
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        self.record = RunRecord(self.task, self.folder, self.accelerator, inner, self.reporter, self.average)
+        self.record.restore()
+        return self.record
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As `Trainer`; with sharding on CPUs too, where the launch asks for it."""
+        super().create_accelerator_and_postprocess()
+        shard_on_cpus(self.accelerator)
+        self.is_fsdp_enabled = getattr(self.accelerator.state, "fsdp_plugin", None) is not None
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The task's batches of this process, one epoch at a time."""
+        loader = self.task.epoch_loader(self.args.process_index, self.args.world_size)
+        loader.set_epoch = loader.batch_sampler.set_epoch  # type: ignore[union-attr]
+        return loader
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The task's."""
+        if self.optimizer is None:
+            self.optimizer = self.task.optimizer()
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The task's schedule, from the step where training starts."""
+        if self.lr_scheduler is None:
+            optimizer = optimizer or getattr(self.optimizer, "optimizer", self.optimizer)
+            for group in optimizer.param_groups:
+                group.pop("initial_lr", None)
+            factor, start = self.task.schedule.factor, self.start
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(start + step))
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """As `Trainer`; the pieces of a step are told of each other."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            self.task.prepare_step(batches)
+        return batches, items
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The task's loss."""
+        return self.task.loss(model, inputs)
+
+    def training_step(self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None) -> Any:
+        """As `Trainer`, remembering the loss and the rows."""
+        self.rows += inputs["index"].tolist()
+        self.bad += self.task.bad_images(inputs)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.pieces.append(loss.detach())
+        return loss
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes the run's own card, whose parts come from what was measured; the arguments of `Trainer` are ignored.
+
+        Raises:
+            FileNotFoundError: The run has not been evaluated yet, so that there is nothing to say.
+        """
+        self._finished_run()
+        write_card(self.folder.parent)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = None,
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Publishes the run's folder as `vithub publish` does, with its card and without checkpoints.
+
+        Args:
+            commit_message: Of the commit.
+            blocking: Ignored: it returns when all is sent and read back.
+            token: As `publish`.
+            revision: As `publish`.
+            **kwargs: `repo_id` ("user/name"; without it, `hub_model_id` of the arguments), and others of `publish`.
+        """
+        self._finished_run()
+        repo_id = kwargs.pop("repo_id", None) or self.args.hub_model_id
+        if repo_id is None:
+            raise ValueError("`repo_id` is missing: name the repository as user/name")
+        return publish(
+            self.folder.parent, repo_id, message=commit_message, token=token or self.args.hub_token, revision=revision,
+            **kwargs,
+        )  # fmt: skip
+
+    def _finished_run(self) -> None:
+        if not (self.folder.parent / METRICS).is_file():
+            raise FileNotFoundError(
+                f"{self.folder.parent} has no {METRICS} yet: its card is written from it at the end"
+            )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Nothing: the record puts our checkpoints back when training begins."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Nothing, likewise."""
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Nothing, likewise."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing: all draws are made from the seed and the step."""
+
+
+class _NothingLeftError(Exception):
+    """A resumed run had stopped early; `Trainer` looks at `should_training_stop` only after a step."""
+
+
+class _RecordCallback(TrainerCallback):
+    """Tells the record of steps and epochs."""
+
+    def __init__(self, trainer: HubTrainer) -> None:
+        self.trainer, self.loss, self.signum, self.begun, self.first = trainer, 0.0, 0, 0.0, 0
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        record = self.trainer.open_record()
+        record.catch_up(self.trainer.request)
+        if record.stops_early():
+            raise _NothingLeftError
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        trainer, per_epoch = self.trainer, self.trainer.task.order.steps_per_epoch
+        epoch, done = divmod(state.global_step, per_epoch)
+        trainer.reporter.start(f"epoch {epoch + 1}/{trainer.task.epochs}", per_epoch, done)
+        self.begun, self.first = time.perf_counter(), state.global_step
+        _record(trainer).begin_epoch(state.global_step)
+
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        trainer = self.trainer
+        mine = torch.stack(trainer.pieces).sum()
+        asked_to_stop = trainer.request.signum  # read once: what comes after the processes have agreed is for the next
+        asked = torch.tensor(float(asked_to_stop), device=mine.device)
+        self.loss, signum = trainer.accelerator.reduce(torch.stack([mine, asked]), "mean").tolist()
+        self.signum = asked_to_stop or (signal.SIGTERM if signum else 0)
+        if math.isfinite(self.loss):
+            return
+        if trainer.task.recipe.training.on_nonfinite == "stop":
+            rate = trainer.task.schedule(state.global_step)
+            raise NonFiniteLossError(
+                trainer.task.nonfinite_message(
+                    state.global_step, self.loss, rate, trainer.rows, last_checkpoint(trainer.folder)
+                )
+            )
+        trainer.model.zero_grad(set_to_none=True)  # the optimizer leaves out what has no gradient
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        trainer, step = self.trainer, state.global_step - 1
+        record = _record(trainer)
+        record.end_step(step, self.loss, trainer.task.schedule(step), trainer.bad)
+        trainer.pieces, trainer.rows, trainer.bad = [], [], []
+        speed = (step + 1 - self.first) * trainer.task.batch_size / (time.perf_counter() - self.begun)
+        rate = trainer.task.schedule(step)
+        trainer.reporter.advance(1, loss=self.loss, lr=rate, **{"images/s": speed})
+        if self.signum:
+            trainer.reporter.stop()
+            raise Interrupted(self.signum, step + 1, record.save(step + 1))
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        trainer, step = self.trainer, state.global_step
+        trainer.reporter.stop()
+        record = _record(trainer)
+        entry = record.end_epoch(step, trainer.request)
+        trainer.log({name: value for name, value in entry.items() if name not in ("epoch", "step")})
+        if record.stops_early():
+            control.should_training_stop = True
+
+
+def _record(trainer: HubTrainer) -> RunRecord:
+    assert trainer.record is not None
+    return trainer.record
+
+
+__all__ = ["HubTrainer"]

@@ -1,0 +1,338 @@
+"""What a run has reached: its history, its best weights, its average of weights, its checkpoints.
+
+Both front ends tell it of every step and every epoch, and leave the rest to it.
+"""
+
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from ..recipe.resumable import LENGTH, changeable
+from ..runtime.precision import undo_autocast
+from ..runtime.progress import Reporter, time_left
+from ..tasks.classification.evaluation import Evaluation, check_bad_share
+from ..tasks.classification.task import TrainingTask
+from .checkpoints import (
+    BEST,
+    EMA,
+    MODEL,
+    best_name,
+    last_checkpoint,
+    load_whole,
+    read_state,
+    read_tensors,
+    restore,
+    save_best,
+    save_checkpoint,
+    whole_state,
+)
+from .interruption import EvaluationStoppedError, Interrupted, InterruptibleReporter, StopRequest, agreed_signal
+from .trackers import Trackers
+
+
+@dataclass
+class Progress:
+    """What a checkpoint holds besides tensors.
+
+    Args:
+        history: One entry per epoch.
+        best: Headline metric and minus the loss of the best epoch.
+        best_epoch: From 1; 0 before the first evaluation.
+        seconds: Spent in training and validation, over all resumptions.
+        loss_sum: Of the steps of the epoch that is under way.
+        skipped_steps: Steps whose loss was not finite.
+        bad_images: Training images that could not be decoded.
+        loss_steps: Steps that `loss_sum` is of.
+        changes: Fields of the recipe that were changed on resuming, each with the step and both values.
+        best_file: Name of the file with the weights of the best epoch.
+        timing: Steps of the epoch that this process did, their seconds, and how long they waited for images.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: tuple[float, float] = (-1.0, 0.0)
+    best_epoch: int = 0
+    seconds: float = 0.0
+    loss_sum: float = 0.0
+    skipped_steps: list[int] = field(default_factory=list)
+    bad_images: list[str] = field(default_factory=list)
+    loss_steps: int = 0
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    best_file: str = BEST
+    timing: tuple[int, float, float] = (0, 0.0, 0.0)
+
+
+class RunRecord:
+    """Keeps the record of a run in `folder`, the run's folder of checkpoints.
+
+    Args:
+        task: What is trained; its model is on its device, and the optimizer works on its parameters.
+        folder: Of checkpoints.
+        accelerator: Of all processes.
+        optimizer: Not wrapped.
+        reporter: Told of each epoch.
+        average: Of the weights, where the recipe asks for one.
+    """
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        folder: Path,
+        accelerator: Accelerator,
+        optimizer: torch.optim.Optimizer,
+        reporter: Reporter,
+        average: ModelEmaV3 | None,
+    ) -> None:
+        self.task, self.folder, self.accelerator, self.reporter = task, folder, accelerator, reporter
+        self.optimizer, self.progress, self.losses = optimizer, Progress(), list[float]()
+        self.resumed_from = 0
+        self.ema = average
+        self.trackers = Trackers(task.recipe.training.trackers, folder.parent / "logs", task.recipe)
+        self._clock, self._epoch_begun, self._waited = time.perf_counter(), time.perf_counter(), 0.0
+        self._first = 0
+
+    @property
+    def judged(self) -> nn.Module:
+        """The model that is evaluated and published: the average where there is one."""
+        if self.ema is not None:
+            return self.ema.module
+        return self.task.learner
+
+    def restore(self) -> int:
+        """Puts back the last checkpoint, if there is one; returns the number of steps done."""
+        checkpoint = last_checkpoint(self.folder)
+        if checkpoint is None:
+            return 0
+        state = read_state(checkpoint)
+        restore(checkpoint, self.task.learner, self.optimizer, self.ema.module if self.ema else None)
+        self.progress = Progress(**{name: state[name] for name in vars(self.progress) if name in state})
+        self.resumed_from = int(state["step"])
+        self._fill_old(state)
+        self._note_changes(state.get("recipe", {}))
+        scaler = self.accelerator.scaler
+        if scaler is not None and state.get("scaler"):
+            scaler.load_state_dict(state["scaler"])
+        if self.task.stream is not None:
+            self.task.stream.places = state["stream"]
+        self.reporter.message(f"resuming from step {self.resumed_from} of {self.task.total_steps}")
+        return self.resumed_from
+
+    def _fill_old(self, state: dict[str, Any]) -> None:
+        """Counts the steps of an epoch under way, which checkpoints of version 0.1 do not tell."""
+        if "loss_steps" not in state and not self.ends_epoch(state["step"]):
+            begun = state["step"] // self.task.order.steps_per_epoch * self.task.order.steps_per_epoch
+            skipped = sum(number >= begun for number in self.progress.skipped_steps)
+            self.progress.loss_steps = state["step"] - begun - skipped
+
+    def _note_changes(self, before: dict[str, Any]) -> None:
+        """Adds to the record what the recipe has otherwise than it had when the checkpoint was written."""
+        step, now = self.resumed_from, changeable(self.task.recipe)
+        for name in (name for name in now if name in before and before[name] != now[name]):
+            self.progress.changes.append({"step": step, "field": name, "from": before[name], "to": now[name]})
+            self.reporter.message(f"{name} is {now[name]!r} from step {step} on, it was {before[name]!r}")
+            if name in LENGTH and step < self.task.total_steps:
+                schedule = self.task.schedule
+                self.reporter.message(
+                    f"the learning rate follows the {schedule.kind} schedule of {schedule.total_steps} steps: "
+                    f"{schedule(step):.3g} in step {step}, {schedule(schedule.total_steps - 1):.3g} in the last"
+                )
+
+    def begin_epoch(self, step: int) -> None:
+        """Starts the clock of an epoch, or of the rest of one."""
+        self._clock = self._epoch_begun = time.perf_counter()
+        self._waited, self._first = 0.0, step
+
+    def waited(self, seconds: float) -> None:
+        """Time that a step waited for its images."""
+        self._waited += seconds
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an evaluation follows when `step` steps are done."""
+        return step > 0 and (step % self.task.order.steps_per_epoch == 0 or step == self.task.total_steps)
+
+    def evaluated(self, step: int) -> bool:
+        """Whether the weights after `step` steps have been evaluated."""
+        return bool(self.progress.history) and int(self.progress.history[-1]["step"]) == step
+
+    def catch_up(self, request: StopRequest) -> None:
+        """Evaluates the resumed epoch, where a signal came between its last step and the end of its evaluation.
+
+        Args:
+            request: Asked during the evaluation.
+
+        Raises:
+            Interrupted: A signal came again.
+        """
+        step = self.resumed_from
+        if not self.ends_epoch(step) or self.evaluated(step):
+            return
+        self.begin_epoch(step)
+        self.end_epoch(step, request)
+
+    def end_step(self, step: int, loss: float, lr: float, bad: list[str]) -> None:
+        """After the optimizer's step number `step` (from 0); saves a checkpoint where the recipe says so.
+
+        Args:
+            step: Number of the step.
+            loss: Of its whole batch; not finite where the step was left out.
+            lr: Of the head.
+            bad: Names of its images that could not be decoded.
+        """
+        self.losses.append(loss)
+        self.trackers.log({"train/loss": loss, "train/lr": lr}, step)
+        if loss - loss == 0:
+            self.progress.loss_sum += loss
+            self.progress.loss_steps += 1
+            if self.ema is not None:
+                self.ema.update(self.task.learner, step=step)
+        else:
+            self.progress.skipped_steps.append(step)
+        self.progress.bad_images = sorted({*self.progress.bad_images, *bad})
+        self.progress.timing = (step + 1 - self._first, time.perf_counter() - self._epoch_begun, self._waited)
+        every = self.task.recipe.training.checkpoint_steps
+        if every is not None and (step + 1) % every == 0 and not self.ends_epoch(step + 1):
+            self.save(step + 1)
+
+    def end_epoch(self, step: int, request: StopRequest) -> dict[str, Any]:
+        """After the last step of an epoch: evaluates, remembers the best, saves a checkpoint, returns the entry.
+
+        Args:
+            step: Steps done.
+            request: Asked during the evaluation and after it.
+
+        Raises:
+            Interrupted: A signal came; a checkpoint is saved, and the evaluation is made up for on resuming.
+        """
+        self._gather_bad_images()
+        share = self.task.recipe.data.max_bad_share
+        check_bad_share(self.progress.bad_images, self.task.images_seen(step), share, "train")
+        evaluation = self._evaluate(step, request)
+        entry = self._entry(step, evaluation)
+        self.progress.history.append(entry)
+        if step % self.task.order.steps_per_epoch == 0:  # else the epoch may go on, in a run that is prolonged
+            self.progress.loss_sum, self.progress.loss_steps = 0.0, 0
+        self._tell(entry, evaluation)
+        self._keep_best((evaluation.quality, -evaluation.figures["loss"]), entry["epoch"], step)
+        # a step within an epoch is judged only where it is made the last; the run may still go on from before
+        keeps = self.task.end_step is None or step % self.task.order.steps_per_epoch == 0
+        checkpoint = self.save(step) if keeps else last_checkpoint(self.folder)
+        if signum := agreed_signal(self.accelerator, request):
+            raise Interrupted(signum, step, checkpoint)
+        return entry
+
+    def _evaluate(self, step: int, request: StopRequest) -> Evaluation:
+        """The validation split; in one process it can be interrupted, many must reach its collective calls together."""
+        alone = self.accelerator.num_processes == 1
+        reporter = InterruptibleReporter(self.reporter, request) if alone else self.reporter
+        try:
+            return self.task.evaluate(self.judged, "validation", self.accelerator, reporter, self.accelerator.autocast)
+        except EvaluationStoppedError:
+            raise Interrupted(request.signum, step, self.save(step)) from None
+
+    def _entry(self, step: int, evaluation: Evaluation) -> dict[str, Any]:
+        """What the history says of an epoch."""
+        task, progress, per_epoch = self.task, self.progress, self.task.order.steps_per_epoch
+        steps, trained, waited = progress.timing
+        return {
+            "epoch": -(-step // per_epoch),
+            "step": step,
+            "train_loss": progress.loss_sum / max(1, progress.loss_steps),
+            "validation_loss": evaluation.figures["loss"],
+            f"validation_{evaluation.counts.headline}": evaluation.quality,
+            "lr": task.schedule(step - 1),
+            "seconds": progress.seconds + time.perf_counter() - self._clock,
+            "images_per_second": steps * task.batch_size / max(trained, 1e-9),
+            "waited_for_images": waited / max(trained, 1e-9),
+            "peak_memory_mb": peak_memory_mb(),
+        }
+
+    def _tell(self, entry: dict[str, Any], evaluation: Evaluation) -> None:
+        """An epoch's line in the log, and its figures to the trackers."""
+        self.reporter.message(
+            f"epoch {entry['epoch']:>3}  loss {entry['train_loss']:.4f}  "
+            f"validation loss {entry['validation_loss']:.4f}  "
+            f"{evaluation.counts.headline.replace('_', ' ')} {100 * evaluation.quality:.2f} %  "
+            f"{_rate(entry['images_per_second'])} images/s{self._left(entry)}"
+        )
+        told = {f"epoch/{name}": float(value) for name, value in entry.items() if name not in ("epoch", "step")}
+        self.trackers.log(told, entry["step"])
+
+    def _left(self, entry: dict[str, Any]) -> str:
+        """How long the rest takes, by the steps so far, evaluations included; an early stop may come before."""
+        rest = self.task.total_steps - entry["step"]
+        return f"  {time_left(entry['seconds'] / entry['step'] * rest)}" if rest else ""
+
+    def _keep_best(self, quality: tuple[float, float], epoch: int, step: int) -> None:
+        if quality <= tuple(self.progress.best):
+            return
+        self.progress.best, self.progress.best_epoch = quality, epoch
+        self.progress.best_file = best_name(step)
+        state = whole_state(self.judged)
+        if self.accelerator.is_main_process:
+            save_best(self.folder, self.progress.best_file, state)
+
+    def _gather_bad_images(self) -> None:
+        """Makes the list of undecodable images that of all processes."""
+        if self.accelerator.num_processes > 1:
+            self.progress.bad_images = sorted(set(gather_object(self.progress.bad_images)))
+
+    def save(self, step: int) -> Path | None:
+        """Saves the checkpoint of a step; the main process writes it."""
+        now = time.perf_counter()
+        self.progress.seconds += now - self._clock
+        self._clock = now
+        self._gather_bad_images()
+        scaler = self.accelerator.scaler
+        state = asdict(self.progress) | {
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "recipe": changeable(self.task.recipe),
+        }
+        if self.task.stream is not None:
+            state["stream"] = gather_object([self.task.stream.place_at(step)])
+        return save_checkpoint(
+            self.folder, step, self.task.learner, self.optimizer, state, self.task.recipe.training.keep_checkpoints,
+            ema=self.ema.module if self.ema else None, write=self.accelerator.is_main_process,
+        )  # fmt: skip
+
+    def stops_early(self) -> bool:
+        """Whether the recipe's patience is over."""
+        patience, history = self.task.recipe.training.early_stop, self.progress.history
+        done = history[-1]["epoch"] if history else 0
+        return patience is not None and done - self.progress.best_epoch >= patience
+
+    def load_published(self) -> int:
+        """Puts the weights to publish into the task's model; returns their epoch."""
+        self.trackers.finish()
+        undo_autocast(self.task.learner)  # what is published is judged as it is served, in fp32
+        self.accelerator.wait_for_everyone()
+        last = last_checkpoint(self.folder)
+        if self.task.recipe.training.publish == "best" or last is None:
+            file, epoch = self.folder / self.progress.best_file, self.progress.best_epoch
+        else:
+            file, epoch = last / (EMA if self.ema is not None else MODEL), self.progress.history[-1]["epoch"]
+        load_whole(self.task.learner, read_tensors(file), file)
+        self.task.model.eval()
+        return epoch
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def peak_memory_mb() -> float:
+    """Largest memory of this process, of the GPU where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+__all__ = ["Progress", "RunRecord", "peak_memory_mb"]

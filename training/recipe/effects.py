@@ -1,0 +1,268 @@
+"""Tables of the recipe's options that have no effect: by task, and by the values of other options.
+
+An option without effect is an error: whoever sets it believes that it did something. Only options that were set count:
+a value is set if it was given, or if it differs from the default and from what the named preset holds. A preset's
+values may lose their effect by other options; what a person adds to it may not.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...data.argument_names import argument
+from .model_names import DETECTOR_FROM_SCRATCH, is_from_scratch
+from .presets import preset, preset_names
+from .recipe import Recipe, RecipeError, field_names, flat
+
+# Options that a task does not know, and what to use in their place. A name that ends in * stands for a whole section.
+UNKNOWN_TO: dict[str, dict[str, str | None]] = {
+    "classification": {
+        "model.backbone": "model.source",
+        "model.backbone_stride": None,
+        "data.repair_boxes": None,
+        "data.box_format": None,
+        "boxes.horizontal_flip": "augmentation.horizontal_flip",
+        "boxes.vertical_flip": "augmentation.vertical_flip",
+        "boxes.crop": "augmentation.crop",
+        "boxes.color_jitter": "augmentation.color_jitter",
+        "boxes.*": "augmentation.*",
+    },
+    "detection": {
+        "model.patch_size": None,
+        "data.streaming": None,
+        "data.shuffle_buffer": None,
+        "data.held_out_images": None,
+        "data.labels": None,
+        "augmentation.crop": "boxes.crop",
+        "augmentation.scale": "boxes.sides and boxes.crop_size",
+        "augmentation.ratio": "boxes.crop_size",
+        "augmentation.interpolation": None,
+        "augmentation.horizontal_flip": "boxes.horizontal_flip",
+        "augmentation.vertical_flip": "boxes.vertical_flip",
+        "augmentation.rand_augment": "boxes.color_jitter",
+        "augmentation.three_augment": "boxes.color_jitter",
+        "augmentation.color_jitter": "boxes.color_jitter",
+        "augmentation.random_erasing": None,
+        "augmentation.mixup": None,
+        "augmentation.cutmix": None,
+        "augmentation.mix_probability": None,
+        "augmentation.mix_switch": None,
+        "augmentation.mix_off_epoch": None,
+        "training.steps_per_epoch": None,
+        "training.freeze": "model.fields.frozen_stages",
+        "training.loss": "model.fields.focal_loss",
+        "training.label_smoothing": None,
+        "distillation.*": None,
+        "lora.*": None,
+        "evaluation.crop_ratio": "model.image_size",
+        "evaluation.interpolation": None,
+    },
+}
+# Values that say what holds in any case: a detector's labels are not smoothed.
+_TRUE_ANYWAY = {("detection", "training.label_smoothing"): 0.0}
+
+
+class Condition(NamedTuple):
+    """A state of the recipe in which options have an effect.
+
+    Args:
+        holds: Whether a recipe, flat by dotted names, is in it.
+        otherwise: Completes "has no effect ..." where it does not hold; {preset} stands for that argument's name.
+    """
+
+    holds: Callable[[Mapping[str, Any]], bool]
+    otherwise: str
+
+
+def _given(*others: str) -> Condition:
+    """At least one of these options is on."""
+    return Condition(lambda values: any(values[other] for other in others), f"without {' or '.join(others)}")
+
+
+def _off(other: str) -> Condition:
+    """An option is off."""
+    return Condition(lambda values: not values[other], f"with {other}")
+
+
+def _one_of(other: str, *choices: str) -> Condition:
+    """An option has one of these values."""
+    return Condition(lambda values: values[other] in choices, f"unless {other} is {' or '.join(choices)}")
+
+
+def _not(other: str, choice: str) -> Condition:
+    """An option has another value than this one."""
+    return Condition(lambda values: values[other] != choice, f"with {other} {choice}")
+
+
+def _on_the_hub(*sources: str) -> Condition:
+    """One of these options names something on the Hub."""
+    return Condition(
+        lambda values: any(_is_hub_id(values[source]) for source in sources),
+        f"unless {' or '.join(sources)} is a Hub id",
+    )
+
+
+_NEVER = Condition(lambda _: False, "on a recipe that is there already; begin from another one with {preset}")
+
+
+def _is_hub_id(source: str | None) -> bool:
+    if source is None or source in ("digits", DETECTOR_FROM_SCRATCH) or is_from_scratch(source):
+        return False
+    return source.count("/") == 1 and not Path(source).expanduser().exists()
+
+
+# Options that have an effect only under a condition, in every task that knows them.
+NEEDS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
+    (_NEVER, ("preset",)),
+    (_on_the_hub("model.source", "model.backbone"), ("model.revision",)),
+    (_one_of("model.source", DETECTOR_FROM_SCRATCH), ("model.backbone", "model.backbone_stride")),
+    (_given("model.backbone"), ("model.backbone_stride",)),
+    (_not("training.freeze", "backbone"), ("model.activation_checkpointing",)),
+    (_on_the_hub("data.source"), ("data.revision",)),
+    (_given("data.streaming"), ("data.shuffle_buffer", "data.held_out_images", "data.labels")),
+    (_given("data.streaming"), ("training.steps_per_epoch",)),
+    (_off("data.streaming"), ("data.validation_fraction", "data.test_fraction", "data.split_seed", "training.epochs")),
+    (_one_of("data.on_bad_image", "skip"), ("data.max_bad_share",)),
+    (_one_of("augmentation.crop", "random_resized"), ("augmentation.scale", "augmentation.ratio")),
+    (_off("augmentation.rand_augment"), ("augmentation.color_jitter",)),
+    (_given("augmentation.mixup", "augmentation.cutmix"), ("augmentation.mix_probability",)),
+    (_given("augmentation.mixup", "augmentation.cutmix"), ("augmentation.mix_off_epoch",)),
+    (_given("augmentation.mixup"), ("augmentation.mix_switch",)),
+    (_given("augmentation.cutmix"), ("augmentation.mix_switch",)),
+    (_given("boxes.crop"), ("boxes.crop_sides", "boxes.crop_size", "boxes.min_visible")),
+    (_one_of("training.schedule", "cosine", "linear"), ("training.min_lr",)),
+    (_one_of("training.schedule", "step"), ("training.step_epochs", "training.step_factor")),
+    (_given("training.warmup"), ("training.warmup_unit", "training.warmup_lr")),
+    (_given("training.weight_decay"), ("training.decay_all",)),
+    (_one_of("training.optimizer", "adamw", "lamb", "muon"), ("training.betas",)),
+    (_one_of("training.optimizer", "adamw", "lamb"), ("training.epsilon",)),
+    (_one_of("training.optimizer", "sgd", "muon"), ("training.momentum",)),
+    (_not("training.freeze", "backbone"), ("training.layer_decay", "training.backbone_lr")),
+    (_given("training.ema_decay"), ("training.ema_warmup",)),
+    (_one_of("distillation.kind", "soft"), ("distillation.temperature", "distillation.reduction")),
+    (_on_the_hub("distillation.teacher"), ("distillation.revision",)),
+    (_given("lora.rank"), ("lora.alpha", "lora.dropout", "lora.targets", "lora.publish")),
+)
+# As `NEEDS`, but also where the value is the named preset's: without a teacher such a preset is not what it says.
+NEEDS_EVEN_IN_A_PRESET = (
+    (
+        _given("distillation.teacher"),
+        tuple(name for name in field_names() if name.startswith("distillation.") and not name.endswith(".teacher")),
+    ),
+)
+
+
+def check_effects(recipe: Recipe, given: Collection[str] = ()) -> None:
+    """Refuses a recipe in which an option is set that has no effect.
+
+    Args:
+        recipe: The whole of it.
+        given: Dotted names of the options that somebody stated now, whatever the preset holds.
+
+    Raises:
+        RecipeError: Each such option with its value, why it has no effect, and what to use instead where there is one.
+    """
+    problems = [problem for _, problem in _named_problems(recipe, given)]
+    if problems:
+        raise RecipeError("; ".join(problems))
+
+
+def _named_problems(recipe: Recipe, given: Collection[str]) -> Iterator[tuple[str, str]]:
+    """The name of each option that is set without effect, and what to say of it."""
+    values, defaults = _flat(recipe), {name: default for name, (default, _) in field_names().items()}
+    begun_as = _flat(preset(recipe.preset)) if recipe.preset in preset_names() else {}
+    for name, value in values.items():
+        if value == defaults[name]:
+            continue
+        from_preset = name not in given and value == begun_as.get(name)
+        reason = next(_reasons(recipe.task, name, values, from_preset), None)
+        if reason is not None and _TRUE_ANYWAY.get((recipe.task, name)) != value:
+            yield name, f"{name} {value!r} has no effect {reason}"
+
+
+def _reasons(task: str, name: str, values: Mapping[str, Any], from_preset: bool) -> Iterator[str]:
+    """Why an option has no effect; nothing where it has one."""
+    if (unknown := _unknown(task, name)) is not None:
+        instead = unknown[1]
+        yield f"on task {task}{f'; use {instead}' if instead else ''}"
+        return
+    table = NEEDS_EVEN_IN_A_PRESET if from_preset else (*NEEDS_EVEN_IN_A_PRESET, *NEEDS)
+    for condition, names in table:
+        if name in names and not condition.holds(values):
+            yield condition.otherwise.format(preset=argument("preset"))
+    if not from_preset and name == "augmentation.interpolation" and values[name] == "random":
+        crop = _one_of("augmentation.crop", "random_resized")
+        if not crop.holds(values):
+            yield crop.otherwise
+
+
+def has_effect_on(task: str, name: str) -> bool:
+    """Whether an option, by its dotted name, means something to a task."""
+    return _unknown(task, name) is None
+
+
+def check_resumed_effects(recipe: Recipe, given: Collection[str]) -> None:
+    """Refuses options that somebody stated on resuming a run and that mean nothing to its task.
+
+    Args:
+        recipe: Of the run, with what was stated.
+        given: Dotted names of what was stated.
+
+    Raises:
+        RecipeError: Each such option with its value, and what to use instead where there is one.
+    """
+    stated = [name for name in given if not has_effect_on(recipe.task, name)]
+    problems = [problem for name, problem in _named_problems(recipe, stated) if name in stated]
+    if problems:
+        raise RecipeError("; ".join(problems))
+
+
+def _unknown(task: str, name: str) -> tuple[str, str | None] | None:
+    """The entry of an option that a task does not know: its name in the table, and what to use instead."""
+    section = f"{name.rpartition('.')[0]}.*"
+    return next(((key, UNKNOWN_TO[task][key]) for key in (name, section) if key in UNKNOWN_TO[task]), None)
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """Values by dotted name; `model.fields` is one of them."""
+    content = recipe.model_dump()
+    fields = content["model"].pop("fields")
+    return flat(content) | {"model.fields": fields}
+
+
+def check_data_effects(recipe: Recipe, drawn: Collection[str]) -> None:
+    """Refuses options for drawing splits where the data has splits of its own.
+
+    Args:
+        recipe: The whole of it; values of the named preset are not held against anybody.
+        drawn: Which of "validation" and "test" were drawn from the training split.
+
+    Raises:
+        RecipeError: Such an option is set and has no effect.
+    """
+    settings, usual = recipe.data, Recipe().data
+    begun_as = preset(recipe.preset).data if recipe.preset in preset_names() else usual
+    without = {
+        "validation_fraction": "validation" not in drawn,
+        "test_fraction": "test" not in drawn and not ("validation" in drawn and settings.test_fraction == 0),
+        "split_seed": not drawn,
+    }
+    problems = [
+        f"data.{name} {value!r} has no effect: the data has splits of its own"
+        for name, unused in without.items()
+        if unused and (value := getattr(settings, name)) not in (getattr(usual, name), getattr(begun_as, name))
+    ]
+    if problems:
+        raise RecipeError("; ".join(problems))
+
+
+__all__ = [
+    "NEEDS",
+    "NEEDS_EVEN_IN_A_PRESET",
+    "UNKNOWN_TO",
+    "Condition",
+    "check_data_effects",
+    "check_effects",
+    "check_resumed_effects",
+    "has_effect_on",
+]

@@ -1,0 +1,125 @@
+"""What a person sees of a run: a live bar in a terminal, plain lines elsewhere."""
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ...data.text.terminal_text import visible_lines
+
+logger = logging.getLogger("vithub")
+
+
+class Reporter(Protocol):
+    """What a run tells while it works."""
+
+    def message(self, text: str) -> None:
+        """One line that stays."""
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        """A task of `total` parts begins, `done` of which are done."""
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        """Parts of the task are done; `figures` are shown beside it."""
+
+    def stop(self) -> None:
+        """The task has ended."""
+
+
+class QuietReporter:
+    """Only the log, at level INFO; for use from Python."""
+
+    def message(self, text: str) -> None:
+        """One line in the log."""
+        logger.info(text)
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        """Nothing."""
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        """Nothing."""
+
+    def stop(self) -> None:
+        """Nothing."""
+
+
+class TerminalReporter:
+    """A bar with figures and the time left where the output is a terminal; else a plain line every few seconds."""
+
+    def __init__(self, console: Console | None = None, every: float = 15.0) -> None:
+        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.every = every
+        self._progress: Progress | None = None
+        self._task, self._total, self._done, self._begun, self._shown = "", 0, 0, 0.0, 0.0
+        self._at_start = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def message(self, text: str) -> None:
+        """One line above the bar."""
+        (self._progress.console if self._progress else self.console).print(
+            visible_lines(text), markup=False, soft_wrap=True
+        )
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        """Begins a bar, or remembers when the task began."""
+        self.stop()
+        self._task, self._total, self._done, self._at_start = task, total, done, done
+        self._begun = self._shown = time.monotonic()
+        if self.console.is_terminal:
+            columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+            self._progress = Progress(
+                *columns, TextColumn("{task.fields[figures]}"), console=self.console, transient=True
+            )
+            self._progress.start()
+            self._progress.add_task(task, total=total, completed=done, figures="")
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        """Moves the bar, or prints a line when it is time."""
+        self._done += amount
+        text = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], advance=amount, figures=text)
+        elif time.monotonic() - self._shown >= self.every:
+            self._shown = time.monotonic()
+            here = self._done - self._at_start
+            seconds = (time.monotonic() - self._begun) / max(1, here) * (self._total - self._done)
+            line = f"{self._task} {self._done}/{self._total}  {text}  {time_left(seconds)}"
+            self.console.print(line, markup=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Removes the bar."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def _short(value: float) -> str:
+    """Four digits, so that a learning rate of 2e-05 is not 0.0000."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def time_left(seconds: float) -> str:
+    """Seconds as text of two units at most: "3 min 20 s left"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s left"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s left"
+    hours, minutes = divmod(round(whole / 60), 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min left"
+    return f"{hours // 24} d {hours % 24} h left"
+
+
+__all__ = ["QuietReporter", "Reporter", "TerminalReporter", "time_left"]

@@ -1,0 +1,134 @@
+"""Training the head alone: what a frozen backbone says of each image is computed once and kept on disk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from ....data.labelled.dataset import LabelledImages, collate
+from ....data.samplers import SampleKey
+from ...loop.checkpoints import save_tensors
+from ...optim.parameter_groups import is_head
+from ...recipe.recipe import Recipe, RecipeError
+from ...runtime.loading_processes import outlive_requests
+
+
+@dataclass
+class HeadOutput:
+    """As a classifier's output: `logits` (B, L), and those of a DeiT's two heads."""
+
+    logits: torch.Tensor
+    cls_logits: torch.Tensor | None = None
+    distillation_logits: torch.Tensor | None = None
+
+
+class LinearHeads(nn.Module):
+    """The linear heads of a classifier, on features in the place of pixels; the layers are the classifier's own.
+
+    Args:
+        model: With one linear head, or with the two of a DeiT.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        layers = {
+            name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and is_head(name)
+        }
+        names = sorted(layers, key=lambda name: "distillation" in name)
+        if not 1 <= len(names) <= 2 or len({layers[name].in_features for name in names}) != 1:
+            raise RecipeError(
+                f"training.freeze: the features of {type(model).__name__} cannot be cached, its head is not one linear "
+                f"layer (found {names or 'none'}); vary the images (augmentation.crop) to train without a cache"
+            )
+        self.layers = nn.ModuleList(layers[name] for name in names)
+
+    def forward(self, pixel_values: torch.Tensor) -> HeadOutput:
+        """Logits of features (B, heads, D)."""
+        logits = [layer(pixel_values[:, number]) for number, layer in enumerate(self.layers)]
+        if len(logits) == 1:
+            return HeadOutput(logits[0])
+        return HeadOutput((logits[0] + logits[1]) / 2, logits[0], logits[1])
+
+    @torch.no_grad()
+    def features(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, heads, D), fp32: what the heads are given for pixels (B, C, height, width), and the model's logits."""
+        seen: list[torch.Tensor] = []
+        hooks = [layer.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for layer in self.layers]
+        try:
+            logits = model(pixel_values=pixel_values).logits
+        finally:
+            for hook in hooks:
+                hook.remove()
+        features = torch.stack(seen, dim=1)
+        if features.ndim != 3 or not torch.allclose(self(features).logits, logits, atol=1e-2, rtol=1e-2):
+            raise RecipeError(f"training.freeze: {type(model).__name__} does more after its head; vary the images")
+        return features.float(), logits
+
+
+class FeatureRows(Dataset[dict[str, torch.Tensor]]):
+    """Differs from `LabelledImages` by features (heads, D) in the place of pixels."""
+
+    def __init__(self, images: LabelledImages, features: torch.Tensor, labels: torch.Tensor) -> None:
+        self.images, self.features, self.labels, self.name = images, features, labels, images.name
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def describe(self, index: int) -> str:
+        """File or row of an image, for messages."""
+        return self.images.describe(index)
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
+        index = key.index if isinstance(key, SampleKey) else int(key)
+        row = {"pixel_values": self.features[index], "labels": self.labels[index], "index": torch.tensor(index)}
+        if isinstance(key, SampleKey):
+            row |= {"epoch": torch.tensor(key.epoch), "position": torch.tensor(key.position)}
+        return row
+
+
+def caches_features(recipe: Recipe) -> bool:
+    """Whether every epoch would show a frozen backbone the same pixels."""
+    skips = recipe.data.on_bad_image == "skip"
+    static = recipe.training.freeze == "backbone" and not recipe.augmentation.varying_fields()
+    return static and recipe.distillation.teacher is None and not skips and not recipe.data.streaming
+
+
+def cached_features(
+    model: nn.Module, heads: LinearHeads, images: LabelledImages, folder: Path, batch_size: int, workers: int
+) -> FeatureRows:
+    """The features of a split, from the folder, or computed and put there.
+
+    Args:
+        model: The whole classifier, on its device; computed in evaluation mode.
+        heads: Its heads.
+        images: With a transform that draws nothing.
+        folder: Of the run's checkpoints.
+        batch_size: Images at once.
+        workers: Loading processes.
+    """
+    file = folder / f"features_{images.name}.safetensors"
+    if file.is_file():
+        stored = safetensors.torch.load_file(file)
+        if len(stored["features"]) == len(images):
+            return FeatureRows(images, stored["features"], stored["labels"])
+    device, parts, labels = next(model.parameters()).device, [], []
+    model.eval()
+    loader: DataLoader[Any] = DataLoader(
+        images, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=outlive_requests
+    )
+    for batch in loader:
+        parts.append(heads.features(model, batch["pixel_values"].to(device))[0].cpu())
+        labels.append(batch["labels"])
+    rows = FeatureRows(images, torch.cat(parts), torch.cat(labels))
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = folder / f".{file.name}"
+    save_tensors({"features": rows.features, "labels": rows.labels}, staging)
+    staging.replace(file)
+    return rows
+
+
+__all__ = ["FeatureRows", "LinearHeads", "cached_features", "caches_features"]

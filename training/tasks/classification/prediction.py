@@ -1,0 +1,101 @@
+"""What a classifier says of the images of a data set, as rows of a table."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.utils.data import DataLoader
+
+from ....data.labelled.dataset import EvaluationTransform, LabelledImages, collate
+from ....data.labelled.tables import read_image_tables
+from ....hub.inference_loading import refuse_nonfinite_scores, run_model
+from ...runtime.loading_processes import outlive_requests
+from ...runtime.progress import Reporter
+from .feature_cache import LinearHeads
+from .loading import load_classifier
+
+
+class LabelPredictor:
+    """Rows of a data set as rows of predictions.
+
+    Columns: `row` (int64), `image` (its file, where it has one), `label`, `score` (of the label, 0 to 1),
+    `probabilities` and `logits` (float32, one per class), `embedding` (float32: what the classifier's last layer is
+    given), and `error` (where an image could not be decoded; then all but `row` and `image` are null).
+
+    Args:
+        path: Of the classifier.
+        data: As `finetune`; labels are not needed.
+        embeddings: Add the column `embedding`.
+        skip_bad: Whether an image that cannot be decoded is no error.
+    """
+
+    def __init__(self, path: Path, data: Any, embeddings: bool, skip_bad: bool) -> None:
+        self.splits, self.data = read_image_tables(data)
+        self.model, self.processor = load_classifier(path)
+        self.path = path
+        self.embeddings, self.skip_bad = embeddings, skip_bad
+        self.labels = [self.model.config.id2label[number] for number in range(self.model.config.num_labels)]
+        self.about = {"labels": self.labels, "embeddings": embeddings}
+        self.multi_label = self.model.config.problem_type == "multi_label_classification"
+
+    def open(self, split: str, device: torch.device) -> LabelledImages:
+        """The images of a split; the model goes to its device."""
+        self.model.to(device)
+        self.heads = LinearHeads(self.model) if self.embeddings else None
+        transform = EvaluationTransform(self.processor)
+        self.images = LabelledImages(self.splits[split], transform, name=split, skip_bad=self.skip_bad)
+        return self.images
+
+    def tables(self, rows: range, batch_size: int, workers: int, reporter: Reporter) -> Iterator[pa.Table]:
+        """One table per batch."""
+        batches = [list(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
+        loader: DataLoader[Any] = DataLoader(
+            self.images,
+            batch_sampler=batches,
+            num_workers=min(workers, len(rows) // 256),
+            collate_fn=collate,
+            worker_init_fn=outlive_requests,
+        )
+        for numbers, batch in zip(batches, loader, strict=True):
+            yield self._table(numbers, batch)
+            reporter.advance(len(numbers))
+
+    def finish(self, files: list[Path]) -> None:
+        """Nothing more than the files of rows."""
+
+    @torch.inference_mode()
+    def _table(self, rows: list[int], batch: dict[str, torch.Tensor]) -> pa.Table:
+        pixels = batch["pixel_values"].to(self.model.device, self.model.dtype)
+        features = None
+        if self.heads is not None:
+            features, logits = self.heads.features(self.model, pixels)
+        else:
+            logits = run_model(self.model, self.path, pixel_values=pixels).logits
+        logits = logits.float().cpu()
+        refuse_nonfinite_scores(logits, self.path, lambda place: self.images.describe(rows[place]))
+        scores = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
+        best = scores.max(dim=-1)
+        bad = (batch["bad"] >= 0).numpy() if "bad" in batch else np.zeros(len(rows), dtype=bool)
+        columns = {
+            "row": pa.array(rows, pa.int64()),
+            "image": pa.array([self.images.file(row) for row in rows], pa.string()),
+            "label": pa.array([self.labels[number] for number in best.indices.tolist()], pa.string(), mask=bad),
+            "score": pa.array(best.values.numpy(), pa.float32(), mask=bad),
+            "probabilities": _vectors(scores.numpy(), bad),
+            "logits": _vectors(logits.numpy(), bad),
+            "error": pa.array(["could not be decoded" if wrong else None for wrong in bad], pa.string()),
+        }
+        if features is not None:
+            columns["embedding"] = _vectors(features[:, 0].cpu().numpy(), bad)
+        return pa.table(columns)
+
+
+def _vectors(values: np.ndarray, missing: np.ndarray) -> pa.Array:
+    rows = [None if gone else row for row, gone in zip(values, missing, strict=True)]
+    return pa.array(rows, pa.list_(pa.float32()))
+
+
+__all__ = ["LabelPredictor"]

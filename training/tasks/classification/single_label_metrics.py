@@ -1,0 +1,147 @@
+"""Metrics of a classifier that gives each image one label; memory does not grow with the number of images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ....data.share_intervals import Interval, share_interval
+from ...runtime.bootstrap import percentile_interval, resampled_counts, varied
+from ...runtime.exact_sums import rounded
+from .calibration import CalibrationBins
+from .f1_scores import class_rows, macro_f1, weighted_f1
+
+
+@dataclass
+class ClassificationCounts:
+    """Counts of a single-label classifier.
+
+    Args:
+        num_labels: C.
+        confusion: (C, C), rows the true class, columns the predicted one.
+        top5: Images whose class is among the five most likely.
+        loss_sum: Of the cross-entropy.
+        calibration: Of the most likely class.
+    """
+
+    headline: ClassVar[str] = "accuracy"
+
+    num_labels: int
+    confusion: torch.Tensor = field(init=False)
+    top5: int = 0
+    loss_sum: float = 0.0
+    calibration: CalibrationBins = field(default_factory=CalibrationBins, repr=False)
+
+    def __post_init__(self) -> None:
+        self.confusion = torch.zeros(self.num_labels, self.num_labels, dtype=torch.int64)
+
+    @property
+    def images(self) -> int:
+        """How many were counted."""
+        return int(self.confusion.sum())
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Adds a batch: logits (B, C) and class indices (B,).
+
+        Raises:
+            ValueError: A shape or a label does not fit, or a logit is infinite or not a number.
+        """
+        logits, labels = logits.detach().float().cpu(), labels.detach().cpu().long()
+        self._check(logits, labels)
+        predicted = logits.argmax(dim=-1)
+        self.confusion.view(-1).index_add_(0, labels * self.num_labels + predicted, torch.ones_like(labels))
+        best = logits.topk(min(5, self.num_labels), dim=-1).indices
+        self.top5 += int((best == labels[:, None]).any(dim=-1).sum())
+        log_probabilities = logits.double().log_softmax(dim=-1)
+        self.loss_sum -= rounded(log_probabilities.gather(1, labels[:, None])).sum().item()
+        self.calibration.update(log_probabilities.amax(dim=-1).exp(), predicted == labels)
+
+    def _check(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        if logits.ndim != 2 or logits.shape[1] != self.num_labels or labels.shape != logits.shape[:1]:
+            raise ValueError(
+                f"logits must be (B, {self.num_labels}) and labels (B,), got {tuple(logits.shape)} and "
+                f"{tuple(labels.shape)}"
+            )
+        check_finite(logits)
+        if bool(((labels < 0) | (labels >= self.num_labels)).any()):
+            raise ValueError(f"labels must lie in 0 to {self.num_labels - 1}, got {labels.min()} to {labels.max()}")
+
+    def compute(self) -> dict[str, float]:
+        """Accuracy, top-5 accuracy, loss, macro and weighted F1, calibration error; each but the loss in [0, 1]."""
+        per_class = self._per_class()
+        found, support, _ = per_class
+        count = float(support.sum())
+        if count == 0:
+            raise ValueError("no image was counted")
+        return {
+            "accuracy": float(found.sum()) / count,
+            "top5_accuracy": self.top5 / count,
+            "loss": self.loss_sum / count,
+            "macro_f1": float(macro_f1(*per_class)),
+            "weighted_f1": float(weighted_f1(*per_class)),
+            "expected_calibration_error": self.calibration.expected_error(),
+        }
+
+    def intervals(self, level: float = 0.95, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
+        """Intervals (low, high) of accuracy and top-5 accuracy (Wilson), of macro and weighted F1 (bootstrap).
+
+        How far a figure would move with other images of the same kind. F1 has no interval where every resampled set
+        of images gives the same value, as where all are right. The calibration error has none, as resampling makes
+        bins look worse than they are.
+
+        Args:
+            level: Chance that an interval holds the true value, about.
+            samples: Number of resampled sets of images.
+            seed: Of the draws.
+        """
+        generator = np.random.default_rng(seed)
+        count = self.images
+        if count == 0:
+            raise ValueError("no image was counted")
+        drawn = resampled_counts(self.confusion.numpy(), samples, generator)
+        macro, weighted = np.array([(macro_f1(*counts), weighted_f1(*counts)) for counts in drawn]).T
+        shares = {"accuracy": int(self.confusion.diagonal().sum()), "top5_accuracy": self.top5}
+        resampled = {"macro_f1": macro, "weighted_f1": weighted}
+        return {name: share_interval(right, count, level) for name, right in shares.items()} | {
+            name: percentile_interval(values, level) for name, values in resampled.items() if varied(values)
+        }
+
+    def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Precision, recall, F1 (in [0, 1]) and the number of images of each class."""
+        return class_rows(names, *self._per_class())
+
+    def reliability(self) -> list[dict[str, Any]]:
+        """Confidence against accuracy in 15 bins, see `CalibrationBins.rows`."""
+        return self.calibration.rows()
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All that was counted; those of several processes may be added up and given to `load`."""
+        totals = torch.tensor([self.top5, self.loss_sum], dtype=torch.float64)
+        return [self.confusion.clone(), totals, self.calibration.sums.clone()]
+
+    def load(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Takes counts as `tensors` gives them, in place of its own."""
+        confusion, totals, calibration = (tensor.detach().cpu() for tensor in tensors)
+        self.confusion = confusion
+        self.top5, self.loss_sum = int(totals[0]), float(totals[1])
+        self.calibration.sums = calibration
+
+    def _per_class(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        counts = self.confusion.numpy().astype(np.float64)
+        return counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+
+
+def check_finite(logits: torch.Tensor) -> None:
+    """Refuses logits (B, L) that cannot be ranked.
+
+    Raises:
+        ValueError: One is infinite or not a number.
+    """
+    if not bool(torch.isfinite(logits).all()):
+        bad = int((~torch.isfinite(logits)).any(dim=-1).sum())
+        raise ValueError(f"the logits of {bad} of {len(logits)} images are infinite or not a number")
+
+
+__all__ = ["ClassificationCounts", "check_finite"]

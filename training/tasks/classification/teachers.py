@@ -1,0 +1,113 @@
+"""A teacher: any classifier, asked about the pixels that the student sees."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from ....data.image_processing import PixelFormat, pixel_format
+from ...recipe.recipe import RecipeError
+from ...recipe.sections import DistillationSettings
+from ...runtime.precision import has_fast_bf16
+from .loading import load_classifier
+
+
+class Teacher:
+    """Answers with logits in the order of the student's labels; it is not trained and not saved with the student.
+
+    Args:
+        model: Pixels (B, C, height, width) to logits, or to an output with `logits`; put into evaluation mode.
+        student: The pixels that it will be given.
+        columns: The teacher's class of each of the student's labels; None where they are the same.
+        pixels: The pixels that it expects; None where they are the student's.
+        bf16: Whether it computes in bf16.
+        name: For messages and cards.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        student: PixelFormat,
+        columns: Sequence[int] | None = None,
+        pixels: PixelFormat | None = None,
+        bf16: bool = False,
+        name: str = "a module",
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.student, self.pixels, self.bf16, self.name = student, pixels or student, bf16, name
+        self.columns = None if columns is None else torch.tensor(columns)
+
+    @classmethod
+    def load(cls, settings: DistillationSettings, student: PixelFormat, labels: Sequence[str]) -> Self:
+        """The teacher of a recipe: a classifier of ours, of transformers or of timm.
+
+        Raises:
+            RecipeError: It does not know every label of the student by name.
+            CheckpointError: It cannot be loaded.
+        """
+        assert settings.teacher is not None
+        model, processor = load_classifier(settings.teacher, settings.revision)
+        columns = teacher_columns(dict(model.config.id2label), labels, settings.teacher)
+        pixels = pixel_format(processor)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)  # 1.7 times as fast on CPUs for a CNN in bf16
+        return cls(model.float(), student, columns, pixels, teaches_in_bf16(settings), settings.teacher)
+
+    def to(self, device: torch.device) -> Self:
+        """Moves it to a device."""
+        self.model.to(device)
+        return self
+
+    def logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, L), fp32, for pixels (B, C, height, width) that are normalised for the student."""
+        with torch.inference_mode(), torch.autocast(pixel_values.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs: Any = self.model(self.adapt(pixel_values))
+            logits: torch.Tensor = getattr(outputs, "logits", outputs)
+            answers = logits if self.columns is None else logits[:, self.columns.to(logits.device)]
+        return answers.to(torch.float32, copy=True)  # no inference tensor: a loss may keep it for its backward pass
+
+    def adapt(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The student's pixels with the teacher's mean, deviation and size (bicubic, antialiased)."""
+        ours, theirs = self.student, self.pixels
+        if (ours.mean, ours.std) != (theirs.mean, theirs.std):
+            shape = (1, -1, 1, 1)
+            own_mean, own_std, mean, std = (
+                torch.tensor(values, device=pixel_values.device, dtype=torch.float32).view(shape)
+                for values in (ours.mean, ours.std, theirs.mean, theirs.std)
+            )
+            pixel_values = (pixel_values.float() * own_std + own_mean - mean) / std
+        if tuple(pixel_values.shape[2:]) != tuple(theirs.image_hw):
+            pixel_values = nn.functional.interpolate(
+                pixel_values, theirs.image_hw, mode="bicubic", antialias=True, align_corners=False
+            )
+        return pixel_values
+
+
+def teaches_in_bf16(settings: DistillationSettings) -> bool:
+    """Whether a recipe's teacher computes in bf16."""
+    if settings.precision == "auto":
+        return has_fast_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return settings.precision == "bf16"
+
+
+def teacher_columns(id2label: dict[int, str], labels: Sequence[str], name: str) -> list[int] | None:
+    """The teacher's class of each of the student's labels, by name; None where they are the same.
+
+    Raises:
+        RecipeError: Some label has no class of that name; they are listed.
+    """
+    by_name = {str(label): int(number) for number, label in id2label.items()}
+    if unknown := [label for label in labels if label not in by_name]:
+        known = ", ".join(list(by_name)[:8])
+        raise RecipeError(
+            f"distillation.teacher: {name} has no class named {', '.join(unknown[:8])}; it knows {known}"
+            f"{' and others' if len(by_name) > 8 else ''}. Give it these labels first: "
+            f"vithub finetune --model {name} --data DATA"
+        )
+    columns = [by_name[label] for label in labels]
+    return None if columns == list(range(len(by_name))) else columns
+
+
+__all__ = ["Teacher", "teacher_columns", "teaches_in_bf16"]

@@ -1,0 +1,89 @@
+"""Image classifiers that are not ours, as students: CNNs and others of transformers and timm."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel, logging
+
+from ....data.image_processing import build_image_processor, pixel_format
+from ....hub.checkpoints import CheckpointError, refuse_nonfinite
+from ...recipe.recipe import RecipeError
+from ...recipe.sections import EvaluationSettings, ModelSettings
+
+logger = logging.get_logger(__name__)
+
+
+def foreign_classifier(
+    path: Path, settings: ModelSettings, evaluation: EvaluationSettings, labels: Sequence[str], fields: dict[str, Any]
+) -> tuple[PreTrainedModel, Any]:
+    """A classifier as transformers loads it, in fp32, with these labels, and an image processor for it.
+
+    The head is kept where it has as many rows as there are labels, and starts anew otherwise, with a warning.
+
+    Args:
+        path: Its folder.
+        settings: `image_size` is what it will be shown; `patch_size` must be None.
+        evaluation: Of the image processor.
+        labels: Names.
+        fields: Of its configuration.
+
+    Raises:
+        CheckpointError: transformers cannot load it, or its weights are not finite.
+        RecipeError: A patch size for a model that is none of ours.
+    """
+    if settings.patch_size is not None:
+        raise RecipeError(f"model.patch_size: {path} is not a ViT of ours, got {settings.patch_size}")
+    names = dict(enumerate(labels))
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of the new head; ours follows
+    try:
+        config = AutoConfig.from_pretrained(path, **fields)
+        config.id2label, config.label2id = names, {name: number for number, name in names.items()}
+        if hasattr(config, "label_names"):  # timm's, which it saves in the place of ours
+            config.label_names = list(labels)
+        model, report = AutoModelForImageClassification.from_pretrained(
+            path,
+            config=config,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+        pixels = pixel_format(AutoImageProcessor.from_pretrained(path))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} could not be loaded as an image classifier: {error}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    refuse_nonfinite(model.state_dict(), str(path))
+    fresh = sorted({str(key[0]) for key in report["mismatched_keys"]} | set(report["missing_keys"]))
+    if fresh:
+        logger.warning("%s: not in the checkpoint and need training: %s", type(model).__name__, ", ".join(fresh))
+    size = settings.image_size or pixels.image_hw
+    processor = build_image_processor(
+        (size, size) if isinstance(size, int) else size,
+        crop_ratio=evaluation.crop_ratio,
+        mean=pixels.mean,
+        std=pixels.std,
+        interpolation=evaluation.interpolation,
+    )
+    if isinstance(timm := getattr(model.config, "pretrained_cfg", None), dict):
+        model.config.pretrained_cfg = timm | timm_pixels(processor, evaluation)
+    return model, processor
+
+
+def timm_pixels(processor: Any, evaluation: EvaluationSettings) -> dict[str, Any]:
+    """What timm's configuration says of the pixels: transformers reads it there, not in the processor's file."""
+    pixels = pixel_format(processor)
+    return {
+        "input_size": [3, *pixels.image_hw],
+        "crop_pct": evaluation.crop_ratio,
+        "crop_mode": "center",
+        "interpolation": evaluation.interpolation,
+        "mean": list(pixels.mean),
+        "std": list(pixels.std),
+    }
+
+
+__all__ = ["foreign_classifier", "timm_pixels"]

@@ -1,0 +1,158 @@
+"""Boxes that a detector finds in the images of a data set, as rows of a table and in COCO's results format."""
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import DataLoader
+
+from ....data.argument_names import argument
+from ....data.boxes.dataset import BoxEvaluationTransform, BoxImages, collate_boxes
+from ....data.boxes.images import read_box_images
+from ....data.boxes.tables import BoxClasses
+from ....data.text.json_text import json_text
+from ...runtime.loading_processes import outlive_requests
+from ...runtime.progress import Reporter
+from .coco_results import category_ids
+from .detections import Detections
+from .evaluation import MOST_AT_ONCE, Answers
+from .loading import load_detector
+
+RESULTS = "predictions.json"
+SCHEMA = pa.schema(
+    {
+        "row": pa.int64(),
+        "image": pa.string(),
+        "image_id": pa.string(),
+        "width": pa.int64(),
+        "height": pa.int64(),
+        "boxes": pa.list_(pa.list_(pa.float32())),
+        "labels": pa.list_(pa.string()),
+        "scores": pa.list_(pa.float32()),
+        "error": pa.string(),
+    }
+)
+
+
+class BoxPredictor:
+    """Rows of a data set as rows of boxes, the best first.
+
+    Columns: `row`, `image` (its file, where it has one), `image_id`, `width` and `height` (pixels of the upright
+    image), `boxes` (left, top, right, bottom in these pixels), `labels`, `scores` (0 to 1), and `error` (where an image
+    could not be decoded; then all but the first three are null).
+
+    Args:
+        path: Of the detector.
+        data: With boxes or without, see `read_box_images`.
+        threshold: Least score, in [0, 1].
+        skip_bad: Whether an image that cannot be decoded is no error.
+    """
+
+    def __init__(self, path: Path, data: Any, threshold: float, skip_bad: bool) -> None:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"{argument('threshold')} must lie in [0, 1], got {threshold!r}")
+        found = read_box_images(data)
+        self.splits, self.data, self.classes = found.tables, found.name, found.classes
+        self.model, self.processor = load_detector(path)
+        self.threshold, self.skip_bad = threshold, skip_bad
+        id2label = self.model.config.id2label
+        self.labels = [str(id2label[number]) for number in sorted(id2label)]
+        self.categories = dict(zip(self.labels, categories_for(self.labels, self.classes), strict=True))
+        named = [{"id": number, "name": name} for name, number in self.categories.items()]
+        self.about = {"labels": self.labels, "threshold": threshold, "categories": named}
+
+    def open(self, split: str, device: torch.device) -> BoxImages:
+        """The images of a split; the model goes to its device."""
+        self.model.to(device)
+        transform = BoxEvaluationTransform(self.processor)
+        self.images = BoxImages(self.splits[split], transform, name=split, skip_bad=self.skip_bad)
+        self.answer = Answers(self.model, self.images, self.processor, range(len(self.labels)))
+        return self.images
+
+    def tables(self, rows: range, batch_size: int, workers: int, reporter: Reporter) -> Iterator[pa.Table]:
+        """One table per batch."""
+        size = min(batch_size, MOST_AT_ONCE)
+        batches = [list(rows[first : first + size]) for first in range(0, len(rows), size)]
+        loader: DataLoader[Any] = DataLoader(
+            self.images,
+            batch_sampler=batches,
+            num_workers=min(workers, len(rows) // 64),
+            collate_fn=list,
+            worker_init_fn=outlive_requests,
+        )
+        for numbers, samples in zip(batches, loader, strict=True):
+            yield self._table(numbers, samples)
+            reporter.advance(len(numbers))
+
+    @torch.inference_mode()
+    def _table(self, rows: list[int], samples: Sequence[dict[str, Any]]) -> pa.Table:
+        """Images of one shape are computed together: without padding an answer does not depend on the others."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for place, sample in enumerate(samples):
+            if int(sample.get("bad", -1)) < 0:
+                by_shape.setdefault(tuple(sample["pixel_values"].shape), []).append(place)
+        found: dict[int, Detections] = {}
+        for places in by_shape.values():
+            answers, _ = self.answer(collate_boxes([samples[place] for place in places]))
+            found |= zip(places, (one.above(self.threshold) for one in answers), strict=True)
+        entries = [
+            self._entry(row, sample["target"], found.get(place))
+            for place, (row, sample) in enumerate(zip(rows, samples, strict=True))
+        ]
+        return pa.Table.from_pylist(entries, schema=SCHEMA)
+
+    def _entry(self, row: int, target: dict[str, Any], found: Detections | None) -> dict[str, Any]:
+        entry: dict[str, Any] = {"row": row, "image": self.images.file(row), "image_id": target["image_id"]}
+        if found is None:
+            return {**entry, "error": "could not be decoded"}
+        height, width = target["orig_size"].tolist()
+        return {
+            **entry,
+            "width": width,
+            "height": height,
+            "boxes": found.boxes.tolist(),
+            "labels": [self.labels[number] for number in found.classes],
+            "scores": found.scores.tolist(),
+        }
+
+    def finish(self, files: list[Path]) -> None:
+        """Writes `predictions.json`, all boxes in COCO's results format under the ids of the data set."""
+        whole = self.classes is None or self.classes.integer_image_ids
+        target = files[0].with_name(RESULTS)
+        staging = target.with_name(f".{RESULTS}")
+        with staging.open("w", encoding="utf-8") as content:
+            separator = "["
+            for file in files:
+                for entry in _coco_entries(pq.read_table(file), self.categories, whole):
+                    content.write(separator + json_text(entry))
+                    separator = ",\n"
+            content.write("[]\n" if separator == "[" else "]\n")
+        staging.replace(target)
+
+
+def _coco_entries(table: pa.Table, categories: dict[str, int], whole: bool) -> Iterator[dict[str, Any]]:
+    for row in table.to_pylist():
+        image_id = int(row["image_id"]) if whole else row["image_id"]
+        for (left, top, right, bottom), label, score in zip(
+            row["boxes"] or (), row["labels"] or (), row["scores"] or (), strict=True
+        ):
+            yield {
+                "image_id": image_id,
+                "category_id": categories[label],
+                "bbox": [round(value, 3) for value in (left, top, right - left, bottom - top)],
+                "score": round(score, 6),
+            }
+
+
+def categories_for(labels: Sequence[str], classes: BoxClasses | None) -> list[int]:
+    """COCO's id of each label of a model: that of the data where it has the class, else the next one that is free."""
+    known = {} if classes is None else dict(zip(classes.names, category_ids(classes), strict=True))
+    free = count(max(known.values(), default=0) + 1)
+    return [known[label] if label in known else next(free) for label in labels]
+
+
+__all__ = ["RESULTS", "SCHEMA", "BoxPredictor", "categories_for"]

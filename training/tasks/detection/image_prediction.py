@@ -1,0 +1,140 @@
+"""Boxes in new images: what `vithub predict` does with a detector."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from ....data.argument_names import argument
+from ....data.images import BadImageError
+from ....data.text.json_text import json_text
+from ....hub.checkpoints import CheckpointError
+from ....hub.folders import check_target, new_folder
+from ....hub.inference_loading import run_model
+from .detections import Detections
+from .loading import load_detector, read_outputs
+from .plots import detection_picture
+
+Opened = Iterable[tuple[str, Image.Image | BadImageError]]
+
+
+class Detector:
+    """A saved detector on the device that computes, and its image processor.
+
+    Args:
+        path: Its folder.
+        threshold: Least score of a box, in [0, 1].
+
+    Raises:
+        CheckpointError: It cannot be loaded whole.
+    """
+
+    def __init__(self, path: Path, threshold: float) -> None:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"{argument('threshold')} must lie in [0, 1], got {threshold!r}")
+        self.path, self.threshold = path, threshold
+        self.model, self.processor = load_detector(path)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        cast(nn.Module, self.model).to(self.device)
+        id2label = self.model.config.id2label
+        self.names = [str(id2label[number]) for number in sorted(id2label)]
+
+    def boxes(self, name: str, image: Image.Image) -> Detections:
+        """Boxes of an RGB image, computed by itself as `pipeline` does, cut at the edges of the image."""
+        inputs = self.processor(image, return_tensors="pt")
+        inputs = {key: value.to(self.device) for key, value in inputs.items() if isinstance(value, torch.Tensor)}
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
+        with torch.inference_mode():
+            outputs = run_model(self.model, self.path, **inputs)
+        size = torch.tensor([[image.height, image.width]])
+        try:
+            (found,) = read_outputs(self.processor, outputs, size, len(self.names))
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: {error}, for {name}") from error
+        kept = found.above(self.threshold)
+        edges = np.array([image.width, image.height] * 2, dtype=np.float64)
+        return Detections(kept.boxes.clip(0, edges), kept.scores, kept.classes)
+
+    def predictions(self, opened: Opened) -> Iterator[dict[str, Any]]:
+        """What is found in each image, see `as_prediction`.
+
+        Args:
+            opened: Names, and images or what is wrong with them.
+        """
+        for name, image in opened:
+            if isinstance(image, BadImageError):
+                yield bad_prediction(name, image)
+            else:
+                yield as_prediction(name, self.boxes(name, image), self.names)
+
+    def saved_predictions(self, opened: Opened, folder: str | Path) -> Iterator[dict[str, Any]]:
+        """Differs from `predictions` by a new folder that appears when all are done.
+
+        It holds each image with its boxes, and `predictions.json` in COCO's format, its annotations with scores.
+        """
+        check_target(Path(folder).expanduser().absolute())
+        return self._saved_predictions(opened, folder)
+
+    def _saved_predictions(self, opened: Opened, folder: str | Path) -> Iterator[dict[str, Any]]:
+        categories = [{"id": number, "name": text} for number, text in enumerate(self.names, 1)]
+        content: dict[str, list[dict[str, Any]]] = {"images": [], "categories": categories, "annotations": []}
+        with new_folder(folder) as staging:
+            for number, (name, image) in enumerate(opened, 1):
+                if isinstance(image, BadImageError):
+                    yield bad_prediction(name, image)
+                    continue
+                found = self.boxes(name, image)
+                picture = detection_picture(image, found, self.names, 0.0)
+                picture.save(staging / f"{number:04}-{Path(name).stem}.png")
+                content["images"].append(
+                    {"id": number, "file_name": Path(name).name, "width": image.width, "height": image.height}
+                )
+                content["annotations"] += _annotations(found, number, len(content["annotations"]) + 1)
+                yield as_prediction(name, found, self.names)
+            (staging / "predictions.json").write_text(json_text(content, indent=1) + "\n", encoding="utf-8")
+
+
+def as_prediction(name: str, found: Detections, names: Sequence[str]) -> dict[str, Any]:
+    """`image` and `predictions`: `label`, `score` (0 to 1) and `box`, left, top, right, bottom in pixels."""
+    rows = zip(found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+    return {
+        "image": name,
+        "predictions": [
+            {"label": names[number], "score": score, "box": [round(value, 2) for value in box]}
+            for number, score, box in rows
+        ],
+    }
+
+
+def bad_prediction(name: str, error: BadImageError) -> dict[str, Any]:
+    """What stands for the predictions of an image that cannot be decoded."""
+    return {"image": name, "predictions": [], "error": str(error)}
+
+
+def _annotations(found: Detections, image: int, first: int) -> list[dict[str, Any]]:
+    """COCO's annotations of an image's boxes, with scores.
+
+    Args:
+        found: In the image.
+        image: Its number.
+        first: Number of its first annotation.
+    """
+    rows = zip(found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+    annotations = []
+    for number, (label, score, corners) in enumerate(rows, first):
+        left, top, right, bottom = (round(value, 3) for value in corners)
+        box = [left, top, round(right - left, 3), round(bottom - top, 3)]
+        annotations.append(
+            {
+                "id": number, "image_id": image, "category_id": label + 1, "bbox": box, "area": box[2] * box[3],
+                "iscrowd": 0, "score": round(score, 6),
+            }
+        )  # fmt: skip
+    return annotations
+
+
+__all__ = ["Detector", "as_prediction", "bad_prediction"]

@@ -1,0 +1,89 @@
+"""Any object detector that can be loaded: a run, one of ours, one of transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForObjectDetection, PreTrainedModel
+
+from ....hub.checkpoints import CheckpointError, locate, read_config
+from ....hub.inference_loading import PROCESSOR, load_for_inference, load_processor
+from ....modeling.detector_output import MOST_FOUND, found_objects
+from .detections import Detections
+
+# Image processors by how they read the logits; the starts of their class names.
+_DROPS_LAST = ("DetrImageProcessor", "YolosImageProcessor")
+_KEEPS_ALL = ("DeformableDetr", "ConditionalDetr", "RTDetr")
+
+
+def is_detector(path: Path) -> bool:
+    """Whether a folder holds an object detector, by its configuration.
+
+    Raises:
+        CheckpointError: The configuration is damaged.
+    """
+    if not (path / "config.json").is_file():
+        return False
+    return any("ObjectDetection" in name for name in read_config(path).get("architectures") or [])
+
+
+def load_detector(source: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
+    """A detector in evaluation mode, in the type of its weights, and its image processor.
+
+    Raises:
+        CheckpointError: The source is no folder with a detector, or one of its files is missing, damaged or does not
+            fit the others.
+    """
+    path = locate(source, revision)
+    if not is_detector(path):
+        raise CheckpointError(f"{source} holds no config.json of an object detector; name the folder of a run")
+    model = load_for_inference(AutoModelForObjectDetection, path, "an object detector")
+    processor = load_processor(path)
+    if not hasattr(processor, "post_process_object_detection"):
+        raise CheckpointError(f"{path / PROCESSOR} names {type(processor).__name__}, which is not one of a detector")
+    return model, processor
+
+
+def read_outputs(processor: Any, outputs: Any, sizes: torch.Tensor, num_labels: int) -> list[Detections]:
+    """Boxes as `pipeline` gives them, with all scores.
+
+    A processor of a kind that is not known here reads the outputs itself.
+
+    Args:
+        processor: Image processor that is saved beside the model.
+        outputs: With `logits` (B, Q, C) or (B, Q, C + 1) and `pred_boxes` (B, Q, 4).
+        sizes: (B, 2), height and width in pixels of the upright images.
+        num_labels: C.
+
+    Raises:
+        ValueError: The processor would read the logits wrongly, or they are not finite.
+    """
+    for name in ("logits", "pred_boxes"):
+        outputs[name] = outputs[name].detach().float().cpu()
+        if not bool(torch.isfinite(outputs[name]).all()):
+            raise ValueError(f"the model's {name} are infinite or not a number")
+    kind = type(processor).__name__
+    _check_reading(kind, outputs.logits.shape[-1], num_labels)
+    if not kind.startswith(_DROPS_LAST + _KEEPS_ALL):
+        read = processor.post_process_object_detection(outputs, threshold=-1.0, target_sizes=sizes)
+        return [Detections.best(one["boxes"], one["scores"], one["labels"]) for one in read]
+    most = outputs.logits.shape[1] if kind.startswith("RTDetr") else MOST_FOUND
+    scales = sizes.flip(1).repeat(1, 2)  # (B, 4): width, height, width, height
+    found = found_objects(outputs.logits, outputs.pred_boxes, num_labels, most)
+    return [
+        Detections.best(one.boxes * scale, one.scores, one.labels) for one, scale in zip(found, scales, strict=True)
+    ]
+
+
+def _check_reading(kind: str, classes: int, num_labels: int) -> None:
+    """DETR's processor leaves out the last logit, "no object"; that of Deformable DETR takes all as classes."""
+    drops_last, keeps_all = kind.startswith(_DROPS_LAST), kind.startswith(_KEEPS_ALL)
+    if (drops_last and classes != num_labels + 1) or (keeps_all and classes != num_labels):
+        raise ValueError(
+            f"the model gives {classes} scores per query for {num_labels} classes, which {kind} would read wrongly: "
+            "with a score for no object it must be a DetrImageProcessor, with the focal loss a "
+            "DeformableDetrImageProcessor"
+        )
+
+
+__all__ = ["is_detector", "load_detector", "read_outputs"]

@@ -1,0 +1,82 @@
+"""The detector that a recipe names: a DETR on a pretrained backbone, or any detector that can be loaded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ....configuration.configuration_detr import HubDetrConfig
+from ....data.boxes.dataset import box_pixels, build_box_processor
+from ....hub.checkpoints import locate, read_config
+from ....hub.conversion.detr_backbones import backbone_from, load_backbone_weights
+from ....hub.conversion.opening import open_checkpoint
+from ....modeling.modeling_detr import HubDetrForObjectDetection
+from ...recipe.model_names import DETECTOR_FROM_SCRATCH
+from ...recipe.recipe import Recipe, RecipeError
+
+_LONGEST = 1333 / 800  # DETR's longer side for its shorter one
+
+
+def is_detector_folder(source: str | Path) -> bool:
+    """Whether a source is a local folder with an object detector."""
+    folder = Path(source).expanduser()
+    if not (folder / "config.json").is_file():
+        return False
+    return any("ObjectDetection" in name for name in read_config(folder).get("architectures") or [])
+
+
+def build_detector(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, Any]:
+    """The detector of a recipe, in fp32, with these classes, and its image processor.
+
+    "detr" is a new one, drawn from torch's generator, on the backbone that `model.backbone` names; without, on a
+    ResNet-50 that is as random. Any other source is a checkpoint with a detector: classes that it has under the same
+    name keep their weights.
+
+    Raises:
+        RecipeError: A field does not suit the model.
+        CheckpointError: The source is missing, or no detector.
+    """
+    settings = recipe.model
+    if settings.patch_size is not None:
+        raise RecipeError(f"model.patch_size: a detector has none, got {settings.patch_size}")
+    if settings.image_size is not None and not isinstance(settings.image_size, int):
+        raise RecipeError(
+            f"model.image_size: of a detector the shorter side's pixels, one number, got {settings.image_size}"
+        )
+    if settings.source == DETECTOR_FROM_SCRATCH:
+        return _from_scratch(recipe, labels)
+    if settings.backbone is not None:
+        raise RecipeError(f"model.backbone: {settings.source} has one already; model.source detr takes another")
+    path = locate(settings.source, settings.revision)
+    opened = open_checkpoint(path, task="object-detection", labels=list(labels), dtype=torch.float32, **settings.fields)
+    pixels = box_pixels(opened.image_processor)
+    shortest = settings.image_size or pixels.shortest
+    longest = pixels.longest if settings.image_size is None else round(shortest * pixels.longest / pixels.shortest)
+    focal = bool(opened.model.config.focal_loss)
+    return opened.model, build_box_processor(shortest, longest, pixels.mean, pixels.std, focal)
+
+
+def _from_scratch(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, Any]:
+    settings = recipe.model
+    values: dict[str, Any] = {"id2label": dict(enumerate(labels)), **settings.fields}
+    start = None
+    if settings.backbone is not None:
+        start = backbone_from(locate(settings.backbone, settings.revision), settings.backbone_stride)
+        values["backbone_config"] = start.config
+    try:
+        model = HubDetrForObjectDetection(HubDetrConfig(**values))
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"model: {error}") from error
+    shortest = settings.image_size or 800
+    assert isinstance(shortest, int)
+    pixels: dict[str, Any] = {}
+    if start is not None:
+        load_backbone_weights(model, start)
+        pixels = {"mean": start.mean, "std": start.std}
+    longest = round(shortest * _LONGEST)
+    return model, build_box_processor(shortest, longest, focal=model.config.focal_loss, **pixels)
+
+
+__all__ = ["build_detector", "is_detector_folder"]

@@ -1,0 +1,139 @@
+"""Counts of an evaluation under way, kept in files so that one that was killed can go on."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import safetensors.torch
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError, safe_open
+
+from ...hub.folders import TargetError, check_target
+
+logger = logging.getLogger("vithub")
+EVERY = 32  # batches from one save to the next
+
+
+class Counts(Protocol):
+    """What is counted in an evaluation."""
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All of it."""
+
+    def load(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Takes what `tensors` gave."""
+
+
+class PartialCounts:
+    """The file of one process in a folder that all of an evaluation share.
+
+    Args:
+        folder: Of the evaluation; removed by `remove`.
+        about: What is evaluated, plain data; counts of something else are an error.
+        made_from: Hashes of model and data; counts of others are left, with a warning, and all is counted anew.
+        process: Number of this process.
+        processes: How many share the images.
+        resume: Go on with what is there; otherwise it is discarded.
+
+    Raises:
+        TargetError: With `resume`, the folder holds counts of something else, or cannot be written.
+    """
+
+    def __init__(
+        self, folder: Path, about: dict[str, Any], made_from: dict[str, str], process: int, processes: int, resume: bool
+    ) -> None:
+        self.folder, self.about = folder, json.dumps({**about, "processes": processes}, sort_keys=True)
+        self.made_from = made_from
+        self.file = folder / f"counts-{process:03d}.safetensors"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                self.file.unlink(missing_ok=True)
+        except OSError as error:
+            raise TargetError(f"cannot write {folder}: {error.strerror or error}") from error
+
+    def load(self, counts: Counts) -> tuple[int, list[int]]:
+        """Puts saved counts back; returns the number of batches that are in them, and undecodable rows."""
+        if not self.file.is_file():
+            return 0, []
+        try:
+            saved = self._read(len(counts.tensors()))
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("%s is damaged, all is counted anew: %s", self.file, " ".join(str(error).split()))
+            return 0, []
+        if saved.about != self.about:
+            raise TargetError(
+                f"{self.folder} holds the counts of another evaluation: {saved.about}, not {self.about}; "
+                "evaluate without resuming to begin anew"
+            )
+        if other := [name for name, value in self.made_from.items() if saved.made_from.get(name) != value]:
+            logger.warning("%s was counted with other %s, all is counted anew", self.file, " and ".join(other))
+            return 0, []
+        counts.load(saved.tensors)
+        return saved.batches, saved.bad
+
+    def _read(self, count: int) -> "_Saved":
+        """The file's content, whose hash is right."""
+        with safe_open(self.file, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            tensors = [stored.get_tensor(str(number)) for number in range(count)]
+        if metadata["hash"] != _hash(tensors, metadata["about"], metadata["state"]):
+            raise ValueError("the hash of its content is another")
+        state = json.loads(metadata["state"])
+        return _Saved(tensors, metadata["about"], state["made_from"], state["batches"], state["bad"])
+
+    def save(self, counts: Counts, batches: int, bad: list[int]) -> None:
+        """Keeps the counts of so many batches, every `EVERY` of them; the file is replaced as a whole."""
+        if batches % EVERY:
+            return
+        tensors: dict[str, torch.Tensor] = {str(n): tensor.contiguous() for n, tensor in enumerate(counts.tensors())}
+        state = json.dumps({"batches": batches, "bad": bad, "made_from": self.made_from})
+        metadata = {"about": self.about, "state": state, "hash": _hash(list(tensors.values()), self.about, state)}
+        staging = self.file.with_suffix(".new")
+        staging.write_bytes(safetensors.torch.save(tensors, metadata))
+        staging.replace(self.file)
+
+    def remove(self) -> None:
+        """Removes the folder, when the evaluation is whole."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def partial_counts(
+    out: Path, about: dict[str, Any], made_from: dict[str, str], accelerator: Accelerator, resume: bool
+) -> PartialCounts:
+    """Counts of an evaluation into `out`, kept hidden beside that folder until it is whole.
+
+    Raises:
+        TargetError: The folder cannot be written, or holds something already.
+    """
+    target = out.expanduser().absolute()
+    if accelerator.is_main_process:
+        check_target(target)
+    folder = target.with_name(f".{target.name}.partial")
+    return PartialCounts(folder, about, made_from, accelerator.process_index, accelerator.num_processes, resume)
+
+
+class _Saved(NamedTuple):
+    """Content of a file: counts, what was evaluated, from what, batches that are counted, undecodable rows."""
+
+    tensors: list[torch.Tensor]
+    about: str
+    made_from: dict[str, str]
+    batches: int
+    bad: list[int]
+
+
+def _hash(tensors: Sequence[torch.Tensor], *texts: str) -> str:
+    digest = hashlib.sha256("\0".join(texts).encode())
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+__all__ = ["EVERY", "Counts", "PartialCounts", "partial_counts"]
