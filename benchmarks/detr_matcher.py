@@ -10,7 +10,8 @@ import time
 import torch
 from transformers.loss.loss_for_object_detection import HungarianMatcher
 from vithub.configuration.configuration_detr import HubDetrConfig
-from vithub.modeling.detr_matcher import match_queries, pad_targets
+from vithub.modeling.detr_matcher import match_queries
+from vithub.modeling.detr_targets import pad_targets
 
 
 def compare(images: int, queries: int, boxes: int, layers: int, repeats: int) -> tuple[float, float, float]:

@@ -11,6 +11,7 @@ import torch
 
 from ..data.sources import DataError
 from ..data.text.json_text import json_text
+from ..data.whole_files import write_whole
 from ..hub.checkpoints import CheckpointError, read_json
 from ..hub.folders import TargetError
 from ..training.runtime.environment import hardware, software_versions
@@ -226,9 +227,7 @@ def _open(folder: Path, about: dict[str, Any], resume: bool) -> None:
 def _write(file: Path, content: dict[str, Any]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        staging = file.with_name(f".{file.name}")
-        staging.write_text(json_text(content, indent=1) + "\n", encoding="utf-8")
-        staging.replace(file)
+        write_whole(file, json_text(content, indent=1) + "\n")
     except OSError as error:
         raise TargetError(f"cannot write {file}: {error.strerror or error}") from error
 

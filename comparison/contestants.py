@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..data.image_processing import PixelFormat
-from ..training.evaluation import label_order
+from ..training.tasks.classification.saved_evaluation import label_order
 from .operation_count import count_model
 
 aten = torch.ops.aten

@@ -19,11 +19,13 @@ from transformers import PreTrainedModel
 
 from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_vit import HubViTConfig
+from ..data.columns import LABEL
 from ..data.image_processing import build_image_processor
-from ..data.labelled.tables import LABEL, ImageData, load_image_data
+from ..data.labelled.tables import ImageData, load_image_data
 from ..data.seeding import derived_generator, derived_seed
 from ..data.sources import DataError
 from ..data.text.json_text import json_text
+from ..data.whole_files import write_whole
 from ..hub.checkpoints import CheckpointError, read_json
 from ..hub.progress_bars import quiet_transformers
 from ..modeling.modeling_deit import HubDeiTForImageClassification
@@ -247,9 +249,7 @@ def _train(cell: Cell, images: ImageData, folder: Path, settings: GridSettings) 
     if state.is_main_process:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
         shutil.rmtree(start)
-        staging = place / f".{CELL}"
-        staging.write_text(json_text(found, indent=1) + "\n", encoding="utf-8")
-        staging.replace(place / CELL)
+        write_whole(place / CELL, json_text(found, indent=1) + "\n")
     return found
 
 

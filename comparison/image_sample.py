@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as pixels_v2
 
+from ..data.columns import IMAGE, LABEL
 from ..data.images import decode_image
-from ..data.labelled.tables import IMAGE, LABEL, read_labelled_tables
+from ..data.labelled.tables import read_labelled_tables
 from ..data.seeding import derived_generator
 from ..data.sources import DataError
 from .contestants import Contestant

@@ -9,6 +9,7 @@ from typing import Any
 from ..data.text.html_text import html_text
 from ..data.text.json_text import json_text
 from ..data.text.markdown_text import markdown_block, markdown_code, markdown_text
+from ..data.whole_files import write_whole
 from ..hub.folders import TargetError
 from .measurement import Measurement, Report, Section, count_of
 from .report_figures import save_pictures
@@ -45,9 +46,9 @@ def write_report(comparison: Report, folder: Path) -> Path:
         names = [one["name"] for one in comparison.contestants]
         drawn = save_pictures(comparison.sections, names, pictures)
         content = json_text(comparison.to_dict(), indent=1) + "\n"
-        _write(folder / "report.json", content)
-        _write(folder / "report.md", markdown(comparison, drawn))
-        _write(folder / "report.html", page(comparison, drawn, pictures))
+        write_whole(folder / "report.json", content)
+        write_whole(folder / "report.md", markdown(comparison, drawn))
+        write_whole(folder / "report.html", page(comparison, drawn, pictures))
     except OSError as error:
         raise TargetError(f"cannot write {folder}: {error.strerror or error}") from error
     return folder
@@ -203,12 +204,6 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
     head = "".join(f"<th>{html_text(name)}</th>" for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _write(file: Path, content: str) -> None:
-    staging = file.with_name(f".{file.name}")
-    staging.write_text(content, encoding="utf-8")
-    staging.replace(file)
 
 
 __all__ = ["TITLES", "markdown", "page", "tables", "write_report"]

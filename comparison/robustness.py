@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as pixels_v2
 
 from ..data.seeding import derived_seed
 from ..training.runtime.progress import QuietReporter, Reporter
-from ..training.tasks.classification.single_label_metrics import ClassificationCounts
+from ..training.tasks.classification.metrics.single_label import ClassificationMetrics
 from .contestants import Contestant
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, drop_cells, permute_cells
 from .image_sample import ImageSample, Runner, right_answers, served
@@ -150,7 +150,7 @@ def _judge(
 ) -> np.ndarray:  # fmt: skip
     """Adds accuracy and calibration; (n,), 1.0 where the answer is right."""
     logits = runner.logits(one)(pixels)
-    counts = ClassificationCounts(logits.shape[1])
+    counts = ClassificationMetrics(logits.shape[1])
     counts.update(logits, sample.labels)
     metrics = counts.compute()
     low, high = counts.intervals(seed=seed)["accuracy"]

@@ -16,8 +16,8 @@ from datasets import Dataset
 from PIL import Image
 
 from .argument_names import stated
+from .columns import IMAGE
 from .images import BadImageError, decode_quietly, pillow_warnings, real_path
-from .labelled.tables import IMAGE
 
 logger = logging.getLogger("vithub")
 _AT_ONCE = 1024

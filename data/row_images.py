@@ -7,8 +7,8 @@ from datasets import Dataset as Table
 from PIL import Image
 from torch.utils.data import Dataset
 
+from .columns import IMAGE
 from .images import BadImageError, decode_image, shown_path
-from .labelled.tables import IMAGE
 from .samplers import SampleKey
 from .seeding import Stream, derived_generator, seeded
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from datasets import Dataset
 
+from .columns import IMAGE
 from .images import real_path
-from .labelled.tables import IMAGE
 
 _AT_ONCE = 512
 

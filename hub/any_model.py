@@ -10,10 +10,12 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ..configuration.model_task import CLASSIFICATION, DETECTION, model_task
 from .checkpoints import locate, read_config
 from .conversion.opening import open_checkpoint
 from .inference_loading import load_for_inference, load_processor
 
+_AUTO_CLASSES = {CLASSIFICATION: AutoModelForImageClassification, DETECTION: AutoModelForObjectDetection}
 _KINDS = {
     AutoModel: "a vision model",
     AutoModelForImageClassification: "an image classifier",
@@ -47,11 +49,7 @@ def load_any_model(
 
 
 def _auto_class(config: dict[str, Any]) -> Any:
-    architecture = (config.get("architectures") or [""])[0]
-    if "ObjectDetection" in architecture:
-        return AutoModelForObjectDetection
-    timm = "architecture" in config  # its configurations name one architecture, not a list of classes
-    return AutoModelForImageClassification if timm or "ImageClassification" in architecture else AutoModel
+    return _AUTO_CLASSES.get(model_task(config) or "", AutoModel)
 
 
 def _image_processor(path: Path) -> Any:

@@ -119,7 +119,7 @@ class HubDetrDecoder(nn.Module):
 
         Args:
             content: (B, T, D), what the queries start as.
-            queries: (B, T, D), their learned positions.
+            queries: (B, T, D), their learned positions; or (B, T, 4), boxes in [0, 1].
             memory: (B, N, D).
             memory_positions: (B or 1, N, D).
             self_mask: Added to the scores among queries, or None.
@@ -129,15 +129,39 @@ class HubDetrDecoder(nn.Module):
         """
         shared = (memory, memory_positions, self_mask, cross_mask, output_attentions)
         result = DecoderStates(content, None, [content])
-        normed, hidden_states = [], content
-        for layer in self.layers:
-            hidden_states, self_map, cross_map = layer(hidden_states, queries, None, *shared, **kwargs)
+        normed, boxes, hidden_states = [], [], content
+        for index, layer in enumerate(self.layers):
+            positions, looks = self.positions(hidden_states, queries, first=index == 0)
+            hidden_states, self_map, cross_map = layer(hidden_states, positions, looks, *shared, **kwargs)
             normed.append(self.layernorm(hidden_states))
+            if (moved := self.moved(normed[-1], queries)) is not None:
+                boxes.append(moved)
+                queries = moved.detach()
             result.states.append(hidden_states)
             result.self_maps.append(self_map)
             result.cross_maps.append(cross_map)
         result.normed = torch.stack(normed)
+        result.boxes = torch.stack(boxes) if boxes else None
         return result
+
+    def positions(
+        self,
+        hidden_states: torch.Tensor,  # noqa: ARG002
+        queries: torch.Tensor,
+        first: bool,  # noqa: ARG002
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Positions (B, T, D) among the queries, and on the image where those differ.
+
+        Args:
+            hidden_states: (B, T, D), what the layer is given.
+            queries: (B, T, D), learned positions.
+            first: Whether it is the first layer.
+        """
+        return queries, None
+
+    def moved(self, normed: torch.Tensor, queries: torch.Tensor) -> torch.Tensor | None:  # noqa: ARG002
+        """The boxes (B, T, 4) to which a layer moved the queries; None where they are no boxes."""
+        return None
 
 
 class HubDetrAnchorDecoder(HubDetrDecoder):
@@ -155,38 +179,17 @@ class HubDetrAnchorDecoder(HubDetrDecoder):
         self.size_head = HubDetrHead(width, width, 2)
         self.bbox_predictor = HubDetrHead(width, width, width, 4)
 
-    def forward(
-        self,
-        content: torch.Tensor,
-        queries: torch.Tensor,
-        memory: torch.Tensor,
-        memory_positions: torch.Tensor,
-        self_mask: torch.Tensor | None = None,
-        cross_mask: torch.Tensor | None = None,
-        output_attentions: bool = False,
-        **kwargs: Any,
-    ) -> DecoderStates:
-        """As `HubDetrDecoder`, with `queries` (B, T, 4): boxes (center x, center y, width, height) in [0, 1]."""
-        shared = (memory, memory_positions, self_mask, cross_mask, output_attentions)
-        result = DecoderStates(content, None, [content])
-        normed, boxes, hidden_states = [], [], content
-        reference = queries.float()
-        for index, layer in enumerate(self.layers):
-            positions, looks = self._positions(hidden_states, reference, first=index == 0)
-            hidden_states, self_map, cross_map = layer(hidden_states, positions, looks, *shared, **kwargs)
-            normed.append(self.layernorm(hidden_states))
-            boxes.append(torch.sigmoid(self.bbox_predictor(normed[-1]).float() + logit(reference)))
-            reference = boxes[-1].detach()
-            result.states.append(hidden_states)
-            result.self_maps.append(self_map)
-            result.cross_maps.append(cross_map)
-        result.normed, result.boxes = torch.stack(normed), torch.stack(boxes)
-        return result
-
-    def _positions(
-        self, hidden_states: torch.Tensor, boxes: torch.Tensor, first: bool
+    def positions(
+        self, hidden_states: torch.Tensor, queries: torch.Tensor, first: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions among the queries and on the image, (B, T, D) each, of boxes (B, T, 4)."""
+        """Positions among the queries and on the image, (B, T, D) each.
+
+        Args:
+            hidden_states: (B, T, D), what the layer is given.
+            queries: (B, T, 4), boxes (center x, center y, width, height) in [0, 1].
+            first: Whether it is the first layer.
+        """
+        boxes = queries.float()
         dtype, half = hidden_states.dtype, self.config.d_model // 2
         x, y, width, height = sine_embedding(boxes, half, self.config.position_temperature).to(dtype).unbind(-2)
         positions = self.query_position_head(torch.cat([y, x, width, height], dim=-1))
@@ -194,6 +197,10 @@ class HubDetrAnchorDecoder(HubDetrDecoder):
         ratio = (wanted / boxes[..., 2:].clamp(min=1e-3)).to(dtype)
         looks = torch.cat([y * ratio[..., 1:], x * ratio[..., :1]], dim=-1)
         return positions, looks if first else looks * self.position_scale(hidden_states)
+
+    def moved(self, normed: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        """The boxes (B, T, 4) in (0, 1) to which a layer moved the queries."""
+        return torch.sigmoid(self.bbox_predictor(normed).float() + logit(queries.float()))
 
 
 __all__ = ["DecoderStates", "HubDetrAnchorDecoder", "HubDetrDecoder", "HubDetrHead"]

@@ -3,9 +3,7 @@
 Shapes: B images, S slots (denoising queries), Q queries, D width, L layers.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +11,8 @@ from torch import nn
 from ..configuration.configuration_detr import HubDetrConfig
 from .box_geometry import center_to_corners, corners_to_center
 from .detr_loss import box_losses, class_loss, weigh
-from .detr_matcher import Matches, PaddedTargets, pad_targets
+from .detr_matcher import Matches
+from .detr_targets import PaddedTargets
 
 
 @dataclass
@@ -38,21 +37,17 @@ class NoisedQueries:
 
 
 @torch.no_grad()
-def noised_queries(labels: Sequence[dict[str, Any]], config: HubDetrConfig, device: torch.device) -> NoisedQueries:
+def noised_queries(targets: PaddedTargets, config: HubDetrConfig) -> NoisedQueries:
     """As many whole copies of each image's boxes as fit into S slots, each disturbed by its own noise.
 
     The number of slots is fixed and each image fills its own, so that neither shapes nor noise depend on the other
     images of the batch. An image with more than S boxes has its first S copied once.
 
     Args:
-        labels: See `HubDetrForObjectDetection`; `noise` (S, 6) in [0, 1) of each image, or of none; then it is drawn.
-        config: Of the model.
-        device: Of the model.
-
-    Raises:
-        ValueError: Some images bring noise and others none, or it has another shape.
+        targets: Targets of the batch, with their noise, which is drawn where they have none.
+        config: Configuration of the model.
     """
-    targets = pad_targets(labels, device)
+    device = targets.labels.device
     slots = torch.arange(config.denoising_queries, device=device)[None]  # (1, S)
     count = torch.tensor(targets.counts, device=device)[:, None]  # (B, 1)
     whole = torch.where(count > len(slots[0]), len(slots[0]), len(slots[0]) // count.clamp(min=1) * count)
@@ -61,7 +56,9 @@ def noised_queries(labels: Sequence[dict[str, Any]], config: HubDetrConfig, devi
     copy = torch.where(used, slots // count.clamp(min=1), -1 - slots)  # an unused slot is a group of its own
 
     classes = targets.labels.gather(1, target)
-    draws = _draws(labels, config.denoising_queries, device)
+    draws = targets.noise
+    if draws is None:
+        draws = torch.rand(len(targets.counts), config.denoising_queries, 6, device=device)
     flipped = draws[..., 0] < config.denoising_label_noise
     classes = torch.where(flipped, (draws[..., 1] * config.num_labels).long(), classes)
     boxes = targets.boxes.gather(1, target[..., None].expand(-1, -1, 4))
@@ -75,20 +72,6 @@ def noised_queries(labels: Sequence[dict[str, Any]], config: HubDetrConfig, devi
     is_query = group == -1 - config.denoising_queries
     allowed = (group[:, :, None] == group[:, None, :]) | is_query[:, None, :]
     return NoisedQueries(classes, boxes, target, used, allowed[:, None], targets)
-
-
-def _draws(labels: Sequence[dict[str, Any]], slots: int, device: torch.device) -> torch.Tensor:
-    """(B, S, 6) in [0, 1)."""
-    given = [target["noise"] for target in labels if "noise" in target]
-    if not given:
-        return torch.rand(len(labels), slots, 6, device=device)
-    if len(given) != len(labels) or any(tuple(noise.shape) != (slots, 6) for noise in given):
-        shapes = sorted({tuple(noise.shape) for noise in given})
-        raise ValueError(
-            f"`noise` must be ({slots}, 6) for each of the {len(labels)} images or for none, got {shapes} for "
-            f"{len(given)} of them"
-        )
-    return torch.stack(given).to(device, torch.float32)
 
 
 class HubDetrDenoisingEmbedding(nn.Module):

@@ -5,77 +5,14 @@ Shapes: L layers, B images, Q queries, C classes, N boxes of the image with most
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import finalize
 
 import torch
 from torch import nn
-from transformers.utils import logging
 
 from ..configuration.configuration_detr import HubDetrConfig
 from .box_geometry import center_to_corners, generalized_iou, l1_distance
-from .detr_matcher import Matches, PaddedTargets, image_name, match_queries, pad_targets
-
-logger = logging.get_logger(__name__)
-
-# Ids of the configurations whose models have been told of too many boxes: once for a model and what it is trained on.
-_TOLD: set[int] = set()
-EDGE = 1e-3  # how far a box may pass the image's edge by rounding, of its size
-
-
-def check_targets(labels: Sequence[dict[str, Any]], batch: int, config: HubDetrConfig) -> None:
-    """Form of the targets: one dict per image, with as many labels as boxes.
-
-    Raises:
-        ValueError: What is wrong, in which image.
-    """
-    if len(labels) != batch:
-        raise ValueError(f"`labels` must have one entry for each of the {batch} images, got {len(labels)}")
-    for position, target in enumerate(labels):
-        name = f"image {image_name(target, position)}"
-        if missing := {"class_labels", "boxes"} - set(target):
-            raise ValueError(f"{name}: `labels` must have `class_labels` and `boxes`, got no {', '.join(missing)}")
-        classes, boxes = target["class_labels"], target["boxes"]
-        if classes.is_floating_point() or classes.dtype == torch.bool or classes.ndim != 1:
-            raise ValueError(f"{name}: `class_labels` must be (n,) whole numbers, got {classes.dtype} {classes.shape}")
-        if not boxes.is_floating_point() or tuple(boxes.shape) != (len(classes), 4):
-            raise ValueError(
-                f"{name}: `boxes` must be ({len(classes)}, 4) floats, one for each of the `class_labels`, got "
-                f"{boxes.dtype} {tuple(boxes.shape)}"
-            )
-    crowded = [number for number, target in enumerate(labels) if len(target["class_labels"]) > config.num_queries]
-    if crowded and id(config) not in _TOLD:
-        _TOLD.add(id(config))
-        finalize(config, _TOLD.discard, id(config)).atexit = False
-        image, boxes = image_name(labels[crowded[0]], crowded[0]), len(labels[crowded[0]]["class_labels"])
-        logger.warning(
-            f"image {image} has {boxes} boxes and the model {config.num_queries} queries: some boxes are never "
-            "matched, here and in other such images, which are not named"
-        )
-
-
-def check_values(targets: PaddedTargets, config: HubDetrConfig) -> None:
-    """Range of the targets: labels that exist, and boxes that lie in the image and have an area.
-
-    Raises:
-        ValueError: The first that does not, with its image.
-    """
-    count = torch.tensor(targets.counts, device=targets.labels.device)
-    used = torch.arange(targets.labels.shape[1], device=targets.labels.device) < count[:, None]  # (B, N)
-    wrong_label = (targets.labels < 0) | (targets.labels >= config.num_labels)
-    corners = center_to_corners(targets.boxes)
-    inside = ((corners >= -EDGE) & (corners <= 1 + EDGE)).all(-1) & (targets.boxes[..., 2:] > 0).all(-1)
-    wrong = used & (wrong_label | ~inside)  # a comparison with NaN is False, hence not inside
-    if not wrong.any():
-        return
-    image, position = wrong.nonzero()[0].tolist()
-    name = f"image {targets.image_ids[image]}, box {position}"
-    label, box = int(targets.labels[image, position]), [round(v, 4) for v in targets.boxes[image, position].tolist()]
-    if not 0 <= label < config.num_labels:
-        raise ValueError(f"{name}: `class_labels` must lie in 0..{config.num_labels - 1}, got {label}")
-    raise ValueError(
-        f"{name}: `boxes` must be (center x, center y, width, height) relative to the image without padding, within "
-        f"[0, 1] and with an area, got {box}; cut boxes that reach beyond their image before"
-    )
+from .detr_matcher import Matches, match_queries
+from .detr_targets import PaddedTargets
 
 
 def loss_counts(labels: Sequence[dict[str, Any]], config: HubDetrConfig) -> torch.Tensor:
@@ -84,7 +21,11 @@ def loss_counts(labels: Sequence[dict[str, Any]], config: HubDetrConfig) -> torc
     They depend on the targets alone. A training loop that cuts a batch into pieces gives each piece the mean of the
     counts of all pieces; the mean of the pieces' losses is then the loss of the whole batch.
     """
-    sizes = [len(target["class_labels"]) for target in labels]
+    return counts_of_sizes([len(target["class_labels"]) for target in labels], config)
+
+
+def counts_of_sizes(sizes: Sequence[int], config: HubDetrConfig) -> torch.Tensor:
+    """Differs from `loss_counts` by what is given: the number of boxes of each image."""
     matched = sum(min(size, config.num_queries) for size in sizes)
     room = config.denoising_queries
     denoised = sum(room if size > room else room // size * size for size in sizes if size)
@@ -149,7 +90,7 @@ def box_losses(
 def detection_loss(
     logits: torch.Tensor,
     boxes: torch.Tensor,
-    labels: Sequence[dict[str, Any]],
+    targets: PaddedTargets,
     config: HubDetrConfig,
     counts: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -158,23 +99,19 @@ def detection_loss(
     Args:
         logits: (L, B, Q, classes), first layer to last.
         boxes: (L, B, Q, 4), likewise.
-        labels: One dict per image (see `HubDetrForObjectDetection`).
+        targets: Targets of the B images.
         config: Weights and costs.
-        counts: As `loss_counts`; None counts these labels.
+        counts: As `loss_counts`; None counts these targets.
 
     Returns:
         The loss, and "loss_ce", "loss_bbox", "loss_giou" of the last layer and, with "_0", "_1", ... behind, of the
         others; detached, not yet weighted.
 
     Raises:
-        ValueError: Wrong targets.
-        NonFiniteCostError: Wrong predictions.
+        NonFiniteCostError: Predictions that are infinite or not a number.
     """
-    check_targets(labels, logits.shape[1], config)
-    targets = pad_targets(labels, logits.device)
-    check_values(targets, config)
     matches = match_queries(logits, boxes, targets, config)
-    counted = loss_counts(labels, config) if counts is None else counts
+    counted = counts_of_sizes(targets.counts, config) if counts is None else counts
     number, matched, images, _ = counted.tolist()
     number = max(number, 1.0)
     classes = torch.full(logits.shape[:3], config.num_labels, dtype=torch.int64, device=logits.device)
@@ -206,10 +143,9 @@ def weigh(
 __all__ = [
     "average_over_processes",
     "box_losses",
-    "check_targets",
-    "check_values",
     "class_divisor",
     "class_loss",
+    "counts_of_sizes",
     "detection_loss",
     "loss_counts",
     "weigh",

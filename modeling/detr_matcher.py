@@ -3,35 +3,17 @@
 Shapes: L layers, B images, Q queries, C classes, N boxes of the image with most of them, M matched pairs.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from ..configuration.configuration_detr import HubDetrConfig
 from .box_geometry import center_to_corners, generalized_iou, l1_distance
+from .detr_targets import PaddedTargets
 
 
 class NonFiniteCostError(FloatingPointError):
     """A prediction is infinite or not a number; the message names the decoder layer and the images."""
-
-
-@dataclass
-class PaddedTargets:
-    """The boxes of a batch as tensors.
-
-    Args:
-        labels: (B, N) int64; 0 where an image has fewer boxes.
-        boxes: (B, N, 4) fp32; likewise.
-        counts: Number of boxes of each image.
-        image_ids: What to call each image in messages.
-    """
-
-    labels: torch.Tensor
-    boxes: torch.Tensor
-    counts: list[int]
-    image_ids: list[Any]
 
 
 @dataclass
@@ -42,24 +24,6 @@ class Matches:
     image: torch.Tensor
     query: torch.Tensor
     target: torch.Tensor
-
-
-def pad_targets(labels: Sequence[dict[str, Any]], device: torch.device) -> PaddedTargets:
-    """Targets as the model takes them, (see `HubDetrForObjectDetection`), padded to N, which is at least 1."""
-    counts = [len(target["class_labels"]) for target in labels]
-    most = max([1, *counts])
-    classes = torch.zeros(len(labels), most, dtype=torch.int64, device=device)
-    boxes = torch.zeros(len(labels), most, 4, device=device)
-    if total := sum(counts):
-        place = torch.tensor([image * most + n for image, count in enumerate(counts) for n in range(count)])
-        place = place.to(device)
-        flat_labels = torch.cat([target["class_labels"].reshape(-1) for target in labels]).to(device)
-        flat_boxes = torch.cat([target["boxes"].reshape(-1, 4) for target in labels]).to(boxes)
-        assert len(flat_labels) == len(flat_boxes) == total
-        classes.view(-1)[place] = flat_labels
-        boxes.view(-1, 4)[place] = flat_boxes
-    image_ids = [image_name(target, position) for position, target in enumerate(labels)]
-    return PaddedTargets(classes, boxes, counts, image_ids)
 
 
 def matching_costs(
@@ -130,20 +94,4 @@ def _refuse(costs: torch.Tensor, targets: PaddedTargets) -> None:
     )
 
 
-def image_name(target: dict[str, Any], position: int) -> Any:
-    """What messages call an image: its id, a plain number where it is a tensor, or its position in the batch."""
-    image_id = target.get("image_id", position)
-    if not isinstance(image_id, torch.Tensor):
-        return image_id
-    return image_id.item() if image_id.numel() == 1 else image_id.tolist()
-
-
-__all__ = [
-    "Matches",
-    "NonFiniteCostError",
-    "PaddedTargets",
-    "image_name",
-    "match_queries",
-    "matching_costs",
-    "pad_targets",
-]
+__all__ = ["Matches", "NonFiniteCostError", "match_queries", "matching_costs"]

@@ -96,35 +96,37 @@ class HubViTLayerScale(nn.Module):
 
 def add_residual(
     hidden_states: torch.Tensor,
-    branch: Callable[[torch.Tensor], torch.Tensor],
+    branch: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]],
     drop_path: float = 0.0,
     skip: bool = True,
     batch_window: tuple[int, int] | None = None,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """x + branch(x), with stochastic depth per sample (Huang et al. 2016, https://arxiv.org/abs/1603.09382).
 
     Each sample's branch is dropped with probability `drop_path` and the others are scaled by 1 / (1 - drop_path).
 
     Args:
         hidden_states: (B, N, D).
-        branch: Maps (b, N, D) to (b, N, D), each sample on its own.
+        branch: Maps (b, N, D) to (b, N, D), each sample on its own, and to something more, which is returned.
         drop_path: Probability in [0, 1).
         skip: Do not compute the branch of dropped samples. A compiled graph, whose shapes are fixed, computes it.
         batch_window: (first, total) where these B samples are a part of a batch of `total`: with the same state of the
             generator, samples are then dropped as in the whole batch, however it is cut.
     """
     if drop_path == 0:
-        return hidden_states + branch(hidden_states)
+        update, more = branch(hidden_states)
+        return hidden_states + update, more
     keep = 1 - drop_path
     first, total = batch_window or (0, hidden_states.shape[0])
     draws = torch.rand(total, device=hidden_states.device)[first : first + hidden_states.shape[0]]
     kept = draws < keep  # (B,)
     if torch.compiler.is_compiling() or not skip:
         factor = (kept / keep).to(hidden_states.dtype).view(-1, 1, 1)
-        return hidden_states + branch(hidden_states) * factor
+        update, more = branch(hidden_states)
+        return hidden_states + update * factor, more
     rows = kept.nonzero().squeeze(1)
-    update = branch(hidden_states[rows]).to(hidden_states.dtype)
-    return hidden_states.index_add(0, rows, update, alpha=1 / keep)
+    update, more = branch(hidden_states[rows])
+    return hidden_states.index_add(0, rows, update.to(hidden_states.dtype), alpha=1 / keep), more
 
 
 __all__ = [

@@ -23,8 +23,8 @@ from .detr_backbone import HubDetrBackbone
 from .detr_decoder import DecoderStates, HubDetrAnchorDecoder, HubDetrDecoder, HubDetrHead
 from .detr_denoising import HubDetrDenoisingEmbedding, NoisedQueries, denoising_loss, noised_queries
 from .detr_encoder import HubDetrEncoder, HubDetrMLP, sine_positions
-from .detr_loss import average_over_processes, check_targets, check_values, detection_loss, loss_counts
-from .detr_matcher import pad_targets
+from .detr_loss import average_over_processes, counts_of_sizes, detection_loss
+from .detr_targets import PaddedTargets, read_targets
 from .modeling_base import HubPreTrainedModel
 from .modeling_vit import HubViTModel
 
@@ -325,9 +325,9 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
             ValueError: Wrong targets; the image is named.
             NonFiniteCostError: Predictions that are infinite or not a number; layer and images are named.
         """
-        noised = None
-        if labels is not None and self.training and self.config.denoising_queries:
-            noised = self._noise(labels, pixel_values)
+        targets, noised = None, None
+        if labels is not None:
+            targets, noised = self._targets(labels, pixel_values)
         outputs = self.detr(pixel_values, pixel_mask, noised=noised, **kwargs)
         hidden = outputs.intermediate_hidden_states
         if labels is None or hidden is None:
@@ -341,8 +341,8 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
         layers = zip(logits[:-1, :, slots:], boxes[:-1, :, slots:], strict=True)
         others = [{"logits": logit, "pred_boxes": box} for logit, box in layers]
         loss, terms = None, None
-        if labels is not None:
-            loss, terms = self._loss(logits, boxes, labels, loss_counts, noised)
+        if targets is not None:
+            loss, terms = self._loss(logits, boxes, targets, loss_counts, noised)
         detected = HubDetrObjectDetectionOutput(
             loss=loss,
             loss_dict=terms,
@@ -361,28 +361,31 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
         return detected
 
     @torch.compiler.disable
-    def _noise(self, labels: Sequence[dict[str, Any]], pixel_values: torch.Tensor) -> NoisedQueries:
-        check_targets(labels, len(pixel_values), self.config)
-        check_values(pad_targets(labels, pixel_values.device), self.config)
-        return noised_queries(labels, self.config, pixel_values.device)
+    def _targets(
+        self, labels: Sequence[dict[str, Any]], pixel_values: torch.Tensor
+    ) -> tuple[PaddedTargets, NoisedQueries | None]:
+        """The targets, checked, and in training their disturbed copies where the model has denoising queries."""
+        targets = read_targets(labels, len(pixel_values), self.config, pixel_values.device)
+        if not (self.training and self.config.denoising_queries):
+            return targets, None
+        return targets, noised_queries(targets, self.config)
 
     @torch.compiler.disable
     def _loss(
         self,
         logits: torch.Tensor,
         boxes: torch.Tensor,
-        labels: Sequence[dict[str, Any]],
+        targets: PaddedTargets,
         counts: torch.Tensor | None,
         noised: NoisedQueries | None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of (L, B, S + Q, ...) predictions, and its terms."""
-        check_targets(labels, logits.shape[1], self.config)
         if counts is None:
-            counts = loss_counts(labels, self.config)
+            counts = counts_of_sizes(targets.counts, self.config)
             if self.training:  # processes need not have as many batches to evaluate, but as many steps
                 counts = average_over_processes(counts.to(logits.device)).cpu()
         slots = 0 if noised is None else self.config.denoising_queries
-        loss, terms = detection_loss(logits[:, :, slots:], boxes[:, :, slots:], labels, self.config, counts)
+        loss, terms = detection_loss(logits[:, :, slots:], boxes[:, :, slots:], targets, self.config, counts)
         if noised is not None:
             further, named = denoising_loss(logits[:, :, :slots], boxes[:, :, :slots], noised, self.config, counts)
             loss, terms = loss + further, terms | named

@@ -4,6 +4,7 @@ Shapes: B images, C channels, P prefix tokens (CLS, registers), N tokens (P and 
 """
 
 from copy import deepcopy
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -130,21 +131,24 @@ class HubViTLayer(GradientCheckpointingLayer):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, N, D) to (B, N, D), and the attention weights when asked for; further arguments go to the attention."""
-        weights: torch.Tensor | None = None
-
-        def attend(states: torch.Tensor) -> torch.Tensor:
-            nonlocal weights
-            update, weights = self.attention(self.layernorm_before(states), output_attentions, **kwargs)
-            return self.layer_scale1(self.dropout(update))
-
-        def transform(states: torch.Tensor) -> torch.Tensor:
-            return self.layer_scale2(self.dropout(self.mlp(self.layernorm_after(states))))
-
         rate = self.drop_path if self.training else 0.0
         # with maps wanted, those of samples that are dropped too
-        hidden_states = add_residual(hidden_states, attend, rate, self.skips and not output_attentions, batch_window)
-        hidden_states = add_residual(hidden_states, transform, rate, self.skips, batch_window)
+        skips = self.skips and not output_attentions
+        attend = partial(self.attend, output_attentions=output_attentions, **kwargs)
+        hidden_states, weights = add_residual(hidden_states, attend, rate, skips, batch_window)
+        hidden_states, _ = add_residual(hidden_states, self.transform, rate, self.skips, batch_window)
         return hidden_states, weights if output_attentions else None
+
+    def attend(
+        self, hidden_states: torch.Tensor, output_attentions: bool = False, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The branch of the attention, (b, N, D) to (b, N, D), and its weights."""
+        update, weights = self.attention(self.layernorm_before(hidden_states), output_attentions, **kwargs)
+        return self.layer_scale1(self.dropout(update)), weights
+
+    def transform(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """The branch of the MLP, (b, N, D) to (b, N, D)."""
+        return self.layer_scale2(self.dropout(self.mlp(self.layernorm_after(hidden_states)))), None
 
 
 class HubViTPreTrainedModel(InputSizing, HubPreTrainedModel):

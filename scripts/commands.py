@@ -166,7 +166,7 @@ def evaluate(
     if json_:
         typer.echo(json_text(result))
     else:
-        Console().print(result_table(result))
+        Console().print(result_table(folder, result))
 
 
 def predict(

@@ -1,7 +1,9 @@
 """The walls of the house: which room may know which, what is packaged, what is public."""
 
 import ast
+import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,68 +19,151 @@ BELOW = {
     "data": {"configuration"},
     "hub": {"configuration", "modeling", "data"},
     "interpretability": {"configuration", "modeling", "data"},
-    "training": {"configuration", "modeling", "data", "hub", "interpretability"},
+    "training": {"configuration", "modeling", "data", "hub"},
     "comparison": {"configuration", "modeling", "data", "hub", "interpretability", "training"},
     "scripts": {"configuration", "modeling", "data", "hub", "interpretability", "training", "comparison"},
 }
+# Each sub-room with those of its room that it may import from, "" for the files at the room's top.
+INSIDE = {
+    "training": {
+        "recipe": set(),
+        "optim": {"recipe", "runtime"},
+        "runtime": {"recipe"},
+        "tasks": {"recipe", "optim", "runtime"},
+        "loop": {"recipe", "optim", "runtime", "tasks"},
+        "": {"recipe", "optim", "runtime", "tasks", "loop"},
+    },
+    "hub": {
+        "": {"conversion"},
+        "conversion": {"", "bundle"},
+        "bundle": {""},
+        "card": {""},
+        "push": {"", "conversion", "bundle", "card"},
+    },
+    "interpretability": {
+        "capture": set(),
+        "explanation": {"capture"},
+        "analysis": {"capture"},
+        "faithfulness": {"capture", "explanation", "analysis"},
+        "demo": {"capture", "explanation"},
+        "": set(),
+    },
+    "data": {
+        "text": {""},
+        "": {"text"},
+        "labelled": {"", "text"},
+        "boxes": {"", "text", "labelled"},
+        "streaming": {"", "text", "labelled"},
+    },
+}
 # The card templates are data that hub reads; the facade alone knows all rooms.
 DATA_ONLY = {"model_cards"}
-FILES = sorted(file for room in BELOW for file in (ROOT / room).glob("*.py"))
+FLAT = {"configuration", "modeling", "comparison", "scripts"}
+MOST_FILES, MOST_LINES = 18, 400
+FILES = sorted(file for room in BELOW for file in (ROOT / room).rglob("*.py") if "__pycache__" not in file.parts)
 
 
-def imported_rooms(file: Path) -> set[str]:
-    """Rooms that a file imports from, "vithub" for the facade; a room's own name for relative imports inside it."""
-    room, found = file.parent.name, set()
+def parts_of(file: Path) -> tuple[str, ...]:
+    """Room and sub-rooms of a file."""
+    return file.relative_to(ROOT).parts[:-1]
+
+
+@cache
+def imported(file: Path) -> set[tuple[str, ...]]:
+    """Paths of the modules of this package that a file imports, ("vithub",) for the facade."""
+    found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            here = parts_of(file)
+            assert node.level <= len(here) + 1, f"{file}: relative import beyond the package"
+            base = here[: len(here) - node.level + 1]
+            found.add((*base, *(node.module.split(".") if node.module else ())) or ("vithub",))
+            continue
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            if node.level:
-                assert node.level <= 2, f"{file}: relative import beyond the package"
-                path = [room] if node.level == 1 else []
-                found.add([*path, *(module.split(".") if module else ["vithub"])][0])
-                continue
             names = [f"{module}.{alias.name}" for alias in node.names] if module == "vithub" else [module]
         for name in names:
             first, *rest = name.split(".")
             if first == "vithub":
-                found.add(rest[0] if rest and rest[0] in BELOW else "vithub")
+                found.add(tuple(rest) if rest and rest[0] in BELOW else ("vithub",))
             elif first in BELOW:
-                found.add(f"top-level {first}")
+                found.add((f"top-level {first}",))
     return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
+def sub_room(path: tuple[str, ...]) -> str:
+    """The sub-room of a module's path, "" for the room's top."""
+    room, *rest = path
+    return rest[0] if rest and rest[0] in INSIDE.get(room, {}) and len(path) > 2 else ""
+
+
+def named(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("file", FILES, ids=named)
 def test_a_room_imports_only_the_rooms_below_it(file):
-    room = file.parent.name
-    assert imported_rooms(file) <= BELOW[room] | {room}
+    room = parts_of(file)[0]
+    assert {path[0] for path in imported(file)} <= BELOW[room] | {room}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if parts_of(file)[0] in INSIDE], ids=named)
+def test_a_sub_room_imports_only_those_below_it(file):
+    room, *rest = parts_of(file)
+    own = rest[0] if rest else ""
+    used = {sub_room(path) for path in imported(file) if path[0] == room}
+    assert used <= INSIDE[room][own] | {own}
+
+
+def test_no_task_knows_another():
+    tasks = sorted(folder.name for folder in (ROOT / "training/tasks").iterdir() if (folder / "kind.py").is_file())
+    assert tasks == ["classification", "detection"]
+    for file in FILES:
+        if parts_of(file)[:2] != ("training", "tasks"):
+            continue
+        others = {path[2] for path in imported(file) if path[:2] == ("training", "tasks") and len(path) > 3}
+        allowed = set(tasks) if file.name == "registry.py" else {file.parent.name} | set(parts_of(file)[2:])
+        assert others & set(tasks) <= allowed, file
 
 
 def test_rooms_import_relatively_and_scripts_absolutely():
     for file in FILES:
-        relative = any(
-            isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(ast.parse(file.read_text("utf-8")))
-        )
-        absolute = any(
-            isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vithub"
-            for node in ast.walk(ast.parse(file.read_text("utf-8")))
-        )
-        assert not (relative if file.parent.name == "scripts" else absolute), file
+        nodes = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+        relative = any(node.level for node in nodes)
+        absolute = any((node.module or "").split(".")[0] == "vithub" for node in nodes if not node.level)
+        assert not (relative if parts_of(file)[0] == "scripts" else absolute), file
 
 
 def test_every_room_is_packaged_and_nothing_else():
     settings = PROJECT["tool"]["setuptools"]
-    folders = {file.parent.name for file in ROOT.glob("*/__init__.py") if file.parent.name != "tests"}
-    assert folders == set(BELOW) | DATA_ONLY
-    assert sorted(settings["packages"]) == sorted(["vithub", *(f"vithub.{name}" for name in folders)])
-    assert settings["package-dir"] == {"vithub": "src/vithub", **{f"vithub.{name}": name for name in folders}}
-    nested = [file for name in folders for file in (ROOT / name).glob("*/**/*.py") if "__pycache__" not in file.parts]
-    assert nested == []
+    rooms = {file.parent.name for file in ROOT.glob("*/__init__.py") if file.parent.name != "tests"}
+    assert rooms == set(BELOW) | DATA_ONLY
+    folders = {
+        parts_of(file) for room in rooms for file in (ROOT / room).rglob("*.py") if "__pycache__" not in file.parts
+    }
+    assert all((ROOT.joinpath(*parts) / "__init__.py").is_file() for parts in folders)
+    assert sorted(settings["packages"]) == sorted(["vithub", *(".".join(("vithub", *parts)) for parts in folders)])
+    assert settings["package-dir"] == {"vithub": "src/vithub", **{f"vithub.{name}": name for name in rooms}}
 
 
-def test_file_names_are_unique_across_rooms():
-    names = [file.name for file in FILES if file.name != "__init__.py"]
+def test_what_the_bundle_takes_is_flat_with_names_of_its_own():
+    files = [
+        file for file in FILES if parts_of(file)[0] in ("configuration", "modeling") and file.name != "__init__.py"
+    ]
+    names = [file.name for file in files]
     assert len(names) == len(set(names)), sorted(name for name in names if names.count(name) > 1)
+    assert all(len(parts_of(file)) == 1 for file in FILES if parts_of(file)[0] in FLAT)
+
+
+def test_folders_and_files_are_small():
+    inside: dict[tuple[str, ...], int] = {}
+    for file in FILES:
+        if file.name != "__init__.py":
+            inside[parts_of(file)] = inside.get(parts_of(file), 0) + 1
+    assert {parts: count for parts, count in inside.items() if count > MOST_FILES and parts[0] not in FLAT} == {}
+    lines = {named(file): len(file.read_text("utf-8").splitlines()) for file in FILES}
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
 
 def test_no_file_is_named_after_a_library():
@@ -106,9 +191,7 @@ def test_the_facade_lists_all_that_it_offers_and_offers_all_that_it_lists():
         vithub.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize(
-    "file", [f for f in FILES if f.name != "__init__.py"], ids=lambda f: f"{f.parent.name}/{f.name}"
-)
+@pytest.mark.parametrize("file", [file for file in FILES if file.name != "__init__.py"], ids=named)
 def test_every_file_lists_what_it_offers(file):
     tree = ast.parse(file.read_text("utf-8"))
     listed = [
@@ -116,7 +199,7 @@ def test_every_file_lists_what_it_offers(file):
         for node in tree.body
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
     ]
-    if file.parent.name == "scripts":
+    if parts_of(file)[0] == "scripts":
         return
     assert len(listed) == 1, "exactly one __all__"
     defined = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
@@ -134,3 +217,18 @@ def test_only_the_facade_and_the_mark_of_types_are_in_the_package_root():
         "__init__.py",
         "py.typed",
     ]
+
+
+def test_the_map_for_contributors_names_every_folder_and_files_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
+    folders = {re.search("`(.+)/`", row[0])[1] for row in rows if row[0].strip().startswith("`")}
+    there = {"/".join(parts_of(file)) for file in FILES} | DATA_ONLY
+    unnamed = {
+        folder for folder in there if not any(folder == name or folder.startswith(f"{name}/") for name in folders)
+    }
+    assert unnamed == set()
+    assert folders <= there
+    named = set(re.findall(r"`([\w/]+\.py|[\w/]+/)`", "\n".join(row[-1] for row in rows)))
+    missing = {path for path in named if path.count("/") and not (ROOT / path).exists()}
+    assert missing - {"readers/"} == set()

@@ -9,6 +9,7 @@ from ..data.argument_names import argument, renamed, stated
 from ..data.sources import DataError
 from ..data.table_identity import rows_identity
 from ..data.text.json_text import json_text
+from ..data.whole_files import write_whole
 from ..hub.checkpoints import locate
 from ..hub.folders import TargetError
 from ..hub.model_identity import model_identity
@@ -17,10 +18,8 @@ from .runtime.bad_image_errors import way_past_bad_images
 from .runtime.loading_processes import named_deaths
 from .runtime.processes import process_state
 from .runtime.progress import QuietReporter, Reporter
-from .tasks.classification.evaluation import default_workers
-from .tasks.classification.prediction import LabelPredictor
-from .tasks.detection.dataset_prediction import BoxPredictor
-from .tasks.detection.loading import is_detector
+from .tasks.evaluation import default_workers
+from .tasks.registry import task_of
 
 ABOUT = "about.json"
 logger = logging.getLogger("vithub")
@@ -74,13 +73,7 @@ def predict_dataset(
     reporter = (reporter or QuietReporter()) if state.is_main_process else QuietReporter()
     target = Path(output).expanduser()
     path, skip_bad = locate(folder), on_bad_image == "skip"
-    predictor: LabelPredictor | BoxPredictor
-    if is_detector(path):
-        if embeddings:
-            raise ValueError(f"{argument('embeddings')} are of classifiers; {folder} is a detector")
-        predictor = BoxPredictor(path, data, threshold, skip_bad)
-    else:
-        predictor = LabelPredictor(path, data, embeddings, skip_bad)
+    predictor = task_of(path).open_dataset(path, data, embeddings=embeddings, threshold=threshold, skip_bad=skip_bad)
     tables = predictor.splits
     split = split or ("test" if "test" in tables else list(tables)[-1])
     if split not in tables:
@@ -137,9 +130,7 @@ def _open(target: Path, about: dict[str, Any], resume: bool) -> None:
         return
     try:
         target.mkdir(parents=True, exist_ok=True)
-        staging = target / f".{ABOUT}"
-        staging.write_text(json_text(about, indent=1) + "\n", encoding="utf-8")
-        staging.replace(target / ABOUT)
+        write_whole(target / ABOUT, json_text(about, indent=1) + "\n")
     except OSError as error:
         raise TargetError(f"cannot write {target}: {error.strerror or error}") from error
 

@@ -17,23 +17,21 @@ from .loop.checkpoints import whole_state
 from .loop.interruption import StopAtOnce
 from .loop.trainer import HubTrainer
 from .recipe.effects import check_effects, check_resumed_effects
-from .recipe.model_names import DETECTOR_FROM_SCRATCH, is_from_scratch
 from .recipe.named_fields import named_values
 from .recipe.presets import preset as named_recipe
 from .recipe.presets import read_recipe
 from .recipe.recipe import Recipe
 from .recipe.resumable import LENGTH
 from .resuming import check_length, ended_early, finish_at_last_checkpoint, prepare_checkpoints, run_to_resume
-from .run_folder import free_run_folder, measurements, open_run_folder, read_run_recipe, write_recipe, write_run
+from .run_folder import free_run_folder, open_run_folder, read_run_recipe, write_recipe, write_run
 from .runtime.bad_image_errors import way_past_bad_images
 from .runtime.energy import energy_estimate
 from .runtime.environment import hardware, software_versions
 from .runtime.loading_processes import named_deaths
 from .runtime.processes import process_state
 from .runtime.progress import QuietReporter, Reporter
-from .tasks.classification.building import build_task
-from .tasks.classification.task import TrainingTask
-from .tasks.detection.model_source import is_detector_folder
+from .tasks.registry import build_task, task_of_source
+from .tasks.task import TrainingTask
 
 _TRAINS_WITHOUT = "(data.on_bad_image) trains without such, up to data.max_bad_share of a split"
 FRONT_ENDS = ("accelerate", "trainer")
@@ -219,7 +217,7 @@ def _announce(task: TrainingTask, folder: Path, reporter: Reporter) -> None:
     parameters = sum(p.numel() for p in task.model.parameters())
     reporter.message(
         f"{type(task.model).__name__} ({parameters / 1e6:.1f} M parameters) on {task.data.name} ({sizes} images, "
-        f"{task.num_labels} classes), {task.total_steps} steps of {task.batch_size} images, into {folder}"
+        f"{len(task.names)} classes), {task.total_steps} steps of {task.batch_size} images, into {folder}"
     )
 
 
@@ -238,22 +236,22 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
         name: task.evaluate(task.model, name, result.accelerator, reporter)
         for name in dict.fromkeys(["validation", split])
     }
-    counts, looked = evaluations[split].counts, task.looked_closer(split)
+    reported, samples = evaluations[split].metrics, task.sample_facts(split)
     device, processes = result.accelerator.device.type, result.accelerator.num_processes
     bad_images = {"train": progress.bad_images} | {name: found.bad_images for name, found in evaluations.items()}
     metrics = {
         "problem": task.problem,
-        **{name: found.figures for name, found in evaluations.items()},
-        **measurements(counts, task.names),
-        **looked,
+        **{name: found.values for name, found in evaluations.items()},
+        **reported.measurements(task.names),
+        **samples,
         "reported_split": split,
         "published_epoch": result.published_epoch,
         "weights": "ema" if result.record.ema is not None else "trained",
-        "teacher": _teacher_description(task),
+        "teacher": task.teacher_facts(),
         "history": progress.history,
         "changes": progress.changes,
         "ended_early": ended_early(task),
-        "data": task.about_data,
+        "data": task.data_facts(),
         "bad_images": {name: names for name, names in bad_images.items() if names},
         "skipped_steps": progress.skipped_steps,
         "image_hw": task.image_hw,
@@ -271,9 +269,9 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
     }
     state = whole_state(task.model)
     if result.accelerator.is_main_process:
-        write_run(folder, task.model, task.image_processor, metrics, counts, state)
+        write_run(folder, task.model, task.image_processor, metrics, reported, state)
     result.accelerator.wait_for_everyone()
-    headline, quality = counts.headline.replace("_", " "), evaluations[split].quality
+    headline, quality = reported.headline.replace("_", " "), evaluations[split].quality
     reporter.message(
         f"{split} {headline} {100 * quality:.2f} % after {progress.seconds:.0f} s; {folder} is ready to load"
     )
@@ -295,16 +293,6 @@ def _leave_checkpoints(task: TrainingTask, folder: Path, reporter: Reporter) -> 
         )
 
 
-def _teacher_description(task: TrainingTask) -> dict[str, Any] | None:
-    if task.teacher is None:
-        return None
-    return {
-        "name": task.teacher.name,
-        "kind": task.recipe.distillation.kind,
-        "through": task.criterion.through,
-    }
-
-
 def resolve_recipe(recipe: Recipe | str | Path | None, preset: str | None, model: str | None, data: Any) -> Recipe:
     """The recipe to begin from: the one given, the named one, or the one that suits model and data.
 
@@ -319,11 +307,9 @@ def resolve_recipe(recipe: Recipe | str | Path | None, preset: str | None, model
         return read_recipe(recipe)
     if preset is not None:
         return named_recipe(preset)
-    if model is not None and (model == DETECTOR_FROM_SCRATCH or is_detector_folder(model)):
-        return named_recipe("detr")
-    if model is not None and not is_from_scratch(model):
-        return named_recipe("finetune")
-    return named_recipe("digits" if model is None and data in (None, "digits") else "from-scratch-small")
+    if model is None:
+        return named_recipe("digits" if data in (None, "digits") else "from-scratch-small")
+    return named_recipe(task_of_source(model).default_preset(model))
 
 
 def folder_name(recipe: Recipe) -> str:

@@ -1,17 +1,14 @@
-"""Labels of new images: the function behind `vithub predict`."""
+"""Answers for new images: the function behind `vithub predict`, for every task."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlparse
 
 import requests
-import torch
 from PIL import Image
 from rich.table import Table
 from rich.text import Text
-from torch import nn
 
 from ..data.argument_names import argument, renamed
 from ..data.image_files import ignored_notes, ignored_text, images_below
@@ -19,10 +16,7 @@ from ..data.images import EXTENSIONS, BadImageError, decode_image, shown_path
 from ..data.sources import DataError
 from ..data.text.terminal_text import visible
 from ..hub.checkpoints import locate
-from ..hub.inference_loading import refuse_nonfinite_scores, run_model
-from .tasks.classification.loading import load_classifier
-from .tasks.detection.image_prediction import Detector, bad_prediction
-from .tasks.detection.loading import is_detector
+from .tasks.registry import task_of
 
 MAX_DOWNLOAD = 50 * 2**20
 
@@ -46,7 +40,7 @@ def predict(
         top: Labels per image of a classifier; None means 5.
         batch_size: Images at once of a classifier; None means 32. A detector sees one image at a time.
         threshold: Least score of a detector's box; None means 0.5.
-        output: New folder for a detector's images with their boxes, and `predictions.json` in COCO's format.
+        output: New folder for a detector's images with boxes, and `annotations.json` in COCO's format with scores.
         on_bad_image: "error", or "skip" to answer the others; the bad one then has an `error` and no predictions.
 
     Returns:
@@ -89,74 +83,9 @@ def predict_stream(
     names = find_images([images] if isinstance(images, str | Path) else images)
     if not names:
         raise DataError("there are no images: name files, folders or URLs")
-    skip_bad = on_bad_image == "skip"
-    if is_detector(path := locate(folder)):
-        _refuse_without_effect("a detector", top=top, batch_size=batch_size)
-        detector = Detector(path, 0.5 if threshold is None else threshold)
-        opened = ((name, _opened(name, skip_bad)) for name in names)
-        return detector.predictions(opened) if output is None else detector.saved_predictions(opened, output)
-    _refuse_without_effect("a classifier", threshold=threshold)
-    if output is not None:
-        raise ValueError(
-            f"{argument('output')} is for the boxes of a detector; a classifier's labels are only returned"
-        )
-    return _Classifier(path, 5 if top is None else top).predictions(names, batch_size or 32, skip_bad)
-
-
-def _refuse_without_effect(kind: str, **options: Any) -> None:
-    """Raises where an option is given that does nothing for a kind of model."""
-    if given := [f"{argument(name)} {value!r}" for name, value in options.items() if value is not None]:
-        raise ValueError(f"{' and '.join(given)} has no effect on {kind}")
-
-
-class _Classifier:
-    """A saved classifier on the device that computes, and its image processor."""
-
-    def __init__(self, path: Path, top: int) -> None:
-        self.path, self.top = path, top
-        self.model, self.processor = load_classifier(path)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        cast(nn.Module, self.model).to(self.device)
-
-    def predictions(self, names: Sequence[str], batch_size: int, skip_bad: bool) -> Iterator[dict[str, Any]]:
-        """The answers, batch after batch; those before a bad image come before its error."""
-        remaining = iter(names)
-        while chunk := list(islice(remaining, batch_size)):
-            opened: dict[int, Image.Image | BadImageError] = {}
-            for place, name in enumerate(chunk):
-                try:
-                    opened[place] = _opened(name, skip_bad)
-                except BadImageError as error:
-                    yield from self._answers(chunk, opened)
-                    raise error from None
-            yield from self._answers(chunk, opened)
-
-    def _answers(
-        self, names: Sequence[str], opened: dict[int, Image.Image | BadImageError]
-    ) -> Iterator[dict[str, Any]]:
-        good = {place: image for place, image in opened.items() if isinstance(image, Image.Image)}
-        scores = dict(zip(good, self._scores(list(good.values()), [names[n] for n in good]), strict=True))
-        labels = self.model.config.id2label
-        for place, content in opened.items():
-            if isinstance(content, BadImageError):
-                yield bad_prediction(names[place], content)
-                continue
-            best = scores[place].topk(min(self.top, len(labels)))
-            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            found = [{"label": labels[index], "score": score} for index, score in pairs]
-            yield {"image": names[place], "predictions": found}
-
-    def _scores(self, images: Sequence[Image.Image], names: Sequence[str]) -> Sequence[torch.Tensor]:
-        """Probabilities of each image, (C,)."""
-        if not images:
-            return []
-        pixels = torch.cat([self.processor(image, return_tensors="pt")["pixel_values"] for image in images])
-        with torch.inference_mode():
-            output = run_model(self.model, self.path, pixel_values=pixels.to(self.device, self.model.dtype))
-        logits = output.logits.float().cpu()
-        refuse_nonfinite_scores(logits, self.path, lambda row: names[row])
-        several = self.model.config.problem_type == "multi_label_classification"
-        return list(logits.sigmoid() if several else logits.softmax(dim=-1))
+    path, skip_bad = locate(folder), on_bad_image == "skip"
+    model = task_of(path).open_images(path, top=top, batch_size=batch_size, threshold=threshold, output=output)
+    return model.predictions((name, _opened(name, skip_bad)) for name in names)
 
 
 def find_images(images: Sequence[str | Path]) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..data.whole_files import whole_file
+
 _KEY = b"vithub"  # of a file's metadata
 
 
@@ -20,9 +22,8 @@ def write_part(file: Path, tables: Iterable[pa.Table], made_from: dict[str, Any]
         made_from: What they depend on: hashes of model and data, plain data.
     """
     table = pa.concat_tables(tables)
-    staging = file.with_name(f".{file.name}")
-    pq.write_table(table.replace_schema_metadata({_KEY: json.dumps(made_from)}), staging, write_page_checksum=True)
-    staging.replace(file)
+    with whole_file(file) as staging:
+        pq.write_table(table.replace_schema_metadata({_KEY: json.dumps(made_from)}), staging, write_page_checksum=True)
 
 
 def what_is_wrong(file: Path, rows: range, made_from: dict[str, Any]) -> str | None:

@@ -9,9 +9,9 @@ from .loop.checkpoint_faults import set_aside_damaged
 from .loop.checkpoints import checkpoints, last_checkpoint, step_of
 from .recipe.recipe import Recipe, RecipeError, flat
 from .recipe.resumable import LENGTH
-from .run_folder import METRICS, RECIPE
+from .recipe.run_files import METRICS, RECIPE
 from .runtime.progress import Reporter
-from .tasks.classification.task import TrainingTask
+from .tasks.task import TrainingTask
 
 
 def run_to_resume(name: str | None, prolong: bool, reporter: Reporter) -> Path:
@@ -88,11 +88,11 @@ def check_length(task: TrainingTask, before: Recipe, folder: Path) -> None:
     last = last_checkpoint(folder / "checkpoints")
     if not changed or last is None:
         return
-    told, total, per_epoch = ", ".join(f"{name} {new[name]}" for name in changed), task.total_steps, task.order
+    told, total = ", ".join(f"{name} {new[name]}" for name in changed), task.total_steps
     if total < step_of(last):
         raise RecipeError(
             f"{told} ends the run after {total} steps, and it has done {step_of(last)} already "
-            f"({step_of(last) / per_epoch.steps_per_epoch:.3g} epochs); to end it there: {stated(finish=True)}"
+            f"({step_of(last) / task.steps_per_epoch:.3g} epochs); to end it there: {stated(finish=True)}"
         )
     if total == task.steps_of(before.training):
         other = next((name for name in LENGTH if name not in changed), changed[0])

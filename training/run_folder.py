@@ -10,19 +10,17 @@ from transformers import PreTrainedModel
 
 from ..data.argument_names import argument
 from ..data.text.json_text import json_text
+from ..data.whole_files import write_whole
 from ..hub.card.model_card import write_card
 from ..hub.folders import TargetError
 from ..hub.progress_bars import quiet_transformers
 from .recipe.recipe import Recipe, RecipeError
 from .recipe.resumable import MAY_CHANGE, refused_changes
-from .recipe.sealed_file import is_edited, replace_text, seal
+from .recipe.run_files import METRICS, RECIPE
+from .recipe.sealed_file import is_edited, seal
 from .run_lock import LOCK, RunLock
-from .tasks.detection.error_kinds import count_errors
-from .tasks.detection.metrics import DetectionCounts
-from .tasks.detection.plots import save_error_kinds, save_precision_recall
-from .tasks.plots import save_confusion_matrix, save_learning_curves, save_reliability
-
-RECIPE, METRICS = "recipe.yaml", "metrics.json"
+from .tasks.evaluation import Metrics
+from .tasks.plots import save_learning_curves
 
 
 @contextmanager
@@ -82,7 +80,7 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
         TargetError: It cannot be written.
     """
     try:
-        replace_text(folder / RECIPE, seal(recipe.to_yaml()))
+        write_whole(folder / RECIPE, seal(recipe.to_yaml()), durable=True)
     except OSError as error:
         raise TargetError(f"cannot write {folder}: {error.strerror or error}") from error
 
@@ -122,63 +120,36 @@ def free_run_folder(folder: Path) -> None:
         folder.rmdir()
 
 
-def measurements(counts: Any, names: list[str]) -> dict[str, Any]:
-    """What `metrics.json` says of a split besides its figures.
-
-    Of a classifier intervals, classes, confusion, calibration; of a detector classes and kinds of errors.
-    """
-    if isinstance(counts, DetectionCounts):
-        errors = count_errors(counts.pairs(), counts.num_labels)
-        return {"per_class": counts.per_class(names), "errors": errors.to_dict(names)}
-    confusion = counts.confusion
-    return {
-        "intervals": {name: list(ends) for name, ends in counts.intervals().items()},
-        "share_intervals": "wilson",  # of accuracies; runs without the entry have bootstrap intervals of all figures
-        "per_class": counts.per_class(names),
-        "confusion": confusion.tolist() if confusion is not None and len(names) <= 200 else None,
-        "reliability": counts.reliability(),
-    }
-
-
 def write_run(
     folder: Path,
     model: PreTrainedModel,
     image_processor: Any,
     metrics: dict[str, Any],
-    counts: Any,
+    reported: Metrics,
     state: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Writes model, processor, metrics, pictures and the card into a run's folder.
+    """Writes model, processor, metrics, plots and the card into a run's folder.
 
     Args:
         folder: Holds `recipe.yaml` already.
-        model: With the weights to publish.
+        model: The model, with the weights to publish.
         image_processor: The evaluation transform.
         metrics: The content of `metrics.json`.
-        counts: Of the split that the results are of.
+        reported: Metrics of the reported split.
         state: The model's tensors, where it is sharded.
     """
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     with quiet_transformers():
         model.save_pretrained(folder, state_dict=state)
     image_processor.save_pretrained(folder)
-    save_learning_curves(metrics["history"], folder / "learning_curves.png", counts.headline)
-    if isinstance(counts, DetectionCounts):
-        save_precision_recall(counts.curves(), names, folder / "precision_recall.png")
-        save_error_kinds(count_errors(counts.pairs(), counts.num_labels), names, folder / "errors.png")
-    elif counts.confusion is not None:
-        save_confusion_matrix(counts.confusion.numpy(), names, folder / "confusion_matrix.png")
-    if metrics.get("reliability"):
-        save_reliability(metrics["reliability"], folder / "reliability.png")
-    replace_text(folder / METRICS, json_text(metrics, indent=1) + "\n")
+    save_learning_curves(metrics["history"], folder / "learning_curves.png", reported.headline)
+    reported.save_plots(names, folder)
+    write_whole(folder / METRICS, json_text(metrics, indent=1) + "\n", durable=True)
     write_card(folder)
 
 
 __all__ = [
-    "METRICS",
-    "RECIPE",
     "free_run_folder",
-    "measurements",
     "open_run_folder",
     "read_run_recipe",
     "run_recipe",

@@ -71,7 +71,8 @@ def of_transformers(options: argparse.Namespace, seed: int, folder: Path) -> Non
     from vithub.data.boxes.dataset import BoxEvaluationTransform, BoxImages, collate_boxes
     from vithub.data.boxes.loading import load_box_data
     from vithub.data.samplers import SampleKey
-    from vithub.training.tasks.detection.evaluation import evaluate_detector
+    from vithub.training.tasks.detection.evaluation import BoxEvaluator
+    from vithub.training.tasks.evaluation import evaluate_split
 
     set_seed(seed)
     data = load_box_data(options.data)
@@ -106,7 +107,8 @@ def of_transformers(options: argparse.Namespace, seed: int, folder: Path) -> Non
 
     def judge(split):
         model.eval()
-        counts = evaluate_detector(model, judged[split], processor, len(data.classes.names)).counts
+        evaluator = BoxEvaluator(model, judged[split], processor, len(data.classes.names))
+        counts = evaluate_split(evaluator, batch_size=8).metrics
         model.train()
         return counts
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from datasets import Dataset, Features, Image, Value
 
+from ..columns import IMAGE
 from ..image_files import ignored_notes, ignored_text, images_below
 from ..images import EXTENSIONS, shown_path, stored_path
-from ..labelled.tables import IMAGE, read_image_tables
+from ..labelled.tables import read_image_tables
 from ..sources import DataError, NoBoxesError
 from .rows import RawBoxes
 from .sources import read_box_source

@@ -7,8 +7,8 @@ import torch
 from datasets import Dataset as Table
 from PIL import Image
 
+from ..columns import LABEL
 from ..row_images import RowImages
-from .tables import LABEL
 
 
 class EvaluationTransform:

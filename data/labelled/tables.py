@@ -5,11 +5,10 @@ from typing import Any
 
 from datasets import Dataset
 
+from ..columns import IMAGE, LABEL
 from ..sources import DataError, encoded_images, find_image_column, find_label_column, read_source
 from ..splits import SplitTables, complete_splits, find_splits
 from .labels import LabelSet, find_labels, label_counts, numbered
-
-IMAGE, LABEL = "image", "label"
 
 
 @dataclass
@@ -138,8 +137,6 @@ def _check_classes(data: ImageData) -> None:
 
 
 __all__ = [
-    "IMAGE",
-    "LABEL",
     "ImageData",
     "LabelledTables",
     "load_image_data",

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ..columns import IMAGE, LABEL
 from ..images import BadImageError, decode_image
 from ..labelled.dataset import collate, label_tensor
-from ..labelled.tables import IMAGE, LABEL
 from ..seeding import Stream, seeded
 from .streams import StreamKey
 

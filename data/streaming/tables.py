@@ -9,8 +9,9 @@ from typing import Any
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value, load_dataset
 from datasets.exceptions import DatasetsError
 
+from ..columns import IMAGE, LABEL
 from ..labelled.labels import LabelSet
-from ..labelled.tables import IMAGE, LABEL, ImageData
+from ..labelled.tables import ImageData
 from ..sources import DataError, find_image_column, find_label_column, read_local
 from ..splits import find_splits
 

@@ -14,6 +14,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from ...data.whole_files import write_whole
 from .flat_sources import flat_sources, is_flat_source
 
 # What the facade registers its classes with.
@@ -82,9 +83,7 @@ def _replace(file: Path, text: str) -> None:
     """Writes a file in one step, so that another process never reads half of it; the same text is left alone."""
     if file.is_file() and file.read_bytes() == text.encode():
         return
-    staging = file.with_name(f".{file.name}.new")
-    staging.write_bytes(text.encode())
-    staging.replace(file)
+    write_whole(file, text)
 
 
 __all__ = ["auto_map", "bundle_files", "registered_models", "write_bundle"]

@@ -109,7 +109,7 @@ def _check(repo_id: str, commit: str, folder: Path) -> None:
         _tell_changes(repo_id, commit, hashes, trusted.get(repo_id, {}))
         trusted.setdefault(repo_id, {})[commit] = hashes
         lock.parent.mkdir(parents=True, exist_ok=True)
-        staging = lock.with_suffix(f".{os.getpid()}")
+        staging = lock.with_suffix(f".{os.getpid()}")  # of this process alone: several may trust code at once
         staging.write_text(json.dumps(trusted, indent=1) + "\n", encoding="utf-8")
         staging.replace(lock)
     # Compiled copies are not compared, so they are made anew.

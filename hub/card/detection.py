@@ -8,6 +8,7 @@ from ...configuration.configuration_detr import HubDetrConfig
 from ...data.text.markdown_text import Markdown, markdown_code
 from .facts import code_of, confused, left_out, overlays
 from .header import DETECTION
+from .kinds import TEMPLATES, CardKind, register_card_kind
 
 _DETR = "Carion et al., End-to-End Object Detection with Transformers, ECCV 2020. https://arxiv.org/abs/2005.12872"
 _COCO = "Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014. https://arxiv.org/abs/1405.0312"
@@ -138,9 +139,24 @@ def _errors(errors: dict[str, Any], boxes: int) -> dict[str, Any]:
     }
 
 
-def is_detection(metrics: dict[str, Any]) -> bool:
-    """Whether the run is that of a detector."""
-    return metrics.get("problem") == DETECTION
+def _facts(
+    folder: Path, config: dict[str, Any], metrics: dict[str, Any], labels: list[str], native: str | None
+) -> dict[str, Any]:
+    return about_detector(config, metrics, native) | about_detections(folder, metrics, labels)
 
 
-__all__ = ["about_detections", "about_detector", "is_detection"]
+register_card_kind(
+    DETECTION,
+    CardKind(
+        "object-detection",
+        TEMPLATES / "object_detection.md",
+        (
+            ("map", "mean_average_precision", "mAP (IoU 0.50 to 0.95)"),
+            ("map_50", "mean_average_precision_50", "mAP at IoU 0.50"),
+            ("map_75", "mean_average_precision_75", "mAP at IoU 0.75"),
+        ),
+        _facts,
+    ),
+)
+
+__all__ = ["about_detections", "about_detector"]

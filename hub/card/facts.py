@@ -8,6 +8,7 @@ from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_vit import HubViTConfig
 from ...data.text.markdown_text import Markdown, markdown_code
 from .header import MULTI_LABEL, headline_of
+from .kinds import TEMPLATES, CardKind, register_card_kind
 
 _VIT = "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021. https://arxiv.org/abs/2010.11929"
 _DEIT = (
@@ -197,6 +198,18 @@ def _with_interval(value: float, ends: list[float] | None) -> str:
 def _pair(size: int | list[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
+
+def _facts(
+    folder: Path, config: dict[str, Any], metrics: dict[str, Any], labels: list[str], native: str | None
+) -> dict[str, Any]:
+    return about_model(config, metrics, native) | about_results(folder, metrics, labels)
+
+
+_HUB_TASK, _TEMPLATE = "image-classification", TEMPLATES / "image_classification.md"
+_SINGLE = (("accuracy", "accuracy", None), ("macro_f1", "f1", None))
+_SEVERAL = (("mean_average_precision", "mean_average_precision", None), ("macro_f1", "f1", None))
+register_card_kind(None, CardKind(_HUB_TASK, _TEMPLATE, _SINGLE, _facts))
+register_card_kind(MULTI_LABEL, CardKind(_HUB_TASK, _TEMPLATE, _SEVERAL, _facts))
 
 __all__ = [
     "OURS",

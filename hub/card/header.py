@@ -11,6 +11,7 @@ from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_detr import HubDetrConfig
 from ...configuration.configuration_vit import HubViTConfig
 from ...data.text.terminal_text import visible
+from .kinds import card_kind
 
 MULTI_LABEL = "multi_label_classification"
 DETECTION = "object_detection"
@@ -20,16 +21,6 @@ TRANSFORMERS = (HubViTConfig.model_type, HubDeiTConfig.model_type, "vit", "deit"
 _TITLES = {"map": "mAP (IoU 0.50 to 0.95)"}
 # Model types with a tag of their own.
 _TAGS = {**dict.fromkeys(TRANSFORMERS, "vision-transformer"), HubDetrConfig.model_type: "detr", "detr": "detr"}
-# What the model index says of each kind of run: key in metrics.json, type and name there.
-_REPORTED = {
-    DETECTION: (
-        ("map", "mean_average_precision", "mAP (IoU 0.50 to 0.95)"),
-        ("map_50", "mean_average_precision_50", "mAP at IoU 0.50"),
-        ("map_75", "mean_average_precision_75", "mAP at IoU 0.75"),
-    ),
-    MULTI_LABEL: (("mean_average_precision", "mean_average_precision", None), ("macro_f1", "f1", None)),
-    None: (("accuracy", "accuracy", None), ("macro_f1", "f1", None)),
-}
 _FROM_SCRATCH = re.compile(r"(vit|deit)-(ti|s|b|l|h)(/\d+)?|detr", re.IGNORECASE)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.csv)(?<!\.parquet)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -37,34 +28,25 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 def headline_of(metrics: dict[str, Any]) -> str:
     """The metric that a run is judged by."""
-    return _reported(metrics)[0][0]
-
-
-def task_of(metrics: dict[str, Any]) -> str:
-    """The Hub's name of what the model does."""
-    return "object-detection" if metrics.get("problem") == DETECTION else "image-classification"
-
-
-def _reported(metrics: dict[str, Any]) -> tuple[tuple[str, str, str | None], ...]:
-    problem = metrics.get("problem")
-    return _REPORTED[problem if problem in _REPORTED else None]
+    return card_kind(metrics).reported[0][0]
 
 
 def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
     """The fields of the header, checked by huggingface_hub's own classes."""
-    hub_data, split, task = hub_id(recipe["data"]["source"]), metrics["reported_split"], task_of(metrics)
-    figures, reported, name_of_data = metrics[split], _reported(metrics), visible(metrics["data"]["name"])
+    hub_data, split, kind = hub_id(recipe["data"]["source"]), metrics["reported_split"], card_kind(metrics)
+    task, reported = kind.hub_task, kind.reported
+    figures, name_of_data = metrics[split], visible(metrics["data"]["name"])
     results = [
         EvalResult(
             task_type=task,
             dataset_type=hub_data or name_of_data,
             dataset_name=name_of_data,
             dataset_split=split,
-            metric_type=kind,
+            metric_type=metric,
             metric_name=name,
             metric_value=round(figures[key], 4),
         )
-        for key, kind, name in reported
+        for key, metric, name in reported
         if figures[key] is not None
     ]
     tag = _TAGS.get(config["model_type"])
@@ -75,7 +57,7 @@ def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[st
         tags=["vithub", "vision", task, *([tag] if tag else [])],
         datasets=[hub_data] if hub_data else None,
         base_model=hub_id(base_model(recipe["model"]["source"]) or ""),
-        metrics=[kind for _, kind, _ in reported],
+        metrics=[metric for _, metric, _ in reported],
         model_name=f"vithub on {name_of_data}" if results else None,
         eval_results=results or None,
     )
@@ -94,7 +76,7 @@ def write_eval_results(folder: Path, recipe: dict[str, Any], metrics: dict[str, 
     figure = _TITLES.get(headline, headline.replace("_", " "))
     entry = EvalResultEntry(
         dataset_id=dataset,
-        task_id=task_of(metrics),
+        task_id=card_kind(metrics).hub_task,
         value=round(value, 4),
         dataset_revision=revision if _COMMIT.fullmatch(revision) else None,
         date=metrics.get("finished"),
@@ -132,6 +114,5 @@ __all__ = [
     "headline_of",
     "hub_id",
     "public_name",
-    "task_of",
     "write_eval_results",
 ]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import metadata as package_metadata
-from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,11 +16,12 @@ from jinja2 import Environment, StrictUndefined, UndefinedError
 from ...data.text.markdown_text import Markdown, markdown_block, markdown_code, markdown_text, python_text
 from ...data.text.terminal_text import visible
 from ..checkpoints import CheckpointError, read_config, read_json
-from ..push.local_paths import public_recipe
-from .detection import about_detections, about_detector, is_detection
-from .facts import about_model, about_results, duration, energy, label_names, percent
-from .header import UNKNOWN_LICENCE, base_model, card_header, hub_id, public_name, task_of, write_eval_results
+from . import detection as _detection  # noqa: F401  # which registers its kind of card
+from .facts import duration, energy, label_names, percent
+from .header import UNKNOWN_LICENCE, base_model, card_header, hub_id, public_name, write_eval_results
+from .kinds import TEMPLATES, card_kind
 from .merging import OldCard, assemble, merge_body, merge_header, read_old_card
+from .public_paths import public_recipe
 
 PACKAGE = "vithub"
 CARD = "README.md"
@@ -100,7 +101,7 @@ def _merged(
         generated = card_header(recipe, config, metrics)
         header, fields = merge_header(old, generated)
         values = _values(folder, recipe, config, metrics, native)
-        templates = (f"{task_of(metrics).replace('-', '_')}.md", "training_and_licence.md")
+        templates = (card_kind(metrics).template, TEMPLATES / "training_and_licence.md")
         parts = _render(templates, values, header, public_recipe(recipe_text), location or str(folder))
     body, edited = merge_body(old, parts)
     foreign = old_text is not None and not _is_ours(old)
@@ -125,7 +126,7 @@ def _whole(folder: Path) -> Iterator[None]:
 
 
 def _render(
-    templates: Sequence[str], values: dict[str, Any], header: dict[str, Any], recipe_text: str, location: str
+    templates: Sequence[Traversable], values: dict[str, Any], header: dict[str, Any], recipe_text: str, location: str
 ) -> dict[str, str]:
     """Text by part. Each part is a template of its own, and every text put into it is escaped unless it is Markdown."""
     environment = Environment(
@@ -155,7 +156,7 @@ def _render(
     }
     parts = {}
     for template in templates:
-        _, *pieces = _PART.split((files("vithub.model_cards") / template).read_text(encoding="utf-8"))
+        _, *pieces = _PART.split(template.read_text(encoding="utf-8"))
         for name, source in zip(pieces[::2], pieces[1::2], strict=True):
             text = environment.from_string(source).render(values | more)
             parts[name] = text.strip("\n") + "\n"
@@ -184,10 +185,7 @@ def _values(
 ) -> dict[str, Any]:
     labels, teacher = label_names(config, metrics), metrics.get("teacher")
     spent, backbone = metrics.get("energy"), recipe["model"].get("backbone")
-    if is_detection(metrics):
-        known = about_detector(config, metrics, native) | about_detections(folder, metrics, labels)
-    else:
-        known = about_model(config, metrics, native) | about_results(folder, metrics, labels)
+    known = card_kind(metrics).facts(folder, config, metrics, labels, native)
     return {
         **known,
         "labels": labels,

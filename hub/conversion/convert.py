@@ -21,7 +21,7 @@ from .converted import Conversion
 from .detr_checkpoints import detr_to_transformers
 from .detr_parity import check_detr_parity
 from .key_tables import to_theirs
-from .model_classes import task_of
+from .model_classes import head_of
 from .opening import open_checkpoint
 from .parity import check_parity
 from .references import native_reference, timm_reference
@@ -143,7 +143,7 @@ def _write_transformers(opened: Conversion, folder: Path) -> tuple[str, dict[str
     if isinstance(model.config, HubDetrConfig):
         return _write_detr(opened, folder)
     config: HubViTConfig = model.config
-    task = task_of(type(model).__name__)
+    task = head_of(type(model).__name__)
     native_config, architecture = config_to_transformers(config, task)
     family = family_for(config)
     state, notes = _plain_state(model, keep_mask_token=task == "masked-image-modeling" or family.startswith("dinov2"))
@@ -200,7 +200,7 @@ def _write_timm(opened: Conversion, folder: Path) -> tuple[str, dict[str, float]
     if isinstance(model.config, HubDetrConfig):
         raise InexpressibleError("timm", ["detection"])
     config: HubViTConfig = model.config
-    task = task_of(type(model).__name__)
+    task = head_of(type(model).__name__)
     timm_config = config_to_timm(config, task, opened.image_processor)
     state, notes = _plain_state(model, keep_mask_token=False)
     opened.notes += notes

@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_detr import HubDetrConfig
 from ...configuration.configuration_vit import HubViTConfig
+from ...configuration.model_task import CLASSIFICATION, DETECTION, model_task
 from ...modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
 from ...modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
 from ...modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
@@ -22,15 +23,14 @@ MODELS: dict[type[PreTrainedConfig], dict[str, type[PreTrainedModel]]] = {
     HubDetrConfig: {"backbone": HubDetrModel, "object-detection": HubDetrForObjectDetection},
 }
 CONFIG_CLASSES: dict[str, type[Any]] = {config_class.model_type: config_class for config_class in MODELS}
+_HEAD_OF_TASK = {CLASSIFICATION: "image-classification", DETECTION: "object-detection"}
 TASKS = ("backbone", "image-classification", "masked-image-modeling", "object-detection")
 
 
-def task_of(architecture: str) -> str:
-    """The task that a class name tells."""
-    if "ForImageClassification" in architecture:
-        return "image-classification"
-    if architecture.endswith("ForObjectDetection"):
-        return "object-detection"
+def head_of(architecture: str) -> str:
+    """The head that a class of models has, by its name."""
+    if (task := model_task({"architectures": [architecture]})) is not None:
+        return _HEAD_OF_TASK[task]
     return "masked-image-modeling" if architecture.endswith("ForMaskedImageModeling") else "backbone"
 
 
@@ -42,4 +42,4 @@ def model_class_for(config_class: type[PreTrainedConfig], task: str) -> type[Pre
     return MODELS[config_class][task]
 
 
-__all__ = ["CONFIG_CLASSES", "MODELS", "TASKS", "model_class_for", "task_of"]
+__all__ = ["CONFIG_CLASSES", "MODELS", "TASKS", "head_of", "model_class_for"]

@@ -28,7 +28,7 @@ from .converted import Conversion
 from .detr_checkpoints import DETR_FAMILY, OTHER_AUXILIARY, detr_from_original, detr_from_transformers, is_original_detr
 from .detr_parity import check_detr_parity
 from .key_tables import KeyMismatchError, to_ours
-from .model_classes import CONFIG_CLASSES, model_class_for, task_of
+from .model_classes import CONFIG_CLASSES, head_of, model_class_for
 from .original_deit import config_from_original
 from .parity import check_parity
 from .references import native_reference, timm_reference
@@ -105,7 +105,7 @@ def from_path(path: Path, task: str | None, fields: dict[str, Any], verify: bool
 def _from_ours(checkpoint: Checkpoint, task: str | None, fields: dict[str, Any]) -> Conversion:
     assert checkpoint.folder is not None
     config_class = CONFIG_CLASSES[checkpoint.config["model_type"]]
-    own = task_of((checkpoint.config.get("architectures") or [""])[0])
+    own = head_of((checkpoint.config.get("architectures") or [""])[0])
     model_class = model_class_for(config_class, task or own)
     model, info = model_class.from_pretrained(checkpoint.folder, output_loading_info=True, **fields)
     _refuse_missing(checkpoint.name, info["missing_keys"], allow_heads=task not in (None, own))
@@ -120,13 +120,13 @@ def _from_transformers(
     family = checkpoint.config["model_type"]
     native_config = AutoConfig.for_model(**checkpoint.config)
     config = config_from_transformers(native_config, architecture, has_pooler(checkpoint.state))
-    built = _build(config, checkpoint.state, family, task_of(architecture), task, checkpoint.name, fields)
+    built = _build(config, checkpoint.state, family, head_of(architecture), task, checkpoint.name, fields)
     built.image_processor = _saved_processor(checkpoint)
     if built.image_processor is None:
         built.image_processor = default_processor(config)
         built.notes.append("no preprocessor_config.json beside the weights: ImageNet's mean and deviation are assumed")
-    if native is not None and task in (None, task_of(architecture)):
-        built.differences = check_parity(built.model, native_reference(native), _sizes(config, task_of(architecture)))
+    if native is not None and task in (None, head_of(architecture)):
+        built.differences = check_parity(built.model, native_reference(native), _sizes(config, head_of(architecture)))
     return built
 
 

@@ -24,7 +24,16 @@ LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 class PublishError(RuntimeError):
-    """A push that did not happen, or not wholly; the message says what the repository holds."""
+    """A push that did not happen, or not wholly; the message says what the repository holds.
+
+    Args:
+        message: What happened, in one line.
+        committed: Whether the repository holds the new commit all the same.
+    """
+
+    def __init__(self, message: str, committed: bool = False) -> None:
+        super().__init__(message)
+        self.committed = committed
 
 
 class StaleParentError(PublishError):

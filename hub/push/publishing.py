@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its stub omits it
 from safetensors import SafetensorError
 
 from ...data.argument_names import argument
@@ -157,7 +157,7 @@ def publish(
             report = _push(target, files, head, branch, create_pr, tag, message)
             return replace(report, created=created, paths=paths)
         except PublishError as error:
-            if created and "holds the new commit" not in str(error):
+            if created and not error.committed:
                 raise type(error)(f"{error} ({repo_id} was made and holds no model yet)") from None
             raise
         except OSError as error:
@@ -338,7 +338,7 @@ def _verify(target: PushTarget, changed: list[PublishFile], removed: list[str], 
         target.read_back(changed, removed, commit)
     except PublishError as error:
         message = f"{target.repo_id} holds the new commit {commit[:12]}, which could not be checked: {error}"
-        raise type(error)(message) from None
+        raise type(error)(message, committed=True) from None
 
 
 def _tag(target: PushTarget, tag: str, commit: str) -> None:
@@ -346,7 +346,7 @@ def _tag(target: PushTarget, tag: str, commit: str) -> None:
         target.tag(tag, commit)
     except PublishError as error:
         message = f"{target.repo_id} holds the new commit {commit[:12]}, without the tag {tag}: {error}"
-        raise type(error)(message) from None
+        raise type(error)(message, committed=True) from None
 
 
 __all__ = ["PublishReport", "publish"]

@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ...configuration.model_task import DETECTION, model_task
 from ...modeling.detector_output import found_objects
+from ..capture.architecture import read_architecture
 from ..capture.attention_maps import attention_rows
 from ..capture.subject import ExplanationError, NotApplicableError
 from ..explanation.explaining import explain
@@ -86,8 +88,8 @@ class DemoModel:
 
     @cached_property
     def is_detector(self) -> bool:
-        """Whether it answers with boxes, or is a DETR without its heads; not every detector has `num_queries`."""
-        return isinstance(getattr(self.model.config, "num_queries", None), int) or self._gives[1]
+        """Whether it is for detection, or a DETR without its heads."""
+        return model_task(self.model) == DETECTION or read_architecture(self.model).kind == "detector"
 
     @cached_property
     def _gives(self) -> tuple[bool, bool]:

@@ -14,7 +14,7 @@ from transformers import (
 from vithub.data.image_processing import build_image_processor
 from vithub.hub.card.model_card import write_card
 from vithub.training.recipe.recipe import Recipe
-from vithub.training.tasks.classification.metrics import counts_for
+from vithub.training.tasks.classification.metrics.choice import metrics_for
 
 from vithub import HubDeiTConfig, HubDeiTForImageClassification, HubViTForImageClassification
 
@@ -121,7 +121,7 @@ def run_folder(tmp_path, tiny):
         if multi_label:
             labels = ((logits + torch.randn(80, 6, generator=generator)) > 1).long()
             labels[:, 5] = 0
-        counts = counts_for(6, multi_label)
+        counts = metrics_for(6, multi_label)
         counts.update(logits, labels)
         metrics = {
             "problem": model_of(kind, tiny, multi_label).config.problem_type,

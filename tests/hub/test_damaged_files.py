@@ -16,8 +16,7 @@ from vithub.hub.bundle.remote_code import remote_classes
 from vithub.hub.checkpoints import INDEX, CheckpointError, locate, read_checkpoint
 from vithub.hub.push.files import select_files
 from vithub.scripts.command_line import _is_ours
-from vithub.training.tasks.detection.loading import is_detector
-from vithub.training.tasks.detection.model_source import is_detector_folder
+from vithub.training.tasks.registry import task_of
 
 import vithub
 
@@ -34,8 +33,7 @@ DOORS = {
     "select_files": select_files,
     "remote_classes": remote_classes,
     "needed_packages": needed_packages,
-    "is_detector_folder": is_detector_folder,
-    "is_detector": lambda folder: is_detector(locate(folder)),
+    "task_of": lambda folder: task_of(locate(folder)),
 }
 
 

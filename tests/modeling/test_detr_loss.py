@@ -8,6 +8,7 @@ from torch import multiprocessing
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 from vithub.modeling.detr_denoising import noised_queries
 from vithub.modeling.detr_loss import detection_loss, loss_counts
+from vithub.modeling.detr_targets import read_targets
 
 import vithub
 
@@ -16,6 +17,16 @@ OPTIONS = {
     "anchors": {"anchor_queries": True, "denoising_queries": 8, "focal_loss": True},
     "denoised cross-entropy": {"anchor_queries": True, "denoising_queries": 8},
 }
+
+
+def loss_of(logits, boxes, labels, config, counts=None):
+    """`detection_loss` of labels as they come from a data set."""
+    return detection_loss(logits, boxes, read_targets(labels, logits.shape[1], config, logits.device), config, counts)
+
+
+def noised_of(labels, config):
+    """`noised_queries` of labels as they come from a data set."""
+    return noised_queries(read_targets(labels, len(labels), config, torch.device("cpu")), config)
 
 
 def targets(*counts, seed=0):
@@ -40,7 +51,7 @@ def test_every_term_of_every_layer_is_transformers(tiny_detr):
     config = tiny_detr()
     logits, boxes = predictions(2, 2, 10, 4)
     labels = targets(3, 1)
-    loss, terms = detection_loss(logits, boxes, labels, config)
+    loss, terms = loss_of(logits, boxes, labels, config)
     expected, wanted, _ = ForObjectDetectionLoss(logits[-1], labels, logits.device, boxes[-1], config, logits, boxes)
     for name, term in terms.items():
         assert torch.allclose(term, wanted[name], atol=1e-6), name
@@ -66,7 +77,7 @@ def test_the_focal_loss_is_torchvisions(tiny_detr):
 def test_images_without_boxes_have_a_loss_and_a_gradient(tiny_detr):
     logits, boxes = predictions(2, 2, 10, 4)
     logits.requires_grad_()
-    loss, terms = detection_loss(logits, boxes, targets(0, 0), tiny_detr())
+    loss, terms = loss_of(logits, boxes, targets(0, 0), tiny_detr())
     loss.backward()
     assert terms["loss_bbox"] == terms["loss_giou"] == 0
     assert terms["loss_ce"] > 0
@@ -78,10 +89,10 @@ def test_pieces_with_the_mean_of_their_counts_make_the_loss_of_the_whole(tiny_de
     config = tiny_detr(**OPTIONS[option])
     logits, boxes = predictions(2, 4, 10, config.num_class_logits)
     labels = targets(5, 0, 1, 12)  # 12 boxes for 10 queries
-    whole, _ = detection_loss(logits, boxes, labels, config)
+    whole, _ = loss_of(logits, boxes, labels, config)
     parts = [slice(0, 1), slice(1, 4)]
     counts = sum(loss_counts(labels[part], config) for part in parts) / len(parts)
-    pieces = [detection_loss(logits[:, part], boxes[:, part], labels[part], config, counts)[0] for part in parts]
+    pieces = [loss_of(logits[:, part], boxes[:, part], labels[part], config, counts)[0] for part in parts]
     assert torch.allclose(sum(pieces) / len(pieces), whole, atol=1e-6)
     assert not torch.allclose(pieces[0], pieces[1])
 
@@ -150,38 +161,38 @@ def test_wrong_targets_are_named(tiny_detr, change, message):
     good = {"class_labels": torch.tensor([0, 1]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2]] * 2)}
     logits, boxes = predictions(1, 2, 10, 4)
     with pytest.raises(ValueError, match=message):
-        detection_loss(logits, boxes, [good, {**good, "image_id": "cat.jpg", **change}], tiny_detr())
+        loss_of(logits, boxes, [good, {**good, "image_id": "cat.jpg", **change}], tiny_detr())
 
 
 def test_missing_targets_are_named(tiny_detr):
     logits, boxes = predictions(1, 2, 10, 4)
     with pytest.raises(ValueError, match="one entry for each of the 2 images, got 1"):
-        detection_loss(logits, boxes, targets(1), tiny_detr())
+        loss_of(logits, boxes, targets(1), tiny_detr())
     with pytest.raises(ValueError, match=r"image 1: .* got no boxes"):
-        detection_loss(logits, boxes, [targets(1)[0], {"class_labels": torch.tensor([1])}], tiny_detr())
+        loss_of(logits, boxes, [targets(1)[0], {"class_labels": torch.tensor([1])}], tiny_detr())
 
 
 def test_noise_that_images_bring_along_is_theirs_however_they_are_batched(tiny_detr):
     config = tiny_detr(anchor_queries=True, denoising_queries=8)
     labels = [{**target, "noise": torch.rand(8, 6)} for target in targets(3, 0, 9)]
-    whole = noised_queries(labels, config, torch.device("cpu"))
+    whole = noised_of(labels, config)
     for place in range(3):
-        alone = noised_queries(labels[place : place + 1], config, torch.device("cpu"))
+        alone = noised_of(labels[place : place + 1], config)
         assert torch.equal(alone.boxes[0], whole.boxes[place])
         assert torch.equal(alone.classes[0], whole.classes[place])
     still = [{**target, "noise": torch.full((8, 6), 0.5)} for target in labels]  # no label flips, no side moves
-    start = noised_queries(still, config, torch.device("cpu")).boxes[0, :3]
+    start = noised_of(still, config).boxes[0, :3]
     torch.testing.assert_close(start, labels[0]["boxes"].float(), atol=1e-6, rtol=1e-5)
     with pytest.raises(ValueError, match=r"`noise` must be \(8, 6\) .* got \[\(8, 6\)\] for 1 of them"):
-        noised_queries([labels[0], targets(1)[0]], config, torch.device("cpu"))
+        noised_of([labels[0], targets(1)[0]], config)
     with pytest.raises(ValueError, match=r"got \[\(4, 6\)\]"):
-        noised_queries([{**labels[0], "noise": torch.rand(4, 6)}], config, torch.device("cpu"))
+        noised_of([{**labels[0], "noise": torch.rand(4, 6)}], config)
 
 
 def test_each_image_fills_its_slots_with_whole_copies(tiny_detr):
     config = tiny_detr(anchor_queries=True, denoising_queries=8, denoising_label_noise=0.0)
     labels = targets(3, 0, 9)
-    noised = noised_queries(labels, config, torch.device("cpu"))
+    noised = noised_of(labels, config)
     assert noised.used.sum(1).tolist() == [6, 0, 8]
     assert loss_counts(labels, config)[3] == 14
     assert noised.target[0].tolist()[:6] == [0, 1, 2, 0, 1, 2]
@@ -205,15 +216,15 @@ def test_too_many_boxes_are_told_once_for_a_model_with_numbers_as_numbers(tiny_d
     labels[1]["image_id"], labels[2]["image_id"] = torch.tensor([18]), torch.tensor([19])
     logits, boxes = predictions(2, 3, 2, 4)
     for _ in range(3):
-        detection_loss(logits, boxes, labels, config)
+        loss_of(logits, boxes, labels, config)
     told = [record.getMessage() for record in caplog.records]
     assert told == [
         "image 18 has 5 boxes and the model 2 queries: some boxes are never matched, here and in other such images, "
         "which are not named"
     ]
-    detection_loss(logits, boxes, labels[::-1], tiny_detr(num_queries=2))  # another model
+    loss_of(logits, boxes, labels[::-1], tiny_detr(num_queries=2))  # another model
     assert caplog.records[-1].getMessage().startswith("image 19 has 4 boxes and the model 2 queries")
     assert len(caplog.records) == 2
     labels[1]["boxes"] = labels[1]["boxes"][:1]
     with pytest.raises(ValueError, match=r"^image 18: `boxes` must be \(5, 4\)"):
-        detection_loss(logits, boxes, labels, config)
+        loss_of(logits, boxes, labels, config)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from transformers.loss.loss_for_object_detection import HungarianMatcher
-from vithub.modeling.detr_matcher import NonFiniteCostError, match_queries, matching_costs, pad_targets
+from vithub.modeling.detr_matcher import NonFiniteCostError, match_queries, matching_costs
+from vithub.modeling.detr_targets import pad_targets
 
 import vithub
 

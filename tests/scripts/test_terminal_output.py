@@ -21,10 +21,10 @@ from vithub.scripts.check_data_command import print_report
 from vithub.scripts.command_line import run
 from vithub.scripts.printing import LineFormatter, say
 from vithub.scripts.publish_command import file_table
-from vithub.training.evaluation import result_table
 from vithub.training.prediction import prediction_table
 from vithub.training.runtime.progress import TerminalReporter
-from vithub.training.tasks.detection.run_evaluation import detection_table
+from vithub.training.tasks.classification.saved_evaluation import classifier_table
+from vithub.training.tasks.detection.saved_evaluation import detection_table
 
 ODD = "[red]rose[/]\x1b[31m\x1b]0;title\x07\r\n\x9b2J\u202e\u2066end"
 names = st.just(ODD) | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)
@@ -57,7 +57,7 @@ def test_results(data, label):
     row = {"label": label, "images": 3, "precision": 0.5, "recall": 0.5, "f1": 0.5}
     result = {"data": data, "split": "test", "images": 3, "metrics": metrics, "per_class": [row], "labels": [label],
               "bad_images": []}  # fmt: skip
-    check(written(result_table(result)), data, label)
+    check(written(classifier_table(result)), data, label)
     figures = dict.fromkeys(("map", "map_50", "map_75", "mar_100", "map_small", "map_medium", "map_large"), 0.5)
     errors = {"threshold": 0.5, "counts": {"correct": 1}}
     boxes = {"label": label, "boxes": 2, **figures}

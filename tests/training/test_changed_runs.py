@@ -80,17 +80,17 @@ def test_a_change_of_length_that_changes_nothing_or_comes_too_late_is_refused(co
 
 @pytest.mark.parametrize("front_end", ["accelerate", "trainer"])
 def test_a_loss_that_is_not_finite_is_gone_past_with_another_decision(front_end, train, tmp_path, monkeypatch):
-    from vithub.training.loop.accelerate_loop import NonFiniteLossError
+    from vithub.training.loop.step import NonFiniteLossError
     from vithub.training.tasks.classification.losses import TrainingLoss
-    from vithub.training.tasks.classification.task import TrainingTask
+    from vithub.training.tasks.classification.task import ClassificationTask
 
-    whole, loss, bad = TrainingTask.loss, TrainingLoss.base, []
+    whole, loss, bad = ClassificationTask.loss, TrainingLoss.base, []
 
     def watched(self, model, batch):
         bad.append(self.step_of(batch) == 2)
         return whole(self, model, batch)
 
-    monkeypatch.setattr(TrainingTask, "loss", watched)
+    monkeypatch.setattr(ClassificationTask, "loss", watched)
     monkeypatch.setattr(
         TrainingLoss, "base", lambda self, *given: loss(self, *given) * (float("nan") if bad[-1] else 1.0)
     )

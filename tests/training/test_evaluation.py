@@ -147,7 +147,7 @@ def test_the_table_shows_the_figures_and_leaves_names_as_they_are(finished_run, 
     result = vithub.evaluate(finished_run.folder, tested_folder)
     result["per_class"][0]["label"] = "[bold]eight[/]"  # no markup
     console = Console(record=True, width=100, file=io.StringIO())
-    console.print(result_table(result))
+    console.print(result_table(finished_run.folder, result))
     text = console.export_text()
     assert "[bold]eight[/]" in text
     assert f"{result['metrics']['accuracy']:.2%}" in text
@@ -205,7 +205,7 @@ def test_images_that_cannot_be_decoded_are_left_out_and_listed_when_that_is_aske
     result = vithub.evaluate(finished_run.folder, folder, on_bad_image="skip")
     assert result["images"] == 79
     assert [name.split(" (")[0] for name in result["bad_images"]] == [str(bad)]
-    assert "1 image could not be decoded" in str(result_table(result).caption)
+    assert "1 image could not be decoded" in str(result_table(finished_run.folder, result).caption)
     bad.unlink()
     assert vithub.evaluate(finished_run.folder, folder)["metrics"] == pytest.approx(result["metrics"], rel=1e-6)
 

@@ -1,7 +1,5 @@
 """The training loop, on Accelerate."""
 
-import math
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -13,18 +11,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 
-from ..optim.ema import weight_average
+from ..optim.ema import weights_ema
 from ..runtime.precision import resolve_precision
 from ..runtime.processes import new_accelerator, process_state
 from ..runtime.progress import Reporter
-from ..tasks.classification.task import TrainingTask
-from .checkpoints import last_checkpoint
-from .interruption import Interrupted, StopRequest
-from .training_state import RunRecord
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became infinite or not a number."""
+from ..tasks.task import TrainingTask
+from .interruption import StopRequest
+from .step import StepEnd
+from .training_state import TrainingState
 
 
 @dataclass
@@ -39,7 +33,7 @@ class LoopResult:
         front_end: "accelerate" or "trainer".
     """
 
-    record: RunRecord
+    record: TrainingState
     accelerator: Accelerator
     published_epoch: int
     precision: str
@@ -58,12 +52,12 @@ class AccelerateLoop:
             mixed_precision="no" if self.precision == "fp32" else self.precision,
         )
         task.prepare(self.accelerator.device, checkpoints)
-        average = weight_average(task.learner, settings, self.accelerator)
+        average = weights_ema(task.learner, settings, self.accelerator)
         optimizer = task.optimizer()
         runner = torch.compile(task.learner) if task.recipe.model.compile else task.learner
         self.model, self.optimizer = self.accelerator.prepare(runner, optimizer)
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
-        self.record = RunRecord(task, checkpoints, self.accelerator, inner, reporter, average)
+        self.record = TrainingState(task, checkpoints, self.accelerator, inner, reporter, average)
         self.start = self.record.restore()
 
     def run(self) -> LoopResult:
@@ -75,48 +69,32 @@ class AccelerateLoop:
         """
         task, accelerator = self.task, self.accelerator
         loader = iter(task.train_loader(self.start, accelerator.process_index, accelerator.num_processes))
-        per_epoch = task.order.steps_per_epoch
+        per_epoch = task.steps_per_epoch
         with StopRequest() as request:
             self.record.catch_up(request)
+            end = StepEnd(task, self.record, accelerator, self.reporter, request)
             for epoch in range(self.start // per_epoch, task.epochs):
                 if self.record.stops_early() or self.start == task.total_steps:
                     break
-                self._train_epoch(loader, epoch, max(self.start, epoch * per_epoch), request)
+                first, stop = max(self.start, epoch * per_epoch), min((epoch + 1) * per_epoch, task.total_steps)
+                self.model.train()
+                end.begin_epoch(epoch, first, stop)
+                for step in range(first, stop):
+                    self._step(loader, step, end)
+                end.end_epoch(stop)
         published = self.record.load_published()
         return LoopResult(self.record, accelerator, published, self.precision)
 
-    def _train_epoch(self, loader: Iterator[Any], epoch: int, first: int, request: StopRequest) -> None:
-        task, per_epoch = self.task, self.task.order.steps_per_epoch
-        self.model.train()
-        before, stop = epoch * per_epoch, min((epoch + 1) * per_epoch, task.total_steps)
-        self.reporter.start(f"epoch {epoch + 1}/{task.epochs}", stop - before, first - before)
-        self.record.begin_epoch(first)
-        begun = time.perf_counter()
-        for step in range(first, stop):
-            rate = task.set_lr(self.optimizer, step)
-            loss, signum, bad = self._step(loader, step, rate, request)
-            self.record.end_step(step, loss, rate, bad)
-            speed = (step + 1 - first) * task.batch_size / (time.perf_counter() - begun)
-            self.reporter.advance(1, loss=loss, lr=rate, **{"images/s": speed})
-            if signum:
-                self.reporter.stop()
-                raise Interrupted(signum, step + 1, self.record.save(step + 1))
-        self.reporter.stop()
-        self.record.end_epoch(stop, request)
-
-    def _step(
-        self, loader: Iterator[Any], step: int, rate: float, request: StopRequest
-    ) -> tuple[float, int, list[str]]:
-        """One optimizer step; returns the whole batch's loss, a signal that came, and undecodable images."""
+    def _step(self, loader: Iterator[Any], step: int, end: StepEnd) -> None:
+        """One optimizer step: its batch in pieces, forward and backward, the optimizer, the records."""
         task, accelerator, settings = self.task, self.accelerator, self.task.recipe.training
-        pieces, rows, bad = [], list[int](), list[str]()
+        rate, pieces = task.set_lr(self.optimizer, step), []
         asked = time.perf_counter()
         batches = [next(loader) for _ in range(settings.accumulation)]
         self.record.waited(time.perf_counter() - asked)
         task.prepare_step(batches)
         for micro, loaded in enumerate(batches):
-            rows += loaded["index"].tolist()
-            bad += task.bad_images(loaded)
+            end.add_piece(loaded)
             batch = send_to_device(loaded, accelerator.device, non_blocking=True)
             last = micro == settings.accumulation - 1
             with accelerator.no_sync(self.model) if not last else nullcontext():
@@ -124,19 +102,12 @@ class AccelerateLoop:
                     loss = task.loss(self.model, batch)
                 accelerator.backward(loss / settings.accumulation)
             pieces.append(loss.detach())
-        # read once: a signal that comes after the processes have agreed is for the next step
-        asked_to_stop = request.signum
-        mine = torch.stack([torch.stack(pieces).mean(), torch.tensor(float(asked_to_stop), device=accelerator.device)])
-        value, signum = accelerator.reduce(mine, "mean").tolist()
-        if math.isfinite(value):
+        if end.agree(step, torch.stack(pieces).mean(), rate):
             if settings.clip_norm is not None:
                 accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
             self.optimizer.step()
-        elif settings.on_nonfinite == "stop":
-            checkpoint = last_checkpoint(self.record.folder)
-            raise NonFiniteLossError(task.nonfinite_message(step, value, rate, rows, checkpoint))
         self.optimizer.zero_grad()
-        return value, asked_to_stop or (signal.SIGTERM if signum else 0), bad
+        end.end(step, rate)
 
 
-__all__ = ["AccelerateLoop", "LoopResult", "NonFiniteLossError"]
+__all__ = ["AccelerateLoop", "LoopResult"]

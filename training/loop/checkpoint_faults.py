@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from ..runtime.tensor_files import file_sum
 from .checkpoints import (
     BEST,
     EMA,
@@ -16,7 +17,6 @@ from .checkpoints import (
     SUMS,
     CheckpointReadError,
     checkpoints,
-    file_sum,
     step_of,
 )
 

@@ -6,7 +6,6 @@ another name and renamed, so that one that exists is complete. The weights of th
 `best-00000028.safetensors`, by their step, and stay as long as a checkpoint names them.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,9 @@ import safetensors.torch
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from ...data.whole_files import whole_file
+from ..runtime.tensor_files import file_sum, save_tensors, write_synced
 
 # ".old" is how a checkpoint is called while another of the same step takes its place
 _NAME = re.compile(r"step-(\d{8})(\.old)?")
@@ -74,11 +76,11 @@ def save_checkpoint(
         staging.mkdir(parents=True)
         sums = {name: save_tensors(content, staging / name) for name, content in tensors.items()}
         state = {**state, "groups": _group_numbers(optimizer), "step": step, "format": 2}
-        sums[STATE] = _write(staging / STATE, json.dumps(state, indent=1).encode())
+        sums[STATE] = write_synced(staging / STATE, json.dumps(state, indent=1).encode())
         best = folder / str(state.get("best_file", BEST))
         if best.is_file():
             sums[f"../{best.name}"] = file_sum(best)
-        _write(staging / SUMS, "".join(f"{found}  {name}\n" for name, found in sums.items()).encode())
+        write_synced(staging / SUMS, "".join(f"{found}  {name}\n" for name, found in sums.items()).encode())
         if target.exists():
             target.replace(old)
         staging.replace(target)
@@ -114,13 +116,11 @@ def best_name(step: int) -> str:
 
 def save_best(folder: Path, name: str, state: dict[str, torch.Tensor]) -> None:
     """Writes the best weights so far; those before stay as long as a checkpoint names them."""
-    staging = folder / f".{name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(state, staging)
-        staging.replace(folder / name)
+        with whole_file(folder / name) as staging:
+            save_tensors(state, staging)
     except (OSError, safetensors.SafetensorError) as error:
-        staging.unlink(missing_ok=True)
         raise _write_error(folder, "the best weights", error) from error
 
 
@@ -266,28 +266,6 @@ def _group_numbers(optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
     return [{"step": float(group["step"])} if "step" in group else {} for group in optimizer.param_groups]
 
 
-def save_tensors(tensors: dict[str, torch.Tensor], file: Path) -> str:
-    """Writes tensors as safetensors, waits until they are on the disk, and returns the file's SHA-256."""
-    content = safetensors.torch.save(
-        {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"format": "pt"}
-    )
-    return _write(file, content)
-
-
-def _write(file: Path, content: bytes) -> str:
-    with file.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return hashlib.sha256(content).hexdigest()
-
-
-def file_sum(file: Path) -> str:
-    """The SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -307,7 +285,6 @@ __all__ = [
     "CheckpointWriteError",
     "best_name",
     "checkpoints",
-    "file_sum",
     "last_checkpoint",
     "load_whole",
     "read_state",
@@ -315,7 +292,6 @@ __all__ = [
     "restore",
     "save_best",
     "save_checkpoint",
-    "save_tensors",
     "step_of",
     "whole_state",
 ]

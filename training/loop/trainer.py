@@ -1,10 +1,7 @@
 """The same training on transformers' `Trainer`: its loop, callbacks and trackers; our data, loss, groups and record."""
 
 import logging
-import math
-import signal
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,16 +13,17 @@ from transformers.trainer_callback import PrinterCallback
 
 from ...hub.card.model_card import write_card
 from ...hub.push.publishing import publish
-from ..optim.ema import weight_average
-from ..run_folder import METRICS
+from ..optim.ema import weights_ema
+from ..recipe.run_files import METRICS
 from ..runtime.precision import resolve_precision
 from ..runtime.processes import on_cpu, process_state, shard_on_cpus
 from ..runtime.progress import Reporter
-from ..tasks.classification.task import TrainingTask
-from .accelerate_loop import LoopResult, NonFiniteLossError
+from ..tasks.task import TrainingTask
+from .accelerate_loop import LoopResult
 from .checkpoints import last_checkpoint, read_state
-from .interruption import Interrupted, StopRequest
-from .training_state import RunRecord
+from .interruption import StopRequest
+from .step import StepEnd
+from .training_state import TrainingState
 
 logger = logging.getLogger("vithub")
 
@@ -73,14 +71,13 @@ class HubTrainer(Trainer):
         task.prepare(arguments.device, self.folder)
         super().__init__(model=task.learner, args=arguments, processing_class=task.image_processor)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the piece: the loop divides by accumulation
-        self.average = weight_average(task.learner, settings, self.accelerator)
+        self.average = weights_ema(task.learner, settings, self.accelerator)
         self.remove_callback(PrinterCallback)
         self.request = StopRequest()
         self.add_callback(_RecordCallback(self))
         self.pieces: list[torch.Tensor] = []
-        self.rows: list[int] = []
-        self.bad: list[str] = []
-        self.record: RunRecord | None = None
+        self.record: TrainingState | None = None
+        self.step_end: StepEnd | None = None
 
     def run(self) -> LoopResult:
         """Trains to the end, or to an early stop; the weights to publish are in the task's model then."""
@@ -99,11 +96,12 @@ class HubTrainer(Trainer):
         assert self.record is not None
         return LoopResult(self.record, self.accelerator, self.record.load_published(), self.precision, "trainer")
 
-    def open_record(self) -> RunRecord:
+    def open_record(self) -> TrainingState:
         """The run's record, with the last checkpoint put back."""
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
-        self.record = RunRecord(self.task, self.folder, self.accelerator, inner, self.reporter, self.average)
+        self.record = TrainingState(self.task, self.folder, self.accelerator, inner, self.reporter, self.average)
         self.record.restore()
+        self.step_end = StepEnd(self.task, self.record, self.accelerator, self.reporter, self.request)
         return self.record
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -132,7 +130,6 @@ class HubTrainer(Trainer):
                 group.pop("initial_lr", None)
             factor, start = self.task.schedule.factor, self.start
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(start + step))
-            self._created_lr_scheduler = True
         return self.lr_scheduler
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
@@ -149,9 +146,8 @@ class HubTrainer(Trainer):
         return self.task.loss(model, inputs)
 
     def training_step(self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None) -> Any:
-        """As `Trainer`, remembering the loss and the rows."""
-        self.rows += inputs["index"].tolist()
-        self.bad += self.task.bad_images(inputs)
+        """As `Trainer`, remembering the loss and the images."""
+        _step_end(self).add_piece(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.pieces.append(loss.detach())
         return loss
@@ -215,10 +211,10 @@ class _NothingLeftError(Exception):
 
 
 class _RecordCallback(TrainerCallback):
-    """Tells the record of steps and epochs."""
+    """Hands the ends of steps and epochs over to what both loops do there."""
 
     def __init__(self, trainer: HubTrainer) -> None:
-        self.trainer, self.loss, self.signum, self.begun, self.first = trainer, 0.0, 0, 0.0, 0
+        self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         record = self.trainer.open_record()
@@ -227,55 +223,31 @@ class _RecordCallback(TrainerCallback):
             raise _NothingLeftError
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        trainer, per_epoch = self.trainer, self.trainer.task.order.steps_per_epoch
-        epoch, done = divmod(state.global_step, per_epoch)
-        trainer.reporter.start(f"epoch {epoch + 1}/{trainer.task.epochs}", per_epoch, done)
-        self.begun, self.first = time.perf_counter(), state.global_step
-        _record(trainer).begin_epoch(state.global_step)
+        first, per_epoch = state.global_step, self.trainer.task.steps_per_epoch
+        epoch = first // per_epoch
+        _step_end(self.trainer).begin_epoch(epoch, first, (epoch + 1) * per_epoch)
 
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        trainer = self.trainer
-        mine = torch.stack(trainer.pieces).sum()
-        asked_to_stop = trainer.request.signum  # read once: what comes after the processes have agreed is for the next
-        asked = torch.tensor(float(asked_to_stop), device=mine.device)
-        self.loss, signum = trainer.accelerator.reduce(torch.stack([mine, asked]), "mean").tolist()
-        self.signum = asked_to_stop or (signal.SIGTERM if signum else 0)
-        if math.isfinite(self.loss):
-            return
-        if trainer.task.recipe.training.on_nonfinite == "stop":
-            rate = trainer.task.schedule(state.global_step)
-            raise NonFiniteLossError(
-                trainer.task.nonfinite_message(
-                    state.global_step, self.loss, rate, trainer.rows, last_checkpoint(trainer.folder)
-                )
-            )
-        trainer.model.zero_grad(set_to_none=True)  # the optimizer leaves out what has no gradient
+        trainer, step = self.trainer, state.global_step
+        if not _step_end(trainer).agree(step, torch.stack(trainer.pieces).sum(), trainer.task.schedule(step)):
+            trainer.model.zero_grad(set_to_none=True)  # the optimizer leaves out what has no gradient
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        trainer, step = self.trainer, state.global_step - 1
-        record = _record(trainer)
-        record.end_step(step, self.loss, trainer.task.schedule(step), trainer.bad)
-        trainer.pieces, trainer.rows, trainer.bad = [], [], []
-        speed = (step + 1 - self.first) * trainer.task.batch_size / (time.perf_counter() - self.begun)
-        rate = trainer.task.schedule(step)
-        trainer.reporter.advance(1, loss=self.loss, lr=rate, **{"images/s": speed})
-        if self.signum:
-            trainer.reporter.stop()
-            raise Interrupted(self.signum, step + 1, record.save(step + 1))
+        step, self.trainer.pieces = state.global_step - 1, []
+        _step_end(self.trainer).end(step, self.trainer.task.schedule(step))
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        trainer, step = self.trainer, state.global_step
-        trainer.reporter.stop()
-        record = _record(trainer)
-        entry = record.end_epoch(step, trainer.request)
+        trainer = self.trainer
+        entry = _step_end(trainer).end_epoch(state.global_step)
         trainer.log({name: value for name, value in entry.items() if name not in ("epoch", "step")})
-        if record.stops_early():
+        assert trainer.record is not None
+        if trainer.record.stops_early():
             control.should_training_stop = True
 
 
-def _record(trainer: HubTrainer) -> RunRecord:
-    assert trainer.record is not None
-    return trainer.record
+def _step_end(trainer: HubTrainer) -> StepEnd:
+    assert trainer.step_end is not None
+    return trainer.step_end
 
 
 __all__ = ["HubTrainer"]

@@ -19,8 +19,8 @@ from torch import nn
 from ..recipe.resumable import LENGTH, changeable
 from ..runtime.precision import undo_autocast
 from ..runtime.progress import Reporter, time_left
-from ..tasks.classification.evaluation import Evaluation, check_bad_share
-from ..tasks.classification.task import TrainingTask
+from ..tasks.evaluation import Evaluation, check_bad_share
+from ..tasks.task import TrainingTask
 from .checkpoints import (
     BEST,
     EMA,
@@ -70,7 +70,7 @@ class Progress:
     timing: tuple[int, float, float] = (0, 0.0, 0.0)
 
 
-class RunRecord:
+class TrainingState:
     """Keeps the record of a run in `folder`, the run's folder of checkpoints.
 
     Args:
@@ -120,15 +120,15 @@ class RunRecord:
         scaler = self.accelerator.scaler
         if scaler is not None and state.get("scaler"):
             scaler.load_state_dict(state["scaler"])
-        if self.task.stream is not None:
-            self.task.stream.places = state["stream"]
+        if "stream" in state:
+            self.task.batches.go_on_at(state["stream"])
         self.reporter.message(f"resuming from step {self.resumed_from} of {self.task.total_steps}")
         return self.resumed_from
 
     def _fill_old(self, state: dict[str, Any]) -> None:
         """Counts the steps of an epoch under way, which checkpoints of version 0.1 do not tell."""
         if "loss_steps" not in state and not self.ends_epoch(state["step"]):
-            begun = state["step"] // self.task.order.steps_per_epoch * self.task.order.steps_per_epoch
+            begun = state["step"] // self.task.steps_per_epoch * self.task.steps_per_epoch
             skipped = sum(number >= begun for number in self.progress.skipped_steps)
             self.progress.loss_steps = state["step"] - begun - skipped
 
@@ -156,7 +156,7 @@ class RunRecord:
 
     def ends_epoch(self, step: int) -> bool:
         """Whether an evaluation follows when `step` steps are done."""
-        return step > 0 and (step % self.task.order.steps_per_epoch == 0 or step == self.task.total_steps)
+        return step > 0 and (step % self.task.steps_per_epoch == 0 or step == self.task.total_steps)
 
     def evaluated(self, step: int) -> bool:
         """Whether the weights after `step` steps have been evaluated."""
@@ -213,16 +213,16 @@ class RunRecord:
         """
         self._gather_bad_images()
         share = self.task.recipe.data.max_bad_share
-        check_bad_share(self.progress.bad_images, self.task.images_seen(step), share, "train")
+        check_bad_share(self.progress.bad_images, self.task.batches.images_seen(step), share, "train")
         evaluation = self._evaluate(step, request)
         entry = self._entry(step, evaluation)
         self.progress.history.append(entry)
-        if step % self.task.order.steps_per_epoch == 0:  # else the epoch may go on, in a run that is prolonged
+        if step % self.task.steps_per_epoch == 0:  # else the epoch may go on, in a run that is prolonged
             self.progress.loss_sum, self.progress.loss_steps = 0.0, 0
         self._tell(entry, evaluation)
-        self._keep_best((evaluation.quality, -evaluation.figures["loss"]), entry["epoch"], step)
+        self._keep_best((evaluation.quality, -evaluation.values["loss"]), entry["epoch"], step)
         # a step within an epoch is judged only where it is made the last; the run may still go on from before
-        keeps = self.task.end_step is None or step % self.task.order.steps_per_epoch == 0
+        keeps = self.task.end_step is None or step % self.task.steps_per_epoch == 0
         checkpoint = self.save(step) if keeps else last_checkpoint(self.folder)
         if signum := agreed_signal(self.accelerator, request):
             raise Interrupted(signum, step, checkpoint)
@@ -239,14 +239,14 @@ class RunRecord:
 
     def _entry(self, step: int, evaluation: Evaluation) -> dict[str, Any]:
         """What the history says of an epoch."""
-        task, progress, per_epoch = self.task, self.progress, self.task.order.steps_per_epoch
+        task, progress, per_epoch = self.task, self.progress, self.task.steps_per_epoch
         steps, trained, waited = progress.timing
         return {
             "epoch": -(-step // per_epoch),
             "step": step,
             "train_loss": progress.loss_sum / max(1, progress.loss_steps),
-            "validation_loss": evaluation.figures["loss"],
-            f"validation_{evaluation.counts.headline}": evaluation.quality,
+            "validation_loss": evaluation.values["loss"],
+            f"validation_{evaluation.metrics.headline}": evaluation.quality,
             "lr": task.schedule(step - 1),
             "seconds": progress.seconds + time.perf_counter() - self._clock,
             "images_per_second": steps * task.batch_size / max(trained, 1e-9),
@@ -259,7 +259,7 @@ class RunRecord:
         self.reporter.message(
             f"epoch {entry['epoch']:>3}  loss {entry['train_loss']:.4f}  "
             f"validation loss {entry['validation_loss']:.4f}  "
-            f"{evaluation.counts.headline.replace('_', ' ')} {100 * evaluation.quality:.2f} %  "
+            f"{evaluation.metrics.headline.replace('_', ' ')} {100 * evaluation.quality:.2f} %  "
             f"{_rate(entry['images_per_second'])} images/s{self._left(entry)}"
         )
         told = {f"epoch/{name}": float(value) for name, value in entry.items() if name not in ("epoch", "step")}
@@ -295,8 +295,8 @@ class RunRecord:
             "scaler": scaler.state_dict() if scaler is not None else None,
             "recipe": changeable(self.task.recipe),
         }
-        if self.task.stream is not None:
-            state["stream"] = gather_object([self.task.stream.place_at(step)])
+        if (place := self.task.batches.place_at(step)) is not None:
+            state["stream"] = gather_object([place])
         return save_checkpoint(
             self.folder, step, self.task.learner, self.optimizer, state, self.task.recipe.training.keep_checkpoints,
             ema=self.ema.module if self.ema else None, write=self.accelerator.is_main_process,
@@ -335,4 +335,4 @@ def peak_memory_mb() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-__all__ = ["Progress", "RunRecord", "peak_memory_mb"]
+__all__ = ["Progress", "TrainingState", "peak_memory_mb"]

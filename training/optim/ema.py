@@ -8,7 +8,7 @@ from ..recipe.sections import TrainingSettings
 from ..runtime.processes import shard
 
 
-def weight_average(learner: nn.Module, settings: TrainingSettings, accelerator: Accelerator) -> ModelEmaV3 | None:
+def weights_ema(learner: nn.Module, settings: TrainingSettings, accelerator: Accelerator) -> ModelEmaV3 | None:
     """The average that a recipe asks for, or None.
 
     Args:
@@ -24,4 +24,4 @@ def weight_average(learner: nn.Module, settings: TrainingSettings, accelerator: 
     return average
 
 
-__all__ = ["weight_average"]
+__all__ = ["weights_ema"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ...data.boxes.augmentation_settings import BoxAugmentation
 from ...data.labelled.augmentation_settings import Augmentation
@@ -22,6 +22,7 @@ from .sections import (
     Seed,
     TrainingSettings,
 )
+from .task_options import UNKNOWN_TO
 from .yaml_text import read_yaml, write_yaml
 
 
@@ -32,7 +33,7 @@ class RecipeError(ValueError):
 class Recipe(Section):
     """A training run."""
 
-    task: Literal["classification", "detection"] = Field("classification", description="what is learned")
+    task: str = Field("classification", description="what is learned: classification or detection")
     preset: str = Field("from-scratch-small", description="the named recipe that this one began as")
     model: ModelSettings = Field(default_factory=ModelSettings)
     data: DataSettings = Field(default_factory=DataSettings)
@@ -50,6 +51,13 @@ class Recipe(Section):
         if wrong := misplaced_boolean(cls, content):
             raise ValueError(f"{wrong[0]} takes no true or false, got {wrong[1]!r}")
         return content
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        if name not in UNKNOWN_TO:
+            raise ValueError(f"must be one of {', '.join(UNKNOWN_TO)}")
+        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

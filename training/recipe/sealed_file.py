@@ -5,9 +5,7 @@ was cut short would be read as another recipe.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 HEAD = "# recipe of a vithub run; SHA-256 of all that follows this line: "
@@ -62,18 +60,4 @@ def _sum(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
 
-def replace_text(file: Path, text: str) -> None:
-    """Writes a file beside its place and renames it, so that it is never seen in part."""
-    staging = file.with_name(f".{file.name}")
-    try:
-        with staging.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        staging.replace(file)
-    except OSError:
-        staging.unlink(missing_ok=True)
-        raise
-
-
-__all__ = ["END", "HEAD", "is_cut", "is_edited", "is_whole", "replace_text", "seal", "unseal"]
+__all__ = ["END", "HEAD", "is_cut", "is_edited", "is_whole", "seal", "unseal"]

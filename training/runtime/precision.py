@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .compat import ORIGINAL_FORWARD
+
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
     """ "fp32", "bf16" or "fp16" for a recipe's precision: "auto" is bf16 where the device computes in it, else fp32."""
@@ -29,7 +31,7 @@ def undo_autocast(model: nn.Module) -> None:
     `Accelerator.prepare` puts an autocasting `forward` into the model itself, not only into what it returns.
     """
     own = vars(model)
-    original = own.pop("_original_forward", None)
+    original = own.pop(ORIGINAL_FORWARD, None)
     if original is None or "forward" not in own:
         return
     del own["forward"]

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, parse_flag_from_env
-from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from torch import nn
+
+from .compat import forget_state, shard_beside
 
 
 def on_cpu() -> bool:
@@ -24,7 +24,7 @@ def process_state() -> PartialState:
 def new_accelerator(**options: Any) -> Accelerator:
     """An `Accelerator`; another run in this process may have had another precision."""
     process_state()
-    AcceleratorState._reset_state()
+    forget_state()
     accelerator = Accelerator(cpu=on_cpu(), **options)
     shard_on_cpus(accelerator)
     return accelerator
@@ -47,7 +47,7 @@ def shard_on_cpus(accelerator: Accelerator) -> None:
 def shard(module: nn.Module, accelerator: Accelerator) -> None:
     """Shards a module beside the model, as `accelerator.prepare` shards that; nothing where models are whole."""
     if accelerator.distributed_type == DistributedType.FSDP:
-        fsdp2_prepare_model(accelerator, module)
+        shard_beside(accelerator, module)
 
 
 __all__ = ["new_accelerator", "on_cpu", "process_state", "shard", "shard_on_cpus"]

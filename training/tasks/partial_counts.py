@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 
+from ...data.whole_files import write_whole
 from ...hub.folders import TargetError, check_target
 
 logger = logging.getLogger("vithub")
@@ -94,9 +95,7 @@ class PartialCounts:
         tensors: dict[str, torch.Tensor] = {str(n): tensor.contiguous() for n, tensor in enumerate(counts.tensors())}
         state = json.dumps({"batches": batches, "bad": bad, "made_from": self.made_from})
         metadata = {"about": self.about, "state": state, "hash": _hash(list(tensors.values()), self.about, state)}
-        staging = self.file.with_suffix(".new")
-        staging.write_bytes(safetensors.torch.save(tensors, metadata))
-        staging.replace(self.file)
+        write_whole(self.file, safetensors.torch.save(tensors, metadata))
 
     def remove(self) -> None:
         """Removes the folder, when the evaluation is whole."""

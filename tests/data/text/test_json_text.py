@@ -13,11 +13,21 @@ ROOT = Path(__file__).parents[3]
 ROOMS = ("configuration", "modeling", "data", "hub", "interpretability", "training", "comparison", "scripts")
 # Files that write JSON which holds no measured number, or which only this package reads.
 PLAIN = {
-    "hub/bundle/bundle_check.py", "hub/card/merging.py", "hub/bundle/clean_process.py", "hub/bundle/code_bundle.py", "hub/conversion/convert.py",
-    "hub/bundle/remote_code.py", "hub/conversion/timm_configs.py", "interpretability/faithfulness/protocol.py", "data/table_identity.py",
-    "training/optim/lora.py", "training/tasks/partial_counts.py", "training/prediction_parts.py", "training/recipe/sections.py",
+    "data/table_identity.py",
+    "hub/bundle/bundle_check.py",
+    "hub/bundle/clean_process.py",
+    "hub/bundle/code_bundle.py",
+    "hub/bundle/remote_code.py",
+    "hub/card/merging.py",
+    "hub/conversion/convert.py",
+    "hub/conversion/timm_configs.py",
+    "interpretability/faithfulness/protocol.py",
     "training/loop/checkpoints.py",
-}  # fmt: skip
+    "training/optim/lora.py",
+    "training/prediction_parts.py",
+    "training/recipe/sections.py",
+    "training/tasks/partial_counts.py",
+}
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

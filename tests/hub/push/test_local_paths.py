@@ -9,8 +9,9 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from vithub.hub.card.public_paths import public_recipe, public_source, without_paths
 from vithub.hub.push.files import PublishFile
-from vithub.hub.push.local_paths import find_paths, public_recipe, public_source, without_paths
+from vithub.hub.push.local_paths import find_paths
 from vithub.scripts.command_line import app, run
 from vithub.training.recipe.recipe import Recipe
 

@@ -59,7 +59,7 @@ def test_a_run_of_one_front_end_goes_on_in_the_other(train, listener, tmp_path, 
 
 @pytest.mark.parametrize("front_end", ["accelerate", "trainer"])
 def test_a_loss_that_is_not_finite_stops_or_is_left_out(train, tmp_path, front_end, monkeypatch):
-    from vithub.training.loop.accelerate_loop import NonFiniteLossError
+    from vithub.training.loop.step import NonFiniteLossError
     from vithub.training.tasks.classification.losses import TrainingLoss
 
     whole, calls = TrainingLoss.base, []

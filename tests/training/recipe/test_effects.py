@@ -13,11 +13,12 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Va
 from vithub.data.digits import digits_dataset
 from vithub.training.finetuning import finetune
 from vithub.training.loop.accelerate_loop import AccelerateLoop
-from vithub.training.recipe.effects import NEEDS, NEEDS_EVEN_IN_A_PRESET, UNKNOWN_TO, check_effects
+from vithub.training.recipe.effects import NEEDS, NEEDS_EVEN_IN_A_PRESET, check_effects
 from vithub.training.recipe.presets import preset, preset_names
 from vithub.training.recipe.recipe import Recipe, RecipeError, field_names
+from vithub.training.recipe.task_options import UNKNOWN_TO
 from vithub.training.runtime.progress import QuietReporter
-from vithub.training.tasks.classification.building import build_task
+from vithub.training.tasks.registry import build_task
 
 import vithub
 

@@ -7,7 +7,8 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from vithub.data.share_intervals import share_interval
 from vithub.training.runtime.bootstrap import percentile_interval
-from vithub.training.tasks.classification.metrics import ClassificationCounts, MultiLabelCounts
+from vithub.training.tasks.classification.metrics.multi_label import MultiLabelMetrics
+from vithub.training.tasks.classification.metrics.single_label import ClassificationMetrics
 
 SAMPLES = 1000
 SHARES = ("accuracy", "top5_accuracy")  # whose intervals are Wilson's
@@ -29,7 +30,7 @@ def draw_multi(images, classes=4, seed=0):
 
 
 def counted(logits, labels):
-    counts = (ClassificationCounts if labels.ndim == 1 else MultiLabelCounts)(logits.shape[1])
+    counts = (ClassificationMetrics if labels.ndim == 1 else MultiLabelMetrics)(logits.shape[1])
     counts.update(logits, labels)
     return counts
 
@@ -212,6 +213,6 @@ def test_a_level_that_is_no_part_of_one_is_refused(level):
 
 
 def test_no_image_has_no_interval():
-    for counts in (ClassificationCounts(3), MultiLabelCounts(3)):
+    for counts in (ClassificationMetrics(3), MultiLabelMetrics(3)):
         with pytest.raises(ValueError, match="no image"):
             counts.intervals()

@@ -7,7 +7,7 @@ import torch
 from matplotlib.text import Text
 from PIL import Image
 from vithub.training.tasks import plots as figures
-from vithub.training.tasks.classification.metrics import ClassificationCounts, MultiLabelCounts
+from vithub.training.tasks.classification.metrics.choice import ClassificationMetrics, MultiLabelMetrics
 from vithub.training.tasks.plots import save_confusion_matrix, save_learning_curves, save_reliability
 
 
@@ -84,7 +84,7 @@ def test_learning_curves_mark_the_best_epoch_and_of_equal_ones_that_of_the_lowes
 
 def test_the_legend_does_not_lie_on_the_curves(drawn, tmp_path):
     save_learning_curves(history(30), tmp_path / "curves.png")
-    counts = ClassificationCounts(3)
+    counts = ClassificationMetrics(3)
     counts.update(torch.randn(90, 3, generator=torch.Generator().manual_seed(0)), torch.arange(90) % 3)
     save_reliability(counts.reliability(), tmp_path / "reliability.png")
     for figure in drawn:
@@ -101,7 +101,7 @@ def test_the_legend_does_not_lie_on_the_curves(drawn, tmp_path):
 def test_the_reliability_diagram_shows_the_bins(multi_label, drawn, tmp_path):
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(300, 4, generator=generator)
-    counts = (MultiLabelCounts if multi_label else ClassificationCounts)(4)
+    counts = (MultiLabelMetrics if multi_label else ClassificationMetrics)(4)
     counts.update(logits, (logits > 1).long() if multi_label else torch.randint(4, (300,), generator=generator))
     bins = json.loads(json.dumps(counts.reliability()))  # as metrics.json holds them
     save_reliability(bins, tmp_path / "reliability.png")

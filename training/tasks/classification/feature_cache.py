@@ -1,8 +1,9 @@
 """Training the head alone: what a frozen backbone says of each image is computed once and kept on disk."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors.torch
 import torch
@@ -11,10 +12,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from ....data.labelled.dataset import LabelledImages, collate
 from ....data.samplers import SampleKey
-from ...loop.checkpoints import save_tensors
+from ....data.whole_files import whole_file
 from ...optim.parameter_groups import is_head
 from ...recipe.recipe import Recipe, RecipeError
 from ...runtime.loading_processes import outlive_requests
+from ...runtime.tensor_files import save_tensors
 
 
 @dataclass
@@ -125,10 +127,30 @@ def cached_features(
         labels.append(batch["labels"])
     rows = FeatureRows(images, torch.cat(parts), torch.cat(labels))
     folder.mkdir(parents=True, exist_ok=True)
-    staging = folder / f".{file.name}"
-    save_tensors({"features": rows.features, "labels": rows.labels}, staging)
-    staging.replace(file)
+    with whole_file(file) as staging:
+        save_tensors({"features": rows.features, "labels": rows.labels}, staging)
     return rows
 
 
-__all__ = ["FeatureRows", "LinearHeads", "cached_features", "caches_features"]
+@dataclass
+class CachedFeatures:
+    """The heads of a frozen backbone, and what they see in place of images.
+
+    Args:
+        heads: What learns.
+        rows: Features by split.
+    """
+
+    heads: LinearHeads
+    rows: dict[str, FeatureRows]
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, splits: Sequence[LabelledImages], folder: Path, batch_size: int, workers: int
+    ) -> Self:
+        """The features of some splits; arguments as `cached_features`."""
+        heads = LinearHeads(model)
+        return cls(heads, {i.name: cached_features(model, heads, i, folder, batch_size, workers) for i in splits})
+
+
+__all__ = ["CachedFeatures", "FeatureRows", "LinearHeads", "cached_features", "caches_features"]

@@ -18,7 +18,7 @@ from ....modeling.modeling_vit import HubViTForImageClassification
 from ...recipe.model_names import CLASSIFIER_FROM_SCRATCH, SIZES, misspelt_from_scratch
 from ...recipe.recipe import Recipe, RecipeError
 from ...recipe.sections import EvaluationSettings
-from .third_party_models import foreign_classifier
+from .third_party_models import third_party_classifier
 
 SINGLE_LABEL = "single_label_classification"
 
@@ -46,7 +46,7 @@ def build_classifier(recipe: Recipe, labels: Sequence[str], multi_label: bool = 
         raise RecipeError(f"model.source: there is no model {settings.source!r}; {hint}")
     path = locate(settings.source, settings.revision)
     if path.is_dir() and not is_convertible(path):
-        return foreign_classifier(path, settings, evaluation, labels, fields)
+        return third_party_classifier(path, settings, evaluation, labels, fields)
     if _is_deit(path):
         fields = distillation_fields(recipe) | fields
     opened = open_checkpoint(path, task="image-classification", labels=labels, dtype=torch.float32, **sizes, **fields)

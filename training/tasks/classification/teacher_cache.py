@@ -1,5 +1,6 @@
 """A teacher's answers, asked once for every training image and kept on disk."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
@@ -7,9 +8,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from ....data.labelled.dataset import LabelledImages, collate
-from ...loop.checkpoints import save_tensors
+from ....data.whole_files import whole_file
 from ...recipe.recipe import Recipe, RecipeError
 from ...runtime.loading_processes import outlive_requests
+from ...runtime.tensor_files import save_tensors
 from .teachers import Teacher
 
 CACHE = "teacher_logits.safetensors"
@@ -51,10 +53,41 @@ def cached_logits(
     )
     table = torch.cat([teacher.logits(batch["pixel_values"].to(device)).cpu() for batch in loader])
     folder.mkdir(parents=True, exist_ok=True)
-    staging = folder / f".{CACHE}"
-    save_tensors({"logits": table}, staging)
-    staging.replace(file)
+    with whole_file(file) as staging:
+        save_tensors({"logits": table}, staging)
     return table
 
 
-__all__ = ["CACHE", "cached_logits", "check_cacheable"]
+class TeacherAnswers:
+    """The logits of a teacher for training images, computed in each step or once for all.
+
+    Args:
+        teacher: The teacher.
+        cache: Whether it is asked once for every training image.
+    """
+
+    def __init__(self, teacher: Teacher, cache: bool) -> None:
+        self.teacher, self.cache = teacher, cache
+        self.table: torch.Tensor | None = None
+
+    def prepare(
+        self, images: Callable[[], LabelledImages], device: torch.device, folder: Path, batch_size: int, workers: int
+    ) -> None:
+        """Moves the teacher to a device, and fills the cache where there is one; arguments as `cached_logits`."""
+        self.teacher.to(device)
+        if self.cache and self.table is None:
+            self.table = cached_logits(self.teacher, images(), folder, device, batch_size, workers)
+
+    def logits(self, pixel_values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """(B, L), fp32, on the device of the pixels.
+
+        Args:
+            pixel_values: (B, C, height, width), as the student sees them.
+            index: (B,) rows of the training images.
+        """
+        if self.table is not None:
+            return self.table[index.cpu()].to(pixel_values.device)
+        return self.teacher.logits(pixel_values)
+
+
+__all__ = ["CACHE", "TeacherAnswers", "cached_logits", "check_cacheable"]

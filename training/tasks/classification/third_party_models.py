@@ -15,7 +15,7 @@ from ...recipe.sections import EvaluationSettings, ModelSettings
 logger = logging.get_logger(__name__)
 
 
-def foreign_classifier(
+def third_party_classifier(
     path: Path, settings: ModelSettings, evaluation: EvaluationSettings, labels: Sequence[str], fields: dict[str, Any]
 ) -> tuple[PreTrainedModel, Any]:
     """A classifier as transformers loads it, in fp32, with these labels, and an image processor for it.
@@ -86,4 +86,4 @@ def timm_pixels(processor: Any, evaluation: EvaluationSettings) -> dict[str, Any
     }
 
 
-__all__ = ["foreign_classifier", "timm_pixels"]
+__all__ = ["third_party_classifier", "timm_pixels"]

@@ -15,6 +15,7 @@ from ....data.boxes.dataset import BoxEvaluationTransform, BoxImages, collate_bo
 from ....data.boxes.images import read_box_images
 from ....data.boxes.tables import BoxClasses
 from ....data.text.json_text import json_text
+from ....data.whole_files import whole_file
 from ...runtime.loading_processes import outlive_requests
 from ...runtime.progress import Reporter
 from .coco_results import category_ids
@@ -123,15 +124,13 @@ class BoxPredictor:
         """Writes `predictions.json`, all boxes in COCO's results format under the ids of the data set."""
         whole = self.classes is None or self.classes.integer_image_ids
         target = files[0].with_name(RESULTS)
-        staging = target.with_name(f".{RESULTS}")
-        with staging.open("w", encoding="utf-8") as content:
+        with whole_file(target) as staging, staging.open("w", encoding="utf-8") as content:
             separator = "["
             for file in files:
                 for entry in _coco_entries(pq.read_table(file), self.categories, whole):
                     content.write(separator + json_text(entry))
                     separator = ",\n"
             content.write("[]\n" if separator == "[" else "]\n")
-        staging.replace(target)
 
 
 def _coco_entries(table: pa.Table, categories: dict[str, int], whole: bool) -> Iterator[dict[str, Any]]:

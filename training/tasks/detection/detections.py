@@ -7,6 +7,8 @@ import numpy as np
 
 MOST = 100  # detections of an image and class that COCO counts
 
+RECALLS = np.linspace(0, 1, 101)  # recall at which COCO reads precision
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -67,4 +69,4 @@ def intersection_over_union(found: np.ndarray, true: np.ndarray, crowd: np.ndarr
     return common / np.maximum(union, 1e-300)
 
 
-__all__ = ["MOST", "Detections", "intersection_over_union"]
+__all__ = ["MOST", "RECALLS", "Detections", "intersection_over_union"]

@@ -1,15 +1,12 @@
-"""Running a detector over a split, in one process or shared out over many."""
+"""One pass of a detector over images with boxes."""
 
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -18,30 +15,13 @@ from ....data.boxes.tables import ImageBoxes
 from ....modeling.detr_loss import class_divisor, loss_counts
 from ....modeling.modeling_detr import HubDetrForObjectDetection
 from ...runtime.loading_processes import outlive_requests
-from ...runtime.progress import QuietReporter, Reporter
-from ..classification.evaluation import check_bad_share
-from ..partial_counts import PartialCounts
+from ..evaluation import Part
 from .detections import Detections
 from .loading import read_outputs
-from .metrics import DetectionCounts
+from .metrics import DetectionMetrics
 
 _LEARNED = ("class_labels", "boxes")
 MOST_AT_ONCE = 8  # images of a detector are large
-
-
-@dataclass
-class DetectorEvaluation:
-    """What a detector did on a split.
-
-    Args:
-        counts: Of all processes together.
-        loss: Of the split as one batch, whatever it was cut into; None of models of other libraries.
-        bad_images: Names of the images that could not be decoded and were left out.
-    """
-
-    counts: DetectionCounts
-    loss: float | None = None
-    bad_images: list[str] = field(default_factory=list)
 
 
 def batches_of_one_shape(
@@ -67,89 +47,86 @@ def batches_of_one_shape(
     return own + [([0], 0)] * (-(-len(batches) // processes) - len(own))
 
 
-@torch.inference_mode()
-def evaluate_detector(
-    model: nn.Module,
-    images: BoxImages,
-    processor: Any,
-    num_labels: int,
-    *,
-    to_data: Sequence[int] | None = None,
-    batch_size: int = 8,
-    workers: int = 0,
-    autocast: Any = None,
-    accelerator: Accelerator | None = None,
-    max_bad_share: float = 0.0,
-    reporter: Reporter | None = None,
-    partial: PartialCounts | None = None,
-) -> DetectorEvaluation:
-    """Boxes that a detector finds in a split, held against the true ones; the model's mode is put back.
+class BoxEvaluator:
+    """A detector beside a split of images with boxes.
 
-    Only boxes are kept of a batch's answers, so that memory grows with them and not with the logits.
+    Only boxes are kept of a batch's answers, so that memory grows with them and not with the logits. All images of a
+    batch have one shape: without padding an answer does not depend on what else is in its batch, and is the one that
+    `pipeline` gives.
 
     Args:
         model: Returns `logits` and `pred_boxes`.
-        images: With the evaluation transform.
-        processor: Reads the answers, as `pipeline` does.
-        num_labels: Of the data.
+        images: The split with the evaluation transform.
+        processor: Image processor of the model, which reads the answers as `pipeline` does.
+        num_labels: Number of classes of the data.
         to_data: The data's number of each class of the model, -1 where it has none; None where they are the same.
-        batch_size: Images at once, all of one shape: without padding an answer does not depend on what else is in
-            its batch, and is the one that `pipeline` gives.
-        workers: Loading processes.
-        autocast: A context manager factory for the forward pass; None computes in the weights' own type.
-        accelerator: Shares the split out over its processes; every one gets the counts of all.
-        max_bad_share: Part of the split that may be undecodable, where `images` skips such.
-        reporter: Told of each batch.
-        partial: Keeps the counts on disk, so that the evaluation can be resumed.
-
-    Raises:
-        BadImageError: An image cannot be decoded, or more than `max_bad_share` of them.
-        ValueError: Answers are infinite or not a number; the images are named.
+        autocast: Context manager factory for the forward pass; None computes in the weights' own type.
     """
-    reporter = reporter or QuietReporter()
-    process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    counts, was_training = DetectionCounts(num_labels), model.training
-    done, bad = partial.load(counts) if partial is not None else (0, [])
-    truths = images.table.remove_columns("image")
-    answer = Answers(model, images, processor, to_data)
-    model.eval()
-    reporter.start(f"evaluating {images.name}", len(images), done * batch_size * processes)
-    try:
-        shapes = list(zip(truths["width"], truths["height"], strict=True))
-        parts = batches_of_one_shape(shapes, batch_size, process, processes)[done:]
-        loader = DataLoader(
-            images,
+
+    largest_batch: int | None = MOST_AT_ONCE
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: BoxImages,
+        processor: Any,
+        num_labels: int,
+        to_data: Sequence[int] | None = None,
+        autocast: Any = None,
+    ) -> None:
+        self.model, self.images, self.name, self.autocast = model, images, images.name, autocast
+        self.num_labels = num_labels
+        self.truths = images.table.remove_columns("image")
+        self.answer = Answers(model, images, processor, to_data)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def new_metrics(self, process: int, processes: int) -> DetectionMetrics:  # noqa: ARG002
+        """Empty counts, the same for every process."""
+        return DetectionMetrics(self.num_labels)
+
+    def parts(self, batch_size: int, process: int = 0, processes: int = 1) -> list[Part]:
+        """The batches of one process, each of images of one shape."""
+        shapes = list(zip(self.truths["width"], self.truths["height"], strict=True))
+        return batches_of_one_shape(shapes, batch_size, process, processes)
+
+    def loader(self, parts: Sequence[Part], workers: int) -> DataLoader[Any]:
+        """The batches themselves; a few images are loaded faster without starting another process."""
+        return DataLoader(
+            self.images,
             batch_sampler=[rows for rows, _ in parts],
-            num_workers=min(workers, len(images) // 64),
+            num_workers=min(workers, len(self) // 64),
             collate_fn=collate_boxes,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=outlive_requests,
         )
-        for number, (batch, (rows, count)) in enumerate(zip(loader, parts, strict=True), done + 1):
-            wrong = {int(row) for row in batch.get("bad", ())}
-            good = [place for place, row in enumerate(rows[:count]) if row not in wrong]
-            bad += [row for row in rows[:count] if row in wrong]
-            with autocast() if autocast is not None else nullcontext():
-                found, loss = answer(_chosen(batch, good or [0]))
-            if good:
-                right = [rows[place] for place in good]
-                counts.update(right, found, [ImageBoxes.from_row(truths[row]) for row in right])
-                counts.loss_sum += loss.whole
-                counts.class_loss_sum += loss.classes
-            if partial is not None:
-                partial.save(counts, number, bad)
-            reporter.advance(count * processes)
-    finally:
-        model.train(was_training)
-        reporter.stop()
-    if processes > 1:
-        whole = DetectionCounts(num_labels)
-        for tensors in gather_object([counts.tensors()]):
-            whole.add(tensors)
-        counts, bad = whole, gather_object(bad)
-    names = [images.describe(row) for row in sorted(bad)]
-    check_bad_share(names, len(images), max_bad_share, images.name)
-    return DetectorEvaluation(counts, answer.loss_of(counts, bad), names)
+
+    def add(self, metrics: DetectionMetrics, batch: dict[str, Any], part: Part) -> list[int]:
+        """Computes a batch and counts its boxes; returns the rows that could not be decoded.
+
+        Raises:
+            ValueError: Answers are infinite or not a number; the images are named.
+        """
+        rows, count = part
+        wrong = {int(row) for row in batch.get("bad", ())}
+        good = [place for place, row in enumerate(rows[:count]) if row not in wrong]
+        with self.autocast() if self.autocast is not None else nullcontext():
+            found, loss = self.answer(_chosen(batch, good or [0]))
+        if good:
+            right = [rows[place] for place in good]
+            metrics.update(right, found, [ImageBoxes.from_row(self.truths[row]) for row in right])
+            metrics.loss_sum += loss.whole
+            metrics.class_loss_sum += loss.classes
+        return [row for row in rows[:count] if row in wrong]
+
+    def loss(self, metrics: DetectionMetrics, bad: list[int]) -> float | None:
+        """Loss of the split as one batch, whatever it was cut into; None of models of other libraries."""
+        return self.answer.loss_of(metrics, bad)
+
+    def describe(self, row: int) -> str:
+        """File or row of an image, for messages."""
+        return self.images.describe(row)
 
 
 def _chosen(batch: dict[str, Any], places: list[int]) -> dict[str, Any]:
@@ -172,7 +149,7 @@ class Answers:
         model: In any mode.
         images: Of the split; its targets say what the loss is divided by.
         processor: Of the model.
-        to_data: As in `evaluate_detector`; with it there is no loss.
+        to_data: As in `BoxEvaluator`; with it there is no loss.
     """
 
     def __init__(self, model: nn.Module, images: BoxImages, processor: Any, to_data: Sequence[int] | None) -> None:
@@ -191,7 +168,7 @@ class Answers:
     def _divisors(self, sizes: Sequence[int]) -> torch.Tensor:
         return loss_counts([{"class_labels": range(size)} for size in sizes], self.config)
 
-    def loss_of(self, counts: DetectionCounts, bad: Sequence[int]) -> float | None:
+    def loss_of(self, counts: DetectionMetrics, bad: Sequence[int]) -> float | None:
         """The loss of the split, whose batches were divided by the counts of all images, bad ones among them."""
         if self.divisors is None or not bad:
             return None if self.divisors is None else counts.loss_sum
@@ -239,4 +216,4 @@ class Answers:
         return Detections(found.boxes[known], found.scores[known], classes[known])
 
 
-__all__ = ["MOST_AT_ONCE", "Answers", "DetectorEvaluation", "batches_of_one_shape", "evaluate_detector"]
+__all__ = ["MOST_AT_ONCE", "Answers", "BoxEvaluator", "batches_of_one_shape"]

@@ -1,6 +1,6 @@
 """Boxes in new images: what `vithub predict` does with a detector."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +15,10 @@ from ....data.text.json_text import json_text
 from ....hub.checkpoints import CheckpointError
 from ....hub.folders import check_target, new_folder
 from ....hub.inference_loading import run_model
+from ..predictions import OpenedImages, bad_prediction
 from .detections import Detections
 from .loading import load_detector, read_outputs
 from .plots import detection_picture
-
-Opened = Iterable[tuple[str, Image.Image | BadImageError]]
 
 
 class Detector:
@@ -28,15 +27,19 @@ class Detector:
     Args:
         path: Its folder.
         threshold: Least score of a box, in [0, 1].
+        output: A new folder for the images with their boxes, and `annotations.json` in COCO's format with scores; None
+            writes nothing.
 
     Raises:
         CheckpointError: It cannot be loaded whole.
     """
 
-    def __init__(self, path: Path, threshold: float) -> None:
+    def __init__(self, path: Path, threshold: float, output: str | Path | None = None) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"{argument('threshold')} must lie in [0, 1], got {threshold!r}")
-        self.path, self.threshold = path, threshold
+        if output is not None:
+            check_target(Path(output).expanduser().absolute())
+        self.path, self.threshold, self.output = path, threshold, output
         self.model, self.processor = load_detector(path)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         cast(nn.Module, self.model).to(self.device)
@@ -59,27 +62,18 @@ class Detector:
         edges = np.array([image.width, image.height] * 2, dtype=np.float64)
         return Detections(kept.boxes.clip(0, edges), kept.scores, kept.classes)
 
-    def predictions(self, opened: Opened) -> Iterator[dict[str, Any]]:
-        """What is found in each image, see `as_prediction`.
-
-        Args:
-            opened: Names, and images or what is wrong with them.
-        """
+    def predictions(self, opened: OpenedImages) -> Iterator[dict[str, Any]]:
+        """What is found in each image, see `as_prediction`; the folder appears when all are done."""
+        if self.output is not None:
+            yield from self._saved_predictions(opened, self.output)
+            return
         for name, image in opened:
             if isinstance(image, BadImageError):
                 yield bad_prediction(name, image)
             else:
                 yield as_prediction(name, self.boxes(name, image), self.names)
 
-    def saved_predictions(self, opened: Opened, folder: str | Path) -> Iterator[dict[str, Any]]:
-        """Differs from `predictions` by a new folder that appears when all are done.
-
-        It holds each image with its boxes, and `predictions.json` in COCO's format, its annotations with scores.
-        """
-        check_target(Path(folder).expanduser().absolute())
-        return self._saved_predictions(opened, folder)
-
-    def _saved_predictions(self, opened: Opened, folder: str | Path) -> Iterator[dict[str, Any]]:
+    def _saved_predictions(self, opened: OpenedImages, folder: str | Path) -> Iterator[dict[str, Any]]:
         categories = [{"id": number, "name": text} for number, text in enumerate(self.names, 1)]
         content: dict[str, list[dict[str, Any]]] = {"images": [], "categories": categories, "annotations": []}
         with new_folder(folder) as staging:
@@ -95,7 +89,7 @@ class Detector:
                 )
                 content["annotations"] += _annotations(found, number, len(content["annotations"]) + 1)
                 yield as_prediction(name, found, self.names)
-            (staging / "predictions.json").write_text(json_text(content, indent=1) + "\n", encoding="utf-8")
+            (staging / "annotations.json").write_text(json_text(content, indent=1) + "\n", encoding="utf-8")
 
 
 def as_prediction(name: str, found: Detections, names: Sequence[str]) -> dict[str, Any]:
@@ -108,11 +102,6 @@ def as_prediction(name: str, found: Detections, names: Sequence[str]) -> dict[st
             for number, score, box in rows
         ],
     }
-
-
-def bad_prediction(name: str, error: BadImageError) -> dict[str, Any]:
-    """What stands for the predictions of an image that cannot be decoded."""
-    return {"image": name, "predictions": [], "error": str(error)}
 
 
 def _annotations(found: Detections, image: int, first: int) -> list[dict[str, Any]]:
@@ -137,4 +126,4 @@ def _annotations(found: Detections, image: int, first: int) -> list[dict[str, An
     return annotations
 
 
-__all__ = ["Detector", "as_prediction", "bad_prediction"]
+__all__ = ["Detector", "as_prediction"]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForObjectDetection, PreTrainedModel
 
+from ....configuration.model_task import DETECTION, model_task
 from ....hub.checkpoints import CheckpointError, locate, read_config
 from ....hub.inference_loading import PROCESSOR, load_for_inference, load_processor
 from ....modeling.detector_output import MOST_FOUND, found_objects
@@ -16,17 +17,6 @@ _DROPS_LAST = ("DetrImageProcessor", "YolosImageProcessor")
 _KEEPS_ALL = ("DeformableDetr", "ConditionalDetr", "RTDetr")
 
 
-def is_detector(path: Path) -> bool:
-    """Whether a folder holds an object detector, by its configuration.
-
-    Raises:
-        CheckpointError: The configuration is damaged.
-    """
-    if not (path / "config.json").is_file():
-        return False
-    return any("ObjectDetection" in name for name in read_config(path).get("architectures") or [])
-
-
 def load_detector(source: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
     """A detector in evaluation mode, in the type of its weights, and its image processor.
 
@@ -35,7 +25,7 @@ def load_detector(source: str | Path, revision: str | None = None) -> tuple[PreT
             fit the others.
     """
     path = locate(source, revision)
-    if not is_detector(path):
+    if not (path / "config.json").is_file() or model_task(read_config(path)) != DETECTION:
         raise CheckpointError(f"{source} holds no config.json of an object detector; name the folder of a run")
     model = load_for_inference(AutoModelForObjectDetection, path, "an object detector")
     processor = load_processor(path)
@@ -86,4 +76,4 @@ def _check_reading(kind: str, classes: int, num_labels: int) -> None:
         )
 
 
-__all__ = ["is_detector", "load_detector", "read_outputs"]
+__all__ = ["load_detector", "read_outputs"]

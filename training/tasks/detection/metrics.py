@@ -5,20 +5,24 @@ import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from ....data.boxes.tables import ImageBoxes
 from .detections import Detections
+from .error_kinds import count_errors
+from .plots import save_error_kinds, save_precision_recall
 
 # COCO's twelve, in its order: average precision and average recall.
-COCO_FIGURES = (
+COCO_METRICS = (
     "map", "map_50", "map_75", "map_small", "map_medium", "map_large",
     "mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large",
 )  # fmt: skip
-RECALLS = np.linspace(0, 1, 101)  # at which precision is read
 
 
 class EvaluatorMissingError(RuntimeError):
@@ -26,11 +30,11 @@ class EvaluatorMissingError(RuntimeError):
 
 
 @dataclass
-class CocoFigures:
+class CocoMetrics:
     """What COCO's evaluation gives.
 
     Args:
-        stats: (12,), in the order of `COCO_FIGURES`; -1 where there is nothing to measure.
+        stats: (12,), in the order of `COCO_METRICS`; -1 where there is nothing to measure.
         precision: (10, 101, C, 4, 3): IoU from 0.5 to 0.95, recall, class, size (all, small, medium, large), most
             detections (1, 10, 100); -1 where there is nothing to measure.
         recall: (10, C, 4, 3), likewise.
@@ -42,7 +46,7 @@ class CocoFigures:
 
 
 @dataclass
-class DetectionCounts:
+class DetectionMetrics:
     """All boxes that were found and are there; memory grows with them, and with nothing else.
 
     Args:
@@ -60,7 +64,7 @@ class DetectionCounts:
     true: dict[int, ImageBoxes] = field(default_factory=dict, repr=False)
     loss_sum: float = 0.0
     class_loss_sum: float = 0.0
-    _figures: CocoFigures | None = field(default=None, repr=False)
+    _figures: CocoMetrics | None = field(default=None, repr=False)
 
     @property
     def images(self) -> int:
@@ -94,7 +98,7 @@ class DetectionCounts:
         """Found and true boxes of each image, in the order of the rows."""
         return [(self.found[row], self.true[row]) for row in sorted(self.true)]
 
-    def figures(self) -> CocoFigures:
+    def figures(self) -> CocoMetrics:
         """COCO's evaluation of all that was counted.
 
         Raises:
@@ -104,13 +108,13 @@ class DetectionCounts:
         if not self.true:
             raise ValueError("no image was counted")
         if self._figures is None:
-            self._figures = coco_figures(self.pairs(), self.num_labels)
+            self._figures = coco_metrics(self.pairs(), self.num_labels)
         return self._figures
 
     def compute(self) -> dict[str, float | None]:
         """COCO's twelve figures by name, in [0, 1]; None where there is nothing to measure, where COCO says -1."""
         stats = self.figures().stats
-        return {name: _measured(value) for name, value in zip(COCO_FIGURES, stats, strict=True)}
+        return {name: _measured(value) for name, value in zip(COCO_METRICS, stats, strict=True)}
 
     def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """For each class its boxes, average precision over IoU 0.5 to 0.95, at 0.5 and at 0.75, and recall."""
@@ -172,6 +176,24 @@ class DetectionCounts:
         self.loss_sum = self.class_loss_sum = 0.0
         self.add(tensors)
 
+    def merge(self, accelerator: Accelerator) -> None:
+        """Makes the counts of each process those of all processes together."""
+        del accelerator  # boxes are gathered as objects
+        parts = gather_object([self.tensors()])
+        self.load(parts[0])
+        for tensors in parts[1:]:
+            self.add(tensors)
+
+    def measurements(self, names: list[str]) -> dict[str, Any]:
+        """Metrics of each class, and kinds of errors, for `metrics.json`."""
+        errors = count_errors(self.pairs(), self.num_labels)
+        return {"per_class": self.per_class(names), "errors": errors.to_dict(names)}
+
+    def save_plots(self, names: list[str], folder: Path) -> None:
+        """Writes `precision_recall.png` and `errors.png`."""
+        save_precision_recall(self.curves(), names, folder / "precision_recall.png")
+        save_error_kinds(count_errors(self.pairs(), self.num_labels), names, folder / "errors.png")
+
     def add(self, tensors: Sequence[torch.Tensor]) -> None:
         """Takes what `tensors` of another process gave, beside its own; images that are there already are not taken."""
         sizes, found, true, ids, loss = (tensor.cpu().numpy() for tensor in tensors)
@@ -189,7 +211,7 @@ class DetectionCounts:
         self._figures = None
 
 
-def coco_figures(pairs: Sequence[tuple[Detections, ImageBoxes]], num_labels: int) -> CocoFigures:
+def coco_metrics(pairs: Sequence[tuple[Detections, ImageBoxes]], num_labels: int) -> CocoMetrics:
     """COCO's evaluation by faster-coco-eval, or by pycocotools where only that is installed.
 
     Ids are given anew and from 1: an annotation of id 0 counts as unmatched in COCO's code.
@@ -234,7 +256,7 @@ def coco_figures(pairs: Sequence[tuple[Detections, ImageBoxes]], num_labels: int
     shape = (10, 101, num_labels, 4, 3)
     precision = np.asarray(evaluation.eval["precision"], dtype=np.float64).reshape(shape)
     recall = np.asarray(evaluation.eval["recall"], dtype=np.float64).reshape(10, num_labels, 4, 3)
-    return CocoFigures(np.asarray(evaluation.stats, dtype=np.float64)[:12], precision, recall)
+    return CocoMetrics(np.asarray(evaluation.stats, dtype=np.float64)[:12], precision, recall)
 
 
 def _evaluator() -> tuple[Any, Any, dict[str, Any]]:
@@ -266,4 +288,4 @@ def _mean(values: np.ndarray) -> float | None:
     return float(known.mean()) if known.size else None
 
 
-__all__ = ["COCO_FIGURES", "RECALLS", "CocoFigures", "DetectionCounts", "EvaluatorMissingError", "coco_figures"]
+__all__ = ["COCO_METRICS", "CocoMetrics", "DetectionMetrics", "EvaluatorMissingError", "coco_metrics"]

@@ -1,7 +1,6 @@
 """The detector that a recipe names: a DETR on a pretrained backbone, or any detector that can be loaded."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from transformers import PreTrainedModel
 
 from ....configuration.configuration_detr import HubDetrConfig
 from ....data.boxes.dataset import box_pixels, build_box_processor
-from ....hub.checkpoints import locate, read_config
+from ....hub.checkpoints import locate
 from ....hub.conversion.detr_backbones import backbone_from, load_backbone_weights
 from ....hub.conversion.opening import open_checkpoint
 from ....modeling.modeling_detr import HubDetrForObjectDetection
@@ -17,14 +16,6 @@ from ...recipe.model_names import DETECTOR_FROM_SCRATCH
 from ...recipe.recipe import Recipe, RecipeError
 
 _LONGEST = 1333 / 800  # DETR's longer side for its shorter one
-
-
-def is_detector_folder(source: str | Path) -> bool:
-    """Whether a source is a local folder with an object detector."""
-    folder = Path(source).expanduser()
-    if not (folder / "config.json").is_file():
-        return False
-    return any("ObjectDetection" in name for name in read_config(folder).get("architectures") or [])
 
 
 def build_detector(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, Any]:
@@ -79,4 +70,4 @@ def _from_scratch(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedMode
     return model, build_box_processor(shortest, longest, focal=model.config.focal_loss, **pixels)
 
 
-__all__ = ["build_detector", "is_detector_folder"]
+__all__ = ["build_detector"]

@@ -10,9 +10,8 @@ from PIL import Image
 from ....data.boxes.pictures import color_of, contact_sheet, draw_boxes
 from ....data.boxes.tables import ImageBoxes
 from ..plots import BLUE, GREEN, GREY, ORANGE, drawable, new_figure
-from .detections import Detections
+from .detections import RECALLS, Detections
 from .error_kinds import ERRORS, DetectionErrors
-from .metrics import RECALLS
 
 # Of the bars of errors: right in green, then one colour for each of `ERRORS`.
 COLORS = (GREEN, "#CC79A7", ORANGE, "#E69F00", "#F0E442", GREY, BLUE)

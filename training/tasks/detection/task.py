@@ -1,41 +1,54 @@
-"""What a detector learns from what: the part of its run that the Accelerate loop and `Trainer` share."""
+"""Detection: the training task of a model that finds boxes in images."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
 
 from ....data.boxes.augmentation import BoxTransform
 from ....data.boxes.dataset import BoxEvaluationTransform, BoxImages, box_pixels, collate_boxes
 from ....data.boxes.tables import BoxData
-from ....data.samplers import EpochMicroBatches, MicroBatches
+from ....data.samplers import TrainingOrder
 from ....data.seeding import Stream, derived_seed
 from ....modeling.detr_loss import average_over_processes, loss_counts
 from ...optim.sample_dropout import SampleDropout
-from ...runtime.progress import Reporter
-from ..classification.evaluation import Evaluation
-from ..classification.task import TrainingTask
-from ..train_batches import table_loader
-from .evaluation import evaluate_detector
+from ...recipe.recipe import Recipe
+from ..task import TrainingTask
+from ..train_batches import TableBatches
+from .evaluation import BoxEvaluator
 
 
 class DetectionTask(TrainingTask):
-    """A recipe with a detector and images with boxes. Differs from `TrainingTask` by the data, loss and figures."""
+    """A recipe with a detector and images with boxes.
 
-    data: BoxData  # type: ignore[assignment]
+    Args:
+        recipe: The recipe of the run.
+        model: The detector, on the CPU, in fp32.
+        image_processor: The evaluation transform, which is saved with the model.
+        data: The splits.
+        order: Which images come at which step.
+    """
+
+    problem = "object_detection"
+
+    def __init__(
+        self, recipe: Recipe, model: PreTrainedModel, image_processor: Any, data: BoxData, order: TrainingOrder
+    ) -> None:
+        self._data, self.recipe, self.image_processor = data, recipe, image_processor
+        batches = TableBatches(recipe, self.train_images, order, self.workers, collate_boxes)
+        super().__init__(recipe, model, image_processor, batches)
 
     @property
-    def num_labels(self) -> int:
-        """Number of classes."""
-        return len(self.data.classes.names)
+    def data(self) -> BoxData:
+        """The splits."""
+        return self._data
 
     @property
     def names(self) -> list[str]:
-        """Of the classes."""
+        """Class names, in label order."""
         return list(self.data.classes.names)
 
     @property
@@ -44,18 +57,12 @@ class DetectionTask(TrainingTask):
         pixels = box_pixels(self.image_processor)
         return [pixels.shortest, pixels.longest]
 
-    @property
-    def problem(self) -> str:
-        """What `metrics.json` calls it."""
-        return "object_detection"
-
-    @property
-    def about_data(self) -> dict[str, Any]:
+    def data_facts(self) -> dict[str, Any]:
         """What `metrics.json` says of the data: also how many boxes there are, and how they were read."""
         more = {"boxes": self.data.boxes, "most_boxes": self.data.most_boxes(), "reading": self.data.reading}
-        return super().about_data | more
+        return super().data_facts() | more
 
-    def train_images(self) -> BoxImages:  # type: ignore[override]
+    def train_images(self) -> BoxImages:
         """The training split with the training transform."""
         pixels = box_pixels(self.image_processor)
         transform = BoxTransform(self.recipe.boxes, pixels.shortest, list(pixels.mean), list(pixels.std))
@@ -65,25 +72,15 @@ class DetectionTask(TrainingTask):
     def _skips(self) -> bool:
         return self.recipe.data.on_bad_image == "skip"
 
-    def evaluation_images(self, split: str) -> BoxImages:  # type: ignore[override]
+    def evaluation_images(self, split: str) -> BoxImages:
         """A split with the evaluation transform, the saved processor's."""
         transform = BoxEvaluationTransform(self.image_processor)
         return BoxImages(self.data.splits[split], transform, self.recipe.seed, split, self._skips)
 
-    def evaluate(
-        self, model: nn.Module, split: str, accelerator: Accelerator, reporter: Reporter, autocast: Any = None
-    ) -> Evaluation:
-        """COCO's figures of a detector on a split, and its loss."""
-        found = evaluate_detector(
-            model, self.evaluation_images(split), self.image_processor, self.num_labels,
-            batch_size=self.recipe.evaluation.batch_size, workers=self.workers, autocast=autocast,
-            accelerator=accelerator, max_bad_share=self.recipe.data.max_bad_share, reporter=reporter,
-        )  # fmt: skip
-        return Evaluation(found.counts, found.bad_images, found.loss)
-
-    def looked_closer(self, split: str) -> dict[str, Any]:  # noqa: ARG002
-        """Nothing more than the figures."""
-        return {}
+    def evaluator(self, model: nn.Module, split: str, autocast: Any = None) -> BoxEvaluator:
+        """One pass over a split, for COCO's metrics and the loss."""
+        images = self.evaluation_images(split)
+        return BoxEvaluator(model, images, self.image_processor, len(self.names), autocast=autocast)
 
     def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
         """Tells each piece of a step's batch what the terms of the loss are divided by, for all pieces together."""
@@ -120,14 +117,11 @@ class DetectionTask(TrainingTask):
         return [derived_seed(self.recipe.seed, stream, step, place) for place in places]
 
     def _dropout(self, batch: dict[str, Any], step: int) -> AbstractContextManager[Any]:
-        """Draws dropout by sample, where the graph is that of this very pass."""
+        """Draws dropout by sample, where the graph is that of the current forward pass."""
         settings = self.recipe.model
         if settings.compile or settings.activation_checkpointing:
             return nullcontext()
         return SampleDropout(self._sample_seeds(Stream.DROPOUT, batch, step))
-
-    def _loader(self, batches: MicroBatches | EpochMicroBatches) -> DataLoader[Any]:
-        return table_loader(self.train_images(), batches, self.workers, collate_boxes)
 
 
 __all__ = ["DetectionTask"]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from vithub.training.tasks.classification.calibration import BINS, CalibrationBins
-from vithub.training.tasks.classification.metrics import ClassificationCounts, MultiLabelCounts
+from vithub.training.tasks.classification.metrics.calibration import BINS, CalibrationBins
+from vithub.training.tasks.classification.metrics.choice import ClassificationMetrics, MultiLabelMetrics
 
 
 def slow_error(confidence, right):
@@ -54,7 +54,7 @@ def test_a_model_that_means_what_it_says_has_no_error_and_a_boastful_one_has(ove
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(40_000, 5, generator=generator)
     labels = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-    counts = ClassificationCounts(5)
+    counts = ClassificationMetrics(5)
     counts.update(overconfident * logits, labels)
     error = counts.compute()["expected_calibration_error"]
     assert error < 0.01 if overconfident == 1 else error > 0.1
@@ -65,7 +65,7 @@ def test_one_label_and_many_labels_agree_on_a_question_with_two_answers():
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(500, generator=generator)
     labels = (torch.rand(500, generator=generator) < logits.sigmoid()).long()
-    two, one = ClassificationCounts(2), MultiLabelCounts(1)
+    two, one = ClassificationMetrics(2), MultiLabelMetrics(1)
     two.update(torch.stack([torch.zeros(500), logits], dim=1), labels)
     one.update(logits[:, None], labels[:, None])
     assert [row["images"] for row in one.reliability()] == [row["images"] for row in two.reliability()]
@@ -77,7 +77,7 @@ def test_one_label_and_many_labels_agree_on_a_question_with_two_answers():
 def test_confidence_and_error_of_a_classifier_are_those_of_its_softmax(seed, images):
     generator = torch.Generator().manual_seed(seed)
     logits, labels = torch.randn(images, 4, generator=generator), torch.randint(4, (images,), generator=generator)
-    counts = ClassificationCounts(4)
+    counts = ClassificationMetrics(4)
     counts.update(logits, labels)
     confidence, predicted = logits.double().softmax(-1).max(dim=-1)
     expected = slow_error(confidence, predicted == labels)

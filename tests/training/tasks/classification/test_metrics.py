@@ -1,18 +1,10 @@
-import socket
-
-import evaluate
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
-from vithub.training.tasks.classification.metrics import (
-    ClassificationCounts,
-    ImageAccuracy,
-    ImageMacroF1,
-    ImageTop5Accuracy,
-)
+from vithub.training.tasks.classification.metrics.single_label import ClassificationMetrics
 
 
 def draw(images, classes, seed=0, hard=2.0):
@@ -25,7 +17,7 @@ def draw(images, classes, seed=0, hard=2.0):
 
 
 def counted(logits, labels, *sizes):
-    counts = ClassificationCounts(logits.shape[1])
+    counts = ClassificationMetrics(logits.shape[1])
     start = 0
     for size in [*sizes, len(labels)]:
         counts.update(logits[start : start + size], labels[start : start + size])
@@ -97,47 +89,4 @@ def test_names_must_be_as_many_as_classes():
 
 def test_no_image_gives_an_error_and_not_a_division_by_zero():
     with pytest.raises(ValueError, match="no image"):
-        ClassificationCounts(3).compute()
-
-
-METRICS = {"accuracy": ImageAccuracy, "top5_accuracy": ImageTop5Accuracy, "macro_f1": ImageMacroF1}
-
-
-@pytest.fixture
-def no_network(monkeypatch, tmp_path):
-    def refuse(*_):
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    return tmp_path
-
-
-@pytest.mark.parametrize("value", METRICS)
-def test_metrics_of_evaluate_work_without_the_network(value, no_network):
-    logits, labels = draw(40, 8)
-    expected = counted(logits, labels).compute()[value]
-    metric = METRICS[value](cache_dir=str(no_network))
-    assert metric.compute(predictions=logits.tolist(), references=labels.tolist()) == {value: pytest.approx(expected)}
-
-
-@pytest.mark.parametrize("value", METRICS)
-def test_metrics_of_evaluate_take_batches(value, no_network):
-    logits, labels = draw(40, 8)
-    metric = METRICS[value](cache_dir=str(no_network))
-    for start in range(0, 40, 16):
-        metric.add_batch(predictions=logits[start : start + 16].numpy(), references=labels[start : start + 16].numpy())
-    assert metric.compute() == {value: pytest.approx(counted(logits, labels).compute()[value])}
-
-
-def test_metrics_of_evaluate_can_be_combined_and_added_to_one_by_one(no_network):
-    logits, labels = draw(12, 6)
-    metric = ImageAccuracy(cache_dir=str(no_network))
-    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
-        metric.add(prediction=row, reference=label)
-    expected = counted(logits, labels).compute()
-    assert metric.compute() == {"accuracy": pytest.approx(expected["accuracy"])}
-    both = evaluate.combine([ImageAccuracy(cache_dir=str(no_network)), ImageMacroF1(cache_dir=str(no_network))])
-    found = both.compute(predictions=logits.tolist(), references=labels.tolist())
-    assert found == {name: pytest.approx(expected[name]) for name in ("accuracy", "macro_f1")}
+        ClassificationMetrics(3).compute()

@@ -1,19 +1,12 @@
-import socket
-
-import evaluate
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
-from vithub.training.tasks.classification.metrics import (
-    ClassificationCounts,
-    ImageCalibrationError,
-    ImageMeanAveragePrecision,
-    MultiLabelCounts,
-    counts_for,
-)
+from vithub.training.tasks.classification.metrics.choice import metrics_for
+from vithub.training.tasks.classification.metrics.multi_label import MultiLabelMetrics
+from vithub.training.tasks.classification.metrics.single_label import ClassificationMetrics
 
 WIDTH = 40 / 8192  # of a bin
 
@@ -27,7 +20,7 @@ def draw(images, classes, seed=0, spread=1.5):
 
 
 def counted(logits, labels, *sizes, counts=None):
-    counts = counts or MultiLabelCounts(logits.shape[1])
+    counts = counts or MultiLabelMetrics(logits.shape[1])
     start = 0
     for size in [*sizes, len(labels)]:
         counts.update(logits[start : start + size], labels[start : start + size])
@@ -114,7 +107,7 @@ def test_beyond_the_logits_that_are_kept_the_stated_bound_holds(case, center, sp
     logits, labels = draw(*case)
     assume(labels.any())
     logits = (center + spread * logits.double()).round(decimals=rounding + 1) if rounding else center + spread * logits
-    counts = counted(logits, labels, counts=MultiLabelCounts(labels.shape[1], exact_scores=0))
+    counts = counted(logits, labels, counts=MultiLabelMetrics(labels.shape[1], exact_scores=0))
     error = abs(counts.compute()["mean_average_precision"] - mean_average_precision(logits, labels))
     assert error <= counts.precision_error() + 1e-9
 
@@ -123,7 +116,7 @@ def test_beyond_the_logits_that_are_kept_the_stated_bound_holds(case, center, sp
 @pytest.mark.parametrize("images", [200, 5000])
 def test_the_bound_is_about_a_thousandth_of_logits_that_spread(images, spread):
     logits, labels = draw(images, 6, spread=spread)
-    counts = counted(logits, labels, counts=MultiLabelCounts(6, exact_scores=0))
+    counts = counted(logits, labels, counts=MultiLabelMetrics(6, exact_scores=0))
     found = counts.compute()["mean_average_precision"]
     assert found == pytest.approx(mean_average_precision(logits, labels), abs=1e-3)
     assert 0 < counts.precision_error() < 0.02
@@ -132,7 +125,7 @@ def test_the_bound_is_about_a_thousandth_of_logits_that_spread(images, spread):
 def test_the_bound_is_reached_by_images_of_one_bin():
     # 3 of 6 images have the label, all logits in one bin: at best 1, counted as 1 / 2
     logits, labels = torch.linspace(0.0001, 0.0010, 6)[:, None], torch.tensor([[0], [0], [0], [1], [1], [1]])
-    counts = counted(logits, labels, counts=MultiLabelCounts(1, exact_scores=0))
+    counts = counted(logits, labels, counts=MultiLabelMetrics(1, exact_scores=0))
     assert counts.compute()["mean_average_precision"] == 0.5
     assert counts.precision_error() == pytest.approx(0.5)
     assert counted(logits, labels).compute()["mean_average_precision"] == 1
@@ -140,8 +133,8 @@ def test_the_bound_is_reached_by_images_of_one_bin():
 
 def test_one_image_too_many_and_the_histogram_takes_over():
     logits, labels = draw(31, 4)
-    counts = MultiLabelCounts(4, exact_scores=4 * 30)
-    exact = MultiLabelCounts(4)
+    counts = MultiLabelMetrics(4, exact_scores=4 * 30)
+    exact = MultiLabelMetrics(4)
     for rows in (slice(0, 30), slice(30, 31)):
         counts.update(0.01 * logits[rows], labels[rows])
         exact.update(0.01 * logits[rows], labels[rows])
@@ -155,10 +148,10 @@ def test_one_image_too_many_and_the_histogram_takes_over():
 def test_processes_that_counted_unequal_numbers_of_images_are_exact_together(sizes):
     """As where one of them could not decode some of its images."""
     logits, labels = draw(sum(sizes), 5)
-    first, second = (MultiLabelCounts(5, p, 2) for p in (0, 1))
+    first, second = (MultiLabelMetrics(5, p, 2) for p in (0, 1))
     counted(0.01 * logits[: sizes[0]], labels[: sizes[0]], counts=first)
     counted(0.01 * logits[sizes[0] :], labels[sizes[0] :], counts=second)
-    total = MultiLabelCounts(5)
+    total = MultiLabelMetrics(5)
     total.load([a + b for a, b in zip(first.tensors(), second.tensors(), strict=True)])
     expected = mean_average_precision(0.01 * logits, labels)
     assert total.compute()["mean_average_precision"] == pytest.approx(expected, abs=1e-9)
@@ -174,15 +167,15 @@ def test_neighbouring_bins_are_told_apart_from_end_to_end():
     for start in range(0, 8191, 819):
         lower, upper = middles[start : start + 819], middles[start + 1 : start + 820]
         logits = torch.stack([lower[: len(upper)], upper])
-        counts = MultiLabelCounts(len(upper), exact_scores=0)
+        counts = MultiLabelMetrics(len(upper), exact_scores=0)
         found = counted(logits, torch.tensor([[0], [1]]).expand(2, len(upper)), counts=counts)
         assert found.compute()["mean_average_precision"] == 1
 
 
 def test_the_headline_is_what_compute_gives():
-    single, multi = counts_for(3, False), counts_for(3, True)
-    assert isinstance(single, ClassificationCounts)
-    assert isinstance(multi, MultiLabelCounts)
+    single, multi = metrics_for(3, False), metrics_for(3, True)
+    assert isinstance(single, ClassificationMetrics)
+    assert isinstance(multi, MultiLabelMetrics)
     single.update(torch.eye(3), torch.arange(3))
     multi.update(torch.eye(3) - 0.5, torch.eye(3))
     assert single.headline == "accuracy"
@@ -206,12 +199,12 @@ def test_the_sum_over_processes_is_the_whole(processes, images, seed, multi_labe
     logits, labels = draw(images, 6, seed)
     labels = labels if multi_label else labels.argmax(dim=-1)
     assume(labels.any())
-    whole = counted(logits, labels, counts=counts_for(6, multi_label))
+    whole = counted(logits, labels, counts=metrics_for(6, multi_label))
     shards = [
-        counted(logits[p::processes], labels[p::processes], 7, counts=counts_for(6, multi_label, p, processes))
+        counted(logits[p::processes], labels[p::processes], 7, counts=metrics_for(6, multi_label, p, processes))
         for p in range(processes)
     ]
-    total = counts_for(6, multi_label)
+    total = metrics_for(6, multi_label)
     total.load([torch.stack(tensors).sum(dim=0) for tensors in zip(*(s.tensors() for s in shards), strict=True)])
     assert total.images == images
     assert total.compute() == whole.compute()  # the very same bits
@@ -224,9 +217,9 @@ def test_the_sum_over_processes_is_the_whole(processes, images, seed, multi_labe
 def test_loaded_counts_go_on_counting_and_leave_what_they_came_from_alone(multi_label):
     logits, labels = draw(20, 6)
     labels = labels if multi_label else labels.argmax(dim=-1)
-    first = counted(logits, labels, counts=counts_for(6, multi_label))
+    first = counted(logits, labels, counts=metrics_for(6, multi_label))
     before = first.compute()
-    second = counts_for(6, multi_label)
+    second = metrics_for(6, multi_label)
     second.load(first.tensors())
     counted(logits, labels, counts=second)
     assert first.compute() == before
@@ -278,54 +271,26 @@ def test_logits_that_cannot_be_ranked_are_refused(multi_label, wrong):
     logits[3, 1] = wrong
     labels = torch.zeros(5, 3) if multi_label else torch.zeros(5, dtype=torch.int64)
     with pytest.raises(ValueError, match="logits of 1 of 5 images are infinite or not a number"):
-        counts_for(3, multi_label).update(logits, labels)
+        metrics_for(3, multi_label).update(logits, labels)
 
 
 def test_labels_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="0 or 1"):
-        MultiLabelCounts(2).update(torch.zeros(1, 2), torch.tensor([[0.0, 0.3]]))
+        MultiLabelMetrics(2).update(torch.zeros(1, 2), torch.tensor([[0.0, 0.3]]))
     with pytest.raises(ValueError, match=r"must be \(B, 2\), got \(1, 2\) and \(1, 3\)"):
-        MultiLabelCounts(2).update(torch.zeros(1, 2), torch.zeros(1, 3))
+        MultiLabelMetrics(2).update(torch.zeros(1, 2), torch.zeros(1, 3))
     with pytest.raises(ValueError, match=r"must be \(B, 2\), got \(1, 3\)"):
-        MultiLabelCounts(2).update(torch.zeros(1, 3), torch.zeros(1, 3))
+        MultiLabelMetrics(2).update(torch.zeros(1, 3), torch.zeros(1, 3))
     with pytest.raises(ValueError, match="0 to 1, got 0 to 2"):
-        ClassificationCounts(2).update(torch.zeros(2, 2), torch.tensor([0, 2]))
+        ClassificationMetrics(2).update(torch.zeros(2, 2), torch.tensor([0, 2]))
     with pytest.raises(ValueError, match="0 to 1, got -1 to 0"):
-        ClassificationCounts(2).update(torch.zeros(2, 2), torch.tensor([-1, 0]))
+        ClassificationMetrics(2).update(torch.zeros(2, 2), torch.tensor([-1, 0]))
     with pytest.raises(ValueError, match=r"got \(2, 3\) and \(2,\)"):
-        ClassificationCounts(2).update(torch.zeros(2, 3), torch.tensor([0, 1]))
+        ClassificationMetrics(2).update(torch.zeros(2, 3), torch.tensor([0, 1]))
 
 
 def test_nothing_to_rank_gives_an_error_and_not_a_nan():
     with pytest.raises(ValueError, match="no image"):
-        MultiLabelCounts(2).compute()
+        MultiLabelMetrics(2).compute()
     with pytest.raises(ValueError, match="none of the 3 images has a label"):
         counted(torch.zeros(3, 2), torch.zeros(3, 2)).compute()
-
-
-@pytest.fixture
-def no_network(monkeypatch, tmp_path):
-    def refuse(*_):
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    return str(tmp_path)
-
-
-def test_metrics_of_evaluate_work_without_the_network_and_in_batches(no_network):
-    logits, labels = draw(40, 6)
-    precision = ImageMeanAveragePrecision(cache_dir=no_network)
-    for start in range(0, 40, 16):
-        chunk = slice(start, start + 16)
-        precision.add_batch(predictions=logits[chunk].numpy(), references=labels[chunk].int().numpy())
-    expected = counted(logits, labels).compute()["mean_average_precision"]
-    assert precision.compute() == {"mean_average_precision": pytest.approx(expected)}
-
-    single = ClassificationCounts(6)
-    single.update(logits, labels.argmax(-1))
-    calibration = ImageCalibrationError(cache_dir=no_network)
-    found = calibration.compute(predictions=logits.tolist(), references=labels.argmax(-1).tolist())
-    name = "expected_calibration_error"
-    assert found == {name: pytest.approx(single.compute()[name])}

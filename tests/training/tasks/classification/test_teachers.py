@@ -62,7 +62,7 @@ def test_the_loss_of_a_step_is_the_model_s_own_loss_of_distillation(
     train, finished_run, digit_folders, tmp_path, kind, through
 ):
     from vithub.training.recipe.recipe import Recipe
-    from vithub.training.tasks.classification.building import build_task
+    from vithub.training.tasks.registry import build_task
 
     values = {
         "distillation.teacher": str(finished_run.folder),
@@ -140,13 +140,13 @@ def test_a_module_teaches_in_the_recipe_s_precision_and_only_infers(train, tmp_p
 def test_a_module_teaches_in_bf16_by_itself_where_that_is_fast(monkeypatch, digit_folders):
     from vithub.training.recipe.recipe import Recipe
     from vithub.training.tasks.classification import teachers
-    from vithub.training.tasks.classification.building import build_task
+    from vithub.training.tasks.registry import build_task
 
     for fast in (False, True):
         monkeypatch.setattr(teachers, "has_fast_bf16", lambda device, fast=fast: fast)
         values = {"data.source": str(digit_folders), "distillation.teacher": "a module"}
         task = build_task(Recipe().with_values(values), teacher=Witness())
-        assert task.teacher.bf16 is fast
+        assert task.teaching.teacher.bf16 is fast
 
 
 def test_cached_answers_give_the_losses_of_asked_ones(train, finished_run, tmp_path):

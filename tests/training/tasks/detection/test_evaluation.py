@@ -13,9 +13,11 @@ from vithub.data.boxes.tables import BOX_TABLE
 from vithub.data.images import BadImageError
 from vithub.hub.checkpoints import CheckpointError
 from vithub.modeling.detr_matcher import NonFiniteCostError
-from vithub.training.tasks.detection.evaluation import batches_of_one_shape, evaluate_detector
-from vithub.training.tasks.detection.loading import is_detector, load_detector
+from vithub.training.tasks.detection.evaluation import BoxEvaluator, batches_of_one_shape
+from vithub.training.tasks.detection.loading import load_detector
+from vithub.training.tasks.evaluation import evaluate_split
 from vithub.training.tasks.partial_counts import PartialCounts
+from vithub.training.tasks.registry import task_of
 
 import vithub
 
@@ -53,7 +55,8 @@ def detector(tiny_detr, randomised):
 
 def evaluated(model, processor, table, size, skip_bad=False, **options):
     images = BoxImages(table, BoxEvaluationTransform(processor), name="test", skip_bad=skip_bad)
-    return evaluate_detector(model, images, processor, 3, batch_size=size, **options)
+    of_model = {name: options.pop(name) for name in ("to_data", "autocast") if name in options}
+    return evaluate_split(BoxEvaluator(model, images, processor, 3, **of_model), batch_size=size, **options)
 
 
 @pytest.mark.parametrize("fields", [{}, {"focal_loss": True, "anchor_queries": True}], ids=["plain", "focal"])
@@ -61,15 +64,15 @@ def test_figures_and_loss_at_batch_1_and_batch_8_are_the_same(fields, detector, 
     model, processor = detector(**fields)
     first = evaluated(model, processor, table_of(tmp_path), 1)
     own = []
-    for (found, _), (width, height) in zip(first.counts.pairs(), SIZES, strict=True):
+    for (found, _), (width, height) in zip(first.metrics.pairs(), SIZES, strict=True):
         inside = found.boxes.clip(0, [width, height, width, height])
         rows = [n for n in range(0, len(found), 2) if (inside[n, 2:] - inside[n, :2] > 2).all()][:4]
         own.append([(inside[n].tolist(), int(found.classes[n])) for n in rows])
     table = table_of(tmp_path, own)
     alone, together = (evaluated(model, processor, table, size) for size in (1, 8))
-    assert alone.counts.compute()["map"] > 0.2
-    for name, value in alone.counts.compute().items():
-        assert together.counts.compute()[name] == pytest.approx(value, abs=1e-3), name
+    assert alone.metrics.compute()["map"] > 0.2
+    for name, value in alone.metrics.compute().items():
+        assert together.metrics.compute()[name] == pytest.approx(value, abs=1e-3), name
     assert together.loss == pytest.approx(alone.loss, rel=1e-4)
     same = table.select([0, 6])  # two images of one size, whose loss is that of their batch
     batch = collate_boxes([BoxImages(same, BoxEvaluationTransform(processor))[row] for row in range(2)])
@@ -92,10 +95,10 @@ def test_batches_hold_each_image_once_and_one_shape_only(shapes, size, processes
 
 def test_what_is_found_is_what_the_pipeline_finds(detector, tmp_path):
     model, processor = detector()
-    found = evaluated(model, processor, table_of(tmp_path), 4).counts.pairs()
+    found = evaluated(model, processor, table_of(tmp_path), 4).metrics.pairs()
     model.save_pretrained(tmp_path / "run")
     processor.save_pretrained(tmp_path / "run")
-    assert is_detector(tmp_path / "run")
+    assert task_of(tmp_path / "run").name == "detection"
     detect = pipeline("object-detection", str(tmp_path / "run"), device="cpu")
     for number in (1, 7):
         answers = detect(str(tmp_path / f"{number}.png"), threshold=0.0)
@@ -133,7 +136,7 @@ def test_classes_are_renumbered_and_unknown_ones_left_out(detector, tmp_path):
     plain = evaluated(model, processor, table, 4)
     mapped = evaluated(model, processor, table, 4, to_data=[2, -1, 0])
     assert mapped.loss is None
-    for (one, _), (other, _) in zip(plain.counts.pairs(), mapped.counts.pairs(), strict=True):
+    for (one, _), (other, _) in zip(plain.metrics.pairs(), mapped.metrics.pairs(), strict=True):
         known = one.classes != 1
         assert np.array_equal(np.array([2, -1, 0])[one.classes[known]], other.classes)
         assert np.array_equal(one.scores[known], other.scores)
@@ -177,7 +180,7 @@ def test_an_evaluation_that_was_cut_short_goes_on(detector, tmp_path, monkeypatc
     )
     handle.remove()
     assert len(seen) == whole_batches - 3
-    assert again.counts.figures().stats.tolist() == whole.counts.figures().stats.tolist()
+    assert again.metrics.figures().stats.tolist() == whole.metrics.figures().stats.tolist()
     assert again.loss == pytest.approx(whole.loss, rel=1e-9)
 
 
@@ -195,9 +198,9 @@ def test_images_that_cannot_be_decoded_count_for_nothing_and_are_listed(fields, 
         evaluated(model, processor, table, 2, skip_bad=True, max_bad_share=0.2)
     left = evaluated(model, processor, table, 2, skip_bad=True, max_bad_share=0.3)
     assert [name.split(" (")[0] for name in left.bad_images] == [str(tmp_path / "0.png"), str(tmp_path / "3.png")]
-    assert sorted(left.counts.true) == [1, 2, 4, 5, 6, 7, 8]
+    assert sorted(left.metrics.true) == [1, 2, 4, 5, 6, 7, 8]
     only = evaluated(model, processor, table.select([1, 2, 4, 5, 6, 7, 8]), 2)
-    assert left.counts.figures().stats.tolist() == pytest.approx(only.counts.figures().stats.tolist(), abs=1e-9)
+    assert left.metrics.figures().stats.tolist() == pytest.approx(only.metrics.figures().stats.tolist(), abs=1e-9)
     assert left.loss == pytest.approx(only.loss, rel=1e-5)
     assert abs(left.loss - whole.loss) > 1e-3
 
@@ -208,7 +211,7 @@ def test_folders_without_a_detector_are_told(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["HubViTForImageClassification"]}))
     with pytest.raises(CheckpointError, match=r"no config\.json of an object detector"):
         load_detector(tmp_path)
-    assert not is_detector(tmp_path)
+    assert task_of(tmp_path).name == "classification"
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json is no readable JSON"):
-        is_detector(tmp_path)
+        task_of(tmp_path)

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from vithub.data.boxes.tables import ImageBoxes
-from vithub.training.tasks.detection.detections import Detections, intersection_over_union
+from vithub.training.tasks.detection.detections import RECALLS, Detections, intersection_over_union
 from vithub.training.tasks.detection.error_kinds import best_threshold, count_errors, match_boxes
 from vithub.training.tasks.detection.metrics import (
-    COCO_FIGURES,
-    RECALLS,
-    DetectionCounts,
+    COCO_METRICS,
+    DetectionMetrics,
     EvaluatorMissingError,
-    coco_figures,
+    coco_metrics,
 )
 
 
@@ -99,13 +98,13 @@ def scene(draw):
 @settings(max_examples=150)
 @given(pairs=st.lists(scene(), min_size=1, max_size=5))
 def test_the_twelve_figures_are_pycocotools(pairs):
-    counts = DetectionCounts(LABELS)
+    counts = DetectionMetrics(LABELS)
     counts.update(range(len(pairs)), *zip(*pairs, strict=True))
     expected = reference(pairs, LABELS)
     np.testing.assert_allclose(counts.figures().stats, expected.stats, rtol=0, atol=1e-6)
     np.testing.assert_allclose(counts.figures().precision, expected.eval["precision"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(counts.figures().recall, expected.eval["recall"], rtol=0, atol=1e-6)
-    for name, value, wanted in zip(COCO_FIGURES, counts.compute().values(), expected.stats, strict=True):
+    for name, value, wanted in zip(COCO_METRICS, counts.compute().values(), expected.stats, strict=True):
         assert value is None if wanted == -1 else value == pytest.approx(wanted, abs=1e-6), name
 
 
@@ -129,7 +128,7 @@ def many(images=40, labels=3, seed=0, most=100):
 
 
 def counted(pairs, size=1, labels=3):
-    counts = DetectionCounts(labels)
+    counts = DetectionMetrics(labels)
     for start in range(0, len(pairs), size):
         part = pairs[start : start + size]
         counts.update(range(start, start + len(part)), *zip(*part, strict=True))
@@ -144,10 +143,10 @@ def test_many_boxes_and_both_evaluators_agree(monkeypatch):
     np.testing.assert_allclose(counts.figures().stats, expected.stats, rtol=0, atol=1e-6)
     assert 0.2 < counts.compute()["map"] < 0.9
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    np.testing.assert_allclose(coco_figures(pairs, 3).stats, expected.stats, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(coco_metrics(pairs, 3).stats, expected.stats, rtol=0, atol=1e-6)
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(EvaluatorMissingError, match="pip install 'vithub\\[detection\\]'"):
-        coco_figures(pairs, 3)
+        coco_metrics(pairs, 3)
 
 
 def test_perfect_boxes_score_1_whatever_the_source_called_them():
@@ -162,7 +161,7 @@ def test_perfect_boxes_score_1_whatever_the_source_called_them():
 @pytest.mark.parametrize("size", [1, 8])
 def test_the_size_of_batches_and_their_order_change_nothing(size):
     pairs = many()
-    wanted, counts = counted(pairs, 40), DetectionCounts(3)
+    wanted, counts = counted(pairs, 40), DetectionMetrics(3)
     for start in reversed(range(0, 40, size)):
         counts.update(range(start, start + size), *zip(*pairs[start : start + size], strict=True))
     assert counts.figures().stats.tolist() == wanted.figures().stats.tolist()
@@ -171,14 +170,14 @@ def test_the_size_of_batches_and_their_order_change_nothing(size):
 def test_parts_of_several_processes_are_put_together():
     pairs = many(11)
     whole = counted(pairs)
-    parts = [DetectionCounts(3), DetectionCounts(3)]
+    parts = [DetectionMetrics(3), DetectionMetrics(3)]
     for row, (found, true) in enumerate(pairs):
         parts[row % 2].update([row], [found], [true])
         parts[row % 2].loss_sum += row
-    joined = DetectionCounts(3)
+    joined = DetectionMetrics(3)
     for part in parts:
         joined.add(part.tensors())
-    again = DetectionCounts(3)
+    again = DetectionMetrics(3)
     again.load(joined.tensors())
     for other in (joined, again):
         assert other.loss_sum == sum(range(11))
@@ -187,8 +186,8 @@ def test_parts_of_several_processes_are_put_together():
             assert mine.image_id == theirs.image_id
             assert np.array_equal(one.boxes, two.boxes)
             assert np.array_equal(mine.crowd, theirs.crowd)
-    empty = DetectionCounts(3)
-    empty.load(DetectionCounts(3).tensors())
+    empty = DetectionMetrics(3)
+    empty.load(DetectionMetrics(3).tensors())
     assert empty.images == 0
 
 
@@ -215,7 +214,7 @@ def test_broken_detections_are_told(boxes, scores, classes, message):
 
 
 def test_wrong_classes_repeated_images_and_no_images_are_told():
-    counts = DetectionCounts(2)
+    counts = DetectionMetrics(2)
     with pytest.raises(ValueError, match="no image was counted"):
         counts.compute()
     none = Detections.best(np.empty((0, 4)), [], [])

@@ -10,7 +10,7 @@ from vithub.data.boxes.tables import BoxClasses
 from vithub.training.tasks.detection.coco_results import coco_results, save_coco_results
 from vithub.training.tasks.detection.detections import Detections
 from vithub.training.tasks.detection.error_kinds import count_errors
-from vithub.training.tasks.detection.metrics import DetectionCounts
+from vithub.training.tasks.detection.metrics import DetectionMetrics
 from vithub.training.tasks.detection.plots import (
     detection_picture,
     save_detections,
@@ -33,7 +33,7 @@ def rgb(text):
 @pytest.mark.parametrize("labels", [1, 40])
 def test_curves_and_errors_of_few_and_many_classes_are_drawn(labels, tmp_path):
     pairs = many(12, labels) if labels > 1 else [(Detections.best([BOX], [0.9], [0]), truth([BOX], [0]))]
-    counts = DetectionCounts(labels)
+    counts = DetectionMetrics(labels)
     counts.update(range(len(pairs)), *zip(*pairs, strict=True))
     names = [f"a $strange$ 名 {number}" for number in range(labels)]
     save_precision_recall(counts.curves(), names, tmp_path / "curves.png")
@@ -44,7 +44,7 @@ def test_curves_and_errors_of_few_and_many_classes_are_drawn(labels, tmp_path):
 
 def test_nothing_found_and_nothing_there_is_drawn_too(tmp_path):
     pairs = [(Detections.best(np.empty((0, 4)), [], []), truth())]
-    counts = DetectionCounts(2)
+    counts = DetectionMetrics(2)
     counts.update([0], *zip(*pairs, strict=True))
     save_precision_recall(counts.curves(), ["a", "b"], tmp_path / "curves.png")
     save_error_kinds(count_errors(pairs, 2), ["a", "b"], tmp_path / "errors.png")

@@ -11,7 +11,7 @@ from vithub.data.boxes.dataset import build_box_processor
 from vithub.data.boxes.loading import load_box_data
 from vithub.data.sources import DataError
 from vithub.scripts.command_line import app, run
-from vithub.training.tasks.detection.run_evaluation import class_numbers
+from vithub.training.tasks.detection.saved_evaluation import class_numbers
 
 import vithub
 

@@ -13,10 +13,11 @@ from vithub.data.images import BadImageError
 from vithub.data.seeding import Stream, derived_seed
 from vithub.hub.conversion.detr_backbones import backbone_from, load_backbone_weights
 from vithub.modeling.detr_loss import detection_loss
+from vithub.modeling.detr_targets import read_targets
 from vithub.training.optim.parameter_groups import parameter_groups
 from vithub.training.recipe.presets import preset
 from vithub.training.recipe.recipe import RecipeError
-from vithub.training.tasks.classification.building import build_task
+from vithub.training.tasks.registry import build_task
 
 import vithub
 
@@ -134,7 +135,8 @@ def test_the_loss_of_a_step_is_the_models_own_for_the_whole_batch(tmp_path):
     outputs = task.model(batch["pixel_values"], batch["pixel_mask"], batch["labels"])
     logits = torch.stack([*(o["logits"] for o in outputs.auxiliary_outputs), outputs.logits])
     boxes = torch.stack([*(o["pred_boxes"] for o in outputs.auxiliary_outputs), outputs.pred_boxes])
-    expected, _ = detection_loss(logits, boxes, batch["labels"], task.model.config)
+    targets = read_targets(batch["labels"], len(boxes[0]), task.model.config, logits.device)
+    expected, _ = detection_loss(logits, boxes, targets, task.model.config)
     assert torch.allclose(got, expected, rtol=1e-5)
 
 

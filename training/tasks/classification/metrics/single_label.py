@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
-from ....data.share_intervals import Interval, share_interval
-from ...runtime.bootstrap import percentile_interval, resampled_counts, varied
-from ...runtime.exact_sums import rounded
+from .....data.share_intervals import Interval, share_interval
+from ....runtime.bootstrap import percentile_interval, resampled_counts, varied
+from ....runtime.exact_sums import rounded
 from .calibration import CalibrationBins
 from .f1_scores import class_rows, macro_f1, weighted_f1
+from .reporting import measurements, save_plots
 
 
 @dataclass
-class ClassificationCounts:
+class ClassificationMetrics:
     """Counts of a single-label classifier.
 
     Args:
@@ -116,6 +119,19 @@ class ClassificationCounts:
         """Confidence against accuracy in 15 bins, see `CalibrationBins.rows`."""
         return self.calibration.rows()
 
+    def merge(self, accelerator: Accelerator) -> None:
+        """Makes the counts of each process those of all processes together."""
+        device = accelerator.device
+        self.load([accelerator.reduce(tensor.to(device), "sum").cpu() for tensor in self.tensors()])
+
+    def measurements(self, names: list[str]) -> dict[str, Any]:
+        """What `metrics.json` says besides `compute`, see `reporting.measurements`."""
+        return measurements(self, names)
+
+    def save_plots(self, names: list[str], folder: Path) -> None:
+        """Writes plots, see `reporting.save_plots`."""
+        save_plots(self, names, folder)
+
     def tensors(self) -> list[torch.Tensor]:
         """All that was counted; those of several processes may be added up and given to `load`."""
         totals = torch.tensor([self.top5, self.loss_sum], dtype=torch.float64)
@@ -144,4 +160,4 @@ def check_finite(logits: torch.Tensor) -> None:
         raise ValueError(f"the logits of {bad} of {len(logits)} images are infinite or not a number")
 
 
-__all__ = ["ClassificationCounts", "check_finite"]
+__all__ = ["ClassificationMetrics", "check_finite"]

@@ -1,18 +1,21 @@
 """Metrics of a classifier that gives each image any number of labels; memory is bounded, however many images come."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from scipy.special import digamma
 
-from ....data.share_intervals import Interval, share_interval
-from ...runtime.bootstrap import group_draws, percentile_interval, varied
-from ...runtime.exact_sums import rounded
+from .....data.share_intervals import Interval, share_interval
+from ....runtime.bootstrap import group_draws, percentile_interval, varied
+from ....runtime.exact_sums import rounded
 from .calibration import CalibrationBins
 from .f1_scores import class_rows, macro_f1
-from .single_label_metrics import check_finite
+from .reporting import measurements, save_plots
+from .single_label import check_finite
 
 # Logits beyond 20 (probabilities within 2e-9 of 0 or 1) are counted as 20. A bin is 0.005 wide, and 0 is an edge.
 REACH, BINS = 20.0, 8192
@@ -23,7 +26,7 @@ EXACT_SCORES = 2**20
 _EMPTY, _ABSENT, _PRESENT = 0, 1, 2  # marks of kept logits
 
 
-class MultiLabelCounts:
+class MultiLabelMetrics:
     """Counts of a multi-label classifier, L yes-or-no decisions per image; a yes is a probability above 0.5.
 
     The ranking of the images, which average precision needs, is that of the logits themselves while all of them are
@@ -214,6 +217,19 @@ class MultiLabelCounts:
         """Confidence against accuracy of the decisions, see `CalibrationBins.rows`; "images" are decisions."""
         return self.calibration.rows()
 
+    def merge(self, accelerator: Accelerator) -> None:
+        """Makes the counts of each process those of all processes together."""
+        device = accelerator.device
+        self.load([accelerator.reduce(tensor.to(device), "sum").cpu() for tensor in self.tensors()])
+
+    def measurements(self, names: list[str]) -> dict[str, Any]:
+        """What `metrics.json` says besides `compute`, see `reporting.measurements`."""
+        return measurements(self, names)
+
+    def save_plots(self, names: list[str], folder: Path) -> None:
+        """Writes plots, see `reporting.save_plots`."""
+        save_plots(self, names, folder)
+
     def tensors(self) -> list[torch.Tensor]:
         """All that was counted; those of several processes may be added up and given to `load`."""
         return [tensor.clone() for tensor in self._tensors()]
@@ -309,4 +325,4 @@ def _micro_f1(found: np.ndarray, support: np.ndarray, claimed: np.ndarray) -> np
     return micro
 
 
-__all__ = ["MultiLabelCounts", "average_precision"]
+__all__ = ["MultiLabelMetrics", "average_precision"]

@@ -1,9 +1,9 @@
-"""Measuring a saved detector: what `vithub evaluate` does with one."""
+"""A saved detector beside images with boxes: what `vithub evaluate` measures, and how it is shown."""
 
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+import torch
 from rich.table import Table
 from rich.text import Text
 
@@ -12,100 +12,75 @@ from ....data.boxes.loading import load_box_data
 from ....data.boxes.tables import BoxClasses
 from ....data.images import decode_image
 from ....data.sources import DataError
-from ....data.table_identity import rows_identity
-from ....data.text.json_text import json_text
 from ....data.text.terminal_text import visible
-from ....hub.folders import new_folder
-from ....hub.model_identity import model_identity
-from ...run_data import run_data
-from ...run_folder import METRICS
-from ...runtime.progress import Reporter
-from ..classification.evaluation import default_workers
-from ..partial_counts import partial_counts
+from ...recipe.run_data import run_data
+from ..evaluation import Evaluation
 from ..plots import save_confusion_matrix
 from .coco_results import coco_results, save_coco_results
 from .error_kinds import DetectionErrors, count_errors
-from .evaluation import MOST_AT_ONCE, evaluate_detector
+from .evaluation import BoxEvaluator
 from .loading import load_detector
-from .metrics import DetectionCounts
+from .metrics import DetectionMetrics
 from .plots import save_detections, save_error_kinds, save_precision_recall
 
 SAMPLES = 6  # images that are drawn
 
 
-def evaluate_detections(
-    path: Path,
-    data: Any,
-    split: str | None,
-    *,
-    output: Path | None,
-    batch_size: int,
-    workers: int | None,
-    skip_bad: bool,
-    resume: bool,
-    accelerator: Accelerator,
-    reporter: Reporter,
-    label_column: str | None = None,
-) -> dict[str, Any]:
-    """COCO's figures of a detector on a split; the arguments are those of `evaluate`.
+class SavedDetector:
+    """A detector and the images with boxes that it is measured on.
 
-    Returns:
-        `split`, `images`, `boxes`, `bad_images` (those left out), `metrics` (COCO's twelve, and the loss of models of
-        this package), `per_class`, and `errors` from the score that gives the best F1, with their confusion.
+    Args:
+        path: Folder of the model.
+        data: As `Task.open_evaluation`.
+        split: As `Task.open_evaluation`.
+        label_column: Name of the column of objects; None finds it.
+        skip_bad: Whether images that cannot be decoded are left out.
 
     Raises:
         DataError: The data cannot be used, or has a class that the model does not know.
     """
-    model, processor = load_detector(path)
-    model.to(accelerator.device)
-    boxes = load_box_data(**_source(path, data, skip_bad, label_column))
-    split = split or ("test" if boxes.test is not None else "validation")
-    if split not in boxes.splits:
-        raise DataError(f"there is no split {split!r}; there are {', '.join(boxes.splits)}")
-    names = boxes.classes.names
-    to_data = class_numbers(names, model.config.id2label)
-    images = BoxImages(boxes.splits[split], BoxEvaluationTransform(processor), name=split, skip_bad=skip_bad)
-    batch_size = min(batch_size, MOST_AT_ONCE)
-    partial = None
-    if output is not None:
-        about = {
-            "model": str(path), "data": boxes.name, "split": split, "images": len(images), "batch_size": batch_size
-        }  # fmt: skip
-        table = images.table
-        made_from = {**model_identity(path), "data": rows_identity(table, range(len(table)))}
-        partial = partial_counts(output, about, made_from, accelerator, resume)
-    found = evaluate_detector(
-        model, images, processor, len(names), to_data=to_data, batch_size=batch_size,
-        workers=default_workers() if workers is None else workers, accelerator=accelerator, reporter=reporter,
-        max_bad_share=1 - 1 / len(images) if skip_bad else 0.0, partial=partial,
-    )  # fmt: skip
-    pairs = found.counts.pairs()
-    errors = count_errors(pairs, len(names))
-    per_class = found.counts.per_class(names)
-    result = {
-        "model": str(path),
-        "data": boxes.name,
-        "split": split,
-        "images": len(images) - len(found.bad_images),
-        "bad_images": found.bad_images,
-        "boxes": sum(row["boxes"] for row in per_class),
-        "metrics": found.counts.compute() | ({} if found.loss is None else {"loss": found.loss}),
-        "labels": list(names),
-        "per_class": per_class,
-        "errors": errors.to_dict(names),
-    }
-    if output is not None and accelerator.is_main_process:
-        with new_folder(output) as staging:
-            (staging / METRICS).write_text(json_text(result, indent=1) + "\n", encoding="utf-8")
-            save_detection_files(staging, found.counts, errors, boxes.classes, images)
-    accelerator.wait_for_everyone()
-    if partial is not None and accelerator.is_main_process:
-        partial.remove()
-    return result
+
+    def __init__(self, path: Path, data: Any, split: str | None, label_column: str | None, skip_bad: bool) -> None:
+        self.skip_bad = skip_bad
+        self.model, self.processor = load_detector(path)
+        boxes = load_box_data(**_source(path, data, skip_bad, label_column))
+        self.split = split or ("test" if boxes.test is not None else "validation")
+        if self.split not in boxes.splits:
+            raise DataError(f"there is no split {self.split!r}; there are {', '.join(boxes.splits)}")
+        self.data, self.classes = boxes.name, boxes.classes
+        self.to_data = class_numbers(boxes.classes.names, self.model.config.id2label)
+        transform = BoxEvaluationTransform(self.processor)
+        self.images = BoxImages(boxes.splits[self.split], transform, name=self.split, skip_bad=skip_bad)
+        self.rows = self.images.table
+
+    def evaluator(self, device: torch.device) -> BoxEvaluator:
+        """One pass over the split, with the model on a device."""
+        self.model.to(device)
+        return BoxEvaluator(self.model, self.images, self.processor, len(self.classes.names), self.to_data)
+
+    def results(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Number of boxes, COCO's twelve metrics (and the loss of models of this package), classes, and errors from
+        the score that gives the best F1, with their confusion."""
+        counts: Any = evaluation.metrics
+        names = self.classes.names
+        per_class = counts.per_class(names)
+        return {
+            "boxes": sum(row["boxes"] for row in per_class),
+            "metrics": counts.compute() | ({} if evaluation.loss is None else {"loss": evaluation.loss}),
+            "labels": list(names),
+            "per_class": per_class,
+            "errors": count_errors(counts.pairs(), len(names)).to_dict(names),
+        }
+
+    def save_plots(self, folder: Path, evaluation: Evaluation, results: dict[str, Any]) -> None:  # noqa: ARG002
+        """Writes `predictions.json` (COCO's results), curves, errors, confusion, and boxes on some images."""
+        counts: Any = evaluation.metrics
+        errors = count_errors(counts.pairs(), len(self.classes.names))
+        save_detection_files(folder, counts, errors, self.classes, self.images)
 
 
 def save_detection_files(
-    folder: Path, counts: DetectionCounts, errors: DetectionErrors, classes: BoxClasses, images: BoxImages
+    folder: Path, counts: DetectionMetrics, errors: DetectionErrors, classes: BoxClasses, images: BoxImages
 ) -> None:
     """Writes `predictions.json` (COCO's results) and pictures: curves, errors, confusion, boxes on some images."""
     names, pairs = classes.names, counts.pairs()
@@ -177,4 +152,4 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-__all__ = ["class_numbers", "detection_table", "evaluate_detections", "save_detection_files"]
+__all__ = ["SavedDetector", "class_numbers", "detection_table", "save_detection_files"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ...runtime.exact_sums import rounded
+from ....runtime.exact_sums import rounded
 
 BINS = 15
 

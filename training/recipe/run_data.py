@@ -5,12 +5,12 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from ..data.argument_names import argument
-from ..data.sources import DataError
-from ..hub.checkpoints import CheckpointError, read_json
-from .recipe.sections import DataSettings
-from .recipe.yaml_text import read_yaml
-from .run_folder import METRICS, RECIPE
+from ...data.argument_names import argument
+from ...data.sources import DataError
+from ...hub.checkpoints import CheckpointError, read_json
+from .run_files import METRICS, RECIPE
+from .sections import DataSettings
+from .yaml_text import read_yaml
 
 
 def run_data(folder: Path) -> DataSettings:

@@ -1,0 +1,59 @@
+"""Tables of the recipe's options that a task does not understand; a task that is not in them does not exist."""
+
+# Options that a task does not know, and what to use in their place. A name that ends in * stands for a whole section.
+UNKNOWN_TO: dict[str, dict[str, str | None]] = {
+    "classification": {
+        "model.backbone": "model.source",
+        "model.backbone_stride": None,
+        "data.repair_boxes": None,
+        "data.box_format": None,
+        "boxes.horizontal_flip": "augmentation.horizontal_flip",
+        "boxes.vertical_flip": "augmentation.vertical_flip",
+        "boxes.crop": "augmentation.crop",
+        "boxes.color_jitter": "augmentation.color_jitter",
+        "boxes.*": "augmentation.*",
+    },
+    "detection": {
+        "model.patch_size": None,
+        "data.streaming": None,
+        "data.shuffle_buffer": None,
+        "data.held_out_images": None,
+        "data.labels": None,
+        "augmentation.crop": "boxes.crop",
+        "augmentation.scale": "boxes.sides and boxes.crop_size",
+        "augmentation.ratio": "boxes.crop_size",
+        "augmentation.interpolation": None,
+        "augmentation.horizontal_flip": "boxes.horizontal_flip",
+        "augmentation.vertical_flip": "boxes.vertical_flip",
+        "augmentation.rand_augment": "boxes.color_jitter",
+        "augmentation.three_augment": "boxes.color_jitter",
+        "augmentation.color_jitter": "boxes.color_jitter",
+        "augmentation.random_erasing": None,
+        "augmentation.mixup": None,
+        "augmentation.cutmix": None,
+        "augmentation.mix_probability": None,
+        "augmentation.mix_switch": None,
+        "augmentation.mix_off_epoch": None,
+        "training.steps_per_epoch": None,
+        "training.freeze": "model.fields.frozen_stages",
+        "training.loss": "model.fields.focal_loss",
+        "training.label_smoothing": None,
+        "distillation.*": None,
+        "lora.*": None,
+        "evaluation.crop_ratio": "model.image_size",
+        "evaluation.interpolation": None,
+    },
+}
+
+
+def register_task_options(task: str, unknown: dict[str, str | None]) -> None:
+    """Adds a task.
+
+    Args:
+        task: Its name.
+        unknown: Options that it does not understand, as in `UNKNOWN_TO`.
+    """
+    UNKNOWN_TO[task] = unknown
+
+
+__all__ = ["UNKNOWN_TO", "register_task_options"]

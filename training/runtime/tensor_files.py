@@ -1,0 +1,34 @@
+"""Writing of tensors as safetensors, synced to the disk, with their hash."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], file: Path) -> str:
+    """Writes tensors as safetensors, waits until they are on the disk, and returns the file's SHA-256."""
+    content = safetensors.torch.save(
+        {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"format": "pt"}
+    )
+    return write_synced(file, content)
+
+
+def write_synced(file: Path, content: bytes) -> str:
+    """Writes a file, waits until it is on the disk, and returns its SHA-256."""
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def file_sum(file: Path) -> str:
+    """The SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+__all__ = ["file_sum", "save_tensors", "write_synced"]

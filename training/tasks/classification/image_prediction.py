@@ -1,0 +1,73 @@
+"""Labels of single images: what `vithub predict` does with a classifier."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import nn
+
+from ....data.images import BadImageError
+from ....hub.inference_loading import refuse_nonfinite_scores, run_model
+from ..predictions import OpenedImages, bad_prediction
+from .loading import load_classifier
+
+Opened = tuple[str, Image.Image | BadImageError]
+
+
+class Classifier:
+    """A saved classifier on the device that computes, and its image processor.
+
+    Args:
+        path: Folder of the model.
+        top: Labels per image.
+        batch_size: Images at once.
+    """
+
+    def __init__(self, path: Path, top: int, batch_size: int) -> None:
+        self.path, self.top, self.batch_size = path, top, batch_size
+        self.model, self.processor = load_classifier(path)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        cast(nn.Module, self.model).to(self.device)
+
+    def predictions(self, opened: OpenedImages) -> Iterator[dict[str, Any]]:
+        """The answers, batch after batch; those before a bad image come before its error."""
+        chunk: list[Opened] = []
+        try:
+            for entry in opened:
+                chunk.append(entry)
+                if len(chunk) == self.batch_size:
+                    yield from self._answers(chunk)
+                    chunk = []
+        except BadImageError:
+            yield from self._answers(chunk)
+            raise
+        yield from self._answers(chunk)
+
+    def _answers(self, chunk: Sequence[Opened]) -> Iterator[dict[str, Any]]:
+        good = [(name, image) for name, image in chunk if isinstance(image, Image.Image)]
+        scores = iter(self._scores([image for _, image in good], [name for name, _ in good]))
+        labels = self.model.config.id2label
+        for name, content in chunk:
+            if isinstance(content, BadImageError):
+                yield bad_prediction(name, content)
+                continue
+            best = next(scores).topk(min(self.top, len(labels)))
+            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            yield {"image": name, "predictions": [{"label": labels[n], "score": score} for n, score in pairs]}
+
+    def _scores(self, images: Sequence[Image.Image], names: Sequence[str]) -> Sequence[torch.Tensor]:
+        """Probabilities of each image, (C,)."""
+        if not images:
+            return []
+        pixels = torch.cat([self.processor(image, return_tensors="pt")["pixel_values"] for image in images])
+        with torch.inference_mode():
+            output = run_model(self.model, self.path, pixel_values=pixels.to(self.device, self.model.dtype))
+        logits = output.logits.float().cpu()
+        refuse_nonfinite_scores(logits, self.path, lambda row: names[row])
+        several = self.model.config.problem_type == "multi_label_classification"
+        return list(logits.sigmoid() if several else logits.softmax(dim=-1))
+
+
+__all__ = ["Classifier"]

@@ -1,0 +1,65 @@
+"""Classification, as `registry.py` lists it."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ....data.argument_names import argument
+from ...recipe.model_names import is_from_scratch
+from ...recipe.recipe import Recipe
+from ..options import refuse_without_effect
+from .building import build_classification
+from .dataset_prediction import LabelPredictor
+from .image_prediction import Classifier
+from .saved_evaluation import SavedClassifier, classifier_table
+from .task import ClassificationTask
+
+
+class Classification:
+    """Images to one label each, or to any number of them; see `Task`."""
+
+    name = "classification"
+
+    def default_preset(self, model: str) -> str:
+        """The named recipe for a model that was named without one."""
+        return "from-scratch-small" if is_from_scratch(model) else "finetune"
+
+    def build(self, recipe: Recipe, source: Any, processes: int, teacher: Any) -> ClassificationTask:
+        """Reads the images and builds the classifier that a recipe names."""
+        return build_classification(recipe, source, processes, teacher)
+
+    def open_evaluation(
+        self, path: Path, name: str, data: Any, split: str | None, label_column: str | None, skip_bad: bool
+    ) -> SavedClassifier:
+        """A saved classifier and the labelled images to measure it on."""
+        return SavedClassifier(path, name, data, split, label_column, skip_bad)
+
+    def skipping(self, own_data: bool) -> str:  # noqa: ARG002
+        """What `on_bad_image="skip"` does in an evaluation, for messages."""
+        return "measures without such images and lists them"
+
+    def result_table(self, result: dict[str, Any]) -> Table:
+        """The result of an evaluation for a terminal."""
+        return classifier_table(result)
+
+    def open_images(
+        self, path: Path, *, top: int | None, batch_size: int | None, threshold: float | None, output: Any
+    ) -> Classifier:
+        """A saved classifier for single images, which takes neither `threshold` nor `output`."""
+        refuse_without_effect("a classifier", threshold=threshold)
+        if output is not None:
+            raise ValueError(
+                f"{argument('output')} is for the boxes of a detector; a classifier's labels are only returned"
+            )
+        return Classifier(path, 5 if top is None else top, batch_size or 32)
+
+    def open_dataset(
+        self, path: Path, data: Any, *, embeddings: bool, threshold: float, skip_bad: bool
+    ) -> LabelPredictor:
+        """A saved classifier for a data set; the threshold of boxes is not looked at."""
+        del threshold
+        return LabelPredictor(path, data, embeddings, skip_bad)
+
+
+__all__ = ["Classification"]

@@ -1,0 +1,38 @@
+"""From a recipe to a detection task: the images with boxes read, the detector built."""
+
+from typing import Any
+
+import torch
+
+from ....data.boxes.loading import load_box_data
+from ....data.image_soundness import check_readable
+from ....data.seeding import Stream, derived_seed
+from ...recipe.effects import check_data_effects
+from ...recipe.recipe import Recipe, RecipeError
+from ..train_batches import table_order
+from .model_source import build_detector
+from .task import DetectionTask
+
+
+def build_detection(recipe: Recipe, source: Any, processes: int = 1) -> DetectionTask:
+    """Reads the data and builds the detector that a recipe names.
+
+    Args:
+        recipe: The recipe of the run.
+        source: The recipe's data source, or a data set in memory.
+        processes: Number of training processes.
+    """
+    images = load_box_data(source, **recipe.data.reading_boxes())
+    check_data_effects(recipe, images.drawn)
+    check_readable(images.splits, recipe.data.on_bad_image, recipe.data.max_bad_share)
+    torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
+    model, processor = build_detector(recipe, images.classes.names)
+    most, queries = images.most_boxes(), model.config.num_queries
+    if most > queries:
+        raise RecipeError(
+            f"model.fields.num_queries: must be at least {most}, the boxes of the fullest training image, got {queries}"
+        )
+    return DetectionTask(recipe, model, processor, images, table_order(recipe, images.train, processes))
+
+
+__all__ = ["build_detection"]

@@ -1,0 +1,72 @@
+"""Registry of the tasks, and the one place that decides which task a recipe or a saved model is for."""
+
+from pathlib import Path
+from typing import Any
+
+from ...configuration.model_task import CLASSIFICATION, DETECTION, Suits, model_task, register_model_task
+from ...hub.checkpoints import read_config
+from ..recipe.model_names import DETECTOR_FROM_SCRATCH
+from ..recipe.recipe import Recipe
+from ..recipe.task_options import register_task_options
+from .classification.kind import Classification
+from .detection.kind import Detection
+from .task import Task, TrainingTask
+
+_TASKS: dict[str, Task] = {"classification": Classification(), "detection": Detection()}
+
+
+def register_task(task: Task, suits: Suits, unknown: dict[str, str | None]) -> None:
+    """Adds a task.
+
+    Args:
+        task: What it can do.
+        suits: Whether a saved model is for it, see `register_model_task`.
+        unknown: Options of the recipe that it does not understand, each with what to use in its place, or None. A name
+            that ends in `*` stands for a whole section.
+    """
+    _TASKS[task.name] = task
+    register_model_task(task.name, suits)
+    register_task_options(task.name, unknown)
+
+
+def task_of(what: Recipe | Path | Any) -> Task:
+    """The task of a recipe, of a folder with a saved model, or of a model.
+
+    What is no known kind of model counts as a classifier, so that loading it says what is wrong.
+
+    Raises:
+        CheckpointError: The folder's configuration is damaged.
+    """
+    if isinstance(what, Recipe):
+        return _TASKS[what.task]
+    if isinstance(what, Path):
+        name = model_task(read_config(what)) if (what / "config.json").is_file() else None
+    else:
+        name = model_task(what)
+    return _TASKS[name or CLASSIFICATION]
+
+
+def build_task(recipe: Recipe, data: Any = None, processes: int = 1, teacher: Any = None) -> TrainingTask:
+    """Reads the data and builds the model that a recipe names.
+
+    Args:
+        recipe: The recipe of the run.
+        data: A `Dataset` or `DatasetDict` in memory, instead of the recipe's source.
+        processes: Number of training processes.
+        teacher: A module instead of the recipe's teacher, which gets the student's pixels and answers with logits in
+            the order of the student's labels.
+    """
+    return task_of(recipe).build(recipe, recipe.data.source if data is None else data, processes, teacher)
+
+
+def task_of_source(model: str) -> Task:
+    """The task of a model as a recipe names it: a model from scratch, a folder or a Hub id.
+
+    Of a Hub id nothing is known before it is asked for; it counts as a classifier.
+    """
+    if model == DETECTOR_FROM_SCRATCH:
+        return _TASKS[DETECTION]
+    return task_of(Path(model).expanduser())
+
+
+__all__ = ["build_task", "register_task", "task_of", "task_of_source"]
