@@ -82,7 +82,7 @@ def test_predict_answers_the_others_and_lists_the_bad(model, skip, place, comman
     if model == "detector":
         code, _, _ = command("predict", place / model, place / "photos", "--output", tmp_path / "found", *options)
         assert code == (0 if skip else 1)
-        content = json.loads((tmp_path / "found" / "predictions.json").read_text())
+        content = json.loads((tmp_path / "found" / "annotations.json").read_text())
         assert [image["file_name"] for image in content["images"]] == ["0.png", "2.png", "4.png"]
 
 

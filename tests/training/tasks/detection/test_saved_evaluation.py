@@ -84,7 +84,7 @@ def test_predict_finds_boxes_draws_them_and_writes_cocos_format(folder, blood, t
     least = scores[2]
     (above, _) = vithub.predict(folder, photos, threshold=least, output=tmp_path / "found")
     assert above["predictions"] == first["predictions"][:3]
-    loaded = COCO(str(tmp_path / "found" / "predictions.json"))
+    loaded = COCO(str(tmp_path / "found" / "annotations.json"))
     assert [image["file_name"] for image in loaded.loadImgs([1, 2])] == ["0.png", "1.png"]
     (left, top, width, height) = loaded.loadAnns(loaded.getAnnIds(1))[0]["bbox"]
     assert [left, top, left + width, top + height] == pytest.approx(first["predictions"][0]["box"], abs=0.02)
@@ -163,7 +163,7 @@ def test_the_commands_know_detectors(folder, blood, tmp_path, capsys):
     command = ["predict", str(folder), photo, "--threshold", "0", "--output", str(tmp_path / "drawn")]
     assert run(lambda: app(command)) == 0
     assert "left, top" in " ".join(capsys.readouterr().out.split())
-    assert (tmp_path / "drawn" / "predictions.json").is_file()
+    assert (tmp_path / "drawn" / "annotations.json").is_file()
     assert run(lambda: app([*command[:3], "--json"])) == 0
     assert json.loads(capsys.readouterr().out)["image"] == photo
 
