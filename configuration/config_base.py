@@ -1,4 +1,4 @@
-"""Base class of the configurations: refuses fields that are mistaken, and reads files that hold such fields."""
+"""Base class of the configurations: raises on misspelled fields, and warns of them where a file holds them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,17 +12,18 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
-# Fields of every configuration of transformers that are none of its dataclass.
+# Fields that every configuration of transformers accepts although they are not fields of its dataclass.
 _OF_TRANSFORMERS = ("num_labels", "attn_implementation", "experts_implementation")
 _reading: ContextVar[bool] = ContextVar("vithub_reading_a_configuration", default=False)
 
 
 class HubConfig(PreTrainedConfig):
-    """What every configuration of this package shares.
+    """Base class of all configurations of this package, with checks of field names and values.
 
-    A field that nobody knows passes, as transformers and others write some of their own. One that resembles a known
-    field is an error where a person passes it, and a warning where a file holds it: other versions and other programs
-    write files too. What is saved is checked before, so that it can be loaded.
+    Unknown fields are accepted, because transformers and other programs write fields of their own. An unknown field
+    whose name resembles a known one raises where a caller passes it, and is warned of where a file holds it, because
+    other versions and programs write files too. Configurations are checked before they are saved, so that every saved
+    one can be loaded.
     """
 
     def check(self) -> None:
@@ -30,14 +31,14 @@ class HubConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers; the result is checked.
+        """Builds a configuration from a dictionary, as transformers does, and checks it.
 
         Args:
-            config_dict: Content of a file. Fields in it that resemble known ones are warned of.
-            **kwargs: Fields that replace those of the file; ones that resemble known fields are an error.
+            config_dict: Content of a configuration file. Unknown fields that resemble known ones cause a warning.
+            **kwargs: Fields that replace those of the file; unknown ones that resemble known fields are an error.
 
         Raises:
-            ValueError: A wrong value, or a mistaken name in `kwargs`.
+            ValueError: A field has a wrong value, or `kwargs` has a misspelled name.
         """
         for name in kwargs:
             if problem := cls._mistake_in(name):
@@ -49,20 +50,20 @@ class HubConfig(PreTrainedConfig):
 
     @classmethod
     def from_json_file(cls, json_file: str | PathLike[str]) -> Any:
-        """As in transformers; fields in the file that resemble known ones are warned of."""
+        """Reads a JSON file, as transformers does, and warns of unknown fields that resemble known ones."""
         with _as_a_file():
             return super().from_json_file(json_file)
 
     def save_pretrained(self, save_directory: str | PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
-        """As in transformers, after `check`."""
+        """Calls `check`, then saves the configuration as transformers does."""
         self.check()
         super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     def _further_fields(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The fields that are none of this class, without those that a file has and nothing can take.
+        """Fields in `given` that this class does not define, without those from a file that cannot be set.
 
         Raises:
-            ValueError: A person passes a mistaken name.
+            ValueError: The caller, not a file, gives a misspelled name.
         """
         kept = dict(given)
         for name in given:
@@ -73,14 +74,14 @@ class HubConfig(PreTrainedConfig):
         return kept
 
     def _refuse(self, problem: str) -> None:
-        """An error where a person makes the configuration, a warning where it is made of a file."""
+        """Raises `problem` where a caller builds the configuration; warns of it where a file is read."""
         if not _reading.get():
             raise ValueError(problem)
         logger.warning("%s: %s; this field of the file is not used", type(self).__name__, problem)
 
     @classmethod
     def _mistake_in(cls, name: str) -> str | None:
-        """What is wrong with a name that no field of this class has; None where nothing is."""
+        """Description of what is wrong with a field name; None where the name can be used."""
         own = getattr_static(cls, name, None)
         if name in cls.__dataclass_fields__ or (isinstance(own, property) and own.fset is not None):
             return None
@@ -94,7 +95,7 @@ class HubConfig(PreTrainedConfig):
 
 @contextmanager
 def _as_a_file() -> Iterator[None]:
-    """Within it, configurations are made of what a file holds."""
+    """Context in which configurations are built from the content of a file, so that mistakes are only warned of."""
     token = _reading.set(True)
     try:
         yield

@@ -1,10 +1,10 @@
-"""Checks that configurations share. Each raises a `ValueError` that names the field and the value got."""
+"""Checks shared by the configurations. Each raises a `ValueError` that names the field and the value got."""
 
 from collections.abc import Collection, Mapping
 from numbers import Integral
 from typing import Any
 
-# Largest sizes that a configuration may ask for, so that a slip of the keyboard is refused before memory is taken.
+# Largest sizes that a configuration may ask for, so that a typing error is refused before memory is allocated.
 # The largest vision transformer published, ViT-22B (https://arxiv.org/abs/2302.05442), has 48 layers of width 6144 and
 # an MLP of 24576; DeepNet (https://arxiv.org/abs/2203.00555) trained 1,000 layers. Registers are 4 in their paper.
 # ImageNet-21k has 21,843 classes. 2 ** 18 tokens are those of an image of 8192 x 8192 pixels in patches of 16.
@@ -24,26 +24,26 @@ _LARGEST = {
 }
 MOST_LABELS = 1_000_000
 MOST_PATCHES = 2**18
-LARGEST_NUMBER = 1e9  # of any constant; with a few orders more the weights and their products are infinite in fp32
+LARGEST_NUMBER = 1e9  # for any constant; a few orders of magnitude more overflow weights and products in fp32
 LARGEST_SIDE = 65_536  # pixels: the most that JPEG can store is 65,535
 
 
 def check_largest(config: Any, *names: str) -> None:
-    """Each field, a whole number, is no larger than any model could use."""
+    """Checks that each named integer field is at most its limit in `_LARGEST`."""
     for name in names:
         if (value := getattr(config, name)) > _LARGEST[name]:
             raise ValueError(f"`{name}` must be at most {_LARGEST[name]}, got {value!r}")
 
 
 def check_number_of_labels(given: Mapping[str, Any]) -> None:
-    """`num_labels`, of which transformers makes a dictionary before any other check, is a count of classes."""
+    """Checks that `num_labels` is a number of classes, before transformers builds a dictionary of that size."""
     value = given.get("num_labels")
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_LABELS):
         raise ValueError(f"`num_labels` must be a whole number of at most {MOST_LABELS}, got {value!r}")
 
 
 def check_label_maps(config: Any) -> None:
-    """`id2label` maps numbers to texts and `label2id` texts to numbers, which transformers reads before any check."""
+    """Checks that `id2label` maps integers to strings and `label2id` the reverse, before transformers reads them."""
     for name, kinds in (("id2label", "numbers to texts"), ("label2id", "texts to numbers")):
         given = getattr(config, name)
         if given is None:
@@ -56,13 +56,13 @@ def check_label_maps(config: Any) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a label's number is one, also as a text, which JSON makes of keys."""
+    """Whether `value` is an integer, or a string of digits, which is how JSON stores integer keys."""
     digits = value.removeprefix("-").isdecimal() if isinstance(value, str) else False
     return digits or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def check_number_of_patches(image_hw: tuple[int, int], patch_hw: tuple[int, int]) -> None:
-    """`image_size` is that of an image, and its patches are no more than a transformer could see."""
+    """Checks that the sides of `image_size` are at most 65,536 pixels and that it has at most 2^18 patches."""
     if max(image_hw) > LARGEST_SIDE:
         raise ValueError(f"`image_size` must be at most {LARGEST_SIDE} pixels per side, got {image_hw}")
     count = (image_hw[0] // patch_hw[0]) * (image_hw[1] // patch_hw[1])
@@ -74,7 +74,7 @@ def check_number_of_patches(image_hw: tuple[int, int], patch_hw: tuple[int, int]
 
 
 def check_positive_int(config: Any, *names: str, minimum: int = 1) -> None:
-    """Each field is a whole number of at least `minimum`."""
+    """Checks that each named field is an integer of at least `minimum`."""
     for name in names:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
@@ -82,7 +82,7 @@ def check_positive_int(config: Any, *names: str, minimum: int = 1) -> None:
 
 
 def check_fraction(config: Any, *names: str) -> None:
-    """Each field is a number in [0, 1)."""
+    """Checks that each named field is a number in [0, 1)."""
     for name in names:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
@@ -90,7 +90,7 @@ def check_fraction(config: Any, *names: str) -> None:
 
 
 def check_positive_float(config: Any, *names: str) -> None:
-    """Each field is a number above 0, and not so large that a model could only compute infinities with it."""
+    """Checks that each named field is a number above 0 and at most 1e9, so that results in fp32 stay finite."""
     for name in names:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LARGEST_NUMBER:
@@ -98,22 +98,23 @@ def check_positive_float(config: Any, *names: str) -> None:
 
 
 def check_bool(config: Any, *names: str) -> None:
-    """Each field is True or False, not a number or a string that happens to be truthy."""
+    """Checks that each named field is True or False, and not a number or string that is merely truthy."""
     for name in names:
         if not isinstance(value := getattr(config, name), bool):
             raise ValueError(f"`{name}` must be True or False, got {value!r}")
 
 
 def check_choice(config: Any, name: str, choices: Collection[str]) -> None:
-    """The field is one of `choices`."""
+    """Checks that the named field is one of `choices`."""
     if (value := getattr(config, name)) not in choices:
         raise ValueError(f"`{name}` must be one of {sorted(choices)}, got {value!r}")
 
 
 def check_labels(config: Any) -> None:
-    """`id2label` counts 0..C-1, its names are distinct, and `label2id` is its inverse (made so when it is missing).
+    """Checks that the keys of `id2label` are 0..C-1, that its names are distinct, and that `label2id` is its inverse.
 
-    Numbers that are strings, as JSON has the keys and transformers' example scripts write both, become numbers.
+    A missing `label2id` is set to the inverse. Numbers stored as strings are converted: JSON stores keys so, and the
+    example scripts of transformers write both so.
     """
     id2label = config.id2label
     if not id2label:
@@ -136,7 +137,7 @@ def check_labels(config: Any) -> None:
 
 
 def as_pair(name: str, value: Any) -> tuple[int, int]:
-    """`value` (a whole number, or two as (height, width)) as (height, width); both at least 1."""
+    """Converts an integer, or a pair (height, width), to (height, width); both are checked to be at least 1."""
     pair = value if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in pair):
         raise ValueError(f"`{name}` must be a whole number above 0 or a pair (height, width) of them, got {value!r}")

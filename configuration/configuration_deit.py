@@ -1,21 +1,22 @@
-"""Configuration of DeiT (Touvron et al. 2021, https://arxiv.org/abs/2012.12877): a ViT that learns from a teacher."""
+"""Configuration of DeiT (Touvron et al. 2021, https://arxiv.org/abs/2012.12877), a ViT with a distillation token."""
 
 from .config_checks import check_bool, check_choice, check_fraction, check_positive_float
 from .configuration_vit import HubViTConfig
 
 
 class HubDeiTConfig(HubViTConfig):
-    """What a DeiT is. Differs from `HubViTConfig` by the distillation token, its head and the training target.
+    """Configuration of a DeiT. Differs from `HubViTConfig` by the distillation token, its head and its loss.
 
     Args:
-        distillation: What the distillation head learns in training: "none" (the labels, like the CLS head), "soft"
-            (the teacher's distribution) or "hard" (the teacher's decision).
-        distillation_temperature: tau of soft distillation, above 0.
-        distillation_alpha: Weight of the teacher's term, in [0, 1]; the labels' term has 1 - alpha.
-        distillation_reduction: How the soft term is averaged: "deit" divides the summed divergence by batch times
-            classes (as the authors' code), "batchmean" by the batch alone (as timm), C times larger.
-        use_distillation_token: Whether the token exists, after CLS.
-        use_distillation_head: Whether a second classifier reads it. Without, the teacher teaches the CLS head.
+        distillation: Training target of the distillation head: "none" (the labels, like the CLS head), "soft" (the
+            teacher's distribution) or "hard" (the teacher's decision).
+        distillation_temperature: Temperature tau of soft distillation, above 0.
+        distillation_alpha: Weight alpha of the teacher's term in the loss, in [0, 1]; the labels' term has 1 - alpha.
+        distillation_reduction: Averaging of the soft term: "deit" divides the summed divergence by batch size times
+            classes C (as the authors' code), "batchmean" by the batch size alone (as timm), C times larger.
+        use_distillation_token: Whether the distillation token exists; it follows CLS.
+        use_distillation_head: Whether a second classifier reads the distillation token. Without it, the CLS head
+            learns from the teacher.
 
     Example:
         >>> HubDeiTConfig(distillation="hard").num_prefix_tokens
@@ -33,7 +34,7 @@ class HubDeiTConfig(HubViTConfig):
     use_distillation_head: bool = True
 
     def check(self) -> None:
-        """As for `HubViTConfig`, and the fields of distillation."""
+        """Checks the fields of `HubViTConfig`, then those of distillation; raises a `ValueError` on the first fault."""
         super().check()
         check_choice(self, "distillation", ["none", "soft", "hard"])
         check_choice(self, "distillation_reduction", ["deit", "batchmean"])
@@ -53,7 +54,7 @@ class HubDeiTConfig(HubViTConfig):
 
     @property
     def num_class_tokens(self) -> int:
-        """Tokens that come first and may have a position embedding: CLS, then the distillation token."""
+        """Number of leading tokens that may have a position embedding: CLS, then the distillation token."""
         return int(self.use_cls_token) + int(self.use_distillation_token)
 
 

@@ -1,4 +1,4 @@
-"""Configuration of DETR (Carion et al. 2020, https://arxiv.org/abs/2005.12872): boxes as a set, from a transformer."""
+"""Configuration of DETR (Carion et al. 2020, https://arxiv.org/abs/2005.12872), which predicts boxes as a set."""
 
 from copy import deepcopy
 from typing import Any, ClassVar
@@ -25,16 +25,17 @@ _COEFFICIENTS = ("class_loss_coefficient", "bbox_loss_coefficient", "giou_loss_c
 
 
 class HubDetrConfig(HubConfig):
-    """What a DETR is, and how it learns. The defaults are the published recipe; the options after it are off.
+    """Configuration of a DETR, its matching and its loss. The defaults are those of the paper; later options are off.
 
     Args:
         backbone_config: Configuration (or its dict, with `model_type`) of any backbone that `AutoBackbone` builds,
             or of our ViT; its last feature map is used. None means ResNet-50 of transformers, stage 4.
-        frozen_stages: Stages of the backbone that do not train, with the stem (or patch embedding) before them; a
-            stage ends where the stride doubles, of a ViT each layer is one. 0 trains everything.
-        freeze_batch_norm: Batch normalisation keeps its statistics and its affine parameters.
-        dilation: The last stage keeps its stride of the one before, by dilation ("DC5").
-        num_queries: Most boxes that can be found in an image.
+        frozen_stages: Number of backbone stages that are not trained, with the stem (or patch embedding) before them.
+            A stage ends where the stride doubles; each layer of a ViT is a stage. 0 trains everything.
+        freeze_batch_norm: Whether batch normalisation keeps its statistics and its affine parameters.
+        dilation: Whether dilation replaces the stride of the last stage, which keeps the resolution of the one before
+            ("DC5").
+        num_queries: Number of object queries Q: the largest number of boxes that can be found in an image.
         d_model: Width D of encoder and decoder; a multiple of 4 and of both numbers of heads.
         encoder_layers: Number of encoder layers.
         decoder_layers: Number of decoder layers.
@@ -42,32 +43,34 @@ class HubDetrConfig(HubConfig):
         decoder_attention_heads: Heads per decoder layer.
         encoder_ffn_dim: Width of the encoder's MLP.
         decoder_ffn_dim: Width of the decoder's MLP.
-        activation_function: Of both MLPs, a name transformers knows.
-        dropout: After each attention and MLP, in [0, 1).
-        attention_dropout: On attention weights, in [0, 1).
-        activation_dropout: Within the MLPs, in [0, 1).
-        position_temperature: Of the sine positions: wavelengths run from 2 pi to 2 pi times this, where the image
-            measures 2 pi. DETR has 10000, DAB-DETR 20.
-        auxiliary_loss: Whether every decoder layer learns, not only the last.
-        class_cost: Weight of the class in the matching.
-        bbox_cost: Weight of the L1 distance in the matching.
-        giou_cost: Weight of the generalised IoU in the matching.
-        class_loss_coefficient: Weight of the class in the loss.
+        activation_function: Activation of the encoder's and the decoder's MLPs, a name transformers knows.
+        dropout: Dropout on the output of each attention and MLP, in [0, 1).
+        attention_dropout: Dropout on attention weights, in [0, 1).
+        activation_dropout: Dropout on the hidden activations of the MLPs, in [0, 1).
+        position_temperature: Temperature of the sine position embeddings: wavelengths run from 2 pi to 2 pi times the
+            temperature, where the image measures 2 pi. DETR uses 10000, DAB-DETR 20.
+        auxiliary_loss: Whether the loss is computed for every decoder layer, not only for the last.
+        class_cost: Weight of the class in the matching cost.
+        bbox_cost: Weight of the L1 distance in the matching cost.
+        giou_cost: Weight of the generalised IoU in the matching cost.
+        class_loss_coefficient: Weight of the classes in the loss.
         bbox_loss_coefficient: Weight of the L1 distance in the loss.
         giou_loss_coefficient: Weight of the generalised IoU in the loss.
         eos_coefficient: Weight of "no object" in the cross-entropy.
-        anchor_queries: Queries are boxes that each layer moves (DAB-DETR, https://arxiv.org/abs/2201.12329).
-        denoising_queries: Further queries in training, which start from disturbed boxes of the targets (DN-DETR,
-            https://arxiv.org/abs/2203.01305); each image has as many whole copies of its boxes as fit. 0 means none;
-            others need `anchor_queries`.
-        denoising_label_noise: Probability that such a query starts with another class, in [0, 1).
-        denoising_box_noise: Largest shift (of half the size) and change of the size, in [0, 1).
-        focal_loss: Classes are independent sigmoids, without "no object", under the focal loss
+        anchor_queries: Whether queries are boxes that each decoder layer refines (DAB-DETR,
+            https://arxiv.org/abs/2201.12329).
+        denoising_queries: Number of additional queries in training, which start from noised target boxes (DN-DETR,
+            https://arxiv.org/abs/2203.01305); each image gets as many whole copies of its boxes as fit. 0 disables
+            denoising; any other number needs `anchor_queries`.
+        denoising_label_noise: Probability that a denoising query starts with a random class, in [0, 1).
+        denoising_box_noise: Largest relative noise of a denoising box, in [0, 1): its centre moves by up to this
+            fraction of half the size, and its size changes by up to this fraction.
+        focal_loss: Whether classes are independent sigmoids, without "no object", trained with the focal loss
             (https://arxiv.org/abs/1708.02002).
-        focal_alpha: Its weight of the objects, in [0, 1).
-        focal_gamma: Its exponent, above 0.
-        initializer_range: Standard deviation of what is neither Xavier nor set by the papers.
-        **kwargs: Labels (`num_labels`, `id2label`, `label2id`) and what else transformers accepts.
+        focal_alpha: Weight of the objects in the focal loss, in [0, 1).
+        focal_gamma: Exponent of the focal loss, above 0.
+        initializer_range: Standard deviation of the initial weights that use neither Xavier nor a value of the papers.
+        **kwargs: Labels (`num_labels`, `id2label`, `label2id`) and other fields that transformers accepts.
 
     Example:
         >>> config = HubDetrConfig(num_labels=3, anchor_queries=True, focal_loss=True)
@@ -82,7 +85,7 @@ class HubDetrConfig(HubConfig):
         "num_attention_heads": "encoder_attention_heads",
         "num_hidden_layers": "encoder_layers",
     }
-    # As transformers' DETR: metrics that are written for its predictions find them at the same places.
+    # Same as DETR in transformers, so that metric functions written for its predictions find them at the same index.
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
     is_encoder_decoder: bool = True
@@ -157,12 +160,12 @@ class HubDetrConfig(HubConfig):
 
     @property
     def num_class_logits(self) -> int:
-        """Columns of the logits: the classes, and "no object" last where the loss is the cross-entropy."""
+        """Number of logits per query: the classes, and "no object" last where the loss is the cross-entropy."""
         return int(self.num_labels) + (0 if self.focal_loss else 1)
 
     @property
     def num_channels(self) -> int:
-        """Channels of the image, as the backbone has it."""
+        """Number of image channels, read from the backbone's configuration; 3 where it states none."""
         return int(getattr(self.backbone_config, "num_channels", 3))
 
     @num_channels.setter
@@ -173,13 +176,13 @@ class HubDetrConfig(HubConfig):
             return
         if not hasattr(self.backbone_config, "num_channels"):
             raise ValueError(f"`num_channels` of this backbone is {self.num_channels} and cannot be set, got {value}")
-        backbone: Any = deepcopy(self.backbone_config)  # it may be another model's too
+        backbone: Any = deepcopy(self.backbone_config)  # the caller may share it with another model
         backbone.num_channels = value
         self.backbone_config = backbone
 
     @property
     def output_attentions(self) -> bool:
-        """Whether every call returns attention maps. Allowed with every attention implementation."""
+        """Whether every call returns attention maps; allowed with every attention implementation."""
         return bool(self._output_attentions)
 
     @output_attentions.setter
@@ -187,11 +190,11 @@ class HubDetrConfig(HubConfig):
         self._output_attentions = value
 
     def validate_output_attentions(self) -> None:
-        """Nothing to refuse: maps are returned under every attention implementation."""
+        """Accepts every value, because attention maps are returned under every attention implementation."""
 
 
 def backbone_configuration(given: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
-    """The backbone's configuration as an object; None means ResNet-50 with its last stage as output."""
+    """Configuration object of the backbone; None means ResNet-50 with its last stage as output."""
     if isinstance(given, PreTrainedConfig):
         return given
     if given is None:
@@ -200,7 +203,7 @@ def backbone_configuration(given: dict[str, Any] | PreTrainedConfig | None) -> P
         raise ValueError(f"`backbone_config` must be a configuration, or a dict with its `model_type`, got {given!r}")
     values = {name: value for name, value in given.items() if name != "transformers_version"}
     model_type = values.pop("model_type")
-    if model_type == HubViTConfig.model_type:  # known here also where the package is not installed
+    if model_type == HubViTConfig.model_type:  # AutoConfig knows it only where the package is installed
         return HubViTConfig(**values)
     try:
         return AutoConfig.for_model(model_type, **values)

@@ -19,7 +19,7 @@ from .config_checks import (
     check_positive_int,
 )
 
-# Table 1 of the ViT paper, Ti and S as DeiT (https://arxiv.org/abs/2012.12877) adds them.
+# B, L and H from table 1 of the ViT paper; Ti and S from DeiT (https://arxiv.org/abs/2012.12877).
 PRESETS: dict[str, dict[str, int]] = {
     "Ti": {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "patch_size": 16},
     "S": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "patch_size": 16},
@@ -30,42 +30,47 @@ PRESETS: dict[str, dict[str, int]] = {
 
 
 class HubViTConfig(HubConfig):
-    """What a ViT is. Every value is checked; a wrong one raises a `ValueError` that names the field and the value.
+    """Configuration of a ViT. Every value is checked; a wrong one raises a `ValueError` that names field and value.
 
     Args:
         hidden_size: Width D of a token.
         num_hidden_layers: Number of encoder layers.
-        num_attention_heads: Heads per layer; must divide `hidden_size`.
-        intermediate_size: Width of the MLP; None means 4 D, with SwiGLU two thirds of that, up to a multiple of 8.
+        num_attention_heads: Number of attention heads per layer; must divide `hidden_size`.
+        intermediate_size: Width of the MLP; None means 4 D, or with SwiGLU two thirds of that, rounded up to a
+            multiple of 8.
         hidden_act: Activation of the plain MLP, a name transformers knows.
         use_swiglu_ffn: Gated MLP silu(x W_g) * (x W_u) W_d (https://arxiv.org/abs/2002.05202) instead of the plain one.
         qkv_bias: Whether queries, keys and values have a bias.
         layer_norm_eps: Epsilon of every LayerNorm.
-        layer_scale_init_value: Start value of LayerScale (https://arxiv.org/abs/2103.17239); None means no LayerScale.
+        layer_scale_init_value: Initial value of LayerScale (https://arxiv.org/abs/2103.17239); None disables it.
         hidden_dropout_prob: Dropout on embeddings and on the output of each attention and MLP, in [0, 1).
         attention_probs_dropout_prob: Dropout on attention weights, in [0, 1).
         classifier_dropout: Dropout before the classifier, in [0, 1).
-        drop_path_rate: Stochastic depth (https://arxiv.org/abs/1603.09382): probability to drop a sample's residual
+        drop_path_rate: Probability of stochastic depth (https://arxiv.org/abs/1603.09382) to drop a sample's residual
             branch, in [0, 1).
-        drop_path_schedule: "linear" grows from 0 in the first layer to the rate in the last, "uniform" is constant.
-        image_size: Pixels, one number or (height, width), of the grid that the position embeddings are stored for.
+        drop_path_schedule: Drop path rate by layer: "linear" grows from 0 in the first layer to `drop_path_rate` in
+            the last, "uniform" is constant.
+        image_size: Image size in pixels, one number or (height, width), that the position embeddings are stored for.
             Other sizes work at run time: the embeddings are resampled.
-        patch_size: Pixels, one number or (height, width).
-        num_channels: Channels of the image.
+        patch_size: Patch size in pixels, one number or (height, width).
+        num_channels: Number of image channels.
         patch_bias: Whether the patch projection has a bias.
         use_cls_token: Whether a CLS token is prepended.
-        num_register_tokens: Registers (https://arxiv.org/abs/2309.16588), after CLS; they have no position.
+        num_register_tokens: Number of register tokens (https://arxiv.org/abs/2309.16588), after CLS; they have no
+            position embedding.
         use_mask_token: Whether a learned token for masked patches exists.
-        position_embedding_type: "learned", or "sincos": fixed 2D sine-cosine (https://arxiv.org/abs/2104.02057).
+        position_embedding_type: Type of the position embeddings: "learned", or "sincos", fixed 2D sine-cosine
+            (https://arxiv.org/abs/2104.02057).
         position_embedding_prefix: Whether CLS (and the distillation token) have a position embedding of their own.
-        position_embedding_resampling: "bicubic_antialias" (as timm), or "bicubic" without antialiasing (as the native
-            classes of transformers and the authors of DeiT).
-        embedding_norm: A LayerNorm between embeddings and encoder (as CLIP).
-        pool: What the classifier sees: "cls", the "mean" of the patch tokens, or both beside each other, "cls+mean".
-        norm_after_pool: Apply the last LayerNorm after pooling instead of before.
-        add_pooling_layer: A linear layer and tanh after pooling in the bare model (as BERT).
-        initializer_range: Standard deviation of the truncated normal that starts linear layers and tokens.
-        **kwargs: Labels (`num_labels`, `id2label`, `label2id`), `problem_type` and what else transformers accepts.
+        position_embedding_resampling: Interpolation of the position embeddings: "bicubic_antialias" (as timm), or
+            "bicubic" without antialiasing (as the native classes of transformers and the authors of DeiT).
+        embedding_norm: Whether a LayerNorm follows the embeddings, before the encoder (as in CLIP).
+        pool: Input of the classifier: "cls", the "mean" of the patch tokens, or both concatenated, "cls+mean".
+        norm_after_pool: Whether the last LayerNorm is applied after pooling instead of before.
+        add_pooling_layer: Whether a linear layer and tanh follow pooling in the bare model (as in BERT).
+        initializer_range: Standard deviation of the truncated normal that initialises linear layers and tokens.
+        **kwargs: Labels (`num_labels`, `id2label`, `label2id`), `problem_type` and other fields that transformers
+            accepts.
 
     Example:
         >>> config = HubViTConfig.preset("S", image_size=(224, 160), num_labels=5)
@@ -107,14 +112,14 @@ class HubViTConfig(HubConfig):
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
-        """The paper's Ti, S, B, L or H, with any field overridden."""
+        """Configuration of a published size, "Ti", "S", "B", "L" or "H", with any field overridden."""
         if name not in PRESETS:
             raise ValueError(f"`name` must be one of {list(PRESETS)}, got {name!r}")
         return cls(**{**PRESETS[name], **overrides})
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs = self._further_fields(kwargs)
-        if isinstance(self.image_size, list):  # as JSON has it
+        if isinstance(self.image_size, list):  # JSON has no tuples
             self.image_size = as_pair("image_size", self.image_size)
         if isinstance(self.patch_size, list):
             self.patch_size = as_pair("patch_size", self.patch_size)
@@ -169,18 +174,21 @@ class HubViTConfig(HubConfig):
 
     @property
     def base_model_tp_plan(self) -> dict[str, str]:
-        """How each linear layer of the encoder is cut for tensor parallelism, by its name."""
+        """Tensor parallelism plan: "colwise" or "rowwise" for each linear layer of the encoder, by name pattern."""
         mlp = ("gate_proj", "up_proj", "down_proj") if self.use_swiglu_ffn else ("fc1", "fc2")
         names = [
             *(f"attention.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
             *(f"mlp.{n}" for n in mlp),
         ]
-        last = ("o_proj", "fc2", "down_proj")  # the second of a pair, whose inputs are cut
+        last = ("o_proj", "fc2", "down_proj")  # these read the sharded output of the layers before
         return {f"layers.*.{name}": "rowwise" if name.endswith(last) else "colwise" for name in names}
 
     @property
     def encoder_stride(self) -> int | tuple[int, int] | list[int]:
-        """Pixels that a token reconstructs in masked image modelling: `patch_size`, under transformers' name."""
+        """Side in pixels of the patch that a token reconstructs in masked image modelling: `patch_size`.
+
+        transformers reads it under this name.
+        """
         return self.patch_size
 
     @encoder_stride.setter
@@ -203,39 +211,39 @@ class HubViTConfig(HubConfig):
 
     @property
     def grid_size(self) -> tuple[int, int]:
-        """Rows and columns of patches that the position embeddings are stored for."""
+        """Patch grid (rows, columns) that the position embeddings are stored for."""
         (height, width), (patch_height, patch_width) = self.image_hw, self.patch_hw
         return height // patch_height, width // patch_width
 
     @property
     def num_class_tokens(self) -> int:
-        """Tokens that come first and may have a position embedding: CLS."""
+        """Number of leading tokens that may have a position embedding: CLS."""
         return int(self.use_cls_token)
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Tokens before the patches: the class tokens, then registers."""
+        """Number of tokens before the patches: the class tokens, then registers."""
         return self.num_class_tokens + self.num_register_tokens
 
     @property
     def num_position_prefix(self) -> int:
-        """Rows of the position embeddings that belong to class tokens; they come first."""
+        """Number of leading rows of the position embeddings that belong to class tokens."""
         return self.num_class_tokens if self.position_embedding_prefix else 0
 
     @property
     def mlp_size(self) -> int:
-        """`intermediate_size`, which is a number once the configuration is made."""
+        """Width of the MLP: `intermediate_size`, which is never None once the configuration is built."""
         assert self.intermediate_size is not None
         return self.intermediate_size
 
     @property
     def pooled_size(self) -> int:
-        """Width of what the classifier sees."""
+        """Width of the pooled features that the classifier reads."""
         return self.hidden_size * len(self.pool.split("+"))
 
     @property
     def drop_path_rates(self) -> list[float]:
-        """The rate of each layer, first to last."""
+        """Drop path rate of each layer, first to last."""
         depth = self.num_hidden_layers
         if self.drop_path_schedule == "uniform" or depth == 1:
             return [float(self.drop_path_rate)] * depth
@@ -243,7 +251,7 @@ class HubViTConfig(HubConfig):
 
     @property
     def output_attentions(self) -> bool:
-        """Whether every call returns attention maps. Allowed with every attention implementation."""
+        """Whether every call returns attention maps; allowed with every attention implementation."""
         return bool(self._output_attentions)
 
     @output_attentions.setter
@@ -251,7 +259,7 @@ class HubViTConfig(HubConfig):
         self._output_attentions = value
 
     def validate_output_attentions(self) -> None:
-        """Nothing to refuse: maps are returned under every attention implementation."""
+        """Accepts every value, because attention maps are returned under every attention implementation."""
 
 
 __all__ = ["PRESETS", "HubViTConfig"]

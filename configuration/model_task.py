@@ -1,6 +1,7 @@
-"""Task of a model, by its class: the one place that tells classifiers and detectors apart.
+"""Task of a model, determined from its class name: the only code that tells classifiers and detectors apart.
 
-It lies this low because rooms that may not know each other ask it: the card and the page, explanations and training.
+It is in this folder because packages that may not import each other need it: model cards and model pages, explanations
+and training.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ CLASSIFICATION, DETECTION = "classification", "detection"
 
 Suits = Callable[[str, Mapping[str, Any]], bool]
 
-# Name of each task, and whether a class of models with a configuration is for it; later ones are asked first.
+# Predicate of each task by name, called with a model's class name and configuration; later tasks are asked first.
 _TASKS: dict[str, Suits] = {
     CLASSIFICATION: lambda name, _: "ImageClassification" in name,
     DETECTION: lambda name, _: "ObjectDetection" in name,
@@ -18,21 +19,22 @@ _TASKS: dict[str, Suits] = {
 
 
 def register_model_task(name: str, suits: Suits) -> None:
-    """Adds a task.
+    """Registers a task; it takes precedence over those registered before.
 
     Args:
-        name: Name of the task, as the `task` of a recipe.
-        suits: Called with the name of a model's class and its configuration as plain data.
+        name: Name of the task, as in the field `task` of a recipe.
+        suits: Predicate that is called with the name of a model's class and its configuration as plain data, and
+            returns whether the model is for the task.
     """
     _TASKS[name] = suits
 
 
 def model_task(what: Any) -> str | None:
-    """Name of the task of a model; None of a backbone without a head.
+    """Name of the task of a model; None for a backbone without a head.
 
     Args:
-        what: A model, or the content of a `config.json`, whose first architecture counts. The `config.json` of a model
-            of timm names one `architecture`, which is a classifier.
+        what: Model, or content of a `config.json`, whose first entry of `architectures` is used. The `config.json` of
+            a timm model has the field `architecture` instead and stands for a classifier.
     """
     if isinstance(what, Mapping):
         config = what

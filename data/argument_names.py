@@ -1,7 +1,7 @@
-"""Names of arguments: as messages write them for whoever stated them, and old ones that are still taken.
+"""Argument names in messages, spelled for Python or for the command line, and old names that are still accepted.
 
-One function serves Python and the command line. `output` of the one is `--output` of the other, and a message names
-what the person at hand can state: the command line tells its spelling with `typed_as`.
+The same functions serve Python and the command line, where the argument `output` is the option `--output`. Messages
+use the spelling of the caller; the command line sets its own with `typed_as`.
 """
 
 import functools
@@ -19,10 +19,10 @@ _TYPED: ContextVar[Mapping[str, str] | None] = ContextVar("typed argument names"
 
 @contextmanager
 def typed_as(names: Mapping[str, str]) -> Iterator[None]:
-    """Lets messages name arguments as a command line has them.
+    """Context in which messages spell arguments as command-line options.
 
     Args:
-        names: What is typed, such as "--output", by the argument's name in Python.
+        names: Command-line spelling of each argument, such as "--output", by its Python name.
     """
     token = _TYPED.set(names)
     try:
@@ -32,12 +32,12 @@ def typed_as(names: Mapping[str, str]) -> Iterator[None]:
 
 
 def argument(name: str) -> str:
-    """An argument's name in a message: `--output` on the command line, "`output`" elsewhere."""
+    """Name of an argument in a message: `--output` on the command line, "`output`" elsewhere."""
     return (_TYPED.get() or {}).get(name, f"`{name}`")
 
 
 def stated(**values: Any) -> str:
-    """Arguments with values as somebody would state them.
+    """Arguments with their values, spelled as the caller would write them.
 
     On the command line `--resume --on-nonfinite skip`, elsewhere `resume=True, on_nonfinite='skip'`.
     """
@@ -48,18 +48,21 @@ def stated(**values: Any) -> str:
 
 
 def stated_field(name: str, value: Any) -> str:
-    """A recipe's field with a value as somebody would state it: `--set NAME=VALUE`, or the dictionary `values`."""
+    """Field of a recipe with its value, spelled as the caller would set it.
+
+    On the command line `--set NAME=VALUE`, elsewhere the dictionary `values`.
+    """
     return f"values={{{name!r}: {value!r}}}" if _TYPED.get() is None else f"--set {name}={value}"
 
 
 def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Lets a function take arguments by their old names too, each with a `FutureWarning` that says the new one.
+    """Decorator that accepts arguments by their old names too, each with a `FutureWarning` that states the new name.
 
     Args:
-        **names: The new name by the old one.
+        **names: New name of each argument, by its old name.
 
     Raises:
-        TypeError: A call of the function gives both names of an argument.
+        TypeError: A call of the decorated function gives both names of an argument.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -1,4 +1,4 @@
-"""Names of the columns that every table of images has here, whatever they were called where it came from."""
+"""Column names shared by all tables of images, which replace the names used by the source."""
 
 IMAGE, LABEL = "image", "label"
 

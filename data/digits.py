@@ -1,4 +1,4 @@
-"""The data set that needs no network: 1,797 handwritten digits of 8 x 8 pixels, which ship with scikit-learn."""
+"""Offline data set: 1,797 handwritten digits of 8 x 8 pixels, which ship with scikit-learn."""
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image

@@ -10,18 +10,18 @@ from .images import EXTENSIONS, HEIC_EXTENSIONS, HEIC_HINT, HEIC_READABLE, shown
 
 logger = logging.getLogger("vithub")
 
-# What file managers leave behind, besides names that begin with a dot.
+# Files that file managers leave behind, besides those whose names begin with a dot.
 _LEFT_BEHIND = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 _ANIMATED = ".gif"
 
 
 @dataclass
 class ImageFiles:
-    """The files of a folder.
+    """Files found in a folder.
 
     Args:
-        files: Images, sorted.
-        ignored: Number of the other files by their extension in lower case; "" of those without one.
+        files: Image files, sorted by path.
+        ignored: Number of other files by extension in lower case; "" for files without one.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -29,11 +29,11 @@ class ImageFiles:
 
 
 def images_below(folder: Path, *, deep: bool = True) -> ImageFiles:
-    """The images in a folder and its subfolders, by their extensions.
+    """Finds the images in a folder and its subfolders by their extensions.
 
     Args:
-        folder: Where to look.
-        deep: Whether to look into its subfolders.
+        folder: Folder to search.
+        deep: Whether to search its subfolders.
     """
     found = ImageFiles()
     for file in folder.rglob("*") if deep else folder.iterdir():
@@ -48,7 +48,7 @@ def images_below(folder: Path, *, deep: bool = True) -> ImageFiles:
 
 
 def ignored_text(ignored: Counter[str]) -> str:
-    """Numbers of files by extension, such as "40 .heic (HEIC needs pillow-heif: ...), 1 .txt"; "" of none."""
+    """Numbers of files by extension as text, such as "40 .heic (HEIC needs pillow-heif: ...), 1 .txt"; "" for none."""
     parts = []
     for extension, count in sorted(ignored.items(), key=lambda item: (-item[1], not item[0], item[0])):
         hint = f" ({HEIC_HINT})" if extension in HEIC_EXTENSIONS and not HEIC_READABLE else ""
@@ -59,13 +59,13 @@ def ignored_text(ignored: Counter[str]) -> str:
 def ignored_notes(
     where: str, ignored: Counter[str], stray: Iterable[Path] = (), read: Iterable[Path] = ()
 ) -> list[str]:
-    """Sentences about files that were not read, and about animations; each is logged as a warning too.
+    """Notes about files that were not read, and about animations; each is also logged as a warning.
 
     Args:
-        where: The folder's name.
-        ignored: Files that are no images, or none that can be read.
-        stray: Images that belong to nothing.
-        read: Images that are read, among which animations are counted.
+        where: Name of the folder.
+        ignored: Number of files that are not images or cannot be read, by extension.
+        stray: Images outside of the class folders.
+        read: Images that were read; animations among them are counted.
     """
     notes = []
     if ignored:
@@ -87,7 +87,7 @@ def ignored_notes(
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path is that of a file; a name that no file can have is none."""
+    """Whether a path is an existing file; False for names that the file system does not allow."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -95,7 +95,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is that of a folder; a name that no folder can have is none."""
+    """Whether a path is an existing folder; False for names that the file system does not allow."""
     try:
         return path.is_dir()
     except (OSError, ValueError):

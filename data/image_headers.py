@@ -1,4 +1,4 @@
-"""An image's size and orientation without its pixels, and boxes turned with the image."""
+"""Size and EXIF orientation of images without decoding them, and rotation of boxes with their image."""
 
 import io
 import os
@@ -15,12 +15,12 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 
 class ImageHeader(NamedTuple):
-    """What an image file says of itself.
+    """Size and orientation stated by an image file.
 
     Args:
-        width: In pixels, as stored.
-        height: In pixels, as stored.
-        orientation: EXIF, 1 to 8; 1 is upright.
+        width: Width in pixels, as stored.
+        height: Height in pixels, as stored.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
     """
 
     width: int
@@ -29,20 +29,24 @@ class ImageHeader(NamedTuple):
 
     @property
     def stored(self) -> tuple[int, int]:
-        """(width, height) as stored."""
+        """Size (width, height) of the stored pixels."""
         return self.width, self.height
 
     @property
     def upright(self) -> tuple[int, int]:
-        """(width, height) once turned as EXIF says, which is what is trained on."""
+        """Size (width, height) after the rotation that EXIF states; models are trained on upright images."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 def read_header(value: Any, name: str = "image") -> ImageHeader:
-    """Size and orientation of an encoded image: {"bytes", "path"}, bytes, or a file.
+    """Size and orientation of an encoded image.
+
+    Args:
+        value: Encoded image: {"bytes", "path"}, bytes, or a file.
+        name: Name of the image in messages.
 
     Raises:
-        BadImageError: It is missing or no image.
+        BadImageError: The image is missing or is not an image.
     """
     with pillow_warnings():
         return _header(value, name)
@@ -51,12 +55,12 @@ def read_header(value: Any, name: str = "image") -> ImageHeader:
 def read_headers(
     value: Callable[[int], Any], names: Sequence[str], *, decode: bool = False
 ) -> list[ImageHeader | BadImageError]:
-    """The headers of many images in order, read by as many threads as there are cores; an error where one is bad.
+    """Headers of many images in order, or an error in place of each bad one; read by one thread per core.
 
     Args:
-        value: The encoded image of each number.
-        names: What a message calls each.
-        decode: Decode the pixels too, so that an image that is cut short or damaged is an error.
+        value: Function that returns the encoded image of an index.
+        names: Name of each image in messages.
+        decode: Whether to decode the pixels too, which finds truncated and damaged images.
     """
 
     def read(number: int) -> ImageHeader | BadImageError:
@@ -69,9 +73,9 @@ def read_headers(
             return error
         return header
 
-    # Pillow decodes without Python's lock, so that threads suffice
+    # threads suffice, as Pillow releases Python's lock while it decodes
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    with pillow_warnings():  # a list, not a generator: filters of warnings are not left behind in the caller
+    with pillow_warnings():  # a list: a generator would leave the warning filters set in the caller
         try:
             return list(pool.map(read, range(len(names))))
         finally:
@@ -96,11 +100,11 @@ def _header(value: Any, name: str) -> ImageHeader:
 
 
 def turn_boxes(corners: np.ndarray, header: ImageHeader) -> np.ndarray:
-    """Boxes on the stored pixels as boxes on the upright image.
+    """Converts boxes on the stored pixels to boxes on the upright image.
 
     Args:
-        corners: (N, 4), left, top, right, bottom in pixels as stored.
-        header: Of the image.
+        corners: Boxes (N, 4): left, top, right, bottom in stored pixels.
+        header: Header of the image.
     """
     left, top, right, bottom = corners.T
     width, height = header.stored

@@ -1,4 +1,4 @@
-"""The stock image processor that is saved beside the weights, and what it says about pixels."""
+"""Image processor of a classifier, a stock one of transformers that is saved beside the weights, and its settings."""
 
 import math
 from dataclasses import dataclass
@@ -22,20 +22,23 @@ def build_image_processor(
     keep_aspect: bool = True,
     backend: str = "torchvision",
 ) -> Any:
-    """The processor of the usual evaluation transform: resize, crop the centre, scale to [0, 1], normalise.
+    """Builds the processor of the usual evaluation transform: resize, crop the centre, scale to [0, 1], normalise.
 
     Args:
-        image_hw: (height, width) in pixels of what the model sees.
-        crop_ratio: Part of the resized image's side that the crop keeps, in (0, 1].
-        mean: Per channel, on the scale [0, 1].
-        std: Likewise.
-        interpolation: One of "nearest", "lanczos", "bilinear", "bicubic".
-        keep_aspect: Resize the shorter side (to its crop side / crop_ratio) and keep the proportions; False squeezes
-            the image to height and width.
-        backend: "torchvision", or "pil" where torchvision is missing.
+        image_hw: Size (height, width) in pixels of the model's input.
+        crop_ratio: Fraction of the resized image's side that the crop keeps, in (0, 1].
+        mean: Mean of each channel, on the scale [0, 1].
+        std: Standard deviation of each channel, on the scale [0, 1].
+        interpolation: Interpolation of resizing: "nearest", "lanczos", "bilinear" or "bicubic".
+        keep_aspect: Whether to resize the shorter side (to its crop side / crop_ratio) and keep the proportions;
+            False resizes height and width independently.
+        backend: Library of the transforms: "torchvision", or "pil" where torchvision is missing.
 
     Returns:
-        A `BitImageProcessor` of transformers: it resizes the shorter side and crops, under both backends.
+        A `BitImageProcessor` of transformers, which resizes the shorter side and crops under both backends.
+
+    Raises:
+        ValueError: `crop_ratio`, `interpolation` or `backend` is out of its range.
     """
     if not 0 < crop_ratio <= 1:
         raise ValueError(f"`crop_ratio` must lie in (0, 1], got {crop_ratio!r}")
@@ -63,12 +66,12 @@ def build_image_processor(
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """What a model's pixels are.
+    """Size and normalisation of a model's input.
 
     Args:
-        image_hw: (height, width) of what it sees.
-        mean: Per channel, on the scale [0, 1], subtracted.
-        std: Likewise, divided by.
+        image_hw: Size (height, width) of the input in pixels.
+        mean: Mean of each channel that is subtracted, on the scale [0, 1].
+        std: Standard deviation of each channel that is divided by, on the scale [0, 1].
     """
 
     image_hw: tuple[int, int]
@@ -77,10 +80,10 @@ class PixelFormat:
 
 
 def pixel_format(processor: Any) -> PixelFormat:
-    """What a stock image processor of transformers, or its wrapper of timm, makes of an image.
+    """Input format that a stock image processor of transformers, or its wrapper for timm, produces.
 
     Raises:
-        ValueError: It does not say a size.
+        ValueError: The processor states no size.
     """
     if isinstance(timm := getattr(processor, "data_config", None), dict):
         _, height, width = timm["input_size"]
@@ -97,7 +100,7 @@ def pixel_format(processor: Any) -> PixelFormat:
 
 
 def resize_image_processor(processor: Any, image_hw: tuple[int, int]) -> Any:
-    """A copy of a stock processor for another (height, width) in pixels, with the same crop ratio."""
+    """Copy of a stock processor for another input size (height, width) in pixels, with the same crop ratio."""
     values = processor.to_dict()
     height, width = image_hw
     old = values["crop_size"] if values.get("do_center_crop") and values.get("crop_size") else values["size"]

@@ -1,7 +1,7 @@
-"""Search for images that cannot be read, before a training begins: headers and ends of files, not all pixels.
+"""Search for unreadable images before training, by the headers and ends of files rather than all pixels.
 
-An image whose file ends as its format demands is taken for sound; one that does not is decoded. Damage in the middle of
-a file is found by `check-data`, which decodes all.
+An image whose file ends as its format demands is assumed to be readable; other images are decoded. Damage in the middle
+of a file is found by `check-data`, which decodes all images.
 """
 
 import io
@@ -24,15 +24,15 @@ _AT_ONCE = 1024
 
 
 def check_readable(tables: Mapping[str, Dataset], on_bad_image: str, max_bad_share: float) -> None:
-    """Refuses splits with images that cannot be read, or with more than may be skipped.
+    """Checks that all images of the splits can be read, or that no more are unreadable than may be skipped.
 
     Args:
-        tables: Splits with encoded images.
-        on_bad_image: "error", or "skip" to warn of them.
-        max_bad_share: Part of a split that may be skipped.
+        tables: Splits by name, with encoded images.
+        on_bad_image: Treatment of unreadable images: "error", or "skip" to warn of them.
+        max_bad_share: Largest fraction of a split that may be skipped, in [0, 1].
 
     Raises:
-        BadImageError: The message names the first of them, and how to train without them.
+        BadImageError: There are such images; the message names the first of them, and how to train without them.
     """
     wrong, allowed, largest = [], True, max_bad_share if on_bad_image == "skip" else 0.0
     for name, table in tables.items():
@@ -55,11 +55,11 @@ def check_readable(tables: Mapping[str, Dataset], on_bad_image: str, max_bad_sha
 
 
 def unreadable_images(table: Dataset, split: str) -> Iterator[str]:
-    """What is wrong with each image that cannot be read, in the order of the rows.
+    """Messages that say what is wrong with each unreadable image, in the order of the rows.
 
     Args:
-        table: With encoded images.
-        split: Its name, for messages.
+        table: Table with encoded images.
+        split: Name of the split in messages.
     """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, pillow_warnings():
         for first in range(0, len(table), _AT_ONCE):
@@ -91,7 +91,7 @@ def _opened(image: Any) -> BinaryIO:
 
 
 def _ends_well(file: BinaryIO) -> bool:
-    """Whether a file's header can be read and its end is that of its format; also where nothing is known of that."""
+    """Whether a file's header can be read and its end is that of its format; True for formats without a known end."""
     with Image.open(file) as image:
         check = _ENDS.get(image.format or "")
     return check is None or check(file)

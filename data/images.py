@@ -1,4 +1,4 @@
-"""Decoding an image from whatever a data set holds it as, always upright and RGB."""
+"""Decoding of images from all forms that data sets store them in, always to upright RGB."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 def _register_heic() -> bool:
-    """Lets Pillow open HEIC, where pillow-heif is installed; returns whether it is."""
+    """Registers HEIC with Pillow where pillow-heif is installed; returns whether it is."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -34,18 +34,18 @@ _URI = "file://"
 
 
 class BadImageError(ValueError):
-    """An image that cannot be decoded; the message names the file or row and the reason."""
+    """An image cannot be decoded; the message names the file or row and the reason."""
 
     def __init__(self, message: str) -> None:
-        # a loading process hands it over with its traceback written before it
+        # a data loader's worker passes the error on with its traceback written before the message
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].rstrip())
 
 
 @contextmanager
 def pillow_warnings() -> Iterator[None]:
-    """Silences Pillow's remarks on odd but readable files; a decompression bomb becomes an error.
+    """Context that silences Pillow's warnings about odd but readable files and turns decompression bombs into errors.
 
-    The filters of warnings are those of the whole process: threads that decode enter this once, around all of them.
+    Warning filters are those of the whole process: code that decodes in threads enters this once, around all of them.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -55,7 +55,7 @@ def pillow_warnings() -> Iterator[None]:
 
 @contextmanager
 def bad_image_errors(name: str) -> Iterator[None]:
-    """Turns what Pillow raises on a missing or damaged file into a `BadImageError` that begins with `name`."""
+    """Context that turns errors of Pillow on missing or damaged files into a `BadImageError` beginning with `name`."""
     try:
         yield
     except (
@@ -68,26 +68,26 @@ def bad_image_errors(name: str) -> Iterator[None]:
 
 
 def decode_image(value: Any, name: str = "image") -> Image.Image:
-    """The image as RGB, turned upright as its EXIF says.
+    """Decodes an image to RGB, turned upright as its EXIF orientation states.
 
     Greyscale is repeated, palettes and CMYK are converted, transparency is dropped (as the pipelines of transformers
-    do), and 16 bits per channel are scaled to 8. Greyscale of real numbers is taken to be in [0, 1], [0, 255] or
-    [0, 65535], the smallest of these that holds them.
+    do), and 16 bits per channel are scaled to 8. Floating-point greyscale is taken to be in the smallest of the ranges
+    [0, 1], [0, 255] and [0, 65535] that holds it.
 
     Args:
-        value: A PIL image, an array (height, width) or (height, width, channels), a path, the bytes of a file, or the
+        value: PIL image, array (height, width) or (height, width, channels), path, bytes of a file, or the
             {"bytes", "path"} of `datasets`.
-        name: What a message calls it.
+        name: Name of the image in messages.
 
     Raises:
-        BadImageError: It is missing, damaged, cut short, no image, or its numbers are in none of these ranges.
+        BadImageError: The image is missing, damaged, truncated, not an image, or its values are in none of the ranges.
     """
     with pillow_warnings():
         return decode_quietly(value, name)
 
 
 def decode_quietly(value: Any, name: str = "image") -> Image.Image:
-    """`decode_image` for threads, which enter `pillow_warnings` once around all of them."""
+    """Decodes an image like `decode_image`, for threads that run within one `pillow_warnings` around all of them."""
     if isinstance(value, dict):
         content, path = value.get("bytes"), value.get("path")
         value, name = (content, name) if content is not None else (path, path or name)
@@ -96,10 +96,10 @@ def decode_quietly(value: Any, name: str = "image") -> Image.Image:
 
 
 def encoded_bytes(value: Any) -> bytes:
-    """The bytes of an encoded image: {"bytes", "path"}, bytes, or a file.
+    """Bytes of an encoded image, given as {"bytes", "path"}, bytes, or a file.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no image, or it is empty.
         OSError: The file cannot be read.
     """
     if isinstance(value, dict):
@@ -109,7 +109,7 @@ def encoded_bytes(value: Any) -> bytes:
         file = real_path(value)
         if not file.is_file():
             raise ValueError("no such file")
-        value = file.read_bytes()  # no file stays open, of a damaged image either
+        value = file.read_bytes()  # read at once, so that no file stays open where the image is damaged
     if not isinstance(value, bytes | bytearray):
         raise ValueError(f"expected an image, a path or the bytes of a file, got {type(value).__name__}")
     if not value:
@@ -118,7 +118,7 @@ def encoded_bytes(value: Any) -> bytes:
 
 
 def stored_path(file: str | Path) -> str:
-    """A file as a text that a table can hold: its path, or a file: URI where its name is not UTF-8."""
+    """Path of a file as text that a table can hold: the path, or a file: URI where its name is not UTF-8."""
     try:
         str(file).encode("utf-8")
     except UnicodeEncodeError:
@@ -127,14 +127,14 @@ def stored_path(file: str | Path) -> str:
 
 
 def real_path(stored: str | Path) -> Path:
-    """The file that `stored_path` wrote down, or a file: URI names."""
+    """Path of the file that `stored_path` encoded, or that a file: URI names."""
     if isinstance(stored, str) and stored.startswith(_URI + "/"):
         return Path(os.fsdecode(unquote_to_bytes(stored.removeprefix(_URI))))
     return Path(stored)
 
 
 def shown_path(stored: str | Path) -> str:
-    r"""A path that can be printed and written: bytes that are not UTF-8 as \xNN."""
+    r"""Path as text that can be printed and written: bytes that are not UTF-8 are shown as \xNN."""
     if isinstance(stored, str) and not stored.startswith(_URI):
         return os.fsencode(stored).decode("utf-8", "backslashreplace")
     return os.fsencode(real_path(stored)).decode("utf-8", "backslashreplace")
@@ -149,7 +149,7 @@ def _opened(value: Any) -> Image.Image:
 
 
 def identified(source: io.BytesIO | Path) -> Image.Image:
-    """The image in a file, its header read; where it is HEIC and cannot be read, the error says what is missing."""
+    """Opens an image and reads its header; for HEIC without support the error names the missing package."""
     try:
         return Image.open(source)
     except UnidentifiedImageError:
@@ -175,14 +175,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(levels: np.ndarray, mode: str) -> np.ndarray:
-    """Whole numbers of 16 bits, or of 32 that hold 8 or 16, and real numbers as 8 bits; Pillow would cut them at 255.
+    """Scales integers of 16 bits, or of 32 that hold 8 or 16, and real numbers to 8 bits; Pillow would clip at 255.
 
     Raises:
-        ValueError: They are in no known range.
+        ValueError: The values are in no known range.
     """
     low, high = (levels.min(), levels.max()) if levels.size else (0, 0)
     real = mode == "F"
-    # resampling overshoots a little; whole numbers below 0 are none of an image
+    # real numbers may overshoot a little by resampling; integers below 0 are not pixel values
     slack = 0.05 if real else 0.0
     ranges = {"F": (1, 255, 65535), "I": (255, 65535)}.get(mode, (65535,))
     largest = next((top for top in ranges if high <= (1 + slack) * top), None)

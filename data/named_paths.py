@@ -1,14 +1,14 @@
-"""Names that a person gives for files, folders and Hub ids, told apart without asking the Hub."""
+"""Distinction of files, folders and Hub ids by the names that users give, without asking the Hub."""
 
 from pathlib import Path
 
-# A name that ends so is a file's; no Hub id is meant.
+# Extensions that mark a name as a file rather than a Hub id.
 _FILE_ENDINGS = {".safetensors", ".pth", ".pt", ".bin", ".csv", ".tsv", ".parquet", ".json", ".yaml", ".yml"}
-_RUNS = "runs"  # where runs go that name no folder
+_RUNS = "runs"  # default folder of runs
 
 
 class MissingPathError(ValueError):
-    """A file or folder that was named and is not there."""
+    """A named file or folder does not exist."""
 
 
 def looks_like_a_path(name: str) -> bool:
@@ -19,7 +19,7 @@ def looks_like_a_path(name: str) -> bool:
 
 
 def missing_path(name: str | Path) -> str | None:
-    """Why a path is not there, or None where it is, or where the name may be a Hub id."""
+    """Reason why a path does not exist; None where it exists or the name may be a Hub id."""
     path = Path(name).expanduser()
     if path.exists() or not (isinstance(name, Path) or looks_like_a_path(name)):
         return None

@@ -1,4 +1,4 @@
-"""Rows of a table of images, and what happens to those that cannot be decoded: what all kinds of data sets share."""
+"""Base class of data sets of decoded images, with the treatment of images that cannot be decoded."""
 
 from typing import Any
 
@@ -14,19 +14,19 @@ from .seeding import Stream, derived_generator, seeded
 
 
 class RowImages(Dataset[dict[str, Any]]):
-    """Decoded, transformed images of a table.
+    """Data set of decoded, transformed images of a table.
 
-    A row is asked for by its number (evaluation), or by a `SampleKey`, from which all random choices of the transform
-    are drawn (training). A kind of data set says what belongs to an image, what stands for it where the image cannot be
-    decoded, and what becomes of both.
+    A row is indexed by its number (evaluation), or by a `SampleKey`, from which all random choices of the transform
+    are drawn (training). Subclasses define the annotation of an image (`content`), the substitute where the image
+    cannot be decoded (`empty_content`), and the sample made from either (`sample`).
 
     Args:
-        table: Column "image" (encoded), and others.
-        transform: Of the image and what belongs to it.
-        seed: Of the random choices.
-        name: Of the split, for messages.
-        skip_bad: An image that cannot be decoded is no error: in training another one, drawn at random, takes its
-            place; in evaluation an empty one does, which is not counted.
+        table: Table with the column "image" (encoded), and columns of annotations.
+        transform: Transform of the image and its annotation.
+        seed: Seed of the random choices.
+        name: Name of the split in messages.
+        skip_bad: Whether images that cannot be decoded are skipped instead of raising: in training another image,
+            drawn at random, replaces them; in evaluation an empty one does, which is not counted.
     """
 
     def __init__(
@@ -38,26 +38,26 @@ class RowImages(Dataset[dict[str, Any]]):
         return len(self.table)
 
     def file(self, index: int) -> str | None:
-        """File that an image came from, where it had one, as it can be printed."""
+        """Path of the file that an image came from, as it can be printed; None where there is none."""
         path: str | None = self.table[index][IMAGE].get("path")
         return shown_path(path) if path else path
 
     def place(self, index: int) -> str:
-        """Row of an image, for messages."""
+        """Row of an image, as messages name it."""
         return f"row {index} of split {self.name!r}"
 
     def describe(self, index: int) -> str:
-        """File or row of an image, for messages."""
+        """File, where there is one, and row of an image, as messages name them."""
         path = self.file(index)
         return f"{path} ({self.place(index)})" if path else self.place(index)
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        """What `sample` makes of a row, and `index`; in training also `epoch` and `position`, those of the key.
+        """Sample of a row, as `sample` returns it, with `index`; in training also the key's `epoch` and `position`.
 
-        With `skip_bad` also `bad`: the row that could not be decoded, or -1.
+        With `skip_bad` the sample also has `bad`: the row that could not be decoded, or -1.
 
         Raises:
-            BadImageError: It cannot be decoded, and `skip_bad` is not set.
+            BadImageError: The image cannot be decoded, and `skip_bad` is not set.
         """
         if isinstance(key, SampleKey):
             content, index, bad = self._readable(key)
@@ -77,7 +77,7 @@ class RowImages(Dataset[dict[str, Any]]):
         return {**sample, "bad": torch.tensor(bad)} if self.skip_bad else sample
 
     def _readable(self, key: SampleKey) -> tuple[Any, int, int]:
-        """A row's content, its number, and the one that could not be decoded, or -1."""
+        """Content of the key's row or of its replacement, its row, and the row that could not be decoded, or -1."""
         index, bad = key.index, -1
         draws = derived_generator(self.seed, Stream.REPLACEMENT, key.epoch, key.position)
         for _ in range(100):
@@ -90,33 +90,33 @@ class RowImages(Dataset[dict[str, Any]]):
         raise BadImageError(f"split {self.name!r}: 100 images drawn one after the other could not be decoded")
 
     def read(self, index: int) -> Any:
-        """A row, its image decoded, upright and RGB.
+        """Content of a row, with its image decoded, upright and RGB.
 
         Raises:
-            BadImageError: It cannot be.
+            BadImageError: The image cannot be decoded.
         """
         row = self.table[index]
         return self.content(decode_image(row[IMAGE], self.place(index)), row, index)
 
     def blank(self, index: int) -> Any:
-        """What stands for a row that cannot be decoded: a black image, of the size that the table states."""
+        """Substitute for a row that cannot be decoded: a black image of the size that the table states, or 8 x 8."""
         row = self.table[index]
         return self.empty_content(Image.new("RGB", (row.get("width", 8), row.get("height", 8))), row)
 
     def content(self, image: Image.Image, row: dict[str, Any], index: int) -> Any:
-        """An image with what belongs to it.
+        """Image with its annotation.
 
         Raises:
-            BadImageError: They do not belong together.
+            BadImageError: The image and the annotation do not fit each other.
         """
         raise NotImplementedError
 
     def empty_content(self, image: Image.Image, row: dict[str, Any]) -> Any:
-        """A black image with what stands for what belongs to it."""
+        """Black image with an annotation that stands for the missing one."""
         raise NotImplementedError
 
     def sample(self, content: Any) -> dict[str, Any]:
-        """What `content` or `empty_content` gave, transformed; random choices are torch's, NumPy's or Python's."""
+        """Sample from `content` or `empty_content`, transformed; it may draw from torch, NumPy and Python."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Which images come at which step: a function of the seed and the step, cut into parts for processes."""
+"""Samplers of training images, whose batches depend only on the seed and the step and are split among processes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from .seeding import Stream, derived_generator
 
 @dataclass(frozen=True)
 class SampleKey:
-    """What a training sample is drawn from.
+    """Key that determines a training sample and its random choices.
 
     Args:
         index: Row of the data set.
-        epoch: From 0.
-        position: Within the epoch; two copies of one image have two positions.
+        epoch: Epoch, from 0.
+        position: Position within the epoch, from 0; two copies of one image have two positions.
     """
 
     index: int
@@ -26,17 +26,20 @@ class SampleKey:
 
 
 class TrainingOrder:
-    """The order of all training images, epoch after epoch, in global batches.
+    """Order of all training images in all epochs, in global batches.
 
     Each epoch is a new permutation. With repeated augmentation (https://arxiv.org/abs/1901.09335, as DeiT uses it) a
-    batch holds `repeats` copies of fewer images, so that an epoch has the same number of steps and sees a part of the
-    images.
+    batch holds `repeats` copies of fewer images, so that an epoch has the same number of steps but uses only some of
+    the images.
 
     Args:
         size: Number of images.
-        batch_size: Of all processes and accumulation steps together; at most `size`.
-        seed: Of the permutations.
-        repeats: Copies of an image in a batch.
+        batch_size: Global batch size, over all processes and accumulation steps; at most `size`.
+        seed: Seed of the permutations.
+        repeats: Number of copies of each image in a batch.
+
+    Raises:
+        ValueError: `batch_size` is not 1 to `size`.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, repeats: int = 1) -> None:
@@ -49,11 +52,11 @@ class TrainingOrder:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch; the images left over are in the next epoch as likely as the others."""
+        """Number of whole batches in an epoch; the images left over are drawn anew in each epoch."""
         return self.size // self.batch_size
 
     def batch(self, step: int) -> list[SampleKey]:
-        """The global batch of a step, counted from 0 over all epochs."""
+        """Global batch of a step; steps count from 0 over all epochs."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._permutation = self._rows(derived_generator(self.seed, Stream.ORDER, epoch))
@@ -66,21 +69,24 @@ class TrainingOrder:
         return [SampleKey(row, epoch, start + slot) for slot, row in enumerate(rows)]
 
     def _rows(self, generator: np.random.Generator) -> np.ndarray:
-        """All rows in the order of an epoch, (N,)."""
+        """Permutation of all rows for an epoch, (N,)."""
         return generator.permutation(self.size)
 
 
 class AspectGroupedOrder(TrainingOrder):
-    """Differs from `TrainingOrder` by batches of images of like shape, so that little of a batch is padding.
+    """Training order that differs from `TrainingOrder` by batches of similar aspect ratio, which need less padding.
 
-    Images are in groups by width to height; those that are left over of each group fill further batches together.
-    Which images meet, and which fill no batch, is drawn anew in each epoch, and so is the order of the batches.
+    Images are grouped by width to height; the remainders of the groups fill further batches together. The composition
+    of the batches, their order, and the images that fill no batch are drawn anew in each epoch.
 
     Args:
-        aspect_ratios: (N,), width to height of each image.
-        batch_size: Of all processes and accumulation steps together.
-        seed: Of the permutations.
-        groups: How many, of about equal numbers of images.
+        aspect_ratios: Width to height of each image, (N,).
+        batch_size: Global batch size, over all processes and accumulation steps; at most N.
+        seed: Seed of the permutations.
+        groups: Number of groups, which have about equal numbers of images.
+
+    Raises:
+        ValueError: A ratio is not positive and finite, or `groups` is below 1.
     """
 
     def __init__(self, aspect_ratios: Sequence[float], batch_size: int, seed: int, groups: int = 4) -> None:
@@ -105,21 +111,24 @@ class AspectGroupedOrder(TrainingOrder):
 
 
 def part_of(batch: Sequence[SampleKey], part: int, parts: int) -> list[SampleKey]:
-    """The part-th of `parts` equal pieces of a batch."""
+    """Piece number `part` (from 0) of a batch that is split into `parts` equal pieces."""
     size = len(batch) // parts
     return list(batch[part * size : (part + 1) * size])
 
 
 class MicroBatches(Sampler[list[SampleKey]]):
-    """What one process loads: its piece of every accumulation step, from one training step to another.
+    """Sampler of the batches of one process: its piece of every accumulation step, over a range of training steps.
 
     Args:
-        order: Of all images.
-        start: First step.
-        stop: One past the last step.
-        accumulation: Pieces of a step that are computed one after the other.
-        process: Number of this process.
+        order: Order of all images.
+        start: First training step.
+        stop: Training step after the last one.
+        accumulation: Number of accumulation steps of a training step.
+        process: Index of this process, from 0.
         processes: Number of processes.
+
+    Raises:
+        ValueError: The batch size is no multiple of accumulation steps times processes.
     """
 
     def __init__(
@@ -145,13 +154,13 @@ class MicroBatches(Sampler[list[SampleKey]]):
 
 
 class EpochMicroBatches(MicroBatches):
-    """Differs from `MicroBatches` by covering one epoch, which `set_epoch` chooses."""
+    """Sampler that differs from `MicroBatches` by covering one epoch, which `set_epoch` chooses."""
 
     def __init__(self, order: TrainingOrder, accumulation: int = 1, process: int = 0, processes: int = 1) -> None:
         super().__init__(order, 0, order.steps_per_epoch, accumulation, process, processes)
 
     def set_epoch(self, epoch: int) -> None:
-        """Takes the steps of an epoch, counted from 0."""
+        """Selects an epoch, counted from 0."""
         self.start = epoch * self.order.steps_per_epoch
         self.stop = self.start + self.order.steps_per_epoch
 

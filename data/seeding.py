@@ -1,7 +1,7 @@
-"""Random choices that depend on what they are for, and on nothing else.
+"""Random generators seeded by the purpose of each draw, so that draws depend on nothing else.
 
 A number that is drawn for (seed, epoch, sample) or (seed, step) is the same with any number of workers and processes
-and after any resumption.
+and after resuming.
 """
 
 import random
@@ -14,26 +14,26 @@ from torch.utils.data import get_worker_info
 
 
 class Stream:
-    """What a key is for; its second number, after the seed."""
+    """Purposes of random draws: the second number of a key, after the seed."""
 
     ORDER, SAMPLE, MIX, MODEL, WEIGHTS, REPLACEMENT, DROPOUT, NOISE = range(8)
 
 
 def derived_seed(*key: int) -> int:
-    """A seed below 2^63 that any change of the key changes."""
+    """Seed below 2^63 that is derived from all numbers of the key."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
 def derived_generator(*key: int) -> np.random.Generator:
-    """NumPy's generator for a key."""
+    """NumPy generator that is seeded by a key."""
     return np.random.default_rng(np.random.SeedSequence(key))
 
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seeds Python, NumPy and torch (CPU) for a block, and puts back the states they had.
+    """Context that seeds Python, NumPy and torch (CPU), and restores their states at its end.
 
-    In a loading process, which draws for nothing else, the states are left as they are.
+    In a worker of a data loader, which draws for no other purpose, the states are not restored.
     """
     seed = derived_seed(*key)
     shared = get_worker_info() is None

@@ -1,4 +1,4 @@
-"""Types of settings that are checked when they are set: probabilities and ranges."""
+"""Types of settings, probabilities and ranges, whose values are validated when they are set."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ def _in_order(pair: tuple[float, float]) -> tuple[float, float]:
 InOrder = AfterValidator(_in_order)
 Probability = Annotated[float, Field(ge=0, le=1)]
 ShareRange = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]], InOrder]
-# A ratio beyond these makes strips of a pixel.
+# Ratios beyond these would yield crops one pixel wide or high.
 _Ratio = Annotated[float, Field(ge=0.01, le=100)]
 PositiveRange = Annotated[tuple[_Ratio, _Ratio], InOrder]
 

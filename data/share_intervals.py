@@ -1,7 +1,7 @@
-"""Wilson's interval of a share of right answers.
+"""Wilson's confidence interval of a proportion, such as the share of correct predictions.
 
-The score interval of Wilson (1927) keeps its width where all or none are right, since an error that was never seen may
-still come; a bootstrap interval has none there.
+The score interval of Wilson (1927) has a width above 0 even where all or no predictions are correct, since an error
+that was not observed may still occur; a bootstrap interval has width 0 there.
 """
 
 from scipy.stats import norm
@@ -10,15 +10,18 @@ Interval = tuple[float, float]
 
 
 def share_interval(part: float, whole: float, level: float = 0.95) -> Interval:
-    """Wilson's interval of a share, (low, high) in [0, 1].
+    """Wilson's confidence interval of a proportion, (low, high) in [0, 1].
 
-    With p = part / whole, n = whole and z the normal quantile of the level, its ends are those shares q for which
-    (p - q)^2 = z^2 q (1 - q) / n.
+    With p = part / whole, n = whole and z the normal quantile of (1 + level) / 2, its ends are the proportions q for
+    which (p - q)^2 = z^2 q (1 - q) / n.
 
     Args:
-        part: Number of successes; of trials that depend on each other, the mean share times the effective number.
-        whole: Number of trials, above 0; it need not be whole.
-        level: Chance that the interval holds the true share, about, in (0, 1).
+        part: Number of successes; for dependent trials, the mean proportion times the effective number of trials.
+        whole: Number of trials, above 0; it need not be an integer.
+        level: Approximate probability that the interval contains the true proportion, in (0, 1).
+
+    Raises:
+        ValueError: An argument is out of its range.
     """
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie between 0 and 1, got {level!r}")

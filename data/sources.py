@@ -1,4 +1,4 @@
-"""Reading a data set of labelled images from wherever it is."""
+"""Reading of labelled images from folders, tables, the Hub and memory."""
 
 import re
 import tarfile
@@ -38,15 +38,15 @@ IMAGE_NAMES = ("image", "img", "picture", "photo", "file_name", "filename", "ima
 
 
 class DataError(ValueError):
-    """A data set that cannot be used; its message, one line, names the file, row or column and what would be right."""
+    """A data set cannot be used; the message, one line, names the file, row or column and what would be right."""
 
     def __init__(self, message: str) -> None:
-        # names of columns, files and classes may hold line breaks
+        # names of columns, files and classes may contain line breaks
         super().__init__(_BREAKS.sub(lambda found: found[0].encode("unicode_escape").decode(), message))
 
 
 class NoBoxesError(DataError):
-    """A data set that can be read, and has no boxes."""
+    """A data set can be read but has no boxes."""
 
 
 @dataclass
@@ -54,10 +54,10 @@ class RawSplits:
     """Tables as they were read, before labels are checked.
 
     Args:
-        tables: By the source's own split names.
-        name: Of the source, for messages and cards.
-        folder: That relative image paths start from.
-        notes: What a reader of the results should know, such as files that were not read.
+        tables: Table of each split, by the source's split names.
+        name: Name of the source, for messages and model cards.
+        folder: Folder that relative image paths start from; None for the current one.
+        notes: Remarks for readers of the results, such as on files that were not read.
     """
 
     tables: dict[str, Dataset]
@@ -67,13 +67,13 @@ class RawSplits:
 
 
 def read_source(source: Any, revision: str | None = None) -> RawSplits:
-    """The tables of a data set, images still encoded.
+    """Reads the tables of a data set without decoding its images.
 
     Args:
-        source: "digits"; a folder of one folder per class, or of such folders for "train", "validation" and "test"; a
-            folder of Parquet files; a `.csv` or `.parquet` file with a column of images or paths; a Hub id; or a
-            `Dataset` or `DatasetDict`.
-        revision: Branch, tag or commit, for a Hub id.
+        source: Data set: "digits"; a folder with one folder per class, or with such folders for "train", "validation"
+            and "test"; a folder of Parquet files; a `.csv`, `.tsv` or `.parquet` file with a column of images or
+            paths; a Hub id; or a `Dataset` or `DatasetDict`.
+        revision: Branch, tag or commit of a Hub id; None takes the default branch.
 
     Raises:
         DataError: There is no such source, or nothing usable in it.
@@ -110,10 +110,15 @@ def _read_table(file: Path) -> RawSplits:
 
 
 def read_local(source: Path, *arguments: Any, **options: Any) -> Any:
-    """`load_dataset` of local files, without its progress bars.
+    """Calls `load_dataset` on local files, without its progress bars.
+
+    Args:
+        source: File or folder that messages name.
+        *arguments: Arguments of `load_dataset`.
+        **options: Keyword arguments of `load_dataset`.
 
     Raises:
-        DataError: They cannot be read; the message names `source`.
+        DataError: The files cannot be read; the message names `source`.
     """
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
@@ -128,7 +133,7 @@ def read_local(source: Path, *arguments: Any, **options: Any) -> Any:
 
 
 def _read_class_folders(folder: Path) -> RawSplits:
-    """One folder per class, below one folder per split or not."""
+    """Reads a folder with one folder per class, or with one such folder per split."""
     below = _subfolders(folder)
     if not below:
         raise DataError(f"{folder} holds neither Parquet files nor one folder of images per class")
@@ -147,10 +152,10 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file, those that are empty left out.
+    """Lines of a text file, without empty ones.
 
     Raises:
-        DataError: It cannot be read, or is not UTF-8.
+        DataError: The file cannot be read, or is not UTF-8.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -160,7 +165,7 @@ def read_lines(file: Path) -> list[str]:
 
 
 def _class_splits(splits: dict[str, Path], classes: list[str], folder: Path) -> RawSplits:
-    """Tables of one folder per split that holds one folder per class, and notes of what was not read."""
+    """Reads one folder per split, each with one folder per class; notes say which files were not read."""
     tables: dict[str, Dataset] = {}
     name = shown_path(folder.name)
     read: list[Path] = []
@@ -198,12 +203,20 @@ def _class_table(classes: dict[str, ImageFiles], place: Path) -> Dataset:
 
 
 def find_image_column(table: Dataset, named: str | None) -> str:
-    """The column of images: the one named, the only one of that type, or one with a usual name."""
+    """Name of the image column: the one named, the only one of type `Image`, or one with a usual name.
+
+    Raises:
+        DataError: There is no such column.
+    """
     return _find_column(table, named, "image", IMAGE_NAMES, lambda feature: isinstance(feature, Image))
 
 
 def find_label_column(table: Dataset, named: str | None, image_column: str) -> str:
-    """The column of labels: the one named, the only one of class labels, or one with a usual name."""
+    """Name of the label column: the one named, the only one of class labels, or one with a usual name.
+
+    Raises:
+        DataError: There is no such column.
+    """
 
     def is_label(feature: Any) -> bool:
         return isinstance(feature, ClassLabel) or (
@@ -229,7 +242,7 @@ def _find_column(table: Dataset, named: str | None, what: str, usual: tuple[str,
 
 
 def encoded_images(table: Dataset, column: str, folder: Path | None) -> Dataset:
-    """The table with `column` as encoded images: {"bytes", "path"}, or paths made absolute."""
+    """Converts `column` of a table to encoded images, {"bytes", "path"}; relative paths start from `folder`."""
     feature = table.features[column]
     if isinstance(feature, Image):
         return table.cast_column(column, Image(decode=False))

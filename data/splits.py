@@ -1,4 +1,4 @@
-"""Training, validation and test parts of a data set, found by name or drawn by a seed."""
+"""Training, validation and test splits of a data set, found by name or drawn at random by a seed."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ Table = TypeVar("Table")
 
 
 class SplitTables:
-    """What data sets of all kinds have: the three splits."""
+    """Base class of data sets, with their three splits."""
 
     train: Any
     validation: Dataset
@@ -21,36 +21,36 @@ class SplitTables:
 
     @property
     def splits(self) -> dict[str, Dataset]:
-        """The splits by name, those that exist."""
+        """Existing splits by name."""
         found = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: table for name, table in found.items() if table is not None}
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Images in each split, but for one that is a stream."""
+        """Number of images in each split, without splits that are streams."""
         return {name: len(table) for name, table in self.splits.items() if not isinstance(table, IterableDataset)}
 
 
 def split_role(name: str, whole: bool = False) -> str | None:
-    """What a file or folder is for by its name: "train", "validation" or "test", or None.
+    """Split that the name of a file or folder stands for: "train", "validation" or "test", or None.
 
     Args:
-        name: Such as "instances_val2017".
-        whole: The name must be that of a split and nothing else.
+        name: Name of a file or folder, such as "instances_val2017".
+        whole: Whether the whole name must be that of a split.
     """
     words = [name.lower()] if whole else re.findall("[a-z]+", name.lower())
     return next((role for role, usual in SPLIT_NAMES.items() if any(word in usual for word in words)), None)
 
 
 def find_splits(tables: Mapping[str, Table], named: Mapping[str, str | None]) -> dict[str, Table]:
-    """The tables as "train", "validation" and "test", as far as there are such.
+    """Finds the tables of "train", "validation" and "test" among the source's splits, as far as they exist.
 
     Args:
-        tables: By the source's own names.
-        named: The source's name for each of the three; None finds it by the usual names.
+        tables: Table of each split, by the source's split names.
+        named: Source's name of each of the three splits; None finds it by the usual names.
 
     Raises:
-        DataError: A named split does not exist, or none can be trained on.
+        DataError: A named split does not exist, or no training split is found.
     """
     found: dict[str, Table] = {}
     for role, usual in SPLIT_NAMES.items():
@@ -67,7 +67,7 @@ def find_splits(tables: Mapping[str, Table], named: Mapping[str, str | None]) ->
         if len(tables) != 1:
             raise DataError(f"no training split among: {', '.join(tables)}; name it with `train_split`")
         found["train"] = next(iter(tables.values()))
-        if found.keys() - {"train"}:  # the only table is for evaluation
+        if found.keys() - {"train"}:  # the only table has the name of an evaluation split
             found = {"train": found["train"]}
     return found
 
@@ -78,16 +78,18 @@ def complete_splits(
     fractions: tuple[float, float],
     seed: int,
 ) -> tuple[dict[str, Dataset], list[str]]:
-    """The tables with a validation split, and a test split where there was one only, drawn where they were missing.
+    """Draws a missing validation split, and a missing test split beside it, from the training split.
+
+    Where there is a validation split, nothing is drawn.
 
     Args:
-        tables: "train", and others as far as there are such.
-        classes: What the class of each row is, for a draw in proportion.
-        fractions: Of the training split: for validation, in (0, 1), and for the test, in [0, 1).
-        seed: Of the draw.
+        tables: Table of "train", and of the other splits that exist.
+        classes: Function that returns the class of each row, (N,), by which the draw is stratified.
+        fractions: Fractions of the training split for validation, in (0, 1), and for the test, in [0, 1).
+        seed: Seed of the draw.
 
     Returns:
-        The tables, and notes for a reader of the results.
+        The tables of all splits, and notes for readers of the results.
 
     Raises:
         DataError: A fraction leaves nothing to train on, or a split would be empty.
@@ -114,18 +116,18 @@ def complete_splits(
 
 
 def stratified_parts(classes: Sequence[int], fractions: Sequence[float], seed: int) -> list[np.ndarray]:
-    """Row numbers of disjoint parts with the classes in equal proportion, each sorted.
+    """Draws disjoint parts of the rows with the classes in equal proportion.
 
-    Every class gives a part `fraction` of its rows, rounded, and at least one where it has enough rows for all parts;
-    what is left is the last part of the result.
+    Each part gets its fraction of the rows of every class, rounded, and at least one where the class has enough rows
+    for all parts; the last part of the result has the remaining rows.
 
     Args:
-        classes: The class of each row, (N,).
-        fractions: Of each part, in [0, 1), less than 1 in sum.
-        seed: Of the draw.
+        classes: Class of each row, (N,).
+        fractions: Fraction of each part, in [0, 1), less than 1 in sum.
+        seed: Seed of the draw.
 
     Returns:
-        One array per fraction, then the rest.
+        One sorted array of row numbers per fraction, then that of the remaining rows.
     """
     values = np.asarray(classes)
     generator = np.random.default_rng(seed)

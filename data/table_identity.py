@@ -1,4 +1,4 @@
-"""Identity of a data set's rows as a hash, so that work on other rows, or in another order, is not gone on with."""
+"""Hash of a data set's rows, by which work on other rows, or on another order, is not continued."""
 
 import hashlib
 import json
@@ -13,14 +13,14 @@ _AT_ONCE = 512
 
 
 def rows_identity(table: Dataset, rows: range) -> str:
-    """A hash of rows in their order.
+    """SHA-256 hash (hexadecimal) of rows in their order.
 
-    An image that the table holds counts by its bytes, one in a file by the file's path, size and time of change: a file
-    that is replaced by one of the same size and time is not noticed. All other columns count by their content.
+    An image in the table is hashed by its bytes, an image in a file by the file's path, size and modification time: a
+    file that is replaced by one of the same size and time is not noticed. Other columns are hashed by their content.
 
     Args:
-        table: With encoded images.
-        rows: Numbers of the rows, without gaps.
+        table: Table with encoded images.
+        rows: Range of row numbers, without gaps.
     """
     digest = hashlib.sha256()
     for first in range(rows.start, rows.stop, _AT_ONCE):
@@ -33,7 +33,7 @@ def rows_identity(table: Dataset, rows: range) -> str:
 
 
 def _image_identity(image: Any) -> bytes:
-    """A hash of the bytes, or path, size and time of change of a file."""
+    """Hash of an image's bytes, or the path, size and modification time of its file."""
     if not isinstance(image, dict):
         return repr(image).encode()
     if (content := image.get("bytes")) is not None:

@@ -1,4 +1,4 @@
-"""Writing of files that appear whole or not at all, whatever ends the process."""
+"""Atomic writing of files, which appear whole or not at all even if the process is killed."""
 
 import os
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(file: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A hidden path beside a file, which takes the file's place at the end.
+    """Context that yields a temporary hidden path beside a file and moves it to the file's place at its end.
 
     Where the block raises, the file stays as it was.
 
     Args:
-        file: The file to write or to replace.
-        durable: Wait until the content is on the disk, so that it survives a loss of power.
+        file: File to write or to replace.
+        durable: Whether to wait until the content is on the disk, so that it survives a loss of power.
     """
     staging = file.with_name(f".{file.name}.new")
     try:
@@ -28,12 +28,12 @@ def whole_file(file: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def write_whole(file: Path, content: str | bytes, *, durable: bool = False) -> None:
-    """Writes a file, text as UTF-8 with its newlines as they are.
+    """Writes a file atomically; text is encoded as UTF-8, and its newlines are not converted.
 
     Args:
-        file: The file to write or to replace.
-        content: All of it.
-        durable: As `whole_file`.
+        file: File to write or to replace.
+        content: Whole content of the file.
+        durable: Whether to wait until the content is on the disk, so that it survives a loss of power.
     """
     with whole_file(file, durable=durable) as staging:
         staging.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)

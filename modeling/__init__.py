@@ -1,1 +1,1 @@
-import transformers  # noqa: F401  # first, as our classes are registered when it is: see hub/auto_registration.py
+import transformers  # noqa: F401  # imported first, which registers our classes: see hub/auto_registration.py

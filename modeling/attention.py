@@ -14,7 +14,7 @@ from ..configuration.configuration_vit import HubViTConfig
 # torch's fused attention is fast on a CPU in bf16 only where the processor has matrix tiles (AMX).
 _capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
 _HAS_MATRIX_TILES = bool(_capabilities.get("amx_tile", False))
-# Above this many bytes of scores the fused form, which never holds them, is used in any case.
+# Above this many bytes of scores the fused attention, which never stores them, is always used.
 _MAX_SCORE_BYTES = 1 << 28
 
 
@@ -28,7 +28,7 @@ def eager_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """softmax(Q K^T * scaling) V, with the weights.
+    """Computes softmax(Q K^T * scaling) V, and returns the attention weights too.
 
     Takes (B, H, N, K) tensors; returns the output (B, N, H, K) and the weights (B, H, N, N), whose rows sum to 1
     (before dropout), in the dtype of the query.
@@ -44,7 +44,7 @@ def eager_attention(
 def product_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, dropout: float
 ) -> torch.Tensor:
-    """As `eager_attention`, without the weights and in fewer passes: (B, H, N, K) to (B, N, H, K)."""
+    """Computes the output of `eager_attention` in fewer passes, without the weights: (B, H, N, K) to (B, N, H, K)."""
     batch, heads, tokens, width = query.shape
     query, key, value = (states.reshape(batch * heads, tokens, width) for states in (query, key, value))
     scores = torch.baddbmm(query.new_empty(1), query, key.transpose(1, 2), beta=0, alpha=scaling)
@@ -55,7 +55,10 @@ def product_attention(
 
 
 def products_are_faster(query: torch.Tensor) -> bool:
-    """Whether plain matrix products beat torch's fused attention for this query (B, H, N, K): see docs/speed.md."""
+    """Whether plain matrix products are faster than torch's fused attention for a query (B, H, N, K).
+
+    The measurements are in docs/speed.md.
+    """
     if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16):
         return False
     batch, heads, tokens, _ = query.shape
@@ -67,7 +70,7 @@ def products_are_faster(query: torch.Tensor) -> bool:
 class HubViTAttention(nn.Module):
     """Self-attention of one layer, through the attention interface of transformers.
 
-    With `output_attentions` this one call computes the weights itself, whichever implementation is set.
+    A call with `output_attentions` uses eager attention, whichever implementation is set.
     """
 
     def __init__(self, config: HubViTConfig) -> None:
@@ -85,7 +88,7 @@ class HubViTAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, output_attentions: bool = False, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, N, D) to (B, N, D), and the weights (B, H, N, N) when asked for or when "eager" is set."""
+        """Maps (B, N, D) to (B, N, D); returns the weights (B, H, N, N) too when asked for or when "eager" is set."""
         batch, tokens, _ = hidden_states.shape
         heads = (batch, tokens, -1, self.head_dim)
         query = self.q_proj(hidden_states).view(heads).transpose(1, 2)  # (B, H, N, K)

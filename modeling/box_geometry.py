@@ -1,4 +1,4 @@
-"""Boxes as numbers: two forms, and how far two boxes lie apart.
+"""Conversion between two box formats, and distances between boxes.
 
 A box is four numbers in the last dimension, relative to the width and height of the image without padding (0 is its
 left or top edge, 1 its right or bottom edge): (center x, center y, width, height) or (left, top, right, bottom).
@@ -8,22 +8,22 @@ import torch
 
 
 def center_to_corners(boxes: torch.Tensor) -> torch.Tensor:
-    """(..., 4) centers and sizes to (..., 4) left, top, right, bottom."""
+    """Converts (..., 4) boxes from center x, center y, width, height to left, top, right, bottom."""
     x, y, width, height = boxes.unbind(-1)
     return torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], dim=-1)
 
 
 def corners_to_center(boxes: torch.Tensor) -> torch.Tensor:
-    """(..., 4) left, top, right, bottom to (..., 4) centers and sizes."""
+    """Converts (..., 4) boxes from left, top, right, bottom to center x, center y, width, height."""
     left, top, right, bottom = boxes.unbind(-1)
     return torch.stack([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], dim=-1)
 
 
 def generalized_iou(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Generalised IoU (Rezatofighi et al. 2019, https://arxiv.org/abs/1902.09630), pair by pair.
+    """Generalised IoU (Rezatofighi et al. 2019, https://arxiv.org/abs/1902.09630) of each pair of boxes.
 
     Takes (..., 4) corners whose leading dimensions broadcast; returns those dimensions, in [-1, 1] and at least fp32.
-    Boxes without area are points or lines, not errors: their IoU is 0.
+    Boxes without area (points or lines) are accepted: their IoU is 0.
     """
     dtype = torch.promote_types(first.dtype, torch.float32)
     left, top, right, bottom = first.to(dtype).unbind(-1)
@@ -48,7 +48,7 @@ def l1_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def logit(values: torch.Tensor, epsilon: float = 1e-4) -> torch.Tensor:
-    """Inverse of the sigmoid, of values clamped to [epsilon, 1 - epsilon]."""
+    """Inverse sigmoid of values clamped to [epsilon, 1 - epsilon]."""
     return torch.logit(values.clamp(epsilon, 1 - epsilon))
 
 

@@ -1,7 +1,7 @@
-"""Losses of the classifiers: from labels, and from a teacher (DeiT, https://arxiv.org/abs/2012.12877, section 4).
+"""Losses of the classifiers: on labels, and on a teacher's output (DeiT, https://arxiv.org/abs/2012.12877, section 4).
 
-Shapes: B images, C classes. Nothing here looks at or changes a model; `problem_type` is read, never inferred into
-the configuration.
+Shapes: B images, C classes. The functions neither read nor change a model; `problem_type` is read from the
+configuration, and never inferred into it.
 """
 
 import torch
@@ -15,14 +15,14 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: PreT
     """Mean loss of (B, C) logits against labels.
 
     Args:
-        logits: (B, C), any float dtype; computed in fp32.
-        labels: Single-label: class indices (B,), or class probabilities (B, C) as mixup makes them. Multi-label
-            (`problem_type="multi_label_classification"`): 0 to 1 per class, (B, C). Regression
+        logits: Logits (B, C) of any float dtype; the loss is computed in fp32.
+        labels: Targets. Single-label: class indices (B,), or class probabilities (B, C) as mixup makes them.
+            Multi-label (`problem_type="multi_label_classification"`): 0 to 1 per class, (B, C). Regression
             (`problem_type="regression"`, or a single label): targets (B,) or (B, C).
-        config: Gives `problem_type` and `num_labels`.
+        config: Configuration with `problem_type` and `num_labels`.
 
     Raises:
-        ValueError: The labels' shape or range does not fit the problem.
+        ValueError: The labels' shape does not fit the problem type.
     """
     logits, labels = logits.float(), labels.to(logits.device)
     if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
@@ -43,18 +43,22 @@ def distillation_loss(
     teacher_logits: torch.Tensor | None = None,
     teacher_decisions: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The teacher's term of the DeiT loss, on the logits of the head that learns from the teacher.
+    """Distillation term of the DeiT loss, on the logits of the head that learns from the teacher.
 
     Hard: cross-entropy with the teacher's decision (eq. 3). Soft (eq. 2): tau^2 times the divergence KL of the
     student's distribution from the teacher's, both at temperature tau, summed and divided by B * C ("deit") or by B
-    ("batchmean"). With several labels per image each class is a decision of its own: binary cross-entropy with
+    ("batchmean"). With several labels per image each class is a separate decision: binary cross-entropy with
     (teacher > 0), or with sigmoid(teacher / tau) times tau^2.
 
     Args:
-        logits: (B, C) of the student.
-        config: `distillation` (not "none"), its temperature and reduction, and `problem_type`.
-        teacher_logits: (B, C).
-        teacher_decisions: (B,) class indices, instead of logits, for hard distillation with one label per image.
+        logits: Student's logits, (B, C).
+        config: Configuration with `distillation` (not "none"), its temperature and reduction, and `problem_type`.
+        teacher_logits: Teacher's logits, (B, C).
+        teacher_decisions: Teacher's class indices, (B,), which replace `teacher_logits` in hard distillation with one
+            label per image.
+
+    Raises:
+        ValueError: The teacher's output is missing or has another shape than the student's logits.
     """
     logits = logits.float()
     multi_label = config.problem_type == "multi_label_classification"

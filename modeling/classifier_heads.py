@@ -1,4 +1,4 @@
-"""Giving a classifier another set of labels."""
+"""Replacement of a classifier's label set."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -13,8 +13,8 @@ logger = logging.get_logger(__name__)
 class HeadResizing:
     """Mixin of classifiers whose `head_names` name linear layers (or None) with one row per label.
 
-    A model may have `extra_rows` more, after the labels, which keep their weights, and give new labels another bias
-    than 0, `fresh_bias`.
+    A subclass may have `extra_rows` further rows after the labels, which keep their weights, and may set the initial
+    bias of new labels, `fresh_bias` (0 by default).
     """
 
     head_names: ClassVar[tuple[str, ...]] = ()
@@ -23,13 +23,16 @@ class HeadResizing:
     config: Any
 
     def resize(self, labels: Sequence[str] | int) -> None:
-        """Gives the heads a new label set, in place.
+        """Replaces the label set of the heads, in place.
 
-        A label that the model already has under the same name keeps its weights; the rows of the others start anew,
-        and a warning names them.
+        A label that the model already has under the same name keeps its weights; the rows of the others are
+        re-initialised, and a warning names them.
 
         Args:
-            labels: Names in the order of their indices, or a number of labels named LABEL_0, LABEL_1, ...
+            labels: Label names in the order of their indices, or a number of labels named LABEL_0, LABEL_1, ...
+
+        Raises:
+            ValueError: `labels` is empty or has a name twice.
         """
         names = [f"LABEL_{i}" for i in range(labels)] if isinstance(labels, int) else [str(name) for name in labels]
         if not names or len(set(names)) != len(names):
@@ -55,7 +58,7 @@ class HeadResizing:
 
 
 def _resized(head: nn.Linear, size: int, kept: dict[int, int], std: float, bias: float) -> nn.Linear:
-    """A layer of `size` rows; `kept` maps its rows to rows of `head`, the rest starts as at first."""
+    """Linear layer of `size` rows; `kept` maps its rows to rows of `head`, the others are initialised anew."""
     layer = nn.Linear(head.in_features, size, device=head.weight.device, dtype=head.weight.dtype)
     nn.init.trunc_normal_(layer.weight, std=std)
     nn.init.constant_(layer.bias, bias)

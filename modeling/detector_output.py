@@ -1,4 +1,4 @@
-"""Reading of a detector's output: class probabilities, and the objects found with their boxes.
+"""Conversion of a detector's output to class probabilities and to detected objects with their boxes.
 
 Shapes: B images, Q object queries, C classes.
 """
@@ -9,17 +9,17 @@ import torch
 
 from .box_geometry import center_to_corners
 
-MOST_FOUND = 100  # pairs of query and class that DETRs with independent classes answer with
+MOST_FOUND = 100  # (query, class) pairs that transformers keeps of a DETR with independent classes
 
 
 class FoundObjects(NamedTuple):
     """Objects found in one image.
 
     Args:
-        scores: (m,) in [0, 1].
-        labels: (m,) class numbers.
-        boxes: (m, 4), left, top, right, bottom as fractions of the image's width and height.
-        queries: (m,) object queries that found them.
+        scores: Class probabilities, (m,), in [0, 1].
+        labels: Class indices, (m,).
+        boxes: Corners left, top, right, bottom, (m, 4), as fractions of the image's width and height.
+        queries: Indices of the object queries that found them, (m,).
     """
 
     scores: torch.Tensor
@@ -32,8 +32,8 @@ def has_no_object_class(logits: torch.Tensor, num_labels: int) -> bool:
     """Whether the last logit of a query stands for "no object", so that the classes exclude each other.
 
     Args:
-        logits: (..., C + 1) of classes that exclude each other, or (..., C) of independent classes (focal loss).
-        num_labels: C.
+        logits: Logits (..., C + 1) of classes that exclude each other, or (..., C) of independent classes (focal loss).
+        num_labels: Number of classes C.
 
     Raises:
         ValueError: There are neither C nor C + 1 logits per query.
@@ -50,8 +50,8 @@ def class_probabilities(logits: torch.Tensor, num_labels: int) -> torch.Tensor:
     """Probability of each class, without "no object": (..., C), softmax or sigmoid by the number of logits.
 
     Args:
-        logits: As in `has_no_object_class`.
-        num_labels: C.
+        logits: Logits (..., C + 1) with "no object" last, or (..., C) of independent classes.
+        num_labels: Number of classes C.
     """
     if has_no_object_class(logits, num_labels):
         return logits.softmax(-1)[..., :-1]
@@ -63,14 +63,14 @@ def found_objects(
 ) -> list[FoundObjects]:
     """Objects of each image, as the image processors of transformers read them, without a threshold.
 
-    Where classes exclude each other every query answers with its likeliest class, in the order of the queries.
-    Independent classes give the `most` likeliest pairs of query and class, the likeliest first.
+    Where classes exclude each other, every query yields its most probable class, in the order of the queries.
+    Independent classes yield the `most` most probable pairs of query and class, in descending order.
 
     Args:
-        logits: (B, Q, C + 1) or (B, Q, C), see `has_no_object_class`.
-        boxes: (B, Q, 4), center x, center y, width, height as fractions of the image.
-        num_labels: C.
-        most: Largest number of pairs of query and class; of independent classes only.
+        logits: Logits (B, Q, C + 1) with "no object" last, or (B, Q, C) of independent classes.
+        boxes: Boxes (B, Q, 4): center x, center y, width, height as fractions of the image.
+        num_labels: Number of classes C.
+        most: Largest number of pairs of query and class per image; used for independent classes only.
     """
     probabilities = class_probabilities(logits, num_labels)  # (B, Q, C)
     if has_no_object_class(logits, num_labels):

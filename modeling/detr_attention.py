@@ -1,4 +1,4 @@
-"""Attention of DETR with positions apart from the content (DETR, appendix A.3; DAB-DETR, section 4).
+"""Attention of DETR, with positions separate from content (DETR, appendix A.3; DAB-DETR, section 4).
 
 Shapes: B images, T queries, N keys, D width, H heads, K = D / H.
 """
@@ -16,7 +16,7 @@ from .attention import eager_attention
 class HubDetrAttention(nn.Module):
     """Attention whose queries and keys have positions added and whose values have none.
 
-    With `output_attentions` one call computes the weights itself, whichever implementation is set.
+    A call with `output_attentions` uses eager attention, whichever implementation is set.
     """
 
     def __init__(self, config: HubDetrConfig, num_heads: int) -> None:
@@ -39,15 +39,15 @@ class HubDetrAttention(nn.Module):
         output_attentions: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, T, D), (B, N, D), (B, N, D) to (B, T, D) and the weights (B, H, T, N).
+        """Attends from queries to keys; returns the output (B, T, D) and the weights (B, H, T, N).
 
         Args:
-            query: Content and positions added.
-            key: Content and positions added.
-            value: Content.
-            mask: What is added to the scores, broadcastable to (B, H, T, N); None adds nothing.
-            output_attentions: Return the weights under any implementation.
-            **kwargs: For the implementation.
+            query: Sum of the queries' content and positions, (B, T, D).
+            key: Sum of the keys' content and positions, (B, N, D).
+            value: Content of the keys, (B, N, D).
+            mask: Additive mask of the scores, broadcastable to (B, H, T, N); None adds nothing.
+            output_attentions: Whether to return the weights under any implementation.
+            **kwargs: Further arguments of the attention implementation.
         """
         queries, keys = self._split(self.q_proj(query)), self._split(self.k_proj(key))
         return self._attend(queries, keys, self._split(self.v_proj(value)), mask, output_attentions, **kwargs)
@@ -73,10 +73,10 @@ class HubDetrAttention(nn.Module):
 
 
 class HubDetrAnchorCrossAttention(HubDetrAttention):
-    """Cross-attention that looks for content and for a place by two products of their own (DAB-DETR, eq. 5 and 6).
+    """Cross-attention with separate dot products for content and for position (DAB-DETR, eq. 5 and 6).
 
-    Differs from `HubDetrAttention`: each head's query and key are content and position beside each other, 2 K wide,
-    so that what a query looks like does not disturb where it looks.
+    Differs from `HubDetrAttention`: each head's query and key are content and position concatenated, 2 K wide, so
+    that the content of a query does not affect the position it attends to.
     """
 
     def __init__(self, config: HubDetrConfig, num_heads: int) -> None:
@@ -94,7 +94,17 @@ class HubDetrAnchorCrossAttention(HubDetrAttention):
         output_attentions: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Content (B, T, D) and (B, N, D), positions of the same shapes, to (B, T, D) and the weights (B, H, T, N)."""
+        """Attends from queries to keys; returns the output (B, T, D) and the weights (B, H, T, N).
+
+        Args:
+            query: Content of the queries, (B, T, D).
+            key: Content of the keys, (B, N, D), which also gives the values.
+            query_position: Positions of the queries, (B, T, D).
+            key_position: Positions of the keys, (B, N, D).
+            mask: Additive mask of the scores, broadcastable to (B, H, T, N); None adds nothing.
+            output_attentions: Whether to return the weights under any implementation.
+            **kwargs: Further arguments of the attention implementation.
+        """
         queries = torch.cat(
             [self._split(self.q_proj(query)), self._split(self.q_position_proj(query_position))], dim=-1
         )  # (B, H, T, 2 K)
@@ -103,7 +113,10 @@ class HubDetrAnchorCrossAttention(HubDetrAttention):
 
 
 def additive_mask(allowed: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-    """0 where `allowed` (any shape, bool) is True, else the lowest number of `dtype`: finite, so no row is NaN."""
+    """Mask that is 0 where `allowed` (bool, any shape) is True, and elsewhere the lowest number of `dtype`.
+
+    That number is finite, so that a row without any allowed key does not become NaN.
+    """
     if allowed is None:
         return None
     return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)

@@ -1,5 +1,6 @@
-"""The backbone of DETR: any of transformers' `AutoBackbone`, timm's among them, or our ViT (ViTDet,
-https://arxiv.org/abs/2203.16527, without its pyramid).
+"""Backbone of DETR: any model of transformers' `AutoBackbone`, including timm's, or our ViT.
+
+The ViT is used as in ViTDet (https://arxiv.org/abs/2203.16527), without its pyramid.
 
 Shapes: B images, C channels of the feature map, h x w its size.
 """
@@ -17,11 +18,11 @@ from .modeling_vit import HubViTModel, freeze_mask_token, with_fields
 
 
 class HubDetrBackbone(nn.Module):
-    """The last feature map of a backbone, and which of its cells show the image rather than padding.
+    """Backbone that returns its last feature map, and a mask of the cells that show the image rather than padding.
 
-    Batch normalisation is frozen in place rather than replaced, so that a layer which is more than a normalisation
-    (timm's have an activation and an epsilon of their own) keeps the rest. Exactly the stem and the first
-    `frozen_stages` stages do not train.
+    Batch normalisation is frozen in place rather than replaced, so that layers with more than a normalisation (timm's
+    have their own activation and epsilon) keep the rest. The stem and the first `frozen_stages` stages are not
+    trained; all other layers are.
     """
 
     def __init__(self, config: HubDetrConfig) -> None:
@@ -29,13 +30,13 @@ class HubDetrBackbone(nn.Module):
         self.config = config
         backbone: Any = config.backbone_config
         assert isinstance(backbone, PreTrainedConfig)
-        # Not by its class: transformers may load a published configuration twice, as two classes.
+        # Compared by type name, not by class: transformers may load a published configuration twice, as two classes.
         if backbone.model_type == HubViTConfig.model_type:
             self.model: Any = HubViTModel(with_fields(backbone, add_pooling_layer=False))
             self.out_channels = backbone.hidden_size
             self.patch_hw = backbone.patch_hw
         else:
-            backbone._attn_implementation = None  # a name for the transformer, which a convolutional one may refuse
+            backbone._attn_implementation = None  # a convolutional backbone may refuse the name
             if config.dilation and backbone.model_type == "timm_backbone":
                 backbone.output_stride = 16
             self.model = AutoBackbone.from_config(backbone)
@@ -48,7 +49,7 @@ class HubDetrBackbone(nn.Module):
         self.train(self.training)
 
     def freeze(self) -> None:
-        """No gradient for the stages and batch normalisations that the configuration freezes."""
+        """Disables gradients of the stages and batch normalisations that the configuration freezes."""
         freeze_stages(self.model, self.config.frozen_stages)
         if isinstance(self.model, HubViTModel):
             freeze_mask_token(self.model)
@@ -57,7 +58,7 @@ class HubDetrBackbone(nn.Module):
                 module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
-        """As for every module, but frozen batch normalisation always uses its stored statistics."""
+        """Sets the training mode; frozen batch normalisation stays in evaluation mode and keeps its statistics."""
         super().train(mode)
         if self.config.freeze_batch_norm:
             for module in batch_norms(self.model):
@@ -67,9 +68,12 @@ class HubDetrBackbone(nn.Module):
     def forward(
         self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, channels, height, width) and (B, height, width), True or 1 on the image, to (B, C, h, w) and (B, h, w).
+        """Computes the feature map (B, C, h, w), and its mask (B, h, w), True on the image.
 
-        Without a mask there is no padding, and no mask is returned, unless a ViT's last patches need some.
+        Args:
+            pixel_values: Images (B, channels, height, width).
+            pixel_mask: Mask (B, height, width), True or 1 on the image. None means no padding; then no mask is
+                returned either, unless a ViT has to pad its last patches.
         """
         if isinstance(self.model, HubViTModel):
             features, pixel_mask = self._patch_features(pixel_values, pixel_mask)
@@ -83,7 +87,7 @@ class HubDetrBackbone(nn.Module):
     def _patch_features(
         self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Patch tokens as a map; the image is padded at its right and bottom to whole patches."""
+        """Patch tokens of a ViT as a feature map; the image is padded at the right and bottom to whole patches."""
         (height, width), (patch_height, patch_width) = pixel_values.shape[-2:], self.patch_hw
         padding = (0, -width % patch_width, 0, -height % patch_height)
         if any(padding):
@@ -97,15 +101,15 @@ class HubDetrBackbone(nn.Module):
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
-    """Every batch normalisation of a module, of torch or derived from it."""
+    """All batch normalisation layers of a module, including those of subclasses of torch's."""
     return [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
 
 
 def stages_of(backbone: nn.Module) -> list[nn.Module]:
-    """The stages of a backbone in order, without the stem; of a ViT its layers.
+    """Stages of a backbone in order, without the stem; for a ViT its layers.
 
     Raises:
-        ValueError: It is built in another way.
+        ValueError: The backbone has no module list with as many entries as stages.
     """
     if isinstance(backbone, HubViTModel):
         return list(backbone.layers)
@@ -119,7 +123,7 @@ def stages_of(backbone: nn.Module) -> list[nn.Module]:
 
 
 def drop_unused_stages(backbone: Any) -> None:
-    """Removes what comes after the last feature map: it would be computed for nothing and never get a gradient."""
+    """Removes the stages after the last feature map, which would be computed without use and get no gradient."""
     if hasattr(backbone, "_backbone"):
         features = backbone._backbone
         parent, _, last = features.feature_info.module_name()[-1].rpartition(".")
@@ -127,7 +131,7 @@ def drop_unused_stages(backbone: Any) -> None:
         if isinstance(stages, nn.Sequential) and last.isdigit():
             del stages[int(last) + 1 :]
         return
-    used = max(backbone.out_indices[-1] % len(backbone.stage_names), 1)  # the stem is number 0
+    used = max(backbone.out_indices[-1] % len(backbone.stage_names), 1)  # stage 0 is the stem
     for module in backbone.modules():
         if isinstance(module, nn.ModuleList) and len(module) == len(backbone.stage_names) - 1:
             del module[used:]
@@ -135,10 +139,13 @@ def drop_unused_stages(backbone: Any) -> None:
 
 
 def freeze_stages(backbone: Any, count: int) -> None:
-    """No gradient for the stem and the first `count` stages; for nothing where the count is 0.
+    """Disables gradients of the stem and the first `count` stages; a count of 0 freezes nothing.
 
-    With timm, whose stages bear other names in every family, stage n is all that comes before the feature map of
-    stride 2^(n+1) is complete.
+    In timm, whose stage names differ between model families, stage n ends where the feature map of stride 2^(n+1) is
+    complete.
+
+    Raises:
+        ValueError: The backbone has fewer than `count` stages.
     """
     if count == 0:
         return
@@ -159,15 +166,15 @@ def freeze_stages(backbone: Any, count: int) -> None:
 
 
 def _timm_name(features: nn.Module, module: str) -> str:
-    """timm's extractors hold `stages.0` as it is, or as `stages_0`."""
+    """Name of a module in a timm feature extractor, which stores `stages.0` under that name or as `stages_0`."""
     flat = module.replace(".", "_")
     return flat if flat in dict(features.named_children()) else module
 
 
 def dilate(stage: nn.Module) -> None:
-    """Dilation instead of the stride of the last stage (DETR's "DC5"): its map is twice as large.
+    """Replaces the stride of the last stage by dilation (DETR's "DC5"), which doubles the side of its feature map.
 
-    The strides become 1, and what comes after the first strided layer sees every second cell.
+    The strides become 1, and convolutions after the first strided one get dilation 2.
     """
     strided = False
     for module in stage.modules():

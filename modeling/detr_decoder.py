@@ -1,7 +1,8 @@
-"""The decoder of DETR (Carion et al. 2020, https://arxiv.org/abs/2005.12872, section 3.2), and with queries that are
-boxes (DAB-DETR, Liu et al. 2022, https://arxiv.org/abs/2201.12329).
+"""Decoders of DETR (Carion et al. 2020, https://arxiv.org/abs/2005.12872, section 3.2) and of DAB-DETR.
 
-Shapes: B images, T queries, N tokens of the encoder ("memory"), D width, L layers.
+The queries of DAB-DETR (Liu et al. 2022, https://arxiv.org/abs/2201.12329) are boxes.
+
+Shapes: B images, T queries, N tokens of the encoder ("memory"), D width, H heads, L layers.
 """
 
 from dataclasses import dataclass, field
@@ -19,14 +20,14 @@ from .detr_encoder import HubDetrMLP, sine_embedding
 
 
 class HubDetrHead(nn.Module):
-    """Linear layers with ReLU between: (..., first width) to (..., last width)."""
+    """MLP of linear layers with ReLU between them: (..., first width) to (..., last width)."""
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(..., first width) to (..., last width)."""
+        """Maps (..., first width) to (..., last width)."""
         for layer in self.layers[:-1]:
             hidden_states = nn.functional.relu(layer(hidden_states))
         return self.layers[-1](hidden_states)
@@ -34,14 +35,14 @@ class HubDetrHead(nn.Module):
 
 @dataclass
 class DecoderStates:
-    """What a decoder computed.
+    """Output of a decoder.
 
     Args:
         normed: Each layer's output after the decoder's LayerNorm, (L, B, T, D).
-        boxes: Each layer's boxes, (L, B, T, 4) in (0, 1), where queries are boxes.
-        states: The queries and each layer's output before that norm, (B, T, D).
-        self_maps: Each layer's weights among queries, (B, H, T, T), or None.
-        cross_maps: Each layer's weights on the memory, (B, H, T, N), or None.
+        boxes: Each layer's boxes, (L, B, T, 4) in (0, 1); None where queries are not boxes.
+        states: Input of the first layer and each layer's output before that LayerNorm, (B, T, D) each.
+        self_maps: Each layer's self-attention weights, (B, H, T, T), or None.
+        cross_maps: Each layer's cross-attention weights on the memory, (B, H, T, N), or None.
     """
 
     normed: torch.Tensor
@@ -52,7 +53,7 @@ class DecoderStates:
 
 
 class HubDetrDecoderLayer(GradientCheckpointingLayer):
-    """Post-norm decoder layer: queries look at each other, then at the image."""
+    """Post-norm decoder layer: self-attention among the queries, cross-attention to the image, then an MLP."""
 
     def __init__(self, config: HubDetrConfig) -> None:
         super().__init__()
@@ -78,9 +79,9 @@ class HubDetrDecoderLayer(GradientCheckpointingLayer):
         output_attentions: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """(B, T, D) to (B, T, D), and the weights among queries and on the memory when asked for.
+        """Maps (B, T, D) to (B, T, D); returns the self- and cross-attention weights too, or None.
 
-        `anchor_positions` (B, T, D) tell where on the image a query that is a box looks.
+        `anchor_positions` (B, T, D) are the positions on the image of queries that are boxes; None for other queries.
         """
         placed = hidden_states + query_positions
         update, self_map = self.self_attn(placed, placed, hidden_states, self_mask, output_attentions, **kwargs)
@@ -96,7 +97,7 @@ class HubDetrDecoderLayer(GradientCheckpointingLayer):
 
 
 class HubDetrDecoder(nn.Module):
-    """A stack of decoder layers whose outputs all pass one LayerNorm; the stream between layers does not."""
+    """Stack of decoder layers. One LayerNorm is applied to each layer's output, but not between the layers."""
 
     def __init__(self, config: HubDetrConfig) -> None:
         super().__init__()
@@ -115,17 +116,17 @@ class HubDetrDecoder(nn.Module):
         output_attentions: bool = False,
         **kwargs: Any,
     ) -> DecoderStates:
-        """Decodes.
+        """Decodes the queries of a batch.
 
         Args:
-            content: (B, T, D), what the queries start as.
-            queries: (B, T, D), their learned positions; or (B, T, 4), boxes in [0, 1].
-            memory: (B, N, D).
-            memory_positions: (B or 1, N, D).
-            self_mask: Added to the scores among queries, or None.
-            cross_mask: Added to the scores on the memory, or None.
-            output_attentions: Return the weights under any implementation.
-            **kwargs: For the attention implementation.
+            content: Initial content of the queries, (B, T, D).
+            queries: Learned positions of the queries, (B, T, D); or boxes in [0, 1], (B, T, 4).
+            memory: Output of the encoder, (B, N, D).
+            memory_positions: Positions of the memory, (B or 1, N, D).
+            self_mask: Additive mask of the self-attention scores, or None.
+            cross_mask: Additive mask of the cross-attention scores, or None.
+            output_attentions: Whether to return the weights under any implementation.
+            **kwargs: Further arguments of the attention implementation.
         """
         shared = (memory, memory_positions, self_mask, cross_mask, output_attentions)
         result = DecoderStates(content, None, [content])
@@ -150,25 +151,25 @@ class HubDetrDecoder(nn.Module):
         queries: torch.Tensor,
         first: bool,  # noqa: ARG002
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Positions (B, T, D) among the queries, and on the image where those differ.
+        """Positions (B, T, D) for self-attention, and for cross-attention; None where both are the same.
 
         Args:
-            hidden_states: (B, T, D), what the layer is given.
-            queries: (B, T, D), learned positions.
-            first: Whether it is the first layer.
+            hidden_states: Input of the layer, (B, T, D).
+            queries: Learned positions, (B, T, D).
+            first: Whether the layer is the first.
         """
         return queries, None
 
     def moved(self, normed: torch.Tensor, queries: torch.Tensor) -> torch.Tensor | None:  # noqa: ARG002
-        """The boxes (B, T, 4) to which a layer moved the queries; None where they are no boxes."""
+        """Boxes (B, T, 4) to which a layer moved the queries; None where queries are not boxes."""
         return None
 
 
 class HubDetrAnchorDecoder(HubDetrDecoder):
-    """Queries that are boxes. Differs from `HubDetrDecoder`: positions come from the box, which each layer moves.
+    """Decoder of queries that are boxes. Differs from `HubDetrDecoder`: positions come from boxes that layers refine.
 
-    Where a query looks is scaled by its content and by its width and height (DAB-DETR, eq. 4 to 6), so that large
-    boxes look at a large part of the image. Gradients do not pass from one layer's box to the next.
+    The position that a query attends to is scaled by its content and by its width and height (DAB-DETR, eq. 4 to 6),
+    so that large boxes attend to a large part of the image. Gradients do not pass from one layer's box to the next.
     """
 
     def __init__(self, config: HubDetrConfig) -> None:
@@ -182,24 +183,24 @@ class HubDetrAnchorDecoder(HubDetrDecoder):
     def positions(
         self, hidden_states: torch.Tensor, queries: torch.Tensor, first: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions among the queries and on the image, (B, T, D) each.
+        """Positions for self-attention and for cross-attention, (B, T, D) each.
 
         Args:
-            hidden_states: (B, T, D), what the layer is given.
-            queries: (B, T, 4), boxes (center x, center y, width, height) in [0, 1].
-            first: Whether it is the first layer.
+            hidden_states: Input of the layer, (B, T, D).
+            queries: Boxes (center x, center y, width, height) in [0, 1], (B, T, 4).
+            first: Whether the layer is the first.
         """
         boxes = queries.float()
         dtype, half = hidden_states.dtype, self.config.d_model // 2
         x, y, width, height = sine_embedding(boxes, half, self.config.position_temperature).to(dtype).unbind(-2)
         positions = self.query_position_head(torch.cat([y, x, width, height], dim=-1))
-        wanted = self.size_head(hidden_states).sigmoid()  # (B, T, 2), the width and height to look for
+        wanted = self.size_head(hidden_states).sigmoid()  # (B, T, 2), width and height
         ratio = (wanted / boxes[..., 2:].clamp(min=1e-3)).to(dtype)
         looks = torch.cat([y * ratio[..., 1:], x * ratio[..., :1]], dim=-1)
         return positions, looks if first else looks * self.position_scale(hidden_states)
 
     def moved(self, normed: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-        """The boxes (B, T, 4) in (0, 1) to which a layer moved the queries."""
+        """Boxes (B, T, 4) in (0, 1) to which a layer moved the queries."""
         return torch.sigmoid(self.bbox_predictor(normed).float() + logit(queries.float()))
 
 

@@ -1,4 +1,4 @@
-"""Denoising training (DN-DETR, Li et al. 2022, https://arxiv.org/abs/2203.01305): queries that start near the answer.
+"""Denoising training (DN-DETR, Li et al. 2022, https://arxiv.org/abs/2203.01305) with queries that start near targets.
 
 Shapes: B images, S slots (denoising queries), Q queries, D width, L layers.
 """
@@ -17,15 +17,16 @@ from .detr_targets import PaddedTargets
 
 @dataclass
 class NoisedQueries:
-    """Disturbed copies of the targets.
+    """Denoising queries: noised copies of the targets.
 
     Args:
-        classes: (B, S) int64, the class each starts as.
-        boxes: (B, S, 4), the box each starts as; (0.5, 0.5, 0.5, 0.5) in unused slots.
-        target: (B, S), which box of the image each should become.
-        used: (B, S) bool.
-        allowed: (B, 1, S + Q, S + Q) bool: a copy of the targets sees itself and the other queries, which see none.
-        targets: What was copied.
+        classes: Initial class of each slot, (B, S) int64.
+        boxes: Initial box of each slot, (B, S, 4); (0.5, 0.5, 0.5, 0.5) in unused slots.
+        target: Index of the image's target box that each slot should reconstruct, (B, S).
+        used: Whether each slot holds a copy of a target, (B, S) bool.
+        allowed: Attention mask, (B, 1, S + Q, S + Q) bool, True where attention is allowed: each copy of the targets
+            attends to itself and to the Q queries, which do not attend to the copies.
+        targets: Targets that were copied.
     """
 
     classes: torch.Tensor
@@ -38,13 +39,13 @@ class NoisedQueries:
 
 @torch.no_grad()
 def noised_queries(targets: PaddedTargets, config: HubDetrConfig) -> NoisedQueries:
-    """As many whole copies of each image's boxes as fit into S slots, each disturbed by its own noise.
+    """Makes as many whole copies of each image's boxes as fit into S slots, each with its own noise.
 
     The number of slots is fixed and each image fills its own, so that neither shapes nor noise depend on the other
-    images of the batch. An image with more than S boxes has its first S copied once.
+    images of the batch. In an image with more than S boxes the first S are copied once.
 
     Args:
-        targets: Targets of the batch, with their noise, which is drawn where they have none.
+        targets: Targets of the batch; noise is drawn where they have none.
         config: Configuration of the model.
     """
     device = targets.labels.device
@@ -75,28 +76,31 @@ def noised_queries(targets: PaddedTargets, config: HubDetrConfig) -> NoisedQueri
 
 
 class HubDetrDenoisingEmbedding(nn.Module):
-    """What a denoising query starts as: an embedding of its class."""
+    """Initial content of the denoising queries: an embedding of their class."""
 
     def __init__(self, config: HubDetrConfig) -> None:
         super().__init__()
         self.label_embedding = nn.Embedding(config.num_labels, config.d_model)
 
     def forward(self, classes: torch.Tensor) -> torch.Tensor:
-        """(B, S) classes to (B, S, D)."""
+        """Maps classes (B, S) to (B, S, D)."""
         return self.label_embedding(classes)
 
 
 def denoising_loss(
     logits: torch.Tensor, boxes: torch.Tensor, noised: NoisedQueries, config: HubDetrConfig, counts: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The loss of the denoising queries, which know their boxes, as `detection_loss` returns it ("_dn" behind names).
+    """Loss of the denoising queries, whose targets are known without matching.
 
     Args:
-        logits: (L, B, S, classes).
-        boxes: (L, B, S, 4).
-        noised: What they started from.
-        config: Weights.
-        counts: See `loss_counts`.
+        logits: Logits of all layers, (L, B, S, classes).
+        boxes: Predicted boxes of all layers, (L, B, S, 4).
+        noised: Denoising queries that the predictions started from.
+        config: Configuration with the weights of the terms.
+        counts: Divisors as `loss_counts` returns them, (4,).
+
+    Returns:
+        The loss, and its terms as `detection_loss` returns them, with "_dn" after their names.
     """
     layers = logits.shape[0]
     number = max(float(counts[3]), 1.0)

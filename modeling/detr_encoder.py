@@ -1,6 +1,6 @@
-"""Where a cell lies, and the encoder of DETR (Carion et al. 2020, https://arxiv.org/abs/2005.12872, section 3.2).
+"""Sine positions and encoder of DETR (Carion et al. 2020, https://arxiv.org/abs/2005.12872, section 3.2).
 
-Shapes: B images, h x w cells, N = h w tokens, D width.
+Shapes: B images, h x w cells of the feature map, N = h w tokens, D width, H heads.
 """
 
 import math
@@ -16,9 +16,9 @@ from .detr_attention import HubDetrAttention
 
 
 def sine_embedding(places: torch.Tensor, width: int, temperature: float) -> torch.Tensor:
-    """Sine and cosine in turn of numbers (...) in [0, 1], where 1 is 2 pi: (..., width), fp32 in [-1, 1].
+    """Sine embedding of numbers (...) in [0, 1], where 1 stands for 2 pi: (..., width), fp32 in [-1, 1].
 
-    The wavelengths run geometrically from 2 pi to 2 pi * temperature.
+    Sines and cosines alternate; their wavelengths run geometrically from 2 pi to 2 pi * temperature.
     """
     exponents = torch.arange(width // 2, device=places.device, dtype=torch.float32) * (2 / width)
     angles = places.float()[..., None] * (2 * math.pi) / temperature**exponents  # (..., width / 2)
@@ -28,17 +28,17 @@ def sine_embedding(places: torch.Tensor, width: int, temperature: float) -> torc
 def sine_positions(
     size: tuple[int, int], mask: torch.Tensor | None, width: int, temperature: float, device: torch.device
 ) -> torch.Tensor:
-    """Positions of the cells of a map, relative to the part of it that shows the image.
+    """Sine positions of the cells of a feature map, relative to the part of it that shows the image.
 
     Args:
-        size: (h, w).
-        mask: (B, h, w), True on the image; None where there is no padding.
-        width: D; half of it tells the row, then half the column.
-        temperature: See `HubDetrConfig.position_temperature`.
-        device: Of the result, where there is no mask.
+        size: Size (h, w) of the feature map in cells.
+        mask: Mask (B, h, w), True on the image; None where there is no padding.
+        width: Width D of the positions: the first half encodes the row, the second the column.
+        temperature: Ratio of the longest to the shortest wavelength, `HubDetrConfig.position_temperature`.
+        device: Device of the result; used only where there is no mask.
 
     Returns:
-        (B or 1, N, D), fp32. The last cell of the image is at 1 (2 pi), whatever padding follows.
+        Positions (B or 1, N, D), fp32. The last row and column of the image are at 1 (2 pi), whatever padding follows.
     """
     shown = torch.ones(1, *size, device=device) if mask is None else mask.float()
     rows, columns = shown.cumsum(1), shown.cumsum(2)
@@ -59,12 +59,12 @@ class HubDetrMLP(nn.Module):
         self.dropout = nn.Dropout(config.activation_dropout)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(B, N, D) to (B, N, D)."""
+        """Maps (B, N, D) to (B, N, D)."""
         return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
 
 
 class HubDetrEncoderLayer(GradientCheckpointingLayer):
-    """Post-norm encoder layer; positions are added to queries and keys of each layer anew."""
+    """Post-norm encoder layer; positions are added to the queries and keys in every layer."""
 
     def __init__(self, config: HubDetrConfig) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class HubDetrEncoderLayer(GradientCheckpointingLayer):
         output_attentions: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, N, D) to (B, N, D), and the weights (B, H, N, N) when asked for."""
+        """Maps (B, N, D) to (B, N, D); returns the weights (B, H, N, N) too when asked for."""
         placed = hidden_states + positions
         update, weights = self.self_attn(placed, placed, hidden_states, mask, output_attentions, **kwargs)
         hidden_states = self.self_attn_layer_norm(hidden_states + self.dropout(update))
@@ -91,7 +91,7 @@ class HubDetrEncoderLayer(GradientCheckpointingLayer):
 
 
 class HubDetrEncoder(nn.Module):
-    """A stack of encoder layers."""
+    """Stack of encoder layers."""
 
     def __init__(self, config: HubDetrConfig) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class HubDetrEncoder(nn.Module):
         output_attentions: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor | None]]:
-        """(B, N, D) to (B, N, D), with the input and output of each layer and each layer's weights."""
+        """Maps (B, N, D) to (B, N, D); also returns the input and each layer's output, and each layer's weights."""
         states, maps = [hidden_states], []
         for layer in self.layers:
             hidden_states, weights = layer(hidden_states, positions, mask, output_attentions, **kwargs)

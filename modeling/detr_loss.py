@@ -1,4 +1,4 @@
-"""The loss of DETR (Carion et al. 2020, https://arxiv.org/abs/2005.12872, eq. 2), of all decoder layers at once.
+"""Loss of DETR (Carion et al. 2020, https://arxiv.org/abs/2005.12872, eq. 2), computed for all decoder layers at once.
 
 Shapes: L layers, B images, Q queries, C classes, N boxes of the image with most of them, M matched pairs.
 """
@@ -16,16 +16,16 @@ from .detr_targets import PaddedTargets
 
 
 def loss_counts(labels: Sequence[dict[str, Any]], config: HubDetrConfig) -> torch.Tensor:
-    """What the terms of the loss are divided by: numbers of boxes, matched boxes, images and denoised boxes, (4,) fp32.
+    """Counts that the terms of the loss are divided by: boxes, matched boxes, images, denoised boxes, (4,) fp32.
 
-    They depend on the targets alone. A training loop that cuts a batch into pieces gives each piece the mean of the
-    counts of all pieces; the mean of the pieces' losses is then the loss of the whole batch.
+    The counts depend on the targets alone. A training loop that splits a batch into pieces passes each piece the mean
+    of the counts of all pieces; the mean of the pieces' losses is then the loss of the whole batch.
     """
     return counts_of_sizes([len(target["class_labels"]) for target in labels], config)
 
 
 def counts_of_sizes(sizes: Sequence[int], config: HubDetrConfig) -> torch.Tensor:
-    """Differs from `loss_counts` by what is given: the number of boxes of each image."""
+    """Counts as `loss_counts` returns them, computed from the number of boxes of each image."""
     matched = sum(min(size, config.num_queries) for size in sizes)
     room = config.denoising_queries
     denoised = sum(room if size > room else room // size * size for size in sizes if size)
@@ -33,7 +33,7 @@ def counts_of_sizes(sizes: Sequence[int], config: HubDetrConfig) -> torch.Tensor
 
 
 def average_over_processes(counts: torch.Tensor) -> torch.Tensor:
-    """The mean of the counts over all processes; each must call it at the same step."""
+    """Mean of the counts over all processes, which must all call it at the same step."""
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         return counts
@@ -43,29 +43,29 @@ def average_over_processes(counts: torch.Tensor) -> torch.Tensor:
 
 
 def class_divisor(config: HubDetrConfig, matched: float, total: float, boxes: float) -> float:
-    """What the class term is divided by: the number of boxes (focal loss), or the sum of the queries' weights."""
+    """Divisor of the class term: the number of boxes (focal loss), or the sum of the queries' weights."""
     return boxes if config.focal_loss else matched + config.eos_coefficient * (total - matched)
 
 
 def class_loss(
     logits: torch.Tensor, classes: torch.Tensor, config: HubDetrConfig, matched: float, total: float, boxes: float
 ) -> torch.Tensor:
-    """The class term of each layer, (L,).
+    """Class term of each layer, (L,).
 
     Args:
-        logits: (L, B, Q, C), or with "no object" last (L, B, Q, C + 1).
-        classes: (L, B, Q), C where a query has no object.
-        config: Which loss, and its weights.
-        matched: Number of queries with an object that the mean counts.
-        total: Number of queries that it counts.
-        boxes: Number of boxes, which the focal loss is divided by.
+        logits: Logits (L, B, Q, C), or with "no object" last (L, B, Q, C + 1).
+        classes: Target classes (L, B, Q); C where a query has no object.
+        config: Configuration with the kind of class loss and its weights.
+        matched: Number of queries with an object, for the divisor of the cross-entropy.
+        total: Number of all queries, for the divisor of the cross-entropy.
+        boxes: Number of boxes, the divisor of the focal loss.
     """
     logits = logits.float()
     divisor = class_divisor(config, matched, total, boxes)
     if config.focal_loss:
         one_hot = nn.functional.one_hot(classes, config.num_labels + 1)[..., :-1].to(logits)
         entropy = nn.functional.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
-        missed = (logits.sigmoid() - one_hot).abs()  # 1 - the probability of what is true
+        missed = (logits.sigmoid() - one_hot).abs()  # 1 - probability of the true outcome
         weight = (config.focal_alpha * one_hot + (1 - config.focal_alpha) * (1 - one_hot)) * missed**config.focal_gamma
         return (weight * entropy).flatten(1).sum(1) / divisor
     weight = logits.new_ones(config.num_labels + 1)
@@ -77,7 +77,14 @@ def class_loss(
 def box_losses(
     boxes: torch.Tensor, targets: PaddedTargets, matches: Matches, divisor: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """L1 and 1 - generalised IoU of each layer, (L,) each: summed over matched pairs of (L, B, Q, 4), then divided."""
+    """L1 and 1 - generalised IoU terms of each layer, (L,) each: sums over the matched pairs, divided by `divisor`.
+
+    Args:
+        boxes: Predicted boxes (L, B, Q, 4).
+        targets: Targets of the B images.
+        matches: Matched pairs of all layers.
+        divisor: Number that the sums are divided by.
+    """
     found = boxes.float()[matches.layer, matches.image, matches.query]  # (M, 4)
     wanted = targets.boxes[matches.image, matches.target]
     apart = l1_distance(found, wanted)
@@ -94,21 +101,21 @@ def detection_loss(
     config: HubDetrConfig,
     counts: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The weighted sum of the terms of all layers, and the terms.
+    """Weighted sum of the loss terms of all layers, and the terms.
 
     Args:
-        logits: (L, B, Q, classes), first layer to last.
-        boxes: (L, B, Q, 4), likewise.
+        logits: Logits (L, B, Q, classes), first layer to last.
+        boxes: Predicted boxes (L, B, Q, 4), first layer to last.
         targets: Targets of the B images.
-        config: Weights and costs.
-        counts: As `loss_counts`; None counts these targets.
+        config: Configuration with the weights of the terms and the matching costs.
+        counts: Divisors as `loss_counts` returns them, (4,); None counts `targets`.
 
     Returns:
-        The loss, and "loss_ce", "loss_bbox", "loss_giou" of the last layer and, with "_0", "_1", ... behind, of the
-        others; detached, not yet weighted.
+        The loss, and its terms, detached and unweighted: "loss_ce", "loss_bbox" and "loss_giou" of the last layer, and
+        those of the other layers with "_0", "_1", ... after the name.
 
     Raises:
-        NonFiniteCostError: Predictions that are infinite or not a number.
+        NonFiniteCostError: Predictions are infinite or not a number.
     """
     matches = match_queries(logits, boxes, targets, config)
     counted = counts_of_sizes(targets.counts, config) if counts is None else counts
@@ -126,7 +133,7 @@ def detection_loss(
 def weigh(
     terms: dict[str, torch.Tensor], config: HubDetrConfig, suffix: str = ""
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The weighted sum of terms (L,) over layers, and the terms by name, those of the last layer without a number."""
+    """Weighted sum over the layers of terms (L,), and the terms by name; names of the last layer have no number."""
     weights = {
         "loss_ce": config.class_loss_coefficient,
         "loss_bbox": config.bbox_loss_coefficient,

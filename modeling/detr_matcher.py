@@ -1,4 +1,4 @@
-"""Which query answers for which box (DETR, https://arxiv.org/abs/2005.12872, eq. 1).
+"""Matching of queries to target boxes (DETR, https://arxiv.org/abs/2005.12872, eq. 1).
 
 Shapes: L layers, B images, Q queries, C classes, N boxes of the image with most of them, M matched pairs.
 """
@@ -18,7 +18,7 @@ class NonFiniteCostError(FloatingPointError):
 
 @dataclass
 class Matches:
-    """M matched pairs of all layers, as indices (M,) int64, layer by layer and image by image."""
+    """Matched pairs of all layers, sorted by layer and image; each field holds indices (M,) int64."""
 
     layer: torch.Tensor
     image: torch.Tensor
@@ -29,16 +29,16 @@ class Matches:
 def matching_costs(
     logits: torch.Tensor, boxes: torch.Tensor, targets: PaddedTargets, config: HubDetrConfig
 ) -> torch.Tensor:
-    """The cost of every pair within an image, (L, B, Q, N) in fp32.
+    """Matching cost of every pair of query and target within an image, (L, B, Q, N) in fp32.
 
-    Class (minus the probability, or the focal form of Deformable DETR, https://arxiv.org/abs/2010.04159), L1 distance
-    and minus the generalised IoU, weighted as the configuration says.
+    The cost is the sum, weighted by the configuration, of the class cost (minus the probability, or the focal form of
+    Deformable DETR, https://arxiv.org/abs/2010.04159), the L1 distance and minus the generalised IoU.
 
     Args:
-        logits: (L, B, Q, classes).
-        boxes: (L, B, Q, 4) centers and sizes.
-        targets: Of the B images.
-        config: Weights, and which loss the classes have.
+        logits: Logits (L, B, Q, classes).
+        boxes: Predicted boxes (L, B, Q, 4), centers and sizes.
+        targets: Targets of the B images.
+        config: Configuration with the weights of the costs and the kind of class loss.
     """
     logits, boxes = logits.float(), boxes.float()
     wanted = targets.labels[None, :, None, :].expand(*logits.shape[:3], -1)  # (L, B, Q, N)
@@ -59,9 +59,9 @@ def matching_costs(
 
 @torch.no_grad()
 def match_queries(logits: torch.Tensor, boxes: torch.Tensor, targets: PaddedTargets, config: HubDetrConfig) -> Matches:
-    """The cheapest one-to-one assignment in each image and layer, min(Q, boxes) pairs, by SciPy.
+    """One-to-one assignment of lowest cost in each image and layer, min(Q, boxes) pairs, computed by SciPy.
 
-    Arguments as `matching_costs`. The costs of all layers travel to the CPU in one transfer.
+    The arguments are those of `matching_costs`. The costs of all layers are copied to the CPU in one transfer.
 
     Raises:
         NonFiniteCostError: A cost is infinite or not a number.

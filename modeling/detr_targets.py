@@ -1,4 +1,4 @@
-"""The targets of DETR: what a data set says of each image, checked and padded to tensors.
+"""Training targets of DETR: the annotated classes and boxes of each image, checked and padded to tensors.
 
 Shapes: B images, N boxes of the image with most of them, S denoising queries.
 """
@@ -16,21 +16,21 @@ from .box_geometry import center_to_corners
 
 logger = logging.get_logger(__name__)
 
-# Ids of the configurations whose models have been told of too many boxes: once for a model and what it is trained on.
+# Ids of the configurations for which too many boxes were warned of, so that each model warns once.
 _TOLD: set[int] = set()
-EDGE = 1e-3  # how far a box may pass the image's edge by rounding, of its size
+EDGE = 1e-3  # fraction of the image that a box may reach beyond its edge by rounding
 
 
 @dataclass
 class PaddedTargets:
-    """The boxes of a batch as tensors.
+    """Target boxes of a batch as tensors.
 
     Args:
-        labels: (B, N) int64; 0 where an image has fewer boxes.
-        boxes: (B, N, 4) fp32; 0 where an image has fewer boxes.
+        labels: Class indices, (B, N) int64; 0 where an image has fewer boxes.
+        boxes: Boxes, (B, N, 4) fp32; 0 where an image has fewer boxes.
         counts: Number of boxes of each image.
-        image_ids: What to call each image in messages.
-        noise: (B, S, 6) in [0, 1), what the denoising queries are disturbed by, or None to draw it.
+        image_ids: Name of each image in messages.
+        noise: Noise of the denoising queries, (B, S, 6) in [0, 1); None draws it.
     """
 
     labels: torch.Tensor
@@ -43,16 +43,16 @@ class PaddedTargets:
 def read_targets(
     labels: Sequence[dict[str, Any]], batch: int, config: HubDetrConfig, device: torch.device
 ) -> PaddedTargets:
-    """The targets of a batch, checked once and padded once.
+    """Checks the targets of a batch and pads them to tensors.
 
     Args:
-        labels: One dict per image (see `HubDetrForObjectDetection`).
-        batch: B, number of images.
+        labels: One dict per image, as `HubDetrForObjectDetection` takes them.
+        batch: Number of images B.
         config: Configuration of the model.
         device: Device of the model.
 
     Raises:
-        ValueError: What is wrong, in which image.
+        ValueError: Targets are wrong; the message names the image and the fault.
     """
     check_targets(labels, batch, config)
     targets = pad_targets(labels, device)
@@ -62,10 +62,10 @@ def read_targets(
 
 
 def check_targets(labels: Sequence[dict[str, Any]], batch: int, config: HubDetrConfig) -> None:
-    """Form of the targets: one dict per image, with as many labels as boxes.
+    """Checks the structure of the targets: one dict per image, with as many labels as boxes.
 
     Raises:
-        ValueError: What is wrong, in which image.
+        ValueError: The structure is wrong; the message names the image and the fault.
     """
     if len(labels) != batch:
         raise ValueError(f"`labels` must have one entry for each of the {batch} images, got {len(labels)}")
@@ -93,10 +93,10 @@ def check_targets(labels: Sequence[dict[str, Any]], batch: int, config: HubDetrC
 
 
 def check_values(targets: PaddedTargets, config: HubDetrConfig) -> None:
-    """Range of the targets: labels that exist, and boxes that lie in the image and have an area.
+    """Checks the values of the targets: labels exist, and boxes lie in the image and have an area.
 
     Raises:
-        ValueError: The first that does not, with its image.
+        ValueError: A value is wrong; the message names the first such box and its image.
     """
     count = torch.tensor(targets.counts, device=targets.labels.device)
     used = torch.arange(targets.labels.shape[1], device=targets.labels.device) < count[:, None]  # (B, N)
@@ -118,7 +118,7 @@ def check_values(targets: PaddedTargets, config: HubDetrConfig) -> None:
 
 
 def pad_targets(labels: Sequence[dict[str, Any]], device: torch.device) -> PaddedTargets:
-    """Targets as the model takes them, (see `HubDetrForObjectDetection`), padded to N, which is at least 1."""
+    """Pads targets, as `HubDetrForObjectDetection` takes them, to N boxes per image; N is at least 1."""
     counts = [len(target["class_labels"]) for target in labels]
     most = max([1, *counts])
     classes = torch.zeros(len(labels), most, dtype=torch.int64, device=device)
@@ -136,7 +136,7 @@ def pad_targets(labels: Sequence[dict[str, Any]], device: torch.device) -> Padde
 
 
 def _noise(labels: Sequence[dict[str, Any]], slots: int, device: torch.device) -> torch.Tensor | None:
-    """(B, S, 6) in [0, 1), where the images bring it."""
+    """Noise (B, S, 6) in [0, 1) that the targets carry; None where they carry none."""
     given = [target["noise"] for target in labels if "noise" in target]
     if not given:
         return None
@@ -150,7 +150,7 @@ def _noise(labels: Sequence[dict[str, Any]], slots: int, device: torch.device) -
 
 
 def image_name(target: dict[str, Any], position: int) -> Any:
-    """What messages call an image: its id, a plain number where it is a tensor, or its position in the batch."""
+    """Name of an image in messages: its id (converted from a tensor), or its position in the batch."""
     image_id = target.get("image_id", position)
     if not isinstance(image_id, torch.Tensor):
         return image_id

@@ -1,4 +1,4 @@
-"""Another image or patch size than the checkpoint's: resampled once, and saved as the new size."""
+"""Loading of checkpoints at another image or patch size, and resampling of a model's weights to it."""
 
 from copy import deepcopy
 from os import PathLike
@@ -15,7 +15,7 @@ from .position_embeddings import (
     sincos_position_embeddings,
 )
 
-# What tells from_pretrained which file to read, not what to do with it.
+# Arguments that tell from_pretrained which file to read, not what to do with it.
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -33,10 +33,10 @@ class InputSizing:
         config: PreTrainedConfig | str | PathLike[str] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As in transformers; with another `image_size` or `patch_size` than the checkpoint's, weights are resampled.
+        """Loads a checkpoint as transformers does; where `image_size` or `patch_size` differ, weights are resampled.
 
         The sizes come from keyword arguments or from `config`. Position embeddings and patch projection of the
-        checkpoint are resampled once (see `set_input_size`), and the new sizes are what `save_pretrained` writes.
+        checkpoint are resampled once (see `set_input_size`), and `save_pretrained` then writes the new sizes.
 
         Raises:
             ValueError: The checkpoint is of another model type; `vithub.load` converts those it knows.
@@ -76,11 +76,12 @@ class InputSizing:
         """Resamples position embeddings and patch projection to another size, in place, and returns the model.
 
         Args:
-            image_size: Pixels, one number or (height, width); None keeps it.
-            patch_size: Likewise.
+            image_size: New image size in pixels, one number or (height, width); None keeps it.
+            patch_size: New patch size in pixels, one number or (height, width); None keeps it.
 
         Raises:
-            ValueError: The image size is no multiple of the patch size.
+            ValueError: The image size is no multiple of the patch size, or the model is a masked image model, whose
+                decoder fixes the patch size.
         """
         old = self.config
         new = deepcopy(old)
@@ -107,7 +108,7 @@ class InputSizing:
 
 
 def _positions_for(stored: torch.Tensor, old: Any, new: Any) -> torch.Tensor:
-    """The position embeddings (1, prefix + patches, D) of configuration `old`, for the grid of configuration `new`."""
+    """Position embeddings (1, prefix + patches, D) of configuration `old`, for the grid of configuration `new`."""
     prefix = old.num_position_prefix
     if old.position_embedding_type == "sincos":
         patches = sincos_position_embeddings(old.hidden_size, *new.grid_size).to(stored)

@@ -1,4 +1,4 @@
-"""The parts of a vision transformer that hold no attention.
+"""Layers of a vision transformer other than attention: patch embedding, MLPs, LayerScale and stochastic depth.
 
 Shapes: B images, C channels, N tokens, D = hidden size, M = width of the MLP.
 """
@@ -13,9 +13,9 @@ from ..configuration.configuration_vit import HubViTConfig
 
 
 class HubViTPatchEmbedding(nn.Module):
-    """An image as a row of patches, each flattened and projected linearly (ViT, eq. 1).
+    """Patch embedding: cuts an image into patches and projects each linearly (ViT, eq. 1).
 
-    `weight` is (D, C * patch height * patch width): the linear layer's matrix, and the convolution's kernel flattened.
+    `weight` is (D, C * patch height * patch width): the matrix of a linear layer, or a flattened convolution kernel.
     """
 
     def __init__(self, config: HubViTConfig) -> None:
@@ -27,13 +27,13 @@ class HubViTPatchEmbedding(nn.Module):
         self.bias = nn.Parameter(torch.empty(config.hidden_size)) if config.patch_bias else None
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, C, height, width) to (B, N, D), patches row by row; height and width are multiples of the patch's."""
+        """Maps (B, C, height, width) to (B, N, D), patches row by row; the sides are multiples of the patch's."""
         if pixel_values.device.type == "cpu" and runs_in_half_precision(pixel_values):
-            return self.project_patches(pixel_values)  # about twice as fast there; elsewhere the convolution is
+            return self.project_patches(pixel_values)  # about twice as fast there; elsewhere convolution is faster
         return self.convolve(pixel_values)
 
     def project_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The linear form: cut, flatten each patch channel by channel, multiply."""
+        """Projects the patches by a linear layer: cuts them, flattens each channel by channel, multiplies."""
         batch, channels, height, width = pixel_values.shape
         patch_height, patch_width = self.patch_hw
         rows, columns = height // patch_height, width // patch_width
@@ -42,19 +42,19 @@ class HubViTPatchEmbedding(nn.Module):
         return nn.functional.linear(patches, self.weight, self.bias)
 
     def convolve(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The convolution with the patch as kernel and as stride, equal to `project_patches`."""
+        """Projects the patches by a convolution whose kernel size and stride are the patch's; as `project_patches`."""
         kernel = self.weight.view(-1, self.num_channels, *self.patch_hw)
         grid = nn.functional.conv2d(pixel_values, kernel, self.bias, stride=self.patch_hw)
         return grid.flatten(2).transpose(1, 2)  # (B, D, rows, columns) to (B, N, D)
 
 
 def runs_in_half_precision(states: torch.Tensor) -> bool:
-    """Whether matrix products of these states run in a 16-bit type, by themselves or under autocast."""
+    """Whether matrix products of these states run in a 16-bit type, by their own dtype or under autocast."""
     return states.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(states.device.type)
 
 
 class HubViTMLP(nn.Module):
-    """Two linear layers with an activation between: (B, N, D) to (B, N, M) to (B, N, D)."""
+    """MLP of two linear layers with an activation between them: (B, N, D) to (B, N, M) to (B, N, D)."""
 
     def __init__(self, config: HubViTConfig) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class HubViTMLP(nn.Module):
         self.fc2 = nn.Linear(config.mlp_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(B, N, D) to (B, N, D)."""
+        """Maps (B, N, D) to (B, N, D)."""
         return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
@@ -77,20 +77,20 @@ class HubViTSwiGLU(nn.Module):
         self.down_proj = nn.Linear(config.mlp_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(B, N, D) to (B, N, D)."""
+        """Maps (B, N, D) to (B, N, D)."""
         gated = nn.functional.silu(self.gate_proj(hidden_states)) * self.up_proj(hidden_states)
         return self.down_proj(gated)
 
 
 class HubViTLayerScale(nn.Module):
-    """A learned factor per channel on a residual branch (CaiT, https://arxiv.org/abs/2103.17239, eq. 4)."""
+    """LayerScale: a learned factor per channel of a residual branch (CaiT, https://arxiv.org/abs/2103.17239, eq. 4)."""
 
     def __init__(self, config: HubViTConfig) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(config.hidden_size))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(B, N, D) to (B, N, D)."""
+        """Maps (B, N, D) to (B, N, D)."""
         return hidden_states * self.scale
 
 
@@ -101,17 +101,19 @@ def add_residual(
     skip: bool = True,
     batch_window: tuple[int, int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """x + branch(x), with stochastic depth per sample (Huang et al. 2016, https://arxiv.org/abs/1603.09382).
+    """Computes x + branch(x), with stochastic depth per sample (Huang et al. 2016, https://arxiv.org/abs/1603.09382).
 
     Each sample's branch is dropped with probability `drop_path` and the others are scaled by 1 / (1 - drop_path).
 
     Args:
-        hidden_states: (B, N, D).
-        branch: Maps (b, N, D) to (b, N, D), each sample on its own, and to something more, which is returned.
-        drop_path: Probability in [0, 1).
-        skip: Do not compute the branch of dropped samples. A compiled graph, whose shapes are fixed, computes it.
+        hidden_states: Input x of the branch, (B, N, D).
+        branch: Function that maps (b, N, D) to (b, N, D), each sample independently, and to a second result, which
+            is returned.
+        drop_path: Probability to drop a sample's branch, in [0, 1).
+        skip: Whether dropped samples are left out of the branch's computation. A compiled graph, whose shapes are
+            fixed, computes them in any case.
         batch_window: (first, total) where these B samples are a part of a batch of `total`: with the same state of the
-            generator, samples are then dropped as in the whole batch, however it is cut.
+            generator, samples are then dropped as in the whole batch, however it is split.
     """
     if drop_path == 0:
         update, more = branch(hidden_states)

@@ -1,4 +1,4 @@
-"""DeiT (Touvron et al. 2021, https://arxiv.org/abs/2012.12877): a ViT with a token that learns from a teacher.
+"""DeiT (Touvron et al. 2021, https://arxiv.org/abs/2012.12877): a ViT with a distillation token.
 
 Shapes: B images, C channels, N tokens, D = hidden size, L labels.
 """
@@ -20,7 +20,7 @@ from .modeling_vit import HubViTEmbeddings, HubViTModel, HubViTPreTrainedModel, 
 
 
 class HubDeiTEmbeddings(HubViTEmbeddings):
-    """Differs from `HubViTEmbeddings` by the distillation token, after CLS."""
+    """Embeddings of a DeiT. Differs from `HubViTEmbeddings` by the distillation token, after CLS."""
 
     config: HubDeiTConfig
 
@@ -30,12 +30,12 @@ class HubDeiTEmbeddings(HubViTEmbeddings):
         self.distillation_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if has_token else None
 
     def prefix_tokens(self) -> list[torch.Tensor]:
-        """CLS, then the distillation token."""
+        """Tokens before the registers: CLS, then the distillation token, each (1, 1, D)."""
         return super().prefix_tokens() + ([] if self.distillation_token is None else [self.distillation_token])
 
 
 class HubDeiTPreTrainedModel(HubViTPreTrainedModel):
-    """Differs from `HubViTPreTrainedModel` by the configuration."""
+    """Base class of the DeiT models. Differs from `HubViTPreTrainedModel` by the configuration."""
 
     config: HubDeiTConfig
     config_class = HubDeiTConfig
@@ -44,22 +44,25 @@ class HubDeiTPreTrainedModel(HubViTPreTrainedModel):
 
 
 class HubDeiTModel(HubDeiTPreTrainedModel, HubViTModel):
-    """Differs from `HubViTModel` by the distillation token: `last_hidden_state[:, 1]` when there is a CLS token."""
+    """DeiT encoder without a head. Differs from `HubViTModel` by the distillation token.
+
+    Its output is `last_hidden_state[:, 1]` where there is a CLS token, otherwise `last_hidden_state[:, 0]`.
+    """
 
     embeddings_class = HubDeiTEmbeddings
 
 
 @dataclass
 class HubDeiTImageClassifierOutput(ModelOutput):
-    """What the DeiT classifier returns.
+    """Output of the DeiT classifier.
 
     Args:
-        loss: Scalar, when labels or a teacher's answers were given.
-        logits: (B, L), the mean of both heads, or the CLS head's where it is the only one.
-        cls_logits: (B, L) of the head on the CLS token.
-        distillation_logits: (B, L) of the head on the distillation token, or None.
-        hidden_states: See `HubViTModel`.
-        attentions: See `HubViTModel`.
+        loss: Scalar loss, where labels or a teacher's output were given.
+        logits: Mean of both heads' logits, (B, L), or those of the CLS head where it is the only one.
+        cls_logits: Logits of the CLS head, (B, L).
+        distillation_logits: Logits of the distillation head, (B, L), or None.
+        hidden_states: Embeddings and each layer's output, (B, N, D) each, where asked for.
+        attentions: Attention weights of each layer, (B, heads, N, N) each, where asked for.
     """
 
     loss: torch.Tensor | None = None
@@ -71,7 +74,7 @@ class HubDeiTImageClassifierOutput(ModelOutput):
 
 
 class HubDeiTForImageClassification(HeadResizing, HubDeiTPreTrainedModel):
-    """A DeiT with a classifier on CLS and one on the distillation token, which can be trained with a teacher."""
+    """DeiT with one classifier on CLS and one on the distillation token; it can be trained with a teacher."""
 
     head_names = ("classifier", "distillation_classifier")
 
@@ -95,23 +98,23 @@ class HubDeiTForImageClassification(HeadResizing, HubDeiTPreTrainedModel):
         teacher_decisions: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> HubDeiTImageClassifierOutput:
-        """Classifies images; with a teacher's answers also the loss of distillation.
+        """Classifies images, and computes the loss where labels or a teacher's output are given.
 
-        With labels and a teacher the loss is (1 - alpha) * base(CLS head, labels) + alpha * teacher's term on the
-        distillation head (DeiT, eq. 2 and 3; see `distillation_loss`). With a teacher alone it is the teacher's term.
-        With labels alone it is the base loss of `logits`, so that both heads learn; in training this is refused when
-        the configuration asks for distillation.
+        With labels and a teacher the loss is (1 - alpha) * base(CLS head, labels) + alpha * distillation term on the
+        distillation head (DeiT, eq. 2 and 3; see `distillation_loss`). With a teacher alone it is the distillation
+        term. With labels alone it is the base loss of `logits`, so that both heads learn; in training this raises
+        where the configuration sets `distillation`.
 
         Args:
-            pixel_values: (B, C, height, width), normalised.
-            labels: See `classification_loss`: indices (B,), or probabilities (B, L) as mixup makes them.
-            teacher_logits: (B, L) of the teacher, for the same images and labels.
-            teacher_decisions: (B,) class indices that the teacher decided for, enough for hard distillation. Its name
-                in version 0.1, `teacher_labels`, is still taken, with a `FutureWarning`.
-            **kwargs: As `HubViTModel`, `output_attentions` among them.
+            pixel_values: Normalised images (B, C, height, width).
+            labels: Class indices (B,), or probabilities (B, L) as mixup makes them; see `classification_loss`.
+            teacher_logits: Teacher's logits (B, L), for the same images and labels.
+            teacher_decisions: Class indices (B,) that the teacher predicts; they suffice for hard distillation. The
+                name of version 0.1, `teacher_labels`, is still accepted, with a `FutureWarning`.
+            **kwargs: Further arguments of `HubViTModel.forward`, such as `output_attentions`.
 
         Raises:
-            ValueError: A teacher is given with `distillation="none"`, or missing in training with another.
+            ValueError: A teacher is given with `distillation="none"`, or missing in training with another setting.
         """
         if (old := kwargs.pop("teacher_labels", None)) is not None:
             teacher_decisions = _renamed(old, teacher_decisions)
@@ -164,7 +167,7 @@ class HubDeiTForImageClassification(HeadResizing, HubDeiTPreTrainedModel):
 
 
 def _renamed(old: torch.Tensor, new: torch.Tensor | None) -> torch.Tensor:
-    """The teacher's decisions, given under the name that `Trainer` takes for the images' own labels."""
+    """Teacher's decisions given under their old name, which `Trainer` would take for the images' own labels."""
     if new is not None:
         raise ValueError("`teacher_labels` is the old name of `teacher_decisions`: give one of them, got both")
     warnings.warn("`teacher_labels` is now called `teacher_decisions`", FutureWarning, stacklevel=6)

@@ -1,4 +1,4 @@
-"""DETR: detection as the prediction of a set (Carion et al. 2020, https://arxiv.org/abs/2005.12872).
+"""DETR models: detection as the prediction of a set (Carion et al. 2020, https://arxiv.org/abs/2005.12872).
 
 Shapes: B images, h x w cells of the feature map, N = h w, Q queries, S denoising queries, D width, L decoder layers,
 C classes. Boxes are (center x, center y, width, height) relative to the image without padding.
@@ -28,30 +28,29 @@ from .detr_targets import PaddedTargets, read_targets
 from .modeling_base import HubPreTrainedModel
 from .modeling_vit import HubViTModel
 
-# Probability that a sigmoid classifier starts with (https://arxiv.org/abs/1708.02002, section 4.1).
+# Initial probability of each class under the focal loss (https://arxiv.org/abs/1708.02002, section 4.1).
 _FOCAL_PRIOR = 0.01
 
 
 @dataclass
 class HubDetrModelOutput(ModelOutput):
-    """What encoder and decoder computed, in the order of transformers' `DetrModelOutput`.
+    """Output of encoder and decoder, with the fields in the order of transformers' `DetrModelOutput`.
 
-    `feature_size`, (h, w), is an attribute and no item: tuples and loops over the items are those of transformers.
+    `feature_size`, (h, w), is an attribute and not an item, so that the items are those of transformers.
 
     Args:
-        last_hidden_state: (B, Q, D), the queries after the last layer, normalised.
-        decoder_hidden_states: L + 1 of (B, Q, D), the queries at first and after each layer; the last one is
-            normalised, as in transformers.
-        decoder_attentions: L of (B, heads, Q, Q).
-        cross_attentions: L of (B, heads, Q, N).
-        encoder_last_hidden_state: (B, N, D).
-        encoder_hidden_states: (B, N, D) before the first and after each encoder layer.
-        encoder_attentions: (B, heads, N, N) of each encoder layer.
-        intermediate_hidden_states: (L, B, Q, D), after each layer, normalised; with `auxiliary_loss`.
-        intermediate_boxes: (L, B, Q, 4), where queries are boxes.
+        last_hidden_state: Queries after the last layer, normalised, (B, Q, D).
+        decoder_hidden_states: Queries before the first and after each layer, (B, Q, D) each; only the last normalised.
+        decoder_attentions: Self-attention weights of each decoder layer, L times (B, heads, Q, Q).
+        cross_attentions: Cross-attention weights of each decoder layer, L times (B, heads, Q, N).
+        encoder_last_hidden_state: Output of the encoder, (B, N, D).
+        encoder_hidden_states: Tokens before the first and after each encoder layer, (B, N, D) each.
+        encoder_attentions: Attention weights of each encoder layer, (B, heads, N, N) each.
+        intermediate_hidden_states: Normalised queries after each layer, (L, B, Q, D); with `auxiliary_loss` only.
+        intermediate_boxes: Boxes after each layer, (L, B, Q, 4), where queries are boxes.
     """
 
-    feature_size = cast("tuple[int, int] | None", None)  # without annotation, as that would make it an item
+    feature_size = cast("tuple[int, int] | None", None)  # an annotation would make it an item
 
     last_hidden_state: torch.Tensor | None = None
     decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
@@ -66,19 +65,19 @@ class HubDetrModelOutput(ModelOutput):
 
 @dataclass
 class HubDetrObjectDetectionOutput(ModelOutput):
-    """Boxes and their classes, in the order of transformers' `DetrObjectDetectionOutput`.
+    """Output of the detector, with the fields in the order of transformers' `DetrObjectDetectionOutput`.
 
-    What `HubDetrModelOutput` has bears the same names here, `feature_size` among them.
+    The other fields, and `feature_size`, are those of the same name of `HubDetrModelOutput`.
 
     Args:
-        loss: Weighted sum of the terms, with `labels`.
-        loss_dict: The terms, not weighted, detached.
-        logits: (B, Q, C + 1), "no object" last; or (B, Q, C) with the focal loss.
-        pred_boxes: (B, Q, 4) in [0, 1].
-        auxiliary_outputs: `logits` and `pred_boxes` of the layers before the last, with `labels`.
+        loss: Weighted sum of the loss terms; with `labels` only.
+        loss_dict: Loss terms by name, unweighted, detached; with `labels` only.
+        logits: Class logits (B, Q, C + 1), "no object" last; or (B, Q, C) with the focal loss.
+        pred_boxes: Predicted boxes (B, Q, 4) in [0, 1].
+        auxiliary_outputs: `logits` and `pred_boxes` of each layer before the last; with `labels` only.
     """
 
-    feature_size = cast("tuple[int, int] | None", None)  # without annotation, as that would make it an item
+    feature_size = cast("tuple[int, int] | None", None)  # an annotation would make it an item
 
     loss: torch.Tensor | None = None
     loss_dict: dict[str, torch.Tensor] | None = None
@@ -95,26 +94,26 @@ class HubDetrObjectDetectionOutput(ModelOutput):
 
 
 class HubDetrPreTrainedModel(HubPreTrainedModel):
-    """Initialisation that all DETR models share: Xavier in the transformer, as torch does elsewhere."""
+    """Base class of the DETR models, with their initialisation: Xavier in the transformer, torch's elsewhere."""
 
     config: HubDetrConfig
     config_class = HubDetrConfig
     base_model_prefix = "detr"
     _no_split_modules = ["HubDetrBackbone", "HubDetrEncoderLayer", "HubDetrDecoderLayer"]  # noqa: RUF012
-    # Padding and denoising mask attention in ways that these two do not take.
+    # Padding and denoising need attention masks that these two do not support.
     _supports_flash_attn = False
     _supports_flex_attn = False
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, whose loading makes every parameter trainable; what the configuration freezes is not."""
+        """Loads a checkpoint as transformers does, which makes every parameter trainable, then freezes the backbone."""
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.base_model.backbone.freeze()
         return loaded
 
     def set_attn_implementation(self, attn_implementation: Any, **kwargs: Any) -> None:
-        """As in transformers; one name is for what has attention, which a convolutional backbone need not have."""
+        """Sets the attention implementation; a single name is not passed to a convolutional backbone."""
         if isinstance(attn_implementation, str):
             backbone = self.base_model.backbone.model
             if isinstance(backbone, HubViTModel):
@@ -134,7 +133,7 @@ class HubDetrPreTrainedModel(HubPreTrainedModel):
             for layer in module.layers:
                 _init_as_torch(layer)
         elif isinstance(module, HubDetrAnchorDecoder):
-            init.zeros_(module.bbox_predictor.layers[-1].weight)  # every layer starts by leaving the box where it is
+            init.zeros_(module.bbox_predictor.layers[-1].weight)  # initially no layer moves its boxes
             init.zeros_(module.bbox_predictor.layers[-1].bias)
         elif isinstance(module, HubDetrDenoisingEmbedding):
             init.normal_(module.label_embedding.weight)
@@ -150,30 +149,30 @@ class HubDetrPreTrainedModel(HubPreTrainedModel):
 
 
 def _init_attention(module: nn.Module) -> None:
-    """Queries, keys and values start as one matrix of 3 D rows, which has a smaller Xavier range."""
+    """Initialises queries, keys and values with the Xavier range of one matrix of 3 D rows, as torch does."""
     for name, layer in module.named_children():
         init.xavier_uniform_(layer.weight, gain=1.0 if name == "o_proj" else math.sqrt(0.5))
         init.zeros_(layer.bias)
-    if isinstance(module, HubDetrAnchorCrossAttention):  # it starts by looking where its box is
+    if isinstance(module, HubDetrAnchorCrossAttention):  # initially a query attends to its own box
         init.copy_(module.k_position_proj.weight, module.q_position_proj.weight)
 
 
 def _init_as_torch(layer: Any) -> None:
-    """As torch starts linear layers and convolutions."""
+    """Initialises a linear layer or convolution as torch does by default."""
     init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
     _init_bias(layer)
 
 
 def _init_bias(layer: Any) -> None:
-    """As torch does: uniform within 1 / sqrt(number of inputs)."""
+    """Initialises a bias as torch does: uniform within 1 / sqrt(number of inputs)."""
     bound = layer.weight[0].numel() ** -0.5
     init.uniform_(layer.bias, -bound, bound)
 
 
 class HubDetrModel(HubDetrPreTrainedModel):
-    """Backbone, encoder and decoder, without the heads."""
+    """DETR without the heads: backbone, encoder and decoder."""
 
-    # The heads' weights, where the folder of a detector is loaded.
+    # Weights of the heads, where a detector is loaded as a bare model.
     _keys_to_ignore_on_load_unexpected = [r"^class_labels_classifier\.", r"^bbox_predictor\."]  # noqa: RUF012
 
     def __init__(self, config: HubDetrConfig) -> None:
@@ -189,12 +188,12 @@ class HubDetrModel(HubDetrPreTrainedModel):
 
     @torch.no_grad()
     def init_queries(self) -> None:
-        """Random queries; where they are boxes, of a tenth of the image and spread evenly over it."""
+        """Initialises the queries at random; boxes have sides of a tenth of the image and are spread evenly over it."""
         _init_as_torch(self.input_projection)
         init.normal_(self.query_embeddings.weight, std=1.0 if self.query_anchors is None else 0.02)
         if self.query_anchors is not None:
             index = torch.arange(self.config.num_queries, dtype=torch.float32)[:, None]
-            steps = torch.tensor([[0.7548776662, 0.5698402910]])  # a sequence that leaves no gaps, whatever its length
+            steps = torch.tensor([[0.7548776662, 0.5698402910]])  # a quasi-random sequence, even at any length
             centers = (0.5 + index * steps) % 1
             init.copy_(self.query_anchors.weight, logit(torch.cat([centers, torch.full_like(centers, 0.1)], dim=1)))
 
@@ -211,12 +210,12 @@ class HubDetrModel(HubDetrPreTrainedModel):
         """Encodes images and decodes their queries.
 
         Args:
-            pixel_values: (B, channels, height, width), normalised, padded at right and bottom.
-            pixel_mask: (B, height, width), 1 on the image and 0 on padding; None where there is none.
-            noised: Denoising queries, which then come before the Q others in what the decoder returns.
-            output_attentions: Return the attention weights of each layer, under any implementation.
-            output_hidden_states: Return what each layer computed.
-            **kwargs: For the attention implementation.
+            pixel_values: Normalised images (B, channels, height, width), padded at right and bottom.
+            pixel_mask: Mask (B, height, width), 1 on the image and 0 on padding; None where there is no padding.
+            noised: Denoising queries, which precede the Q other queries in the decoder's output.
+            output_attentions: Whether to return the attention weights of each layer, under any implementation.
+            output_hidden_states: Whether to return the output of each layer.
+            **kwargs: Further arguments of the attention implementation.
         """
         self._check_inputs(pixel_values, pixel_mask)
         attentions = self.config.output_attentions if output_attentions is None else output_attentions
@@ -260,7 +259,7 @@ class HubDetrModel(HubDetrPreTrainedModel):
     def _queries(
         self, batch: int, dtype: torch.dtype, noised: NoisedQueries | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """What the queries start as (B, T, D), their positions or boxes (B, T, D or 4), and what they see."""
+        """Initial content (B, T, D) of the queries, their positions or boxes (B, T, D or 4), and their mask."""
         learned = self.query_embeddings.weight.to(dtype).expand(batch, -1, -1)
         if self.query_anchors is None:
             return torch.zeros_like(learned), learned, None
@@ -277,7 +276,7 @@ def _maps(maps: list[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
 
 
 class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
-    """DETR with its heads: for each query a class, or none, and a box."""
+    """DETR detector, whose heads predict a class (or "no object") and a box for each query."""
 
     head_names = ("class_labels_classifier",)
 
@@ -288,11 +287,11 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
         self.extra_rows = 0 if config.focal_loss else 1  # "no object"
         self.fresh_bias = -math.log((1 - _FOCAL_PRIOR) / _FOCAL_PRIOR) if config.focal_loss else 0.0
         widths = (config.d_model, config.d_model, config.d_model, 4)
-        self.bbox_predictor = None if config.anchor_queries else HubDetrHead(*widths)  # else the decoder has it
+        self.bbox_predictor = None if config.anchor_queries else HubDetrHead(*widths)  # otherwise the decoder's
         self.post_init()
 
     def resize(self, labels: Sequence[str] | int) -> None:
-        """As for classifiers; "no object" keeps its row, and denoising queries start from new classes."""
+        """Replaces the label set; "no object" keeps its row, and the denoising class embedding starts anew."""
         before = self.config.num_labels, dict(self.config.id2label)
         super().resize(labels)
         if self.detr.denoising is not None and before != (self.config.num_labels, self.config.id2label):
@@ -311,19 +310,19 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
         """Detects objects.
 
         Args:
-            pixel_values: (B, channels, height, width), normalised, padded at right and bottom.
-            pixel_mask: (B, height, width), 1 on the image and 0 on padding; None where there is none.
+            pixel_values: Normalised images (B, channels, height, width), padded at right and bottom.
+            pixel_mask: Mask (B, height, width), 1 on the image and 0 on padding; None where there is no padding.
             labels: For each image `class_labels` (n,) int64 in 0..C-1 and `boxes` (n, 4) floats: center x, center y,
                 width, height relative to the image WITHOUT padding, so that an image's targets and predictions do
-                not depend on its batch. `image_id` is used in messages; `noise` (S, 6) in [0, 1) is what the denoising
-                queries are disturbed by in training, drawn where it is not given; other entries are ignored.
-            loss_counts: As the function `loss_counts` returns it, where these images are a piece of a batch; None
-                counts `labels`, in training averaged over all processes.
-            **kwargs: As `HubDetrModel`, `output_attentions` among them.
+                not depend on its batch. `image_id` is used in messages; `noise` (S, 6) in [0, 1) is the noise of the
+                denoising queries in training, drawn where it is not given; other entries are ignored.
+            loss_counts: Divisors of the loss as the function `loss_counts` returns them, where these images are a
+                piece of a batch; None counts `labels`, in training averaged over all processes.
+            **kwargs: Further arguments of `HubDetrModel.forward`, such as `output_attentions`.
 
         Raises:
-            ValueError: Wrong targets; the image is named.
-            NonFiniteCostError: Predictions that are infinite or not a number; layer and images are named.
+            ValueError: Targets are wrong; the message names the image.
+            NonFiniteCostError: Predictions are infinite or not a number; the message names layer and images.
         """
         targets, noised = None, None
         if labels is not None:
@@ -364,7 +363,7 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
     def _targets(
         self, labels: Sequence[dict[str, Any]], pixel_values: torch.Tensor
     ) -> tuple[PaddedTargets, NoisedQueries | None]:
-        """The targets, checked, and in training their disturbed copies where the model has denoising queries."""
+        """Checked targets, and in training the denoising queries made from them, where the model has such."""
         targets = read_targets(labels, len(pixel_values), self.config, pixel_values.device)
         if not (self.training and self.config.denoising_queries):
             return targets, None
@@ -379,10 +378,10 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
         counts: torch.Tensor | None,
         noised: NoisedQueries | None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of (L, B, S + Q, ...) predictions, and its terms."""
+        """Loss of (L, B, S + Q, ...) predictions, and its terms."""
         if counts is None:
             counts = counts_of_sizes(targets.counts, self.config)
-            if self.training:  # processes need not have as many batches to evaluate, but as many steps
+            if self.training:  # processes may differ in evaluation batches, not in training steps
                 counts = average_over_processes(counts.to(logits.device)).cpu()
         slots = 0 if noised is None else self.config.denoising_queries
         loss, terms = detection_loss(logits[:, :, slots:], boxes[:, :, slots:], targets, self.config, counts)

@@ -1,4 +1,4 @@
-"""The Vision Transformer (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929).
+"""Vision Transformer models (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929).
 
 Shapes: B images, C channels, P prefix tokens (CLS, registers), N tokens (P and the patches), D = hidden size, L labels.
 """
@@ -27,7 +27,7 @@ ConfigT = TypeVar("ConfigT", bound=HubViTConfig)
 
 
 def with_fields(config: ConfigT, **fields: Any) -> ConfigT:
-    """The configuration itself where it has these values (None: any value), else a copy that has them."""
+    """Configuration with the given field values (None keeps a field); a copy where any of them differs."""
     changed = {name: value for name, value in fields.items() if value not in (None, getattr(config, name))}
     if changed:
         config = deepcopy(config)
@@ -37,7 +37,7 @@ def with_fields(config: ConfigT, **fields: Any) -> ConfigT:
 
 
 class HubViTEmbeddings(nn.Module):
-    """Patches, prefix tokens and positions as one row of tokens (ViT, eq. 1)."""
+    """Token sequence of an image: prefix tokens and patches, with positions added (ViT, eq. 1)."""
 
     def __init__(self, config: HubViTConfig) -> None:
         super().__init__()
@@ -57,11 +57,11 @@ class HubViTEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def prefix_tokens(self) -> list[torch.Tensor]:
-        """The tokens before the registers, in order, each (1, 1, D); their positions come first."""
+        """Tokens before the registers, in order, each (1, 1, D); their position embeddings come first."""
         return [] if self.cls_token is None else [self.cls_token]
 
     def positions(self, rows: int, columns: int) -> torch.Tensor:
-        """(1, prefix + rows * columns, D) for a grid of patches."""
+        """Position embeddings (1, prefix + rows * columns, D) of a grid of patches."""
         config, prefix, stored = self.config, self.config.num_position_prefix, self.position_embeddings
         if config.position_embedding_type == "sincos" and (rows, columns) != config.grid_size:
             patches = sincos_position_embeddings(config.hidden_size, rows, columns).to(stored)
@@ -71,7 +71,7 @@ class HubViTEmbeddings(nn.Module):
         )
 
     def check_pixels(self, pixel_values: torch.Tensor) -> tuple[int, int]:
-        """Rows and columns of patches of (B, C, height, width), or a `ValueError` that says what does not fit."""
+        """Checks the shape of (B, C, height, width) pixels and returns the (rows, columns) of their patch grid."""
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
             raise ValueError(
                 f"`pixel_values` must be (batch, {self.config.num_channels}, height, width), "
@@ -86,7 +86,7 @@ class HubViTEmbeddings(nn.Module):
         return height // patch_height, width // patch_width
 
     def forward(self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, C, height, width) to (B, N, D); `bool_masked_pos` (B, rows * columns) is True for masked patches."""
+        """Maps (B, C, height, width) to (B, N, D); `bool_masked_pos` (B, rows * columns) is True on masked patches."""
         rows, columns = self.check_pixels(pixel_values)
         patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))
         if bool_masked_pos is not None:
@@ -120,7 +120,7 @@ class HubViTLayer(GradientCheckpointingLayer):
         self.layer_scale1 = HubViTLayerScale(config) if scaled else nn.Identity()
         self.layer_scale2 = HubViTLayerScale(config) if scaled else nn.Identity()
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        # dropout may be drawn by sample, so that a branch with it is given all of them
+        # with dropout all samples are computed, so that its draws do not depend on which of them are dropped
         self.skips = not (config.hidden_dropout_prob or config.attention_probs_dropout_prob)
 
     def forward(
@@ -130,10 +130,9 @@ class HubViTLayer(GradientCheckpointingLayer):
         batch_window: tuple[int, int] | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, N, D) to (B, N, D), and the attention weights when asked for; further arguments go to the attention."""
+        """Maps (B, N, D) to (B, N, D), with the attention weights when asked for; `kwargs` go to the attention."""
         rate = self.drop_path if self.training else 0.0
-        # with maps wanted, those of samples that are dropped too
-        skips = self.skips and not output_attentions
+        skips = self.skips and not output_attentions  # attention maps include dropped samples
         attend = partial(self.attend, output_attentions=output_attentions, **kwargs)
         hidden_states, weights = add_residual(hidden_states, attend, rate, skips, batch_window)
         hidden_states, _ = add_residual(hidden_states, self.transform, rate, self.skips, batch_window)
@@ -142,17 +141,17 @@ class HubViTLayer(GradientCheckpointingLayer):
     def attend(
         self, hidden_states: torch.Tensor, output_attentions: bool = False, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The branch of the attention, (b, N, D) to (b, N, D), and its weights."""
+        """Attention branch, (b, N, D) to (b, N, D), and its weights."""
         update, weights = self.attention(self.layernorm_before(hidden_states), output_attentions, **kwargs)
         return self.layer_scale1(self.dropout(update)), weights
 
     def transform(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """The branch of the MLP, (b, N, D) to (b, N, D)."""
+        """MLP branch, (b, N, D) to (b, N, D)."""
         return self.layer_scale2(self.dropout(self.mlp(self.layernorm_after(hidden_states)))), None
 
 
 class HubViTPreTrainedModel(InputSizing, HubPreTrainedModel):
-    """Initialisation, loading and resizing that all ViT models share."""
+    """Base class of the ViT models, with their initialisation, loading and resizing."""
 
     config: HubViTConfig
     config_class = HubViTConfig
@@ -162,7 +161,7 @@ class HubViTPreTrainedModel(InputSizing, HubPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normal for matrices and tokens, zero for biases; the patch projection scaled by its fan-in."""
+        """Initialises matrices and tokens by a truncated normal, biases by 0, the patch projection by its fan-in."""
         std = self.config.initializer_range
         if isinstance(module, HubViTPatchEmbedding):
             init.trunc_normal_(module.weight, std=module.weight.shape[1] ** -0.5)
@@ -196,24 +195,24 @@ class HubViTPreTrainedModel(InputSizing, HubPreTrainedModel):
 
 
 class HubViTPooler(nn.Module):
-    """A linear layer and tanh (BERT, https://arxiv.org/abs/1810.04805): (B, D') to (B, D')."""
+    """Linear layer and tanh (BERT, https://arxiv.org/abs/1810.04805): (B, D') to (B, D'), D' the pooled width."""
 
     def __init__(self, config: HubViTConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.pooled_size, config.pooled_size)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """(B, D') to (B, D'), in [-1, 1]."""
+        """Maps (B, D') to (B, D'), in [-1, 1]."""
         return torch.tanh(self.dense(pooled))
 
 
 class HubViTModel(HubViTPreTrainedModel):
-    """The encoder without a head.
+    """ViT encoder without a head.
 
     Args:
-        config: What to build.
-        add_pooling_layer: Overrides the configuration's field, in the model's own copy of it.
-        use_mask_token: Likewise.
+        config: Configuration of the model; it is copied where the other arguments change it.
+        add_pooling_layer: Whether to create the pooling layer; None takes the configuration's field.
+        use_mask_token: Whether to create the mask token; None takes the configuration's field.
     """
 
     embeddings_class = HubViTEmbeddings
@@ -230,10 +229,10 @@ class HubViTModel(HubViTPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The patch projection."""
+        """Patch projection, under transformers' name."""
         return self.embeddings.patch_embeddings
 
-    # The heads' weights, where the folder of a classifier or masked image model is loaded as a bare encoder.
+    # Weights of the heads, where a classifier or masked image model is loaded as a bare encoder.
     _keys_to_ignore_on_load_unexpected = [r"^(distillation_)?classifier\.", r"^decoder\."]  # noqa: RUF012
 
     @can_return_tuple
@@ -249,12 +248,12 @@ class HubViTModel(HubViTPreTrainedModel):
         """Encodes images.
 
         Args:
-            pixel_values: (B, C, height, width), normalised; height and width any multiples of the patch's.
-            bool_masked_pos: (B, patches), True where a patch is replaced by the mask token.
-            interpolate_pos_encoding: Not needed, as any size works; False refuses other sizes than `image_size`.
-            output_attentions: Return the attention weights of each layer, (B, heads, N, N), under any implementation.
-            output_hidden_states: Return the embeddings and each layer's output, before the last LayerNorm.
-            **kwargs: `batch_window` (see `add_residual`); others are passed to the attention implementation.
+            pixel_values: Normalised images (B, C, height, width); the sides are any multiples of the patch's.
+            bool_masked_pos: Mask (B, patches), True where the mask token replaces a patch.
+            interpolate_pos_encoding: Not needed, as any size works; False refuses sizes other than `image_size`.
+            output_attentions: Whether to return each layer's weights, (B, heads, N, N), under any implementation.
+            output_hidden_states: Whether to return the embeddings and layer outputs, before the last LayerNorm.
+            **kwargs: `batch_window` (see `add_residual`), and arguments of the attention implementation.
 
         Returns:
             `last_hidden_state` (B, N, D) and `pooler_output` (B, D), or (B, 2 D) for pool "cls+mean".
@@ -289,7 +288,7 @@ class HubViTModel(HubViTPreTrainedModel):
         )
 
     def pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(B, N, D) to (B, D) or (B, 2 D), as `config.pool` says; the mean leaves prefix tokens out."""
+        """Pools (B, N, D) to (B, D) or (B, 2 D), by `config.pool`; the mean is over patch tokens only."""
         parts = []
         if "cls" in self.config.pool:
             parts.append(hidden_states[:, 0])
@@ -299,7 +298,7 @@ class HubViTModel(HubViTPreTrainedModel):
 
 
 class HubViTForImageClassification(HeadResizing, HubViTPreTrainedModel):
-    """The encoder and a linear classifier on what it pools."""
+    """ViT encoder with a linear classifier on its pooled output."""
 
     head_names = ("classifier",)
 
@@ -319,9 +318,9 @@ class HubViTForImageClassification(HeadResizing, HubViTPreTrainedModel):
         """Classifies images.
 
         Args:
-            pixel_values: (B, C, height, width), normalised.
-            labels: See `classification_loss`: class indices (B,), or floats (B, L). They never change `problem_type`.
-            **kwargs: As `HubViTModel`, `output_attentions` among them.
+            pixel_values: Normalised images (B, C, height, width).
+            labels: Class indices (B,), or floats (B, L), see `classification_loss`; they never set `problem_type`.
+            **kwargs: Further arguments of `HubViTModel.forward`, such as `output_attentions`.
 
         Returns:
             `logits` (B, L), and `loss` when labels are given.
@@ -335,7 +334,7 @@ class HubViTForImageClassification(HeadResizing, HubViTPreTrainedModel):
 
 
 class HubViTForMaskedImageModeling(HubViTPreTrainedModel):
-    """Reconstructs the pixels of masked patches (SimMIM, https://arxiv.org/abs/2111.09886)."""
+    """ViT that reconstructs the pixels of masked patches (SimMIM, https://arxiv.org/abs/2111.09886)."""
 
     def __init__(self, config: HubViTConfig) -> None:
         config = with_fields(config, add_pooling_layer=False, use_mask_token=True)
@@ -356,15 +355,13 @@ class HubViTForMaskedImageModeling(HubViTPreTrainedModel):
         """Reconstructs images.
 
         Args:
-            pixel_values: (B, C, height, width), normalised.
-            bool_masked_pos: (B, patches), True where a patch is hidden from the encoder.
-            return_loss: Compute the loss where a mask is given. `Trainer`, which finds no labels here, reports a loss
-                in evaluation because this is True by default.
-            **kwargs: As `HubViTModel`.
+            pixel_values: Normalised images (B, C, height, width).
+            bool_masked_pos: Mask (B, patches), True where a patch is hidden from the encoder.
+            return_loss: Whether a mask yields a loss. `Trainer`, which finds no labels here, relies on the default.
+            **kwargs: Further arguments of `HubViTModel.forward`.
 
         Returns:
-            `reconstruction` (B, C, height, width), and with a mask `loss`: the mean absolute error per channel over
-            masked pixels.
+            `reconstruction` (B, C, height, width); with a mask `loss`, the mean absolute error of masked pixels.
         """
         outputs = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, **kwargs)
         batch, channels, height, width = pixel_values.shape
@@ -387,7 +384,7 @@ class HubViTForMaskedImageModeling(HubViTPreTrainedModel):
 
 
 def freeze_mask_token(encoder: HubViTModel) -> None:
-    """No gradient for a classifier's mask token: it is never used, and distributed training would wait for it."""
+    """Disables the gradient of an unused mask token, for which distributed training would wait."""
     if encoder.embeddings.mask_token is not None:
         encoder.embeddings.mask_token.requires_grad_(False)
 

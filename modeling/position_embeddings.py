@@ -1,4 +1,4 @@
-"""Where a patch lies: fixed sine-cosine embeddings, and resampling stored embeddings to another grid."""
+"""Position embeddings: fixed sine-cosine ones, and resampling of stored ones and of the patch projection."""
 
 import torch
 from torch import nn
@@ -21,17 +21,18 @@ def sincos_position_embeddings(width: int, rows: int, columns: int) -> torch.Ten
 def resample_position_embeddings(
     embeddings: torch.Tensor, num_prefix: int, old_grid: tuple[int, int], new_grid: tuple[int, int], method: str
 ) -> torch.Tensor:
-    """Learned position embeddings for another grid, by bicubic interpolation in fp32.
+    """Resamples learned position embeddings to another grid, by bicubic interpolation in fp32.
 
     Args:
-        embeddings: (1, num_prefix + rows * columns, D); the prefix rows are kept as they are.
+        embeddings: Embeddings (1, num_prefix + rows * columns, D); the prefix rows are not changed.
         num_prefix: Number of leading rows that belong to no patch.
-        old_grid: (rows, columns) of `embeddings`.
-        new_grid: (rows, columns) wanted.
-        method: "bicubic_antialias" or "bicubic".
+        old_grid: Patch grid (rows, columns) of `embeddings`.
+        new_grid: Patch grid (rows, columns) of the result.
+        method: Interpolation, "bicubic_antialias" or "bicubic".
 
     Returns:
-        (1, num_prefix + new rows * new columns, D) in the dtype of `embeddings`; the tensor itself for an equal grid.
+        Embeddings (1, num_prefix + new rows * new columns, D) in the dtype of `embeddings`; the tensor itself where
+        the grids are equal.
     """
     if old_grid == new_grid:
         return embeddings
@@ -47,18 +48,18 @@ def resample_position_embeddings(
 def resample_patch_projection(
     weight: torch.Tensor, old_patch: tuple[int, int], new_patch: tuple[int, int]
 ) -> torch.Tensor:
-    """The patch projection for another patch size, by the pseudo-inverse of bicubic resizing.
+    """Resamples the patch projection to another patch size, by the pseudo-inverse of bicubic resizing.
 
-    The projection of a resized patch is kept as close as can be to that of the patch itself (FlexiViT,
+    The projection of a resized patch stays as close as possible to that of the original patch (FlexiViT,
     https://arxiv.org/abs/2212.08013, section 3.4): w' = pinv(B^T) w, with B the matrix that resizes a patch.
 
     Args:
-        weight: (D, C * old height * old width).
-        old_patch: (height, width) in pixels.
-        new_patch: (height, width) in pixels.
+        weight: Patch projection (D, C * old height * old width).
+        old_patch: Patch size (height, width) of `weight`, in pixels.
+        new_patch: Patch size (height, width) of the result, in pixels.
 
     Returns:
-        (D, C * new height * new width) in the dtype of `weight`.
+        Patch projection (D, C * new height * new width) in the dtype of `weight`.
     """
     if old_patch == new_patch:
         return weight

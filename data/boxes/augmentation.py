@@ -1,4 +1,4 @@
-"""Transform that varies training images with their boxes, as their settings say."""
+"""Augmentation of training images with boxes, for detectors."""
 
 from typing import NamedTuple
 
@@ -12,12 +12,12 @@ from .augmentation_settings import REFERENCE, BoxAugmentation
 
 
 class Augmented(NamedTuple):
-    """An image and those of its boxes that are left.
+    """Transformed image with its remaining boxes.
 
     Args:
-        pixels: (3, height, width), fp32, normalised.
-        boxes: (n, 4), left, top, right, bottom in pixels.
-        kept: (n,), which of the boxes given they are.
+        pixels: Normalised image (3, height, width), fp32.
+        boxes: Remaining boxes (n, 4): left, top, right, bottom in pixels of `pixels`.
+        kept: Indices of the remaining boxes among the original ones, (n,).
     """
 
     pixels: torch.Tensor
@@ -26,13 +26,13 @@ class Augmented(NamedTuple):
 
 
 class BoxTransform:
-    """PIL image and boxes to a normalised tensor and its boxes.
+    """Training transform of a detector, from a PIL image and boxes to a normalised tensor and its boxes.
 
     Args:
-        settings: What to do.
-        shortest: Pixels of the shorter side in evaluation.
-        mean: Per channel, on the scale [0, 1].
-        std: Likewise.
+        settings: Augmentation settings.
+        shortest: Shorter side of images in evaluation, in pixels, by which the sizes of the settings are scaled.
+        mean: Mean of each channel, on the scale [0, 1].
+        std: Standard deviation of each channel, on the scale [0, 1].
     """
 
     def __init__(self, settings: BoxAugmentation, shortest: int, mean: list[float], std: list[float]) -> None:
@@ -42,7 +42,7 @@ class BoxTransform:
         self.normalise = v2.Normalize(list(mean), list(std))
 
     def __call__(self, image: Image.Image, boxes: torch.Tensor) -> Augmented:
-        """One image with boxes (n, 4) as corners in pixels; draws from torch's generator, which the caller seeds."""
+        """Transforms an image with boxes (n, 4), corners in pixels; draws from torch's generator, seeded by callers."""
         settings = self.settings
         corners = tv_tensors.BoundingBoxes(boxes.float(), format="XYXY", canvas_size=(image.height, image.width))
         kept = torch.arange(len(boxes))
@@ -89,7 +89,7 @@ class BoxTransform:
 
 
 def _happens(probability: float) -> bool:
-    """Whether something of a probability happens; draws in any case, so that other draws do not depend on it."""
+    """Whether an event of a probability happens; draws in any case, so that later draws do not depend on it."""
     return bool(torch.rand(()) < probability)
 
 

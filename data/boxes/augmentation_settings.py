@@ -1,7 +1,7 @@
-"""Settings of how training images with boxes are varied: DETR's own way, and a light one.
+"""Augmentation settings of detectors, with two presets: that of DETR, and a light one.
 
-Sizes are in pixels of a model that sees images of 800 pixels at their shorter side, as DETR does
-(https://arxiv.org/abs/2005.12872, appendix A.4); for a model that sees smaller ones all of them shrink in proportion.
+Sizes are in pixels for a model whose images have a shorter side of 800 pixels, as in DETR
+(https://arxiv.org/abs/2005.12872, appendix A.4); for other models all sizes are scaled in proportion.
 """
 
 from typing import Annotated
@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..setting_types import InOrder, Probability
 
-REFERENCE = 800  # shorter side, in pixels, that sizes are stated for
+REFERENCE = 800  # shorter side in pixels to which the sizes refer
 
 Side = Annotated[int, Field(ge=1, le=65_536)]
 Sides = Annotated[tuple[Side, ...], Field(min_length=1, max_length=1_000)]
 
 
 class BoxAugmentation(BaseModel):
-    """Settings of the training transform of a detector. All draws come from (seed, epoch, sample)."""
+    """Settings of the training transform of a detector. All draws depend only on (seed, epoch, sample)."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 

@@ -1,4 +1,4 @@
-"""Boxes held against their images: what does not fit is found, named with its place, and never trained on unseen."""
+"""Validation of boxes against their images, which reports every fault with its location."""
 
 import math
 from collections.abc import Iterator
@@ -21,13 +21,13 @@ ROUNDING = 1.0  # pixels that a box may reach beyond its image
 
 @dataclass
 class Inspection:
-    """A data set that was checked.
+    """Result of checking a data set.
 
     Args:
-        source: As read.
-        guesses: The format of the boxes of each split.
-        images: The boxes of each image of each split; None for an image that cannot be used.
-        faults: What is wrong.
+        source: Data set as it was read.
+        guesses: Format of the boxes of each split.
+        images: Boxes of each image of each split; None for an image that cannot be used.
+        faults: Log of all faults.
     """
 
     source: RawBoxes
@@ -38,7 +38,7 @@ class Inspection:
 
 @dataclass
 class _Frame:
-    """The pixels that an image's boxes are on: their (width, height), and whether they must be turned upright."""
+    """Pixels that an image's boxes refer to: their size (width, height), and whether boxes must be turned upright."""
 
     header: ImageHeader
     size: tuple[int, int]
@@ -57,14 +57,13 @@ def inspect_boxes(
     """Checks every image and box of a data set.
 
     Args:
-        source: As read.
-        box_format: What the boxes are in; None takes the usual one of the kind, or the one that fits.
-        boxes_on: Where EXIF turns an image and nothing else tells: whether boxes are on the upright image, as viewers
-            show it, or on the pixels as they are stored.
-        num_queries: Of the model, which finds at most as many boxes.
-        log: To note faults in; None makes one.
-        decode: Whether to decode every image, which finds those that are damaged or cut short; otherwise only headers
-            are read.
+        source: Data set as it was read.
+        box_format: Format of the boxes; None takes the usual one of the kind of data set, or the one that fits.
+        boxes_on: Pixels that boxes refer to where EXIF turns an image and the annotations do not tell: "upright", the
+            image as viewers show it, or "stored", the pixels as they are stored. None makes such images faults.
+        num_queries: Number of queries of the model, the largest number of boxes that it finds; None skips the check.
+        log: Log that faults are added to; None creates one.
+        decode: Whether to decode every image, which finds damaged and truncated ones; otherwise only headers are read.
     """
     result = Inspection(source, faults=log or FaultLog())
     keys = {str(key): number for number, key in enumerate(source.categories)}
@@ -227,7 +226,7 @@ class _SplitChecker:
             yield box, number, crowd, area
 
     def _box(self, row: int, place: str, item: RawObject, frame: _Frame, form: BoxFormat) -> np.ndarray | None:
-        """Corners on the upright image, cut to it; None where the box cannot be used."""
+        """Corners (4,) of a box on the upright image, clipped to it; None where the box cannot be used."""
         if not _four_numbers(item.box):
             self._add("not a box", place, item.box, row=row)
             return None
@@ -305,7 +304,7 @@ class _SplitChecker:
         return float(item.area)
 
     def _note_areas(self) -> None:
-        """Notes areas that are missing: each where others are given, once where none is, never where none can be."""
+        """Logs missing areas: each one where others are given, once where none is, never where the format has none."""
         if self.source.kind in ("Pascal VOC", "YOLO"):
             return
         if len(self.without_area) == self.usable_boxes > 0:
@@ -317,7 +316,7 @@ class _SplitChecker:
 
 
 def _compare_formats(result: Inspection) -> None:
-    """Splits in different formats are an error: one of them is wrong."""
+    """Logs an error where splits have boxes in different formats, as one of them must be wrong."""
     known = {name: guess for name, guess in result.guesses.items() if guess.boxes}
     first = next(iter(known.items()), None)
     for name, guess in known.items():
@@ -330,7 +329,7 @@ def _compare_formats(result: Inspection) -> None:
 
 
 def _check_classes(result: Inspection) -> None:
-    """Classes without boxes, and two classes of one name."""
+    """Logs classes without boxes, and classes that have the same name."""
     used: set[int] = set()
     named: dict[str, Any] = {}
     split = next(iter(result.images))
@@ -353,7 +352,7 @@ def _size(declared: tuple[Any, Any] | None) -> tuple[int, int] | None:
 def _finite(value: Any) -> bool:
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number beyond the largest real one
+    except OverflowError:  # an integer that is too large for a float
         return False
 
 

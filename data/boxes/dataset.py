@@ -1,4 +1,4 @@
-"""Rows of a table of boxes as tensors, and as padded batches, for a data loader."""
+"""Torch data set of images with boxes, collation of its samples into padded batches, and the image processor."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -23,16 +23,19 @@ def build_box_processor(
     std: Sequence[float] = IMAGENET_DEFAULT_STD,
     focal: bool = False,
 ) -> Any:
-    """The stock processor of a detector: resize, scale to [0, 1], normalise, pad with a mask.
+    """Builds the stock image processor of a detector: resize, scale to [0, 1], normalise, pad with a mask.
 
-    What `pipeline` makes of the logits is the processor's: with `focal` they are independent sigmoids.
+    The processor also converts logits to detections in `pipeline`: with `focal`, by independent sigmoids.
 
     Args:
-        shortest: Pixels of the shorter side.
-        longest: Pixels that the longer side may have; the shorter is then less.
-        mean: Per channel, on the scale [0, 1].
-        std: Likewise.
-        focal: Whether the model learned with the focal loss.
+        shortest: Shorter side of the resized image in pixels.
+        longest: Largest longer side of the resized image in pixels; the shorter side is smaller where it applies.
+        mean: Mean of each channel, on the scale [0, 1].
+        std: Standard deviation of each channel, on the scale [0, 1].
+        focal: Whether the model is trained with the focal loss.
+
+    Raises:
+        ValueError: `shortest` is not 1 to `longest`.
     """
     if not 1 <= shortest <= longest:
         raise ValueError(f"the shorter side must be 1 to the longest, got {shortest} and {longest}")
@@ -42,7 +45,7 @@ def build_box_processor(
 
 
 class BoxPixels(NamedTuple):
-    """What a detector's pixels are, see `build_box_processor`."""
+    """Size and normalisation of a detector's input; the fields are the arguments of `build_box_processor`."""
 
     shortest: int
     longest: int
@@ -51,10 +54,10 @@ class BoxPixels(NamedTuple):
 
 
 def box_pixels(processor: Any) -> BoxPixels:
-    """Of a detector's saved processor.
+    """Input size and normalisation that a detector's saved image processor states.
 
     Raises:
-        ValueError: It states no shorter side.
+        ValueError: The processor states no shorter side.
     """
     values = processor.to_dict()
     size = values.get("size") or {}
@@ -69,13 +72,13 @@ def box_pixels(processor: Any) -> BoxPixels:
 
 
 class BoxEvaluationTransform:
-    """PIL image and boxes to what the model sees, by the image processor that is saved beside the weights."""
+    """Evaluation transform: the image processor that is saved beside the weights, applied to a PIL image and boxes."""
 
     def __init__(self, image_processor: Any) -> None:
         self.image_processor = image_processor
 
     def __call__(self, image: Image.Image, boxes: torch.Tensor) -> Augmented:
-        """All boxes are kept, and resized as the image is."""
+        """Transforms an image with boxes (n, 4), corners in pixels; all boxes are kept and resized with the image."""
         pixels = self.image_processor(image, return_tensors="pt")["pixel_values"][0]
         height, width = pixels.shape[-2:]
         scale = torch.tensor([width / image.width, height / image.height] * 2)
@@ -83,18 +86,18 @@ class BoxEvaluationTransform:
 
 
 class BoxImages(RowImages):
-    """Decoded, transformed images with their boxes: `pixel_values` (3, height, width) and `target`.
+    """Data set of decoded, transformed images with their boxes: `pixel_values` (3, height, width) and `target`.
 
-    The target has `class_labels` (n,) int64, `boxes` (n, 4) fp32 as centre, width and height relative to the image,
-    `area` (n,) in pixels of the image that is seen, `image_id` as text, `orig_size` and `size` (2,) as height and
-    width of the upright image and of the one that is seen. Crowds are left out of it.
+    The target has `class_labels` (n,) int64, `boxes` (n, 4) fp32 as center x, center y, width, height relative to the
+    image, `area` (n,) in square pixels of the transformed image, `image_id` as text, and `orig_size` and `size` (2,),
+    the (height, width) of the upright and of the transformed image. Crowds are left out of the target.
 
     Args:
-        table: With the columns of `BOX_TABLE`; or "image" and "image_id" only, where boxes are only predicted.
-        transform: Of image and boxes.
-        seed: As `RowImages`.
-        name: As `RowImages`.
-        skip_bad: As `RowImages`.
+        table: Table with the columns of `BOX_TABLE`; or "image" and "image_id" only, where boxes are only predicted.
+        transform: Transform of an image and its boxes.
+        seed: Seed of the random choices.
+        name: Name of the split in messages.
+        skip_bad: Whether images that cannot be decoded are skipped instead of raising; see `RowImages`.
     """
 
     def __init__(
@@ -109,11 +112,15 @@ class BoxImages(RowImages):
         self.labelled = "boxes" in table.column_names
 
     def place(self, index: int) -> str:
-        """Row of an image, and its id."""
+        """Row and id of an image, as messages name it."""
         return f"{super().place(index)} (image {self.table[index]['image_id']})"
 
     def content(self, image: Image.Image, row: dict[str, Any], index: int) -> tuple[Image.Image, ImageBoxes]:
-        """The image and its boxes, crowds included."""
+        """Image and its boxes, crowds included.
+
+        Raises:
+            BadImageError: The image has another size than when its boxes were checked.
+        """
         if not self.labelled:
             return image, ImageBoxes.none(row["image_id"], *image.size)
         boxes = ImageBoxes.from_row(row)
@@ -125,11 +132,11 @@ class BoxImages(RowImages):
         return image, boxes
 
     def empty_content(self, image: Image.Image, row: dict[str, Any]) -> tuple[Image.Image, ImageBoxes]:
-        """A black image without boxes."""
+        """Black image without boxes."""
         return image, ImageBoxes.none(row["image_id"], *image.size)
 
     def sample(self, content: tuple[Image.Image, ImageBoxes]) -> dict[str, Any]:
-        """Pixels and target."""
+        """Sample with `pixel_values` and `target`."""
         image, boxes = content
         wanted = np.flatnonzero(~boxes.crowd)
         seen = self.transform(image, torch.from_numpy(boxes.boxes[wanted]))
@@ -149,15 +156,15 @@ class BoxImages(RowImages):
 
 
 def collate_boxes(samples: Sequence[dict[str, Any]], multiple_of: int = 1) -> dict[str, Any]:
-    """Samples as a batch, smaller images padded with zeros at the right and below.
+    """Collates samples into a batch, in which smaller images are padded with zeros at the right and bottom.
 
     Args:
-        samples: As `BoxImages` gives them.
-        multiple_of: What the batch's height and width are rounded up to.
+        samples: Samples as `BoxImages` returns them.
+        multiple_of: Number of pixels to whose multiples the batch's height and width are rounded up.
 
     Returns:
-        `pixel_values` (B, 3, H, W), `pixel_mask` (B, H, W) int64 with 1 on the images, `labels`: the targets, whose
-        boxes stay relative to the images without padding; and `index` and others, (B,).
+        `pixel_values` (B, 3, H, W); `pixel_mask` (B, H, W) int64, 1 on the images; `labels`, the targets, whose boxes
+        stay relative to the images without padding; and `index` and the other entries of the samples, (B,).
     """
     sizes = [sample["pixel_values"].shape[-2:] for sample in samples]
     height, width = (-(-max(sides) // multiple_of) * multiple_of for sides in zip(*sizes, strict=True))

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set of boxes, counted and with examples."""
+"""Kinds of faults in data sets of boxes, and a log that counts them and keeps examples."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 Severity = Literal["error", "repairable", "warning", "note"]
 
-# Each kind with its severity and what it is. An error stops training; a repairable one does unless repairs are allowed.
+# Severity and description of each kind. Errors stop training; repairable faults do so unless repairs are allowed.
 KINDS: dict[str, tuple[Severity, str]] = {
     "bad image": ("error", "the image is missing or cannot be decoded"),
     "image size": ("error", "the annotation states another width and height than the image has"),
@@ -45,16 +45,16 @@ KINDS: dict[str, tuple[Severity, str]] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong.
+    """One fault of a data set.
 
     Args:
-        kind: A key of `KINDS`.
-        split: Where.
-        place: File and row, and the field.
-        value: What is there.
-        message: What is wrong with it and what would be right.
-        row: Of the image within the split, where it is of one.
-        box: Corners in pixels, where it can be drawn.
+        kind: Kind of fault, a key of `KINDS`.
+        split: Name of the split.
+        place: Location of the fault: file, row and field.
+        value: Faulty value.
+        message: Description of the fault, and of what would be right.
+        row: Row of the image within the split; None where the fault is not of one image.
+        box: Corners left, top, right, bottom in pixels of the upright image; None where there is no box to draw.
     """
 
     kind: str
@@ -67,14 +67,14 @@ class Fault:
 
     @property
     def severity(self) -> Severity:
-        """How bad it is."""
+        """Severity of the fault's kind."""
         return KINDS[self.kind][0]
 
     def __str__(self) -> str:
         return f"split {self.split!r}, {self.place} is {_short(self.value)}: {self.message}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Fault as plain data, for JSON."""
         return {
             "kind": self.kind, "severity": self.severity, "split": self.split, "place": self.place,
             "value": self.value if isinstance(self.value, int | float | str | None) else _short(self.value),
@@ -84,10 +84,12 @@ class Fault:
 
 @dataclass
 class FaultLog:
-    """Counts of all faults, and the first of each kind.
+    """Log of faults: the count of each kind, and its first examples.
 
     Args:
-        examples: How many of each kind are kept.
+        examples: Number of faults of each kind that are kept.
+        counts: Number of faults by kind.
+        found: Kept faults, in the order in which they were found.
     """
 
     examples: int = 20
@@ -104,18 +106,18 @@ class FaultLog:
         row: int | None = None,
         box: Any = None,
     ) -> None:
-        """Notes a fault; the message is the kind's own where there is no better one."""
+        """Adds a fault; without a `message` it has the description of its kind."""
         self.counts[kind] += 1
         if self.counts[kind] <= self.examples:
             corners = None if box is None else tuple(float(value) for value in box)
             self.found.append(Fault(kind, split, place, value, message or KINDS[kind][1], row, corners))
 
     def of(self, *severities: Severity) -> list[Fault]:
-        """The kept faults of some severities."""
+        """Kept faults of the given severities."""
         return [fault for fault in self.found if fault.severity in severities]
 
     def total(self, *severities: Severity) -> int:
-        """How many faults there are of some severities."""
+        """Number of faults of the given severities, including those not kept."""
         return sum(count for kind, count in self.counts.items() if KINDS[kind][0] in severities)
 
 

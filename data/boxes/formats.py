@@ -1,4 +1,4 @@
-"""What four numbers of a box may mean, how they become corners, and how their meaning shows in the data.
+"""Box formats: their definition, conversion to corners, and detection from the data.
 
 Shapes: N boxes, (N, 4); sizes (N, 2) are (width, height) in pixels of the image that each box is in.
 """
@@ -23,12 +23,13 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 
 @dataclass(frozen=True)
 class BoxFormat:
-    """What the four numbers of a box are.
+    """Format of a box: the meaning and unit of its four numbers.
 
     Args:
-        order: "xywh" left, top, width, height (COCO); "xyxy" left, top, right, bottom (Pascal VOC); "cxcywh" centre,
-            width, height (YOLO, DETR); "yxyx" and "yxhw" the same with the axes swapped (TensorFlow).
-        unit: "pixels", or "relative" to the image's width and height.
+        order: Meaning of the numbers: "xywh" left, top, width, height (COCO); "xyxy" left, top, right, bottom (Pascal
+            VOC); "cxcywh" center x, center y, width, height (YOLO, DETR); "yxyx" and "yxhw" like "xyxy" and "xywh"
+            with the axes swapped (TensorFlow).
+        unit: Unit of the numbers: "pixels", or "relative" to the image's width and height.
     """
 
     order: Order = "xywh"
@@ -46,19 +47,23 @@ class BoxFormat:
 
     @property
     def words(self) -> str:
-        """What the four numbers are, for a reader: "left, top, width, height in pixels"."""
+        """Description of the format for readers, such as "left, top, width, height in pixels"."""
         return f"{_SIDES[self.order]} {'in pixels' if self.unit == 'pixels' else 'relative to the image'}"
 
     @classmethod
     def parse(cls, text: str) -> "BoxFormat":
-        """From text such as "xyxy" or "cxcywh relative"; pixels where no unit is named."""
+        """Parses text such as "xyxy" or "cxcywh relative"; the unit is pixels where none is named.
+
+        Raises:
+            ValueError: The text names no known format.
+        """
         words = text.replace("_", " ").replace(",", " ").split()
         if not 1 <= len(words) <= 2:
             raise ValueError(f"a box format is an order and a unit, such as 'xywh pixels', got {text!r}")
         return cls(*words)  # type: ignore[arg-type]  # checked above
 
     def corners(self, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """(N, 4) fp64 as left, top, right, bottom in pixels; nothing is clipped."""
+        """Converts boxes to (N, 4) fp64 corners: left, top, right, bottom in pixels; nothing is clipped."""
         values = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         if self.order.startswith("y"):
             values = values[:, [1, 0, 3, 2]]
@@ -73,14 +78,14 @@ class BoxFormat:
 
 @dataclass(frozen=True)
 class FormatGuess:
-    """The format that a data set's boxes have.
+    """Format that was determined for the boxes of a split.
 
     Args:
-        format: The one that they are read in.
-        usual: The one that this kind of data set has, or that the user named.
-        shares: Part of the boxes that lie within their images, with positive sides, for each format tried.
-        boxes: How many boxes were looked at.
-        rivals: Formats that fit as well and would give other boxes.
+        format: Format in which the boxes are read.
+        usual: Format that is usual for the kind of data set, or that the user named.
+        shares: Fraction of the boxes that lie within their images and have positive sides, by format tried.
+        boxes: Number of boxes that were examined.
+        rivals: Formats that fit equally well but would yield other boxes.
         contradicts: Whether the boxes are clearly in another format than the usual one.
     """
 
@@ -97,7 +102,10 @@ class FormatGuess:
 
 
 def fitting(boxes: np.ndarray, sizes: np.ndarray, form: BoxFormat) -> np.ndarray:
-    """(N,), whether each box has positive sides and lies within its image, but for a pixel or half a per cent."""
+    """Whether each box has positive sides and lies within its image, (N,) bool.
+
+    A box may reach beyond its image by one pixel or 0.5 % of the image's side, whichever is larger.
+    """
     corners = form.corners(boxes, sizes)
     slack = np.maximum(1.0, 0.005 * sizes)
     positive = (corners[:, 2:] > corners[:, :2]).all(axis=1)
@@ -108,23 +116,24 @@ def fitting(boxes: np.ndarray, sizes: np.ndarray, form: BoxFormat) -> np.ndarray
 def guess_format(
     boxes: np.ndarray, sizes: np.ndarray, usual: BoxFormat, areas: np.ndarray | None = None
 ) -> FormatGuess:
-    """The format in which boxes fit their images.
+    """Determines the format in which boxes fit their images.
 
     The usual format is kept while it fits nearly as well as any other. Another one is taken where it fits clearly
-    better, or fits as well and alone agrees with the areas.
+    better, or fits equally well and alone agrees with the areas.
 
     Args:
-        boxes: (N, 4), finite.
-        sizes: (N, 2).
-        usual: To prefer.
-        areas: (N,) in square pixels, not a number where unknown; width times height where annotations are boxes.
+        boxes: Boxes (N, 4), finite.
+        sizes: Image sizes (N, 2), (width, height) in pixels.
+        usual: Format that is preferred.
+        areas: Annotated areas (N,) in square pixels, NaN where unknown; width times height where annotations are
+            boxes rather than masks.
     """
     if len(boxes) == 0:
         return FormatGuess(usual, usual, {}, 0)
     unit: Unit = "relative" if _looks_relative(boxes, sizes) else "pixels"
     forms = {order: BoxFormat(order, unit) for order in ORDERS}
     shares = {order: float(fitting(boxes, sizes, form).mean()) for order, form in forms.items()}
-    # swapped axes fit square images as well as any: they must be clearly better
+    # swapped axes fit equally well in square images, so they must be clearly better
     handicap = {order: share - (0.05 if order.startswith("y") else 0.0) for order, share in shares.items()}
     best = max(ORDERS, key=lambda order: (handicap[order], order == usual.order))
     chosen = usual.order
@@ -147,12 +156,12 @@ def guess_format(
 
 
 def _looks_relative(boxes: np.ndarray, sizes: np.ndarray) -> bool:
-    """Whether nearly no number is above 1, in images of more than a few pixels."""
+    """Whether at least 98 % of the boxes have no number above 1.01, in images of more than a few pixels."""
     return bool((np.abs(boxes).max(axis=1) <= 1.01).mean() >= 0.98 and np.median(sizes) > 4)
 
 
 def _area_agreement(boxes: np.ndarray, sizes: np.ndarray, form: BoxFormat, areas: np.ndarray | None) -> float:
-    """Part of the known areas that are width times height; 0 where most are unknown."""
+    """Fraction of the known areas that equal width times height; 0 where most are unknown."""
     if areas is None or np.isfinite(areas).mean() < 0.5 or form.unit == "relative":
         return 0.0
     known = np.isfinite(areas) & (areas > 0)

@@ -1,4 +1,4 @@
-"""The images of a data set on which boxes are only predicted: with boxes or without, in whatever shape."""
+"""Reading of images for prediction by a detector, from any data set with or without boxes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ IMAGE_TABLE = Features({IMAGE: Image(decode=False), "image_id": Value("string")}
 
 @dataclass
 class BoxImageTables:
-    """Images in splits, as the source has them.
+    """Images of a data set, in the source's splits.
 
     Args:
-        name: Of the source.
-        tables: By the source's own names, with the columns of `IMAGE_TABLE`.
-        classes: What the source calls its classes; None where it has no boxes.
+        name: Name of the source.
+        tables: Table of each split by the source's split names, with the columns of `IMAGE_TABLE`.
+        classes: Classes of the source; None where it has no boxes.
     """
 
     name: str
@@ -35,11 +35,11 @@ class BoxImageTables:
 
 
 def read_box_images(source: Any) -> BoxImageTables:
-    """The images of a data set; boxes that it may have are neither checked nor kept.
+    """Reads the images of a data set; its boxes, if any, are neither checked nor kept.
 
     Args:
-        source: As `read_box_source`, or without boxes: a folder of images, or what `read_source` takes; then images are
-            called by their row.
+        source: Data set with boxes, as `read_box_source` takes it; or without boxes, a folder of images or a source of
+            `read_source`, whose images get their row as id.
 
     Raises:
         DataError: There is no such source, or no image in it.
@@ -47,7 +47,7 @@ def read_box_images(source: Any) -> BoxImageTables:
     try:
         return _of_boxes(read_box_source(source))
     except NoBoxesError:
-        pass  # any images will do
+        pass  # prediction needs no boxes
     path = None if isinstance(source, Dataset | Mapping) else Path(source).expanduser()
     if path is not None and path.is_dir() and not any(path.rglob("*.parquet")):
         found = images_below(path)

@@ -1,4 +1,4 @@
-"""A data set of boxes, checked, numbered and split: what training and evaluation begin with."""
+"""Loading of data sets of boxes for training and evaluation: checked, numbered and split."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,7 +15,7 @@ from .formats import BoxFormat
 from .sources import read_box_source
 from .tables import BOX_FEATURES, BOX_TABLE, BoxClasses, BoxData, ImageBoxes
 
-BAD_IMAGE = "bad image"  # the kind of fault of one that is missing or unreadable
+BAD_IMAGE = "bad image"  # kind of fault of missing and unreadable images
 
 
 class MissingImagesError(DataError):
@@ -41,25 +41,28 @@ def load_box_data(
     """Reads, checks and splits a data set of boxes.
 
     Args:
-        source: As `read_box_source`.
-        validation_fraction: Of the training split, in (0, 1); drawn where there is no validation split, with each
-            image's rarest class in proportion.
-        test_fraction: Likewise, in [0, 1); drawn too where there is one split only.
-        split_seed: Of the draw.
-        bad_share: Part of the images that may be missing or unreadable; they are left out, and a note names them. Above
-            it they are an error.
-        num_queries: Of the model: an image with more boxes is an error.
-        repair: Cut boxes that reach beyond their image, and leave out those without a width or outside of it; the
-            notes tell how many. Otherwise they are errors.
-        box_format: Such as "xyxy pixels"; None takes the usual one of the kind, or the one that fits.
-        boxes_on: "upright" or "stored": see `inspect_boxes`.
-        train_split: The source's name; None finds it.
-        validation_split: Likewise.
-        test_split: Likewise.
-        **columns: `objects_column`, `image_column` and `revision`, as `read_box_source`.
+        source: Data set with boxes: files of COCO, Pascal VOC or YOLO, or a table with a column of objects; see
+            `read_box_source`.
+        validation_fraction: Fraction of the training split that is drawn for validation where there is no validation
+            split, in (0, 1), stratified by each image's rarest class.
+        test_fraction: Fraction of the training split that is drawn for the test where there is neither a validation
+            nor a test split, in [0, 1), stratified by each image's rarest class.
+        split_seed: Seed of the draw.
+        bad_share: Largest fraction of the images that may be missing or unreadable, in [0, 1]; they are left out, and
+            a note names them. More of them are an error.
+        num_queries: Number of queries of the model; an image with more boxes is an error. None skips the check.
+        repair: Whether to clip boxes that reach beyond their image, and to leave out those without a width or height
+            or outside of it; the notes state how many. Otherwise they are errors.
+        box_format: Format of the boxes, such as "xyxy pixels"; None takes the usual one of the kind of data set, or
+            the one that fits.
+        boxes_on: Pixels that boxes refer to where EXIF turns an image, "upright" or "stored"; see `inspect_boxes`.
+        train_split: Source's name of the training split; None finds it.
+        validation_split: Source's name of the validation split; None finds it.
+        test_split: Source's name of the test split; None finds it.
+        **columns: `objects_column`, `image_column` and `revision` of `read_box_source`.
 
     Raises:
-        DataError: What is wrong, with its file, row, field and value.
+        DataError: The data set cannot be used; the message names the file, row, field, value and fault.
     """
     raw = read_box_source(source, **columns)
     form = None if box_format is None else BoxFormat.parse(box_format)
@@ -83,10 +86,16 @@ def load_box_data(
 
 
 def guard(checked: Inspection, repair: bool = False, bad_share: float = 0.0) -> None:
-    """Raises where a data set must not be trained on.
+    """Checks that a data set may be trained on.
+
+    Args:
+        checked: Result of `inspect_boxes`.
+        repair: Whether repairable faults are allowed.
+        bad_share: Largest fraction of the images that may be missing or unreadable, in [0, 1].
 
     Raises:
-        DataError: Names the first fault with its file, row, field and value, and counts the others.
+        DataError: There are faults; the message names the first with its file, row, field and value, and counts the
+            others.
     """
     severities = ("error",) if repair else ("error", "repairable")
     faults, count = checked.faults.of(*severities), checked.faults.total(*severities)
@@ -105,7 +114,7 @@ def guard(checked: Inspection, repair: bool = False, bad_share: float = 0.0) -> 
 
 
 def box_classes(checked: Inspection) -> BoxClasses:
-    """The classes of a data set that was checked."""
+    """Classes of a checked data set."""
     categories = checked.source.categories
     ids = [image.image_id for split in checked.source.splits.values() for image in split.images]
     whole = all(isinstance(value, int) for value in ids)
@@ -113,7 +122,7 @@ def box_classes(checked: Inspection) -> BoxClasses:
 
 
 def box_table(checked: Inspection, split: str) -> Dataset:
-    """A split as a table with the columns of `BOX_TABLE`; images that cannot be used are left out."""
+    """Table of a split with the columns of `BOX_TABLE`, without the images that cannot be used."""
     raw, images = checked.source.splits[split], checked.images[split]
     rows = [row for row, image in enumerate(images) if image is not None]
     values = [image.to_row() for image in images if image is not None]
@@ -128,7 +137,7 @@ def box_table(checked: Inspection, split: str) -> Dataset:
 
 
 def _formats(checked: Inspection) -> str:
-    """Of all splits that have boxes; they are the same but where one fits several."""
+    """Description of the formats of all splits with boxes, which differ only where boxes fit several formats."""
     return " or ".join(dict.fromkeys(guess.format.words for guess in checked.guesses.values() if guess.boxes))
 
 
@@ -149,7 +158,7 @@ def _notes(checked: Inspection, repair: bool) -> list[str]:
 
 
 def _left_out(checked: Inspection) -> list[str]:
-    """Of images that cannot be read, where such are allowed."""
+    """Note on the images that cannot be read and were left out; empty where there are none."""
     count = checked.faults.counts[BAD_IMAGE]
     if not count:
         return []
@@ -159,14 +168,14 @@ def _left_out(checked: Inspection) -> list[str]:
 
 
 def _rarest(classes: Any) -> list[int]:
-    """For each image the class it has that the fewest boxes have; -1 without boxes."""
+    """Class of each image that has the fewest boxes in the data set; -1 for images without boxes."""
     rows = [np.asarray(row, dtype=np.int64) for row in classes]
     counts = Counter(int(number) for row in rows for number in row)
     return [min(map(int, row), key=lambda number: (counts[number], number)) if len(row) else -1 for row in rows]
 
 
 def image_boxes(table: Dataset) -> list[ImageBoxes]:
-    """All boxes of a table, without decoding an image."""
+    """Boxes of all images of a table, read without decoding an image."""
     return [ImageBoxes.from_row(row) for row in table.remove_columns("image")]
 
 

@@ -1,4 +1,4 @@
-"""Boxes drawn on images, and images side by side, to look at before and after training."""
+"""Pictures of images with boxes, and contact sheets, for inspection before and after training."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+# Palette of Okabe and Ito, which colour-blind people can tell apart.
 COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 CROWD = "#BBBBBB"
 
 
 def color_of(number: int) -> str:
-    """The colour of a class."""
+    """Colour of a class, as a hexadecimal string."""
     return COLORS[number % len(COLORS)]
 
 
@@ -23,14 +23,14 @@ def draw_boxes(
     colors: Sequence[str] | None = None,
     width: int | None = None,
 ) -> Image.Image:
-    """A copy of an image with boxes.
+    """Draws boxes on a copy of an image.
 
     Args:
-        image: RGB.
-        boxes: (n, 4), left, top, right, bottom in pixels.
-        texts: One for each box, written above it.
-        colors: One for each box; None draws all in one.
-        width: Of the lines in pixels; None goes by the size of the image.
+        image: PIL image, which is converted to RGB.
+        boxes: Boxes (n, 4): left, top, right, bottom in pixels.
+        texts: Text written above each box; None writes none.
+        colors: Colour of each box; None draws all in the same colour.
+        width: Width of the lines in pixels; None derives it from the size of the image.
     """
     picture = image.convert("RGB")
     picture = picture.copy() if picture is image else picture
@@ -52,10 +52,10 @@ def draw_boxes(
 
 
 def contact_sheet(images: Sequence[Image.Image], titles: Sequence[str] | None = None, tile: int = 480) -> Image.Image:
-    """Images side by side in rows, each within `tile` x `tile` pixels, with their titles.
+    """Arranges images in a grid, each within `tile` x `tile` pixels and under its title.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are no images.
     """
     if not images:
         raise ValueError("there are no images to put side by side")
@@ -83,13 +83,13 @@ def _within(image: Image.Image, tile: int) -> Image.Image:
 def batch_picture(
     batch: dict[str, object], names: Sequence[str], mean: Sequence[float], std: Sequence[float]
 ) -> Image.Image:
-    """A batch as the model sees it: padded images with the boxes of their targets.
+    """Picture of a batch as the model receives it: padded images with the boxes of their targets.
 
     Args:
-        batch: `pixel_values` (B, 3, H, W), `pixel_mask` (B, H, W) and `labels` as `collate_boxes` makes them.
-        names: Of the classes.
-        mean: That was subtracted, per channel.
-        std: That was divided by.
+        batch: `pixel_values` (B, 3, H, W), `pixel_mask` (B, H, W) and `labels`, as `collate_boxes` returns them.
+        names: Class names, in the order of their numbers.
+        mean: Mean of each channel that was subtracted.
+        std: Standard deviation of each channel that was divided by.
     """
     pixels, mask, labels = batch["pixel_values"], batch["pixel_mask"], batch["labels"]
     assert isinstance(pixels, torch.Tensor)

@@ -1,4 +1,4 @@
-"""What a detector will be shown: pictures of augmented batches, to look at before training."""
+"""Pictures of augmented training batches of a detector, for inspection before training."""
 
 from collections.abc import Sequence
 
@@ -15,15 +15,15 @@ from .pictures import batch_picture
 def augmented_picture(
     table: Dataset, names: Sequence[str], settings: BoxAugmentation, shortest: int = 480, seed: int = 0, count: int = 8
 ) -> Image.Image:
-    """The first batch of a training, with the boxes of its targets.
+    """Picture of the first training batch, with the boxes of its targets.
 
     Args:
-        table: With the columns of `BOX_TABLE`.
-        names: Of the classes.
-        settings: Of the augmentation.
-        shortest: Pixels of the shorter side in evaluation.
-        seed: Of all draws.
-        count: Most images.
+        table: Table with the columns of `BOX_TABLE`.
+        names: Class names, in the order of their numbers.
+        settings: Augmentation settings.
+        shortest: Shorter side of images in evaluation, in pixels.
+        seed: Seed of all draws.
+        count: Largest number of images.
     """
     processor = build_box_processor(shortest, round(shortest * 1333 / 800))
     mean, std = list(processor.image_mean), list(processor.image_std)

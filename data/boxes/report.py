@@ -1,4 +1,4 @@
-"""What a data set of boxes holds and what is wrong with it: the function behind `vithub check-data`."""
+"""Report on the content and the faults of a data set of boxes, as `vithub check-data` prints and saves it."""
 
 import hashlib
 from collections import Counter
@@ -22,17 +22,17 @@ from .pictures import CROWD, color_of, contact_sheet, draw_boxes
 from .sources import read_box_source
 from .tables import ImageBoxes
 
-SMALL, LARGE = 32**2, 96**2  # square pixels, COCO's limits
-SAMPLES, DRAWN = 9, 6  # images drawn of each split, and of each kind of fault
+SMALL, LARGE = 32**2, 96**2  # square pixels, the limits of COCO
+SAMPLES, DRAWN = 9, 6  # numbers of images in the pictures of a split and of a kind of fault
 
 
 @dataclass
 class BoxReport:
-    """A checked data set in figures.
+    """Report on a checked data set: counts, faults and pictures.
 
     Args:
-        checked: All that was found.
-        repair: Whether boxes that can be repaired may be.
+        checked: Result of checking the data set.
+        repair: Whether training may repair boxes, so that repairable faults are allowed.
     """
 
     checked: Inspection
@@ -40,11 +40,14 @@ class BoxReport:
 
     @property
     def usable(self) -> bool:
-        """Whether it can be trained on as it is."""
+        """Whether the data set can be trained on as it is."""
         return not self.checked.faults.total(*(("error",) if self.repair else ("error", "repairable")))
 
     def splits(self) -> list[dict[str, Any]]:
-        """Counts of each split: images, those without boxes, boxes, crowds, most in an image, by size, image sizes."""
+        """Counts of each split, and the range of its image sizes.
+
+        The counts are of images, images without boxes, boxes, crowds, boxes in the fullest image, and boxes by size.
+        """
         return [self._split(name, images) for name, images in self.checked.images.items()]
 
     def _split(self, name: str, images: list[ImageBoxes | None]) -> dict[str, Any]:
@@ -67,7 +70,7 @@ class BoxReport:
         }
 
     def classes(self) -> list[dict[str, Any]]:
-        """For each class its number, the source's id, and boxes and images in each split."""
+        """Number, source id and name of each class, with its counts of boxes and images in each split."""
         boxes: dict[str, Counter[int]] = {}
         images: dict[str, Counter[int]] = {}
         for split, checked in self.checked.images.items():
@@ -84,7 +87,7 @@ class BoxReport:
         ]  # fmt: skip
 
     def faults(self, examples: int = 3) -> list[dict[str, Any]]:
-        """For each kind of fault, the worst first: its severity, what it is, how many, and some of them."""
+        """Severity, description, count and some examples of each kind of fault, most severe kinds first."""
         rank = {"error": 0, "repairable": 1, "warning": 2, "note": 3}
         counts = self.checked.faults.counts
         return [
@@ -99,7 +102,7 @@ class BoxReport:
         return [fault for fault in self.checked.faults.found if fault.kind == kind]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """Whole report as plain data."""
         source = self.checked.source
         return {
             "name": source.name, "kind": source.kind, "usable": self.usable, "splits": self.splits(),
@@ -118,7 +121,7 @@ class BoxReport:
                 picture.save(folder / f"fault-{kind.replace(' ', '-')}.png")
 
     def samples(self, split: str) -> Image.Image | None:
-        """Some images of a split with their boxes, drawn by a fixed seed; None where none can be decoded."""
+        """Picture of some images of a split with boxes, chosen by a fixed seed; None where no image can be decoded."""
         images = self.checked.images[split]
         rows = derived_generator(0).permutation(len(images))
         pictures, titles = [], []
@@ -135,7 +138,7 @@ class BoxReport:
         return contact_sheet(pictures, titles) if pictures else None
 
     def fault_picture(self, kind: str) -> Image.Image | None:
-        """Some images with the boxes of a kind of fault; None where there is nothing to be seen."""
+        """Picture of some images with the boxes of a kind of fault; None where the kind has nothing to show."""
         pictures, titles = [], []
         for fault in self._of(kind):
             if fault.row is None or kind in ("missing area", "annotation id 0", "bad image"):
@@ -176,15 +179,17 @@ def check_data(
     """Checks a data set of boxes: every image and box, formats, classes, ids, areas, images that occur twice.
 
     Args:
-        data: As `read_box_source`.
-        output: A folder to write `report.json` and pictures into.
-        num_queries: Of the model that is to learn from it.
-        repair: Whether training may cut and leave out boxes; see `load_box_data`.
-        box_format: Such as "xyxy pixels"; None takes the usual one of the kind, or the one that fits.
-        boxes_on: "upright" or "stored": see `inspect_boxes`.
-        headers_only: Read the headers of the images and do not decode them: faster, and blind to pixels that are
-            damaged or cut short.
-        **columns: `objects_column`, `image_column` and `revision`, as `read_box_source`.
+        data: Data set with boxes: files of COCO, Pascal VOC or YOLO, or a table with a column of objects; see
+            `read_box_source`.
+        output: Folder to write `report.json` and pictures into; None writes nothing.
+        num_queries: Number of queries of the model that is to be trained; None skips the check of it.
+        repair: Whether training may clip and leave out boxes; see `load_box_data`.
+        box_format: Format of the boxes, such as "xyxy pixels"; None takes the usual one of the kind of data set, or
+            the one that fits.
+        boxes_on: Pixels that boxes refer to where EXIF turns an image, "upright" or "stored"; see `inspect_boxes`.
+        headers_only: Whether to read only the headers of the images and not decode them, which is faster but misses
+            damaged and truncated pixels.
+        **columns: `objects_column`, `image_column` and `revision` of `read_box_source`.
 
     Raises:
         DataError: The source cannot be read at all.
@@ -203,7 +208,7 @@ def check_data(
 
 
 def _training_split(checked: Inspection) -> tuple[str | None, bool]:
-    """The split that is trained on, None where no name tells, and whether others will be drawn from it."""
+    """Name of the training split, None where no split has such a name, and whether others will be drawn from it."""
     try:
         found = find_splits({name: name for name in checked.images}, {})
     except DataError:
@@ -212,7 +217,7 @@ def _training_split(checked: Inspection) -> tuple[str | None, bool]:
 
 
 def _check_boxes(checked: Inspection) -> None:
-    """A data set, or a training split, without any box."""
+    """Logs an error where the training split, or the whole data set, has no box."""
     train, _ = _training_split(checked)
     splits = checked.source.splits if train is None else {train: checked.source.splits[train]}
     if any(image.objects for split in splits.values() for image in split.images):
@@ -223,7 +228,7 @@ def _check_boxes(checked: Inspection) -> None:
 
 
 def _check_repeated_images(checked: Inspection) -> None:
-    """Images with the same bytes in two splits, or twice in one."""
+    """Logs images with the same bytes in two splits, or twice in one."""
     seen: dict[bytes, tuple[str, str]] = {}
     train, divided = _training_split(checked)
     for name, split in checked.source.splits.items():
@@ -247,7 +252,7 @@ def _check_repeated_images(checked: Inspection) -> None:
 
 
 def _with_margin(image: Image.Image, boxes: np.ndarray) -> Image.Image:
-    """The image within a grey margin that shows boxes beyond it, up to its own size on each side."""
+    """Image within a grey margin that shows boxes beyond it, up to the image's own size on each side."""
     left, top = _margin(image, boxes)
     if not left and not top:
         return image

@@ -1,4 +1,4 @@
-"""Annotated images as a source has them: nothing converted, nothing checked, every value with its place."""
+"""Annotated images as they were read, neither converted nor checked, with the location of every value."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,15 +10,15 @@ from .formats import BoxFormat
 
 
 class RawObject(NamedTuple):
-    """One box as it was written.
+    """Annotation of one box, with unchecked values.
 
     Args:
-        box: Four numbers, if all is well.
-        category: Number or name of its class.
-        place: The field it came from, such as "objects.bbox[3]".
-        crowd: 0 or 1: whether the box holds many objects that are not told apart.
-        area: Of the object in square pixels, or None.
-        number: Of the annotation, or None.
+        box: Four numbers in a valid annotation.
+        category: Number or name of the class.
+        place: Field that the box came from, such as "objects.bbox[3]".
+        crowd: Crowd flag, 0 or 1: whether the box holds many objects that are not told apart.
+        area: Area of the object in square pixels, or None.
+        number: Id of the annotation, or None.
     """
 
     box: Any
@@ -30,14 +30,14 @@ class RawObject(NamedTuple):
 
 
 class RawImage(NamedTuple):
-    """One image and its boxes.
+    """Image with its annotations.
 
     Args:
-        place: File and row, for messages.
-        image_id: Number or name.
-        objects: Any number of them.
-        declared: (width, height) in pixels as the source states them, or None.
-        file: Of the image; None where a table holds it.
+        place: File and row, as messages name them.
+        image_id: Id of the image, a number or a name.
+        objects: Annotations of the image's boxes.
+        declared: Size (width, height) in pixels that the annotations state, or None.
+        file: File of the image; None where a table holds it.
     """
 
     place: str
@@ -49,12 +49,12 @@ class RawImage(NamedTuple):
 
 @dataclass
 class RawBoxSplit:
-    """The images of one split.
+    """Images of one split.
 
     Args:
-        images: In order.
-        table: Column "image" with the encoded images in the same order, where they are in a table.
-        orphans: Annotations that belong to none of the images: their places and the image ids they name.
+        images: Images with their annotations, in order.
+        table: Table with the encoded images in its column "image", in the same order; None where images are files.
+        orphans: Location and image id of each annotation that belongs to none of the images.
     """
 
     images: list[RawImage]
@@ -62,21 +62,21 @@ class RawBoxSplit:
     orphans: list[tuple[str, Any]] = field(default_factory=list)
 
     def encoded(self, row: int) -> Any:
-        """An image as {"bytes", "path"}, or its file."""
+        """Encoded image of a row, as {"bytes", "path"}, or its file."""
         return self.images[row].file if self.table is None else self.table[row]["image"]
 
 
 @dataclass
 class RawBoxes:
-    """A data set of boxes as it was read.
+    """Data set of boxes as it was read.
 
     Args:
-        name: Of the source, for messages and cards.
-        kind: "COCO", "Pascal VOC", "YOLO" or "objects".
-        splits: By the source's own names.
-        categories: Name of each class by what annotations call it, in the order of the class numbers from 0.
-        usual: The format that boxes of this kind have.
-        notes: What was concluded while reading.
+        name: Name of the source, for messages and model cards.
+        kind: Kind of data set: "COCO", "Pascal VOC", "YOLO" or "objects".
+        splits: Splits by the source's split names.
+        categories: Name of each class by its id in the annotations, in the order of the class numbers from 0.
+        usual: Usual box format of this kind of data set.
+        notes: Remarks on how the source was interpreted.
     """
 
     name: str

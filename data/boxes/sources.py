@@ -1,4 +1,4 @@
-"""Reading a data set of boxes from wherever it is."""
+"""Reading of data sets of boxes from files of COCO, Pascal VOC and YOLO, and from tables."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,18 +17,18 @@ from .rows import RawBoxes
 def read_box_source(
     source: Any, *, objects_column: str | None = None, image_column: str | None = None, revision: str | None = None
 ) -> RawBoxes:
-    """The boxes of a data set as they are written, images still encoded.
+    """Reads the annotations of a data set without checking them or decoding its images.
 
     Args:
-        source: A COCO `.json` file, or a folder of them with their images; a folder of Pascal VOC's XML files; a YOLO
-            folder or its `data.yaml`; a folder of Parquet files, a `.parquet` file, a Hub id, a `Dataset` or a
-            `DatasetDict` with a column of objects.
-        objects_column: Its name; None finds it.
-        image_column: Its name; None finds it.
-        revision: Branch, tag or commit of a Hub id.
+        source: Data set: a COCO `.json` file, or a folder of them with their images; a folder of Pascal VOC's XML
+            files; a YOLO folder or its `data.yaml`; a folder of Parquet files, a `.parquet` file, a Hub id, a
+            `Dataset` or a `DatasetDict` with a column of objects.
+        objects_column: Name of the column of objects; None finds it.
+        image_column: Name of the image column; None finds it.
+        revision: Branch, tag or commit of a Hub id; None takes the default branch.
 
     Raises:
-        DataError: There is no such source, or it holds no boxes.
+        DataError: There is no such source, it holds no boxes, or it has no columns and one was named.
     """
     if not isinstance(source, Dataset | Mapping) and (found := _read_files(Path(source).expanduser())) is not None:
         columns = {"objects_column": objects_column, "image_column": image_column}
@@ -39,7 +39,7 @@ def read_box_source(
 
 
 def _read_files(path: Path) -> RawBoxes | None:
-    """COCO's, Pascal VOC's or YOLO's files; None where the source is a table."""
+    """Reads files of COCO, Pascal VOC or YOLO; None where the source is a table."""
     if path.is_file() and path.suffix == ".json":
         return read_coco({"all": path}, path.stem)
     if path.is_file() and path.suffix in (".yaml", ".yml"):
@@ -48,7 +48,7 @@ def _read_files(path: Path) -> RawBoxes | None:
 
 
 def _read_folder(folder: Path) -> RawBoxes | None:
-    """By what a folder holds; None where that is Parquet."""
+    """Reads a folder in the format of the files in it; None where it holds Parquet files."""
     if any(folder.rglob("*.parquet")):
         return None
     if files := find_coco_files(folder):

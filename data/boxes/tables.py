@@ -1,4 +1,4 @@
-"""A data set of checked boxes: images upright, boxes as corners in pixels, classes numbered from 0."""
+"""Data set of checked boxes: images upright, boxes as corners in pixels, classes numbered from 0."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,16 +24,17 @@ BOX_TABLE = Features({"image": Image(decode=False), **BOX_FEATURES})
 
 @dataclass(frozen=True)
 class ImageBoxes:
-    """The boxes of one image.
+    """Boxes of one image.
 
     Args:
-        image_id: Of the image, as text.
-        width: In pixels, of the upright image.
-        height: Likewise.
-        boxes: (n, 4) fp64, left, top, right, bottom in pixels of the upright image; x in [0, width].
-        classes: (n,) int64, from 0.
-        crowd: (n,) bool: boxes of many objects that are not told apart; not learned, and not counted when missed.
-        area: (n,) fp64, square pixels of the object, of the box where it was not given.
+        image_id: Id of the image, as text.
+        width: Width of the upright image in pixels.
+        height: Height of the upright image in pixels.
+        boxes: Boxes (n, 4) fp64: left, top, right, bottom in pixels of the upright image; x in [0, width].
+        classes: Class numbers (n,) int64, from 0.
+        crowd: Crowd flags (n,) bool: a crowd holds many objects that are not told apart; it is not trained on, and
+            not counted when missed.
+        area: Areas of the objects (n,) fp64 in square pixels; those of the boxes where they were not given.
     """
 
     image_id: str
@@ -49,7 +50,7 @@ class ImageBoxes:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "ImageBoxes":
-        """From a row of a table with the columns of `BOX_FEATURES`."""
+        """Boxes from a row of a table with the columns of `BOX_FEATURES`."""
         return cls(
             row["image_id"],
             row["width"],
@@ -62,14 +63,14 @@ class ImageBoxes:
 
     @classmethod
     def none(cls, image_id: str, width: int, height: int) -> "ImageBoxes":
-        """Of an image without boxes."""
+        """Boxes of an image that has none."""
         empty = np.empty(0)
         return cls(
             image_id, width, height, np.empty((0, 4)), empty.astype(np.int64), empty.astype(bool), empty
         )  # fmt: skip
 
     def to_row(self) -> dict[str, Any]:
-        """As a row of a table, without the image."""
+        """Row of a table with the columns of `BOX_FEATURES`."""
         return {
             "image_id": self.image_id,
             "width": self.width,
@@ -83,12 +84,12 @@ class ImageBoxes:
 
 @dataclass(frozen=True)
 class BoxClasses:
-    """The classes of a data set.
+    """Classes of a data set.
 
     Args:
-        names: In the order of their numbers.
-        source_ids: What the source calls each; COCO's ids have gaps.
-        integer_image_ids: Whether the source's image ids are whole numbers.
+        names: Class names, in the order of their numbers.
+        source_ids: Source's id of each class; the ids of COCO have gaps.
+        integer_image_ids: Whether the source's image ids are integers.
     """
 
     names: tuple[str, ...]
@@ -98,16 +99,16 @@ class BoxClasses:
 
 @dataclass
 class BoxData(SplitTables):
-    """Images with boxes, in splits.
+    """Data set of images with boxes, in splits with the columns of `BOX_TABLE`.
 
     Args:
-        name: Of the source.
-        classes: Names and the source's ids.
-        train: A table with the columns of `BOX_TABLE`.
-        validation: What the best epoch is chosen on.
-        test: What is looked at once, at the end; None where the source has none and none was drawn.
-        notes: What a reader of the results should know.
-        reading: The kind of source, and what the numbers of a box are there.
+        name: Name of the source.
+        classes: Class names, and the source's ids.
+        train: Training split.
+        validation: Validation split, on which the best epoch is chosen.
+        test: Test split, which is evaluated once at the end; None where the source has none and none was drawn.
+        notes: Remarks for readers of the results.
+        reading: Kind of source, and the format in which its boxes were read.
         drawn: Names of the splits that were drawn from the training split.
     """
 
@@ -122,16 +123,16 @@ class BoxData(SplitTables):
 
     @property
     def boxes(self) -> dict[str, int]:
-        """Boxes in each split, crowds left out."""
+        """Number of boxes in each split, without crowds."""
         return {name: sum(len(row) - sum(row) for row in table["crowd"]) for name, table in self.splits.items()}
 
     @property
     def id2label(self) -> dict[int, str]:
-        """Names by number."""
+        """Class names by number."""
         return dict(enumerate(self.classes.names))
 
     def most_boxes(self) -> int:
-        """Boxes of the fullest training image, crowds left out: what a model needs queries for."""
+        """Number of boxes in the fullest training image, without crowds: the queries that a model needs."""
         return max((len(row) - sum(row) for row in self.train["crowd"]), default=0)
 
 

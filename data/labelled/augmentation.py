@@ -1,4 +1,4 @@
-"""Transform that varies training images, as their settings say."""
+"""Augmentation of training images for classifiers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +15,16 @@ from .augmentation_settings import Augmentation
 
 
 class TrainTransform:
-    """PIL image to normalised tensor (C, height, width), fp32.
+    """Training transform of a classifier, from a PIL image to a normalised tensor (C, height, width), fp32.
 
     Args:
-        settings: What to do.
-        image_hw: (height, width) in pixels.
-        mean: Per channel, on the scale [0, 1].
-        std: Likewise.
+        settings: Augmentation settings.
+        image_hw: Size (height, width) of the result in pixels.
+        mean: Mean of each channel, on the scale [0, 1].
+        std: Standard deviation of each channel, on the scale [0, 1].
+
+    Raises:
+        ValueError: `settings.rand_augment` is no policy of timm.
     """
 
     def __init__(self, settings: Augmentation, image_hw: tuple[int, int], mean: list[float], std: list[float]) -> None:
@@ -49,7 +52,7 @@ class TrainTransform:
         )
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """One image; draws from the global generators, which the caller seeds."""
+        """Transforms one image; draws from the global generators, which the caller seeds."""
         for step in self.image_steps:
             image = step(image)
         pixels: torch.Tensor = self.erase(self.to_tensor(image))
@@ -80,7 +83,7 @@ def _crop(settings: Augmentation, height: int, width: int) -> list[Callable[[Any
 
 
 def _rand_augment(settings: Augmentation, side: int, mean: list[float]) -> Any:
-    """timm's RandAugment with the arguments of its own training transform."""
+    """RandAugment of timm, with the arguments of timm's own training transform."""
     parameters: dict[str, Any] = {
         "translate_const": int(side * 0.45),
         "img_mean": tuple(min(255, round(255 * channel)) for channel in mean),

@@ -1,4 +1,4 @@
-"""Settings of how training images are varied, for classifiers."""
+"""Augmentation settings of classifiers."""
 
 from typing import Literal
 
@@ -8,7 +8,10 @@ from ..setting_types import PositiveRange, Probability, ShareRange
 
 
 class Augmentation(BaseModel):
-    """Settings of the training transform, of mixing and of repetition. All draws come from (seed, epoch, sample)."""
+    """Settings of the training transform, of mixing and of repeated augmentation.
+
+    All draws depend only on (seed, epoch, sample).
+    """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
@@ -41,7 +44,7 @@ class Augmentation(BaseModel):
         return self.mixup > 0 or self.cutmix > 0
 
     def varying_fields(self) -> list[str]:
-        """Names of the settings that make an image look different in each epoch."""
+        """Names of the enabled settings that make an image look different in each epoch."""
         names = ["horizontal_flip", "vertical_flip", "rand_augment", "three_augment", "color_jitter", "random_erasing"]
         varying = [name for name in [*names, "mixup", "cutmix"] if getattr(self, name)]
         return (["crop"] if self.crop != "none" else []) + varying

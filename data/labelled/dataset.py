@@ -1,4 +1,4 @@
-"""Rows of a table as tensors, for a data loader."""
+"""Torch data set of labelled images in a table, and collation of its samples."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,29 +12,30 @@ from ..row_images import RowImages
 
 
 class EvaluationTransform:
-    """PIL image to what the model sees, by the image processor that is saved beside the weights."""
+    """Evaluation transform: the image processor that is saved beside the weights, applied to a PIL image."""
 
     def __init__(self, image_processor: Any) -> None:
         self.image_processor = image_processor
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """(C, height, width), fp32."""
+        """Transforms one image to a tensor (C, height, width), fp32."""
         pixels: torch.Tensor = self.image_processor(image, return_tensors="pt")["pixel_values"][0]
         return pixels
 
 
 class LabelledImages(RowImages):
-    """Decoded, transformed images with their labels: `pixel_values` (C, height, width) and `labels`.
+    """Data set of decoded, transformed images with their labels: `pixel_values` (C, height, width) and `labels`.
 
-    Labels are a number, or 0 and 1 per class; there are none where the table has no column "label".
+    `labels` is a class index, or 0 or 1 per class; it is missing where the table has no column "label".
 
     Args:
-        table: Columns "image" (encoded) and, unless it is only predicted, "label".
-        transform: PIL image to tensor.
-        num_labels: Where rows have any number of labels: how many there are; they become 0 or 1 per class.
-        seed: As `RowImages`.
-        name: As `RowImages`.
-        skip_bad: As `RowImages`.
+        table: Table with the columns "image" (encoded) and, unless only for prediction, "label".
+        transform: Transform from a PIL image to a tensor.
+        num_labels: Number of classes where rows have any number of labels, which become 0 or 1 per class; None where
+            each row has one label.
+        seed: Seed of the random choices.
+        name: Name of the split in messages.
+        skip_bad: Whether images that cannot be decoded are skipped instead of raising; see `RowImages`.
     """
 
     def __init__(
@@ -50,22 +51,22 @@ class LabelledImages(RowImages):
         self.num_labels, self.labelled = num_labels, LABEL in table.column_names
 
     def content(self, image: Image.Image, row: dict[str, Any], index: int) -> tuple[Image.Image, Any]:  # noqa: ARG002
-        """The image, and its label as the table has it."""
+        """Image, and its label as the table stores it."""
         return image, row.get(LABEL)
 
     def empty_content(self, image: Image.Image, row: dict[str, Any]) -> tuple[Image.Image, Any]:
-        """A black image with the row's label."""
+        """Black image with the row's label."""
         return image, row.get(LABEL)
 
     def sample(self, content: tuple[Image.Image, Any]) -> dict[str, torch.Tensor]:
-        """Pixels and labels."""
+        """Sample with `pixel_values` and, where the table has labels, `labels`."""
         image, label = content
         labels = {"labels": label_tensor(label, self.num_labels)} if self.labelled else {}
         return {"pixel_values": self.transform(image), **labels}
 
 
 def label_tensor(value: Any, num_labels: int | None) -> torch.Tensor:
-    """A label's number; with `num_labels` a list of them as 0 or 1 per class, (num_labels,), fp32."""
+    """Label as a tensor: a class index; with `num_labels`, a list of indices as 0 or 1 per class, fp32."""
     if num_labels is None:
         return torch.tensor(value)
     labels = torch.zeros(num_labels)
@@ -74,7 +75,7 @@ def label_tensor(value: Any, num_labels: int | None) -> torch.Tensor:
 
 
 def collate(samples: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Samples of one size as a batch: each entry stacked, (B, ...)."""
+    """Collates samples of equal size into a batch: each entry is stacked to (B, ...)."""
     return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 

@@ -1,4 +1,4 @@
-"""The labels of a data set: names and whole numbers from 0, checked row by row."""
+"""Labels of a data set: class names, and their conversion to numbers from 0, checked row by row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from ..sources import DataError
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The labels of a data set.
+    """Labels of a data set.
 
     Args:
-        names: In the order of their numbers.
-        multi_label: Whether a row may have any number of them.
+        names: Class names, in the order of the class numbers.
+        multi_label: Whether a row may have any number of labels.
     """
 
     names: tuple[str, ...]
@@ -24,10 +24,10 @@ class LabelSet:
 
 
 def find_labels(tables: dict[str, Dataset], column: str) -> LabelSet:
-    """Names from the column's type, or from the values of all tables, sorted.
+    """Finds the class names, from the type of the label column or from the sorted values of all tables.
 
     Raises:
-        DataError: There are fewer than two, or the column holds neither class labels, whole numbers nor strings.
+        DataError: There are fewer than two classes, or the column holds neither class labels, integers nor strings.
     """
     feature = next(iter(tables.values())).features[column]
     multi_label = isinstance(feature, List)
@@ -48,10 +48,10 @@ def find_labels(tables: dict[str, Dataset], column: str) -> LabelSet:
 
 
 def numbered(table: Dataset, column: str, labels: LabelSet, split: str) -> Dataset:
-    """The table with `column` as label numbers (lists of them with `multi_label`).
+    """Converts `column` of a table to class numbers (lists of them with `multi_label`).
 
     Raises:
-        DataError: A label that is missing or outside the set; the first such row is named.
+        DataError: A label is missing or not among the classes; the message names the first such row.
     """
     feature = table.features[column]
     inner = feature.feature if isinstance(feature, List) else feature
@@ -91,7 +91,7 @@ def _shown(names: Sequence[str], limit: int = 12) -> str:
 
 
 def label_counts(table: Dataset, column: str, labels: LabelSet) -> np.ndarray:
-    """How often each label occurs in a numbered table, (C,)."""
+    """Number of occurrences of each class in a numbered table, (C,)."""
     return np.bincount(_flat(table[column], labels.multi_label), minlength=len(labels.names))
 
 

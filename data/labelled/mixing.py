@@ -1,7 +1,7 @@
 """Mixup (https://arxiv.org/abs/1710.09412) and CutMix (https://arxiv.org/abs/1905.04899) on a batch.
 
-Image 2k is mixed with image 2k + 1. As the order of a batch is random anyway this is as good as any pairing, and it
-stays the same when the batch is cut into parts for processes or accumulation steps.
+Image 2k is mixed with image 2k + 1. As the order of a batch is random, this pairing is as good as any other, and it
+does not change when the batch is split among processes or accumulation steps.
 """
 
 import numpy as np
@@ -12,9 +12,10 @@ from .augmentation_settings import Augmentation
 
 
 def targets_from_labels(labels: torch.Tensor, num_labels: int, smoothing: float = 0.0) -> torch.Tensor:
-    """Class probabilities (B, C), fp32, from indices (B,): 1 - s + s / C for the label, s / C for the others.
+    """Class probabilities (B, C), fp32, with label smoothing s.
 
-    Labels that are (B, C) already, 0 to 1 per class, are smoothed towards 1 / 2.
+    Class indices (B,) become 1 - s + s / C for the label and s / C for the other classes. Labels that are (B, C)
+    already, 0 to 1 per class, are smoothed towards 1 / 2.
     """
     if labels.ndim == 2:
         return labels.float() * (1 - smoothing) + smoothing / 2
@@ -25,16 +26,19 @@ def targets_from_labels(labels: torch.Tensor, num_labels: int, smoothing: float 
 def mix_batch(
     pixel_values: torch.Tensor, targets: torch.Tensor, settings: Augmentation, *key: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mixes a batch as `settings` say, with one share for all of it.
+    """Mixes a batch by mixup or CutMix, with one mixing weight for the whole batch.
 
     Args:
-        pixel_values: (B, C, height, width), B even.
-        targets: (B, L).
-        settings: `mixup`, `cutmix`, `mix_probability`, `mix_switch`.
-        *key: Of the draw, such as (seed, step); equal for all parts of one batch.
+        pixel_values: Images (B, C, height, width), B even.
+        targets: Class probabilities (B, L).
+        settings: Augmentation settings, of which `mixup`, `cutmix`, `mix_probability` and `mix_switch` are used.
+        *key: Key of the random draw, such as (seed, step); equal for all parts of one batch.
 
     Returns:
-        Mixed pixels and targets, in the same order: share * own + (1 - share) * partner's.
+        Mixed pixels and targets, in the same order: weight * own + (1 - weight) * partner's.
+
+    Raises:
+        ValueError: The batch is to be mixed but has an odd number of images.
     """
     generator = derived_generator(*key)
     mixed, use_cutmix, share = _draw(settings, generator)
@@ -55,7 +59,7 @@ def mix_batch(
 
 
 def _draw(settings: Augmentation, generator: np.random.Generator) -> tuple[bool, bool, float]:
-    """Whether to mix, whether by CutMix, and the share of the own image."""
+    """Draws whether to mix, whether by CutMix, and the mixing weight of the own image in [0, 1]."""
     if not settings.mixes or generator.random() >= settings.mix_probability:
         return False, False, 1.0
     both = settings.mixup > 0 and settings.cutmix > 0
@@ -65,7 +69,7 @@ def _draw(settings: Augmentation, generator: np.random.Generator) -> tuple[bool,
 
 
 def _box(size: torch.Size, share: float, generator: np.random.Generator) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of a box of (1 - share) of the area around a random point, cut at the borders."""
+    """Draws a box (top, bottom, left, right) of 1 - share of the area around a random point, cut at the borders."""
     height, width = size
     side = (1 - share) ** 0.5
     half_height, half_width = int(height * side) // 2, int(width * side) // 2
@@ -77,7 +81,7 @@ def _box(size: torch.Size, share: float, generator: np.random.Generator) -> tupl
 
 
 def _partners(values: torch.Tensor) -> torch.Tensor:
-    """Rows 2k and 2k + 1 exchanged."""
+    """Tensor with its rows 2k and 2k + 1 exchanged."""
     return values.reshape(len(values) // 2, 2, *values.shape[1:]).flip(1).flatten(0, 1)
 
 

@@ -1,4 +1,4 @@
-"""A data set of labelled images, ready to train on: three splits, numbered labels, encoded images."""
+"""Loading of data sets of labelled images for training: three splits, numbered labels, encoded images."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,15 +13,15 @@ from .labels import LabelSet, find_labels, label_counts, numbered
 
 @dataclass
 class ImageData(SplitTables):
-    """Labelled images in splits.
+    """Data set of labelled images, in splits with the columns "image" (encoded) and "label" (a number, or a list).
 
     Args:
-        name: Of the source.
-        labels: Names of the classes.
-        train: Columns "image" (encoded) and "label" (a number, or a list of them); a table, or a stream of such rows.
-        validation: What the best epoch is chosen on.
-        test: What is looked at once, at the end; None where the source has none and none was drawn.
-        notes: What a reader of the results should know of the splits.
+        name: Name of the source.
+        labels: Class names.
+        train: Training split, a table or a stream.
+        validation: Validation split, on which the best epoch is chosen.
+        test: Test split, which is evaluated once at the end; None where the source has none and none was drawn.
+        notes: Remarks on the splits for readers of the results.
         drawn: Names of the splits that were drawn from the training split.
     """
 
@@ -36,13 +36,13 @@ class ImageData(SplitTables):
 
 @dataclass
 class LabelledTables:
-    """Splits as the source has them: columns "image" (encoded) and "label" (a number, or a list of them).
+    """Splits of the source, with the columns "image" (encoded) and "label" (a number, or a list of them).
 
     Args:
-        name: Of the source.
-        labels: Names of the classes.
-        tables: "train", "validation" and "test", as far as there are such.
-        notes: What a reader of the results should know, such as files that were not read.
+        name: Name of the source.
+        labels: Class names.
+        tables: Table of each existing split: "train", "validation", "test".
+        notes: Remarks for readers of the results, such as on files that were not read.
     """
 
     name: str
@@ -61,7 +61,7 @@ def read_labelled_tables(
     test_split: str | None = None,
     revision: str | None = None,
 ) -> LabelledTables:
-    """Reads and checks a data set without drawing splits; the arguments are those of `load_image_data`."""
+    """Reads and checks a data set without drawing splits; arguments and errors are those of `load_image_data`."""
     raw = read_source(source, revision)
     first = next(iter(raw.tables.values()))
     image_column = find_image_column(first, image_column)
@@ -79,7 +79,7 @@ def read_labelled_tables(
 def read_image_tables(
     source: Any, image_column: str | None = None, revision: str | None = None
 ) -> tuple[dict[str, Dataset], str]:
-    """The splits of a data set with the column "image" alone, by the source's own names, and the source's name."""
+    """Splits of a data set by the source's names, with the column "image" alone, and the name of the source."""
     raw = read_source(source, revision)
     column = find_image_column(next(iter(raw.tables.values())), image_column)
     tables = {}
@@ -95,15 +95,18 @@ def load_image_data(
     """Reads, checks and splits a data set.
 
     Args:
-        source: As `read_source`.
-        validation_fraction: Of each class of the training split, in (0, 1); drawn where there is no validation split.
-        test_fraction: Of each class, in [0, 1); drawn too where there is one split only.
-        split_seed: Of the draw; it does not depend on the seed of the training.
-        **columns: `image_column`, `label_column`, `train_split`, `validation_split`, `test_split`: names, where they
-            should not be found; `revision` of a Hub id.
+        source: Data set: "digits", a folder, a table file, a Hub id, or a `Dataset` or `DatasetDict`; see
+            `read_source`.
+        validation_fraction: Fraction of each class of the training split that is drawn for validation where there is
+            no validation split, in (0, 1).
+        test_fraction: Fraction of each class of the training split that is drawn for the test where there is neither
+            a validation nor a test split, in [0, 1).
+        split_seed: Seed of the draw; it does not depend on the seed of the training.
+        **columns: Names `image_column`, `label_column`, `train_split`, `validation_split` and `test_split`, each
+            found where it is not given; and `revision` of a Hub id.
 
     Raises:
-        DataError: What is wrong, with its file, row or column.
+        DataError: The data set cannot be used; the message names the file, row or column and the fault.
     """
     read = read_labelled_tables(source, **columns)
     labels, fractions = read.labels, (validation_fraction, test_fraction)
@@ -122,7 +125,7 @@ def _columns(table: Dataset, image_column: str, label_column: str) -> Dataset:
 
 
 def _strata(table: Dataset, labels: LabelSet) -> list[int]:
-    """A number for each class, or for each set of labels."""
+    """Stratum of each row: the number of its class, or of its set of labels."""
     column = table[LABEL]
     classes = [tuple(row) for row in column] if labels.multi_label else list(column)
     keys = {key: number for number, key in enumerate(sorted(set(classes)))}

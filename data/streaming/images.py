@@ -1,4 +1,4 @@
-"""Rows of a stream as tensors, for a data loader."""
+"""Torch data set of labelled images in a stream, and collation of its samples."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,13 +15,14 @@ from .streams import StreamKey
 
 
 class StreamedImages(Dataset[dict[str, torch.Tensor]]):
-    """Differs from `LabelledImages` by rows that come with their keys.
+    """Data set that differs from `LabelledImages` by keys that carry their rows.
 
     Args:
-        transform: PIL image to tensor.
-        num_labels: Where rows have any number of labels: how many there are.
-        seed: Of the random choices.
-        skip_bad: An image that cannot be decoded is no error; `collate_streamed` puts another one in its place.
+        transform: Transform from a PIL image to a tensor.
+        num_labels: Number of classes where rows have any number of labels; None where each row has one label.
+        seed: Seed of the random choices.
+        skip_bad: Whether images that cannot be decoded are skipped instead of raising; `collate_streamed` replaces
+            them.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class StreamedImages(Dataset[dict[str, torch.Tensor]]):
         self.transform, self.num_labels, self.seed, self.skip_bad = transform, num_labels, seed, skip_bad
 
     def describe(self, index: int) -> str:
-        """Row of an image, for messages."""
+        """Row of an image, as messages name it."""
         return f"row {index} of the stream"
 
     def __getitem__(self, key: StreamKey) -> dict[str, torch.Tensor]:
@@ -57,10 +58,10 @@ class StreamedImages(Dataset[dict[str, torch.Tensor]]):
 
 
 def collate_streamed(samples: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """As `collate`; an image that is missing is replaced by the next one of the batch, and noted in `bad`.
+    """Collates samples like `collate`, with each missing image replaced by the next one and its row noted in `bad`.
 
     Raises:
-        BadImageError: All are missing.
+        BadImageError: All images of the batch are missing.
     """
     good = [number for number, sample in enumerate(samples) if "pixel_values" in sample]
     if not good:

@@ -1,4 +1,4 @@
-"""Reading more images than fit on the disk: a stream, shuffled block by block, that goes on from any row."""
+"""Streams of images that need not fit on the disk, shuffled block by block and resumable at any row."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ from ..sources import DataError
 
 @dataclass(frozen=True)
 class StreamKey:
-    """A row of a stream, and what a training sample is drawn from.
+    """Row of a stream, with the key that determines the random choices of its training sample.
 
     Args:
-        row: Columns "image" (encoded) and "label" (a number, or a list of them).
-        index: Number of the row in this process's pass over the stream.
-        epoch: From 0.
-        position: Within the epoch.
+        row: Values of the columns "image" (encoded) and "label" (a number, or a list of them).
+        index: Number of the row in this process's pass over the stream, from 0.
+        epoch: Epoch, from 0.
+        position: Position within the epoch, from 0.
     """
 
     row: dict[str, Any]
@@ -32,11 +32,11 @@ class StreamKey:
 
 @dataclass(frozen=True)
 class StreamOrder:
-    """Sizes of the steps of a stream, whose length is not known.
+    """Batch size and epoch length of a stream, whose number of images is not known.
 
     Args:
-        batch_size: Of all processes and accumulation steps together.
-        steps_per_epoch: After how many steps an epoch is said to end.
+        batch_size: Global batch size, over all processes and accumulation steps.
+        steps_per_epoch: Number of steps that count as an epoch.
     """
 
     batch_size: int
@@ -45,13 +45,13 @@ class StreamOrder:
 
 @dataclass
 class StreamPlace:
-    """Where a stream is.
+    """Position in a stream.
 
     Args:
-        passes: How often it was read to its end.
-        block: Number of the block within the pass.
-        offset: Rows of the block that are done.
-        state: Of the stream at the block's start.
+        passes: Number of completed passes over the stream.
+        block: Number of the block within the pass, from 0.
+        offset: Number of rows of the block that were used.
+        state: State of the `IterableDataset` at the start of the block.
     """
 
     passes: int = 0
@@ -61,16 +61,16 @@ class StreamPlace:
 
 
 class ShuffledStream:
-    """Rows of a data set, pass after pass, without end.
+    """Endless stream of the rows of a data set, pass after pass, shuffled in blocks.
 
-    `buffer` rows are read and given out in a drawn order, then the next ones. A place within a block is found again by
-    reading the block again, so that nothing is lost or repeated, however often it is resumed.
+    Each block of `buffer` rows is read and returned in a random order. A position within a block is restored by reading
+    the block again, so that no row is lost or repeated, however often the stream is resumed.
 
     Args:
-        table: Columns "image" (encoded) and "label".
-        seed: Of the order.
-        buffer: Rows in a block.
-        process: Number of this process; each reads its own part, by shards where their number allows it.
+        table: Streamed table with the columns "image" (encoded) and "label".
+        seed: Seed of the order.
+        buffer: Number of rows in a block.
+        process: Index of this process, from 0; each reads its own part, by shards where their number allows it.
         processes: Number of processes.
     """
 
@@ -80,7 +80,7 @@ class ShuffledStream:
         self.start = self.table.state_dict() or {}
 
     def rows(self, place: StreamPlace) -> Iterator[tuple[StreamPlace, int, dict[str, Any]]]:
-        """From a place on: the place after each row, the row's number in its pass, and the row.
+        """Rows from a position on, each as (position after it, its number in its pass, row).
 
         Raises:
             DataError: The stream is empty.
@@ -105,19 +105,19 @@ class ShuffledStream:
 
 
 class StreamBatches(Sampler[list[StreamKey]]):
-    """What one process loads: its piece of every accumulation step, from one training step to another.
+    """Sampler of the batches of one process: its piece of every accumulation step, over a range of training steps.
 
-    Rows are read in the process that asks for batches; those that load get them to decode.
+    Rows are read in the process that iterates the sampler; the workers of the data loader only decode them.
 
     Args:
-        stream: Of this process.
-        order: Sizes.
-        start: First step.
-        stop: One past the last step.
-        accumulation: Pieces of a step that are computed one after the other.
-        process: Number of this process.
+        stream: Stream of this process.
+        order: Batch size and epoch length.
+        start: First training step.
+        stop: Training step after the last one.
+        accumulation: Number of accumulation steps of a training step.
+        process: Index of this process, from 0.
         processes: Number of processes.
-        place: Where the stream is at the first step.
+        place: Position in the stream at the first step; None means its beginning.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class StreamBatches(Sampler[list[StreamKey]]):
                 yield [StreamKey(row, index, epoch, first + slot) for slot, (_, index, row) in enumerate(piece)]
 
     def place_at(self, step: int) -> StreamPlace:
-        """Where the stream is when `step` steps are done; steps before are forgotten."""
+        """Position in the stream after `step` steps; positions of earlier steps are discarded."""
         for old in [number for number in self.places if number < step]:
             del self.places[old]
         return self.places[step]

@@ -1,4 +1,4 @@
-"""Data sets as streams: the training split is never held, the others are taken from their beginnings."""
+"""Loading of data sets as streams: the training split is never stored, the others are read from their beginnings."""
 
 import tarfile
 from collections.abc import Sequence
@@ -26,18 +26,19 @@ def load_streamed_data(
     revision: str | None = None,
     **splits: str | None,
 ) -> ImageData:
-    """A data set whose training split is an `IterableDataset` of encoded images and label numbers.
+    """Loads a data set whose training split is an `IterableDataset` of encoded images and class numbers.
 
     Args:
-        source: A folder of Parquet files, or of WebDataset `.tar` files, such a file, a Hub id, or an
+        source: Data set: a folder of Parquet files, or of WebDataset `.tar` files, such a file, a Hub id, or an
             `IterableDataset` or a dictionary of them.
-        held_out_images: Most images that are taken for validation, and for test. Where there is no validation split
-            they are the first ones of the training split, which are then not trained on.
-        labels: Names of the labels, in the order of their numbers; None takes them from the column's type.
-        image_column: Its name; None finds it.
-        label_column: Its name; None finds it.
-        revision: Branch, tag or commit of a Hub id.
-        **splits: `train_split`, `validation_split`, `test_split`: names, where they should not be found.
+        held_out_images: Largest number of images of the validation split, and of the test split. Where there is no
+            validation split, the first images of the training split are used, which are then not trained on.
+        labels: Class names, in the order of their numbers; None takes them from the column's type.
+        image_column: Name of the image column; None finds it.
+        label_column: Name of the label column; None finds it.
+        revision: Branch, tag or commit of a Hub id; None takes the default branch.
+        **splits: Names of the splits `train_split`, `validation_split` and `test_split`, each found where it is not
+            given.
 
     Raises:
         DataError: There is no such source, or its columns or labels are not known.
@@ -89,7 +90,7 @@ def _open(source: Any, revision: str | None) -> tuple[dict[str, IterableDataset]
 
 
 def _by_split(files: list[Path]) -> dict[str, list[str]]:
-    """Files by the split that their names, such as `train-0001.tar`, begin with."""
+    """Groups files by the split that their names begin with, such as `train-0001.tar`; "train" for other names."""
     found: dict[str, list[str]] = {}
     for file in files:
         head = file.stem.split("-")[0].split("_")[0].lower()
@@ -114,7 +115,7 @@ def _label_type(labels: LabelSet) -> Any:
 
 
 def _prepared(table: IterableDataset, image_column: str, label_column: str, labels: LabelSet) -> IterableDataset:
-    """Columns "image" (encoded) and "label" (a number, or a list of them)."""
+    """Stream with the columns "image" (encoded) and "label" (a number, or a list of them) alone."""
     to_number = {name: number for number, name in enumerate(labels.names)}
 
     def number(value: Any) -> int:

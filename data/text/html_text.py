@@ -1,4 +1,4 @@
-"""Writes names into HTML so that they are shown as they are, in text and in attributes."""
+"""Escaping of names in HTML, so that they are shown literally in text and in attributes."""
 
 from html import escape
 
@@ -6,7 +6,7 @@ from .terminal_text import visible
 
 
 def html_text(text: str) -> str:
-    r"""A name as HTML that shows `visible(name)`.
+    r"""HTML of a name, which shows as `visible(name)`.
 
     Example:
         >>> html_text('<b>"rose"\x1b')

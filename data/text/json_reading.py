@@ -1,4 +1,4 @@
-"""JSON files as plain data, and values in them that have the wrong type, refused with their place."""
+"""Reading of JSON files, and checks of the values in them."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ from ..sources import DataError
 
 
 def read_json(file: Path) -> Any:
-    """The content of a JSON file.
+    """Content of a JSON file as plain data.
 
     Raises:
-        DataError: The file cannot be read or is no JSON; the message names it.
+        DataError: The file cannot be read or is not JSON; the message names it.
     """
     try:
         return json.loads(file.read_bytes())
@@ -22,7 +22,7 @@ def read_json(file: Path) -> Any:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a text that can be written as UTF-8 and is no empty one; JSON may hold half of a character."""
+    """Whether a value is a non-empty string without NUL that can be encoded as UTF-8; JSON may hold lone surrogates."""
     if not isinstance(value, str) or not value or "\0" in value:
         return False
     try:
@@ -33,9 +33,9 @@ def is_text(value: Any) -> bool:
 
 
 def as_id(value: Any) -> int | str | None:
-    """A whole number or a text by which entries are known; None where a value is neither."""
+    """Identifier, an integer or a non-empty string, from a value of a JSON file; None where it is neither."""
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # tables of pandas write 7 as 7.0
+        value = int(value)  # pandas writes 7 as 7.0
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return value if is_text(value) else None

@@ -1,4 +1,4 @@
-"""Valid JSON from results: a number that is infinite or not a number becomes null, which JSON has no other word for."""
+"""Writing of results as valid JSON, which can express infinite numbers and NaN only as null."""
 
 import json
 import math
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def json_text(content: Any, **options: Any) -> str:
-    """Plain data as JSON that every parser reads.
+    """Converts plain data to JSON that every parser reads; infinite numbers and NaN become null.
 
     Args:
-        content: Dictionaries, lists, tuples, texts, numbers, None.
-        **options: Arguments of `json.dumps`.
+        content: Plain data: dictionaries, lists, tuples, strings, numbers, None.
+        **options: Further arguments of `json.dumps`.
 
     Example:
         >>> json_text({"loss": float("nan"), "map": 0.5})

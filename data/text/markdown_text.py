@@ -1,30 +1,30 @@
-"""Writes names into Markdown so that they are shown as they are: no HTML, heading, link or table comes of them."""
+"""Escaping of names in Markdown, so that they are shown literally and make no HTML, heading, link or table."""
 
 import re
 
 from .terminal_text import visible, visible_lines
 
 _SPACE = re.compile(r"(\s+)")
-# What Markdown, or an extension of it, gives a meaning to inside of a line; an underscore within a word has none.
+# Characters with a meaning within a line in Markdown or an extension of it; an underscore within a word has none.
 _MARKS = re.compile(r"[\\`*\[\]<>|~$^]|(?<![^\W_])_|_(?![^\W_])|\A[#=]|=(?==)|(?<==)=")
-# Beginnings of blocks, of which the other marks above are none.
+# Characters that begin a block and are not among the marks above.
 _BLOCK = re.compile(r"(?P<number>\A\d{1,9})(?=[.)](?:\s|\Z))|\A[-+](?=\s|\Z|-)")
-# What some renderers turn into links or pictures by themselves; only a code span prevents it everywhere.
+# Text that some renderers turn into links or pictures; only a code span prevents it everywhere.
 _LINK = re.compile(r"://|\S@\S|:\w+:|\bwww\.|\w\.[^\W\d]|\bmailto:|\bxmpp:|\btel:", re.IGNORECASE)
 
 
 class Markdown(str):
-    """Text that is Markdown already."""
+    """Text that is already Markdown."""
 
     __slots__ = ()
 
 
 def markdown_text(text: str, cell: bool = False) -> Markdown:
-    r"""A name as Markdown that renders to `visible(name)`.
+    r"""Markdown of a name, which renders to `visible(name)`.
 
     Args:
-        text: The name.
-        cell: It stands in a table, where a bar needs a backslash in a code span too.
+        text: Name to escape.
+        cell: Whether the name stands in a table, where a bar needs a backslash in code spans too.
 
     Example:
         >>> print(markdown_text("<b> cat | dog_1"))
@@ -49,13 +49,13 @@ def _word(word: str, cell: bool, place: int) -> str:
 
 
 def _spaces(spaces: str, at_edge: bool) -> str:
-    """Blanks that stay: Markdown drops those at either end."""
+    """White space as character references where needed, because Markdown drops it at either end."""
     kept = " " if spaces[0] == " " and not at_edge else ""
     return kept + "".join(f"&#{ord(space)};" for space in spaces[len(kept) :])
 
 
 def markdown_code(text: str, cell: bool = False) -> Markdown:
-    """A name as a code span; without letters there is none."""
+    """Code span of a name; a name of white space alone becomes character references, as it can form no span."""
     text = visible(text)
     if not text.strip():
         return Markdown(_spaces(text, at_edge=True) if text else "")
@@ -66,14 +66,14 @@ def markdown_code(text: str, cell: bool = False) -> Markdown:
 
 
 def markdown_block(text: str, language: str) -> Markdown:
-    """Lines of code as a fenced block, whatever they hold."""
+    """Fenced block of lines of code, with a fence longer than any run of backticks in them."""
     fence = _fence(text, 3)
     lines = visible_lines(text.replace("\r\n", "\n").rstrip("\n"))
     return Markdown(f"{fence}{language}\n{lines}\n{fence}")
 
 
 def python_text(text: str) -> Markdown:
-    r"""A string of Python in double quotes, for a line of code.
+    r"""Python string literal in double quotes, for a line of code.
 
     Example:
         >>> print(python_text('C:\\a "b"'))
@@ -84,7 +84,7 @@ def python_text(text: str) -> Markdown:
 
 def _fence(text: str, least: int) -> str:
     runs = [len(run) for run in re.findall("`+", text)]
-    if least == 1:  # a run of that very length would end the span
+    if least == 1:  # a run of backticks of equal length would end the span
         return "`" * next(length for length in range(1, len(runs) + 2) if length not in runs)
     return "`" * max([least, *(run + 1 for run in runs)])
 

@@ -1,16 +1,16 @@
-"""Makes names and messages safe to print: a terminal acts on control characters, and so does whoever reads a log."""
+"""Escaping of control characters in names and messages, on which terminals and log viewers would act."""
 
 import re
 
-# Control characters, line and paragraph separators, the controls of writing direction, and bytes that are no text.
+# Control characters, line and paragraph separators, controls of the writing direction, and surrogates.
 _ACTIVE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def visible(text: str) -> str:
-    r"""A text in one line in which nothing moves the cursor, sets a colour or turns the direction.
+    r"""Text on one line in which nothing moves the cursor, sets a colour or changes the writing direction.
 
-    What would is written as Python writes it; all other text stays as it is.
+    Characters that would are escaped as in Python; all others are kept.
 
     Example:
         >>> visible("rose\x1b[31m\n"), visible("日本 rose")
@@ -20,7 +20,7 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """`visible`, but for line breaks, which stay."""
+    """Text escaped like `visible`, with line breaks kept."""
     return "\n".join(visible(line) for line in text.split("\n"))
 
 

@@ -1,4 +1,4 @@
-"""Boxes in COCO's JSON format (https://cocodataset.org/#format-data)."""
+"""Reader of boxes in COCO's JSON format (https://cocodataset.org/#format-data)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ ID = "must be a whole number or a text"
 
 
 def find_coco_files(folder: Path) -> dict[str, Path]:
-    """The annotation files below a folder by split: those named `instances_*`, or all that hold boxes.
+    """Finds the annotation files below a folder, by split: those named `instances*`, or all that hold boxes.
 
     Raises:
-        DataError: Two files are of one split.
+        DataError: Two files belong to the same split.
     """
     files = sorted(file for file in folder.rglob("*.json") if not file.name.startswith("."))
     named = [file for file in files if file.name.startswith("instances")]
@@ -32,10 +32,10 @@ def find_coco_files(folder: Path) -> dict[str, Path]:
 
 
 def read_coco(files: dict[str, Path], name: str) -> RawBoxes:
-    """The boxes of COCO files, by split.
+    """Reads the boxes of COCO files, given by split.
 
     Raises:
-        DataError: A file cannot be read, is no COCO file, or names other categories than the others.
+        DataError: A file cannot be read, is not a COCO file, or has other categories than the others.
     """
     splits: dict[str, RawBoxSplit] = {}
     categories: dict[Any, str] = {}
@@ -141,7 +141,7 @@ def _short(value: Any) -> str:
 
 
 def _image_folders(file: Path) -> list[Path]:
-    """Where the images of an annotation file may be: beside it, or in a folder named after the split."""
+    """Folders that may hold the images of an annotation file: those beside it, or named after its split."""
     here, above = file.parent, file.parent.parent
     split = file.stem.removeprefix("instances_")
     role = split_role(file.stem)
@@ -153,7 +153,7 @@ def _image_folders(file: Path) -> list[Path]:
 
 
 def _find(name: str, folders: Sequence[Path]) -> Path:
-    """The image in the first folder that holds it; in the first one where none does."""
+    """Path of an image in the first folder that holds it, or in the first folder where none does."""
     for folder in folders:
         if is_file(folder / name):
             return folder / name

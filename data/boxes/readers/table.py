@@ -1,4 +1,4 @@
-"""Boxes in a table of `datasets` with a column of objects: lists of boxes, classes and more for each image."""
+"""Reader of boxes in a table of `datasets` with a column of objects: lists of boxes, classes and more per image."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,11 @@ COLUMNS = ("objects", "annotations", "object", "faces", "labels")
 
 
 def find_objects(table: Dataset, named: str | None = None) -> tuple[str, dict[str, Any]] | None:
-    """The column of objects and the types of its fields; None where there is none."""
+    """Finds the column of objects and the types of its fields; None where there is none.
+
+    Raises:
+        DataError: The column `named` holds no boxes.
+    """
     usual = [name for name in COLUMNS if name in table.column_names]
     for column in [named] if named else [*usual, *(name for name in table.column_names if name not in usual)]:
         fields = _fields(table.features.get(column))
@@ -28,7 +32,7 @@ def find_objects(table: Dataset, named: str | None = None) -> tuple[str, dict[st
 
 
 def read_table(source: RawSplits, objects_column: str | None = None, image_column: str | None = None) -> RawBoxes:
-    """The boxes of tables.
+    """Reads the boxes of tables.
 
     Raises:
         DataError: A column or field is missing.
@@ -65,7 +69,7 @@ def read_table(source: RawSplits, objects_column: str | None = None, image_colum
 
 
 def _fields(feature: Any) -> dict[str, Any]:
-    """Types of the fields of a dictionary of lists, or of a list of dictionaries."""
+    """Types of the fields of a column that holds a dictionary of lists, or a list of dictionaries."""
     if isinstance(feature, List):
         return dict(feature.feature) if isinstance(feature.feature, Mapping) else {}
     if isinstance(feature, Mapping):

@@ -1,7 +1,7 @@
-"""Boxes in Pascal VOC's XML format, one file per image (Everingham et al. 2010).
+"""Reader of boxes in Pascal VOC's XML format, one file per image (Everingham et al. 2010).
 
-Coordinates of VOC count from 1 and name the last pixel, so that `xmin - 1, ymin - 1, xmax, ymax` are corners. Tools
-that write the same files often count from 0: where any coordinate is 0, they are taken as they are.
+Coordinates of VOC count from 1 and include the last pixel, so that `xmin - 1, ymin - 1, xmax, ymax` are corners. Tools
+that write the same files often count from 0: where any `xmin` or `ymin` is below 1, coordinates are not changed.
 """
 
 from pathlib import Path
@@ -19,15 +19,15 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class _PlainTree(ET.TreeBuilder):
-    """A tree from a file that declares nothing: a document type could define entities that grow without bound."""
+    """Tree builder that refuses document types, which could define entities that grow without bound."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:  # noqa: ARG002
-        """Refuses what an annotation has no use for."""
+        """Raises a `ValueError`, because annotations need no document type."""
         raise ValueError(f"a document type ({name}) is not allowed in annotations")
 
 
 def read_voc(folder: Path) -> RawBoxes:
-    """The boxes of the XML files below a folder.
+    """Reads the boxes of the XML files below a folder.
 
     Splits are those of `ImageSets/Main`, or folders such as `train` and `valid`; classes are sorted by name.
 
@@ -85,7 +85,7 @@ def _tree(file: Path) -> Any:
         parser = ET.XMLParser(target=_PlainTree())  # noqa: S314  # see _PlainTree
         parser.feed(file.read_bytes())
         return parser.close()
-    except (OSError, ValueError, LookupError, ET.ParseError) as error:  # LookupError: an encoding that is not known
+    except (OSError, ValueError, LookupError, ET.ParseError) as error:  # LookupError: unknown encoding
         raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
 
 
@@ -104,7 +104,7 @@ def _image(file: Path, root: Path) -> RawImage:
 
 
 def _number(text: str | None) -> Any:
-    """The number in a text; the text itself where there is none."""
+    """Number in a text, or the text itself where it is not a number."""
     try:
         return float(text) if text is not None else None
     except ValueError:
@@ -112,7 +112,7 @@ def _number(text: str | None) -> Any:
 
 
 def _find(file: Path, name: str | None) -> Path:
-    """The image of an annotation file: beside it or in the folders that VOC has for images."""
+    """Path of the image of an annotation file, beside it or in the image folders of VOC."""
     folders = [file.parent, file.parent.parent / "JPEGImages", file.parent.parent / "images", file.parent.parent]
     for folder in folders:
         if name and is_file(folder / Path(name).name):
@@ -132,7 +132,7 @@ def _from_zero(image: RawImage) -> RawImage:
 
 
 def _without_annotations(by_split: dict[str, list[Path]]) -> int:
-    """Images beside annotation files that none of them is of."""
+    """Number of images beside the annotation files that have none."""
     count = 0
     for folder in {file.parent for files in by_split.values() for file in files}:
         known = {file.stem for file in folder.glob("*.xml")}

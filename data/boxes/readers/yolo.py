@@ -1,7 +1,7 @@
-"""Boxes in YOLO's folders: beside each image of `images` a text file in `labels`, one line per box.
+"""Reader of boxes in YOLO's folders: a text file in `labels` for each image in `images`, with one line per box.
 
-A line is `class cx cy width height`, relative to the image, or `class x1 y1 x2 y2 x3 y3 ...`, a polygon, whose box is
-taken. An image without a file, or with an empty one, has no boxes.
+A line is `class cx cy width height`, relative to the image, or `class x1 y1 x2 y2 x3 y3 ...`, a polygon, whose bounding
+box is used. An image without a label file, or with an empty one, has no boxes.
 """
 
 import reprlib
@@ -21,7 +21,10 @@ from ..rows import RawBoxes, RawBoxSplit, RawImage, RawObject
 
 
 def find_yolo_settings(folder: Path) -> Path | None:
-    """The file that describes a YOLO data set: `data.yaml`, or the only YAML file with names and a training split."""
+    """Finds the file that describes a YOLO data set: the first YAML file with `names` and `train`; None without one.
+
+    `data.yaml` is tried first, then the others in the order of their names.
+    """
     for file in [folder / "data.yaml", *sorted(folder.glob("*.y*ml"))]:
         if file.is_file() and {"names", "train"} <= _settings(file).keys():
             return file
@@ -34,10 +37,10 @@ def is_yolo_folder(folder: Path) -> bool:
 
 
 def read_yolo(source: Path) -> RawBoxes:
-    """The boxes of a YOLO folder, or of the data set that a YAML file describes.
+    """Reads the boxes of a YOLO folder, or of the data set that a YAML file describes.
 
     Raises:
-        DataError: There are no images, or a label file cannot be read.
+        DataError: There are no images, a label or YAML file cannot be read, or the YAML file names no classes.
     """
     file = source if source.is_file() else find_yolo_settings(source)
     folder = source.parent if source.is_file() else source
@@ -63,14 +66,14 @@ def read_yolo(source: Path) -> RawBoxes:
 def _settings(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    # of values with a wrong tag, such as `!!int x`, PyYAML lets the errors of its conversions through
+    # PyYAML does not catch the conversion errors of values with a wrong tag, such as `!!int x`
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{shown_path(file)} cannot be read: {' '.join(str(error).split())}") from error
     return content if isinstance(content, dict) else {}
 
 
 def _described(settings: dict[str, Any], file: Path) -> dict[str, list[Path]]:
-    """Images of the splits that a YAML file names; paths from another computer are looked for beside the file."""
+    """Images of each split that a YAML file names; paths of another computer are also tried relative to the file."""
     named = settings.get("path")
     root = Path("." if named is None else _text(named, "path", file))
     bases = [file.parent / root, file.parent]
@@ -103,7 +106,7 @@ def _entry(entry: str, bases: list[Path], file: Path, split: str) -> list[Path]:
 
 
 def _found(folder: Path) -> dict[str, list[Path]]:
-    """Images of a folder without a description: `images/train` or `train/images`."""
+    """Images of each split of a folder without a YAML file, by paths such as `images/train` or `train/images`."""
     found: dict[str, list[Path]] = {}
     known = {name for names in SPLIT_NAMES.values() for name in names}
     for image in _images_below(folder):
@@ -118,7 +121,7 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def _label_file(image: Path) -> Path:
-    """The label file of an image: `labels` for the last `images` of its path, or beside it."""
+    """Path of the label file of an image: the last `images` of its path becomes `labels`; otherwise beside it."""
     parts = list(image.parts)
     for place in range(len(parts) - 2, -1, -1):
         if parts[place] == "images":
@@ -172,10 +175,10 @@ def _categories(settings: dict[str, Any], folder: Path, used: set[Any]) -> tuple
 
 
 def _named(named: dict[Any, Any] | list[Any], folder: Path) -> dict[Any, str]:
-    """Names of the classes by number, as a YAML file lists them.
+    """Class names by number, from a list or dictionary of a YAML file.
 
     Raises:
-        DataError: A number or a name is none.
+        DataError: A key is not an integer from 0, a number is repeated, or a name is not text.
     """
     found: dict[int, str] = {}
     pairs: Iterable[tuple[Any, Any]] = named.items() if isinstance(named, dict) else enumerate(named)
