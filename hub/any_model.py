@@ -1,4 +1,4 @@
-"""Any vision model that can be looked at, as its own library computes it: classifier, detector or backbone."""
+"""Loading of any classifier, detector or backbone for explanation, computed by the library it belongs to."""
 
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,19 @@ _KINDS = {
 def load_any_model(
     source: str | Path, revision: str | None = None, token: str | None = None
 ) -> tuple[PreTrainedModel, Any]:
-    """A model in evaluation mode, and its image processor.
+    """Loads a model in evaluation mode and its image processor.
 
-    What the folder's configuration names is what is loaded: a classifier (timm's in the wrapper of transformers), a
-    detector, or a backbone without a head. A checkpoint that is no such folder is converted as by `load`. No code of
-    the folder is run.
+    The folder's configuration decides what is loaded: a classifier (a timm model in the wrapper of transformers), a
+    detector, or a backbone without a head. Any other checkpoint is converted as by `load`. Code in the folder is never
+    run.
 
     Args:
-        source: A folder, file or Hub id.
+        source: Folder, file or Hub id of the checkpoint.
         revision: Branch, tag or commit on the Hub.
-        token: Access token of the Hub; None takes that of the login.
+        token: Access token of the Hub; None uses the token of the login.
 
     Raises:
-        CheckpointError: It is missing, damaged or of an unknown kind.
+        CheckpointError: The checkpoint is missing, damaged or of an unknown kind.
     """
     path = locate(source, revision, token)
     if not path.is_dir() or not (path / "config.json").is_file():

@@ -1,12 +1,12 @@
 """Registration of our classes with the Auto classes of transformers, as soon as transformers is imported.
 
-`import vithub` promises that the Auto classes know our models, whichever of the two packages is imported first.
-Importing transformers for that alone takes seconds, which `vithub --help` and a wrong option would wait for. So where
-transformers is not imported yet, our classes are registered right after it is, before any other of its modules is
-begun: later, one of its modules could be half executed when ours need it. For the same reason the rooms of our own
-modules import transformers first. A smaller entry module for the command line would not do instead, since Python
-imports the package `vithub` before any module in it; and a lazy attribute of ours would not do, since people call the
-Auto classes of transformers and not ours.
+After `import vithub` the Auto classes know our models, whichever of the two packages is imported first. Importing
+transformers only for the registration would take seconds and delay `vithub --help` and the error for a wrong option.
+If transformers is not imported yet, our classes are therefore registered right after its import, before any other of
+its modules starts to execute; at a later time, one of its modules could be half executed when ours need it. For the
+same reason our own subpackages import transformers first. A smaller entry module for the command line would not help,
+because Python imports the package `vithub` before any module in it. Lazy attributes of our package would not help
+either, because users call the Auto classes of transformers and not ours.
 """
 
 from importlib import import_module
@@ -14,11 +14,11 @@ from typing import Any
 
 from .import_hooks import after_import
 
-_AUTO = "transformers.models.auto"  # public since transformers 4: the modules that define the Auto classes
+_AUTO = "transformers.models.auto"  # public since transformers 4
 
 
 def register_when_imported() -> None:
-    """Registers all our classes: now where transformers is imported already, else right after it is."""
+    """Registers all our classes: now if transformers is already imported, otherwise right after its import."""
     after_import({"transformers": _register})
 
 
@@ -71,7 +71,7 @@ def _register_models() -> None:
 
 
 def _connect_saving() -> None:
-    """Lets every saved model be accompanied by its code; that of the bundle is loaded when the first one is saved."""
+    """Makes `save_pretrained` write the code bundle too; the bundle module is imported at the first save."""
     import_module("vithub.modeling.modeling_base").HubPreTrainedModel.save_hook = _write_bundle
 
 

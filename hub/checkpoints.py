@@ -1,4 +1,4 @@
-"""Reading a checkpoint as data: configuration, tensors, image processor. Never code, never a pickled object."""
+"""Reading of checkpoints as data: configuration, tensors and image processor, never code or pickled objects."""
 
 import json
 import re
@@ -19,24 +19,24 @@ from transformers import PreTrainedModel
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".tar")
-# "file.Class", or "user/name--file.Class" for code of another repository, as transformers reads it.
+# transformers reads "file.Class", or "user/name--file.Class" for code of another repository.
 _CODE_REFERENCE = re.compile(r"(?:[\w.-]+(?:/[\w.-]+)?--)?[^\W\d]\w*\.[^\W\d]\w*")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, incomplete or not safe to read; the message names the file."""
+    """The checkpoint is missing, incomplete or not safe to read; the message names the file."""
 
 
 @dataclass
 class Checkpoint:
-    """What was read.
+    """Content of a checkpoint.
 
     Args:
-        name: Where it came from, for messages.
-        state: The tensors.
-        config: The content of `config.json`; empty for a bare file of weights.
-        processor: The content of `preprocessor_config.json`, or None.
-        folder: The local folder, where there is one.
+        name: Origin of the checkpoint, for messages.
+        state: Tensors by name.
+        config: Content of `config.json`; empty for a bare file of weights.
+        processor: Content of `preprocessor_config.json`, or None if the file is missing.
+        folder: Local folder of the checkpoint, or None for a bare file.
     """
 
     name: str
@@ -47,10 +47,11 @@ class Checkpoint:
 
 
 def locate(source: str | Path, revision: str | None = None, token: str | None = None) -> Path:
-    """The local file or folder of a source: itself, or the downloaded snapshot of a Hub id.
+    """The local file or folder of a source: the path itself, or the downloaded snapshot of a Hub id.
 
     Raises:
-        CheckpointError: Neither a path nor a Hub id, or the folder's `config.json` or index of weights is damaged.
+        CheckpointError: The source is neither a path nor a Hub id, or the folder's `config.json` or weight index is
+            damaged.
     """
     path = Path(source).expanduser()
     if path.exists():
@@ -69,7 +70,7 @@ def locate(source: str | Path, revision: str | None = None, token: str | None = 
 
 
 def _checked(path: Path) -> Path:
-    """The path itself, once the JSON files are checked that other libraries read without a check of their own."""
+    """Returns the path after checking the JSON files that other libraries read without checks of their own."""
     if path.is_dir():
         if (path / "config.json").is_file():
             read_config(path)
@@ -81,7 +82,7 @@ def _checked(path: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in a folder (with `config.json`), or in a bare `.safetensors` or DeiT `.pth` file."""
+    """Reads a checkpoint from a folder with `config.json`, or from a bare `.safetensors` or DeiT `.pth` file."""
     if path.is_file():
         return Checkpoint(str(path), read_weight_file(path), {}, folder=None)
     if not (path / "config.json").is_file():
@@ -98,7 +99,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file; anything else is a `CheckpointError` that names the file."""
+    """Reads a JSON object from a file; any other content raises a `CheckpointError` that names the file."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -111,10 +112,10 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of a folder's `config.json`, whose fields that say what the model is have the right type.
+    """Reads a folder's `config.json` and checks the types of the fields that identify the model.
 
     Raises:
-        CheckpointError: A field has another type, or `auto_map` names something else than a class in a file of the
+        CheckpointError: A field has a wrong type, or `auto_map` names something other than a class in a file of the
             folder; the message names file, field and value.
     """
     file = folder / "config.json"
@@ -141,16 +142,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def code_references(stated: dict[str, Any]) -> list[Any]:
-    """What the values of an `auto_map` name: each is one reference, or a list of them in which null stands for none."""
+    """References in the values of an `auto_map`: each value is one reference or a list, in which null means none."""
     values = [value if isinstance(value, list) else [value] for value in stated.values()]
     return [reference for listed in values for reference in listed if reference is not None]
 
 
 def read_index(folder: Path) -> dict[str, str]:
-    """The file that holds each tensor of a model in several files, from its `model.safetensors.index.json`.
+    """File name by tensor name of a sharded model, from its `model.safetensors.index.json`.
 
     Raises:
-        CheckpointError: The index has another form, or names a file that is not in the folder itself.
+        CheckpointError: The index has a wrong form, or names a file that is not in the folder itself.
     """
     file = folder / INDEX
     weight_map = read_json(file).get("weight_map")
@@ -193,7 +194,7 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def read_weight_file(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a `.safetensors` file, or of a `.pth` as DeiT's authors publish it (read with `weights_only`)."""
+    """Tensors of a `.safetensors` file, or of a `.pth` file of DeiT's authors (read with `weights_only`)."""
     if file.suffix == ".safetensors":
         try:
             state = safetensors.torch.load_file(file)
@@ -216,11 +217,11 @@ def read_weight_file(file: Path) -> dict[str, torch.Tensor]:
 
 
 def refuse_nonfinite(state: Mapping[str, torch.Tensor], place: str) -> None:
-    """Refuses weights that nothing can be computed with and that no training mends.
+    """Refuses weights that are not finite: no output can be computed from them, and no training repairs them.
 
     Args:
-        state: Tensors by name; those on the meta device are passed over.
-        place: File or model for the message.
+        state: Tensors by name; tensors on the meta device are skipped.
+        place: File or model, for the message.
 
     Raises:
         CheckpointError: Floating-point tensors are infinite or not a number; the message names the first of them.
@@ -235,7 +236,7 @@ def refuse_nonfinite(state: Mapping[str, torch.Tensor], place: str) -> None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first four names, and how many more there are.
+    """The first four names, followed by the number of the remaining ones.
 
     Example:
         >>> listed(["a", "b", "c", "d", "e"])
@@ -245,12 +246,12 @@ def listed(names: Sequence[str]) -> str:
 
 
 def floating_dtype(state: dict[str, torch.Tensor]) -> torch.dtype:
-    """The type of the first floating-point tensor; counters and masks are whole numbers. fp32 where there is none."""
+    """Data type of the first floating-point tensor, fp32 if there is none; counters and masks are integers."""
     return next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
 
 
 def checkpoint_of(model: nn.Module) -> Checkpoint:
-    """The checkpoint that a model of transformers in memory would save."""
+    """Checkpoint that `save_pretrained` of a transformers model in memory would write."""
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"expected a model of transformers, got {type(model).__name__}")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Writing a folder so that it is either whole or not there."""
+"""Atomic writing of folders: the target is either complete or absent."""
 
 import secrets
 import shutil
@@ -8,23 +8,23 @@ from pathlib import Path
 
 
 class TargetError(OSError):
-    """A folder that must not, or cannot, be written; the message names it."""
+    """The target folder must not or cannot be written; the message names it."""
 
 
 @contextmanager
 def new_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place when the block ends well, and is removed when not.
+    """Yields a temporary folder beside `target` that replaces it if the block succeeds and is removed otherwise.
 
     Args:
-        target: The folder to make. It may exist empty.
-        overwrite: Replace a folder that holds files.
+        target: Folder to create; it may exist if it is empty.
+        overwrite: Whether to replace a folder that holds files; False by default.
 
     Raises:
         TargetError: The target holds files and `overwrite` is False, is a file, or cannot be written.
     """
     target = Path(target).expanduser().absolute()
     check_target(target, overwrite)
-    # the name is known before the folder is made: an interruption between the two leaves nothing
+    # the names are chosen before the folder is created, so that an interruption in between leaves nothing behind
     staging, old = (target.parent / f".{target.name}-{secrets.token_hex(4)}{end}" for end in ("", "-old"))
     try:
         try:
@@ -37,14 +37,14 @@ def new_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
             target.replace(old)
         staging.replace(target)
     finally:
-        if old.exists() and not target.exists():  # interrupted between the two
+        if old.exists() and not target.exists():  # interrupted between the two calls of `replace`
             old.replace(target)
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
 def check_target(target: Path, overwrite: bool = False) -> None:
-    """Raises a `TargetError` when the folder holds files already (and may not be replaced) or is a file."""
+    """Raises a `TargetError` if the target is a file, or holds files and may not be overwritten."""
     if target.is_file():
         raise TargetError(f"{target} is a file; name a folder")
     if target.is_dir() and any(target.iterdir()) and not overwrite:

@@ -1,4 +1,4 @@
-"""Functions that run once, right after a module is first imported."""
+"""Import hooks: functions that run once, right after a module is first imported."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -8,23 +8,23 @@ from types import ModuleType
 
 
 def after_import(steps: Mapping[str, Callable[[], None]]) -> None:
-    """Runs each function after the module of its name: now where that is imported already, else when it is.
+    """Runs each function after its module is imported: now if it already is, otherwise at the import.
 
     Args:
-        steps: By full names of modules, in the order in which they run where several are imported already.
+        steps: Functions by full module name; those whose modules are already imported run in this order.
     """
     there = [name for name in steps if name in sys.modules]
     later = {name: step for name, step in steps.items() if name not in there}
     if later:
-        sys.meta_path.insert(0, _AfterImport(later))  # before the steps, which may import such modules
+        sys.meta_path.insert(0, _AfterImport(later))  # before the steps run, as they may import such modules
     for name in there:
         steps[name]()
 
 
 class _AfterImport(MetaPathFinder):
-    """Finder that lets others find a module, and has its step run when the module has been executed.
+    """Finder that delegates to the other finders and runs a module's step after the module has been executed.
 
-    It leaves `sys.meta_path` when the last of its modules has been found.
+    The finder removes itself from `sys.meta_path` when the last of its modules has been found.
     """
 
     def __init__(self, steps: dict[str, Callable[[], None]]) -> None:
@@ -33,7 +33,7 @@ class _AfterImport(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec that the other finders give, with a loader that runs the step; None for all other modules."""
+        """The spec found by the other finders, with a loader that runs the step; None for all other modules."""
         step = self.steps.pop(fullname, None)
         if step is None:
             return None
@@ -50,17 +50,17 @@ class _AfterImport(MetaPathFinder):
 
 
 class _ThenStep(Loader):
-    """A module's own loader, then a step. The module keeps its own loader, which knows its source."""
+    """Loader that runs a step after the module's own loader; the module keeps its own, which knows its source."""
 
     def __init__(self, loader: Loader, step: Callable[[], None]) -> None:
         self.loader, self.step = loader, step
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the module's own loader."""
+        """Creates the module with its own loader."""
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Executes the module, and runs the step where that succeeded."""
+        """Executes the module, then runs the step if the execution succeeded."""
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader

@@ -1,7 +1,7 @@
-"""Loading of models for inference: whole, finite weights that fit their configuration, or an error that names the file.
+"""Strict loading of models for inference: complete, finite weights that fit the configuration, or an error.
 
-transformers fills what a checkpoint lacks with random weights and leaves out what it does not know, each with a
-warning; a model that answers must have neither.
+transformers only warns when it fills missing tensors with random weights or ignores unknown tensors; a model used for
+inference must have neither.
 """
 
 import re
@@ -34,11 +34,11 @@ _INTEGERS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
 
 
 def load_for_inference(auto_class: Any, folder: Path, what: str) -> PreTrainedModel:
-    """A model in evaluation mode, in the type of its weights, whose every tensor came from the checkpoint.
+    """Loads a model in evaluation mode, in the data type of its weights, with every tensor from the checkpoint.
 
     Args:
         auto_class: Auto class of transformers, such as `AutoModelForImageClassification`.
-        folder: Local folder with `config.json` and safetensors.
+        folder: Local folder with `config.json` and safetensors weights.
         what: Kind of the model for messages, such as "an image classifier".
 
     Raises:
@@ -49,7 +49,7 @@ def load_for_inference(auto_class: Any, folder: Path, what: str) -> PreTrainedMo
     files = weight_files(folder)
     types = _stored_types(files)
     verbosity = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()  # its report of missing tensors; ours is an error
+    transformers.utils.logging.set_verbosity_error()  # it reports missing tensors; here they are an error
     try:
         model, info = auto_class.from_pretrained(
             folder,
@@ -78,15 +78,15 @@ def load_for_inference(auto_class: Any, folder: Path, what: str) -> PreTrainedMo
 
 
 def load_processor(folder: Path) -> Any:
-    """The image processor of a folder, tried on a small picture.
+    """Loads the image processor of a folder and tests it on a small image.
 
     Raises:
-        CheckpointError: `preprocessor_config.json` is missing or damaged, or says what cannot be done.
+        CheckpointError: `preprocessor_config.json` is missing or damaged, or gives no usable processor.
     """
     file = folder / PROCESSOR
     if file.is_file():
         read_json(file)
-    elif "architecture" in read_config(folder):  # timm's say it in their configuration
+    elif "architecture" in read_config(folder):  # timm states the preprocessing in config.json
         file = folder / "config.json"
     else:
         raise CheckpointError(f"{folder} holds no {PROCESSOR}, which says how an image becomes pixels")
@@ -101,10 +101,10 @@ def load_processor(folder: Path) -> Any:
 
 
 def run_model(model: Any, source: str | Path, **inputs: Any) -> Any:
-    """The output of a loaded model; what it cannot be run on is an error that names the model.
+    """Runs a loaded model and turns failures into an error that names the model.
 
     Raises:
-        CheckpointError: The model refuses the pixels that its image processor makes.
+        CheckpointError: The model cannot be run on the pixels that its image processor produces.
     """
     try:
         return model(**inputs)
@@ -119,12 +119,12 @@ def run_model(model: Any, source: str | Path, **inputs: Any) -> Any:
 
 
 def refuse_nonfinite_scores(logits: torch.Tensor, source: str | Path, name_of: Callable[[int], str]) -> None:
-    """Raises a `CheckpointError` where scores are not finite.
+    """Raises a `CheckpointError` if scores are not finite.
 
     Args:
         logits: (B, ...), one row per image.
-        source: The model, for the message.
-        name_of: Name of the image of a row, from 0 to B - 1.
+        source: Name or path of the model, for the message.
+        name_of: Function from a row, 0 to B - 1, to the name of its image.
     """
     finite = torch.isfinite(logits).flatten(1).all(dim=1).tolist()
     if wrong := [name_of(row) for row, good in enumerate(finite) if not good]:
@@ -132,10 +132,10 @@ def refuse_nonfinite_scores(logits: torch.Tensor, source: str | Path, name_of: C
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder's weights.
+    """Safetensors files of a folder's weights.
 
     Raises:
-        CheckpointError: There are none, or the index of several files is damaged or names one that is not there.
+        CheckpointError: The folder holds no weights, or its weight index is damaged or names a missing file.
     """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
@@ -147,13 +147,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, in one line of moderate length."""
+    """Message of an error of another library, in one line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def _stored_types(files: Iterable[Path]) -> dict[str, str]:
-    """The type of each stored tensor, such as "F32"."""
+    """Stored data type by tensor name, such as "F32"."""
     types: dict[str, str] = {}
     for file in files:
         try:
@@ -168,7 +168,7 @@ def _refuse_misfits(model: PreTrainedModel, info: dict[str, Any], place: str, wh
     shapes = [f"{name} {tuple(stored)} (the model's is {tuple(own)})" for name, stored, own in info["mismatched_keys"]]
     if shapes:
         raise CheckpointError(f"{place}: other shapes than config.json says: {listed(sorted(shapes))}")
-    # neither is used: batch norm counts in training alone, and maps are made without the pooler
+    # neither is used: batch norm counts batches in training only, and explanations do not need the pooler
     unused = r"num_batches_tracked$" + (r"|(^|\.)pooler\." if headless else "")
     if missing := sorted(name for name in info["missing_keys"] if not re.search(unused, name)):
         raise CheckpointError(
@@ -182,9 +182,10 @@ def _refuse_misfits(model: PreTrainedModel, info: dict[str, Any], place: str, wh
 
 
 def _of_more_layers(unknown: Sequence[str], known: set[str]) -> list[str]:
-    """Tensors that the model has too, of a layer of another number: its configuration states too few layers.
+    """Unknown tensors whose names differ from known ones in the layer number only.
 
-    Other tensors without a place are common in checkpoints of transformers: poolers, counters of batch norm.
+    Such tensors mean that the configuration states too few layers. Other unknown tensors are common in checkpoints of
+    transformers: poolers, counters of batch norm.
     """
     layers = {re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in known}
     return [name for name in unknown if re.sub(r"(?<=\.)\d+(?=\.)", "*", name) in layers]

@@ -1,4 +1,4 @@
-"""Identity of a saved model as hashes of its files, so that answers of two models are not mixed."""
+"""Identity of a saved model as hashes of its files, so that predictions of two models are not mixed up."""
 
 import hashlib
 from pathlib import Path
@@ -7,7 +7,7 @@ from .inference_loading import PROCESSOR, weight_files
 
 
 def model_identity(folder: Path) -> dict[str, str]:
-    """Hashes of a folder's `weights` (with their configuration) and `processor`."""
+    """SHA-256 hashes of a folder's `weights` (with their configuration) and of its `processor`."""
     processor = folder / PROCESSOR
     return {
         "weights": _hash([folder / "config.json", *weight_files(folder)]),

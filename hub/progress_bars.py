@@ -1,4 +1,4 @@
-"""The progress bars of transformers, switched off for what takes a moment."""
+"""Suppression of transformers' progress bars during short operations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from transformers.utils import logging
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without the progress bars of transformers."""
+    """Turns off the progress bars of transformers inside the block."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

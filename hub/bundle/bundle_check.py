@@ -1,4 +1,4 @@
-"""Whether a folder loads where this package is missing: tried, in a process of its own, before it is published."""
+"""Check, before publication, that a folder loads without this package: it is loaded in a separate process."""
 
 import json
 import os
@@ -28,14 +28,14 @@ PACKAGES = ("torch", "transformers", "pillow")
 
 @dataclass(frozen=True)
 class BundleCheck:
-    """How a folder loaded in a process that could import torch, transformers and Pillow only.
+    """Result of loading a folder in a process that could import torch, transformers and Pillow only.
 
     Args:
-        folder: What was loaded.
-        classes: Module and class that each Auto class gave.
-        tensors: Names of the outputs that were the same to the bit.
-        answers: Of the pipeline to a picture of noise, the same to the bit; None where there is no pipeline for it.
-        versions: Of torch and transformers there.
+        folder: Folder that was loaded.
+        classes: Module and class that each Auto class returned, by name of the Auto class.
+        tensors: Names of the outputs that were identical to the bit.
+        answers: Pipeline predictions for an image of noise, identical to the bit; None if there is no pipeline.
+        versions: Versions of torch and transformers in that process.
     """
 
     folder: Path
@@ -46,17 +46,17 @@ class BundleCheck:
 
 
 def check_bundle(folder: str | Path) -> BundleCheck:
-    """Loads a folder without this package, in a process of its own, and compares all that it computes to the bit.
+    """Loads a folder without this package, in a separate process, and compares all outputs to the bit.
 
     Raises:
-        BundleError: It does not load there, or computes something else; the message says what.
+        BundleError: The folder does not load there, or its outputs differ; the message names the difference.
     """
     folder = Path(folder)
     return check_bundles([folder], packages=needed_packages(folder))[0]
 
 
 def needed_packages(folder: Path) -> tuple[str, ...]:
-    """What its card says that it takes to load a folder: `PACKAGES`, and timm where a detector's backbone is timm's."""
+    """Packages that a folder's card requires: `PACKAGES`, plus timm and torchvision for a timm backbone."""
     config = read_config(folder) if (folder / "config.json").is_file() else {}
     backbone = config.get("backbone_config") or {}
     of_timm = ("timm", "torchvision") if backbone.get("model_type") == "timm_backbone" else ()
@@ -66,13 +66,13 @@ def needed_packages(folder: Path) -> tuple[str, ...]:
 def check_bundles(
     folders: list[Path], python: str = sys.executable, packages: tuple[str, ...] = PACKAGES
 ) -> list[BundleCheck]:
-    """`check_bundle` of many folders in one process.
+    """Checks many folders in one process, each as `check_bundle` does.
 
     Args:
-        folders: With `config.json`, weights and, for a pipeline, `preprocessor_config.json`.
-        python: The interpreter; its transformers may be of another version.
-        packages: All that can be imported there, besides what these need. Without Pillow no version of transformers
-            reads images, and some need torchvision for that, whatever the model.
+        folders: Folders with `config.json`, weights and, for a pipeline, `preprocessor_config.json`.
+        python: Python interpreter of the process; its transformers may be of another version.
+        packages: Packages that can be imported there, together with their dependencies. No version of transformers
+            reads images without Pillow, and some versions need torchvision for that, whatever the model.
     """
     backend = "torchvision" if "torchvision" in packages else "pil"
     with tempfile.TemporaryDirectory(prefix="vithub-check-") as place, quiet_transformers():
@@ -83,7 +83,7 @@ def check_bundles(
 
 
 def _plan(folder: Path, place: Path, backend: str) -> dict[str, Any]:
-    """What the other process shall do, and what it should find."""
+    """Request for the other process, and the outputs expected from it."""
     place.mkdir()
     config = AutoConfig.from_pretrained(folder)
     stated = getattr(config, "auto_map", None)
@@ -122,13 +122,13 @@ def _plan(folder: Path, place: Path, backend: str) -> dict[str, Any]:
 
 
 def _auto_classes(config: Any, stated: dict[str, str]) -> list[str]:
-    """The Auto classes whose weights the folder holds: the encoder's and that of the class that was saved."""
+    """Auto classes whose weights the folder holds: `AutoModel` and the one of the saved class."""
     saved = {name for name, reference in stated.items() if reference.rpartition(".")[2] in (config.architectures or [])}
     return sorted({"AutoModel", *saved})
 
 
 def _noise(config: Any, draws: np.random.Generator) -> torch.Tensor:
-    """(2, C, height, width), normalised pixels of the size that the model is made for."""
+    """Random normalised pixels (2, C, height, width) at the model's input size."""
     height, width = getattr(config, "image_hw", None) or (64, 64)
     channels = getattr(config, "num_channels", 3)
     return torch.from_numpy(draws.standard_normal((2, channels, height, width), dtype=np.float32))
@@ -154,7 +154,7 @@ def _run(content: dict[str, Any], place: Path, python: str) -> list[str]:
 
 
 def _reason(stderr: str, code: int) -> str:
-    """The exception that ended a process, in one line."""
+    """Exception that ended a process, in one line of at most 500 characters."""
     raised = list(re.finditer(r"^[\w.]*(?:Error|Exception|Interrupt|Exit)\b.*", stderr, re.MULTILINE))
     text = " ".join((stderr[raised[-1].start() :] if raised else stderr).split())
     return text[:500] or f"its process ended with {code}"

@@ -1,11 +1,12 @@
-"""Loads folders as one who has torch, transformers and Pillow only. Run by its path, in a process of its own:
+"""Loading of folders as by a user who has torch, transformers and Pillow only, run by path in a separate process:
 
     python -I hub/bundle/clean_process.py request.json
 
-This file is on no import path there, and imports nothing of the package. The request has `requests`, a list of
-objects: `folder`, `inputs` (a safetensors file with `pixel_values`), `image` (a file, or null), `models` (names of Auto
-classes), `task` (of a pipeline, or null), `outputs` (the safetensors file to write). Beside the list stand `threads`
-and `packages`, all that can be imported with what they need. A report of each folder is printed as one line of JSON.
+The file is on no import path of that process and imports nothing of the package. The request holds `requests`, a list
+of objects with `folder`, `inputs` (safetensors file with `pixel_values`), `image` (image file, or null), `models`
+(names of Auto classes), `task` (pipeline task, or null) and `outputs` (safetensors file to write). It also holds
+`threads` and `packages`, the packages that can be imported together with their dependencies. The report of each folder
+is printed as one line of JSON.
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any
 
 
 def required(roots: list[str]) -> set[str]:
-    """The installed distributions, by normalised name, that `roots` need, themselves included."""
+    """Normalised names of the installed distributions that `roots` require, including `roots` themselves."""
     from packaging.requirements import Requirement
 
     found: set[str] = set()
@@ -45,13 +46,13 @@ def _normalised(name: str) -> str:
 
 
 class OnlyThese:
-    """Finds the standard library, the named packages and published code; all else is as if it were not installed."""
+    """Finder of the standard library, the named packages and published code only; nothing else can be imported."""
 
     def __init__(self, packages: set[str]) -> None:
         self.packages = packages | sys.stdlib_module_names | {"transformers_modules"}
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """As every finder."""
+        """The spec of an allowed module, or None."""
         top = name.partition(".")[0]
         if top not in self.packages and not top.startswith("_sysconfigdata"):
             return None
@@ -62,7 +63,7 @@ class OnlyThese:
 
 
 def forget_other_packages(kept: list[str]) -> None:
-    """From here on only the distributions `kept` and what they need can be imported."""
+    """Restricts imports from now on to the distributions `kept` and their dependencies."""
     distributions = required(kept)
     packages = {
         package
@@ -73,7 +74,7 @@ def forget_other_packages(kept: list[str]) -> None:
 
 
 def load(request: dict[str, Any]) -> dict[str, Any]:
-    """What was loaded from a folder; the tensors that it computes go to the file `outputs`."""
+    """Loads a folder, writes its output tensors to the file `outputs` and returns the report."""
     import safetensors.torch
     import torch
     import transformers
@@ -111,7 +112,7 @@ def load(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(request_file: str) -> None:
-    """Does what the file asks for, in a process that could import the package no more."""
+    """Handles all requests of the file, in a process that can no longer import the package."""
     content = json.loads(Path(request_file).read_text(encoding="utf-8"))
     forget_other_packages(content["packages"])
     if find_spec("vithub") is not None or "vithub" in sys.modules:

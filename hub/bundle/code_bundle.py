@@ -1,4 +1,4 @@
-"""The code that lets others load a saved model without this package: a few flat files and `auto_map`."""
+"""Code bundle that makes a saved model loadable without this package: a few flat files and `auto_map`."""
 
 import json
 from functools import cache
@@ -17,7 +17,6 @@ from transformers.utils import logging
 from ...data.whole_files import write_whole
 from .flat_sources import flat_sources, is_flat_source
 
-# What the facade registers its classes with.
 _AUTO_CLASSES: dict[str, Any] = {
     "AutoModel": MODEL_MAPPING,
     "AutoModelForImageClassification": MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
@@ -28,35 +27,35 @@ _PACKAGE = __name__.split(".")[0]
 
 
 def registered_models(config_class: type) -> dict[str, type]:
-    """The model classes of the package for a configuration, by the name of the Auto class that makes them."""
+    """Model classes of the package for a configuration class, by name of the Auto class that builds them."""
     found = {name: mapping[config_class] for name, mapping in _AUTO_CLASSES.items() if config_class in mapping}
     return {name: model for name, model in found.items() if model.__module__.startswith(f"{_PACKAGE}.")}
 
 
 def auto_map(config_class: type) -> dict[str, str]:
-    """What `config.json` says of the classes: file and class by the name of the Auto class."""
+    """Value of `auto_map` in `config.json`: "file.Class" by name of the Auto class."""
     classes = {"AutoConfig": config_class, **registered_models(config_class)}
     return {name: f"{found.__module__.rpartition('.')[2]}.{found.__name__}" for name, found in classes.items()}
 
 
 @cache
 def bundle_files(config_class: type) -> dict[str, str]:
-    """Text by file name of all that the classes of a configuration need; the same for each of them.
+    """Source text by file name that the classes of a configuration need; all these classes share one bundle.
 
     Raises:
-        BundleError: See `flat_sources`.
+        BundleError: The code cannot be published; see `flat_sources`.
     """
     return flat_sources([config_class.__module__, *(m.__module__ for m in registered_models(config_class).values())])
 
 
 def write_bundle(model: PreTrainedModel, folder: Path) -> None:
-    """Writes the code of a model into the folder that it was saved to, and `auto_map` into its `config.json`.
+    """Writes the code of a model into the folder it was saved to, and `auto_map` into its `config.json`.
 
-    Files of an earlier bundle that are no longer needed are removed. A folder without `config.json` (adapters alone)
-    gets none. For a class that was derived elsewhere the code of its parent is written, and a warning says so.
+    Files of an earlier bundle that are no longer needed are removed. A folder without `config.json` (adapters only)
+    gets no bundle. For a subclass defined outside the package, the code of its parent is written with a warning.
 
     Raises:
-        BundleError: See `flat_sources`.
+        BundleError: The code cannot be published; see `flat_sources`.
     """
     config_file = folder / "config.json"
     config_class = next((c for c in type(model.config).__mro__ if registered_models(c)), None)
@@ -80,7 +79,7 @@ def write_bundle(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _replace(file: Path, text: str) -> None:
-    """Writes a file in one step, so that another process never reads half of it; the same text is left alone."""
+    """Writes a file atomically, so that no other process reads half of it; an unchanged file is not written."""
     if file.is_file() and file.read_bytes() == text.encode():
         return
     write_whole(file, text)

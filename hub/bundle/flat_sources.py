@@ -1,4 +1,4 @@
-"""The sources that a model class needs, as files that lie beside each other and import no package but two."""
+"""Flat source files of a model class, in one folder, that import only torch, transformers and the standard library."""
 
 import ast
 import re
@@ -16,25 +16,26 @@ _HEADER = re.compile(rf"# \w+\.py of {PACKAGE} \S+ \(")
 
 
 class BundleError(RuntimeError):
-    """A model whose code cannot be published, or does not load where the package is missing; the message says why."""
+    """The model's code cannot be published, or does not load without the package; the message says why."""
 
 
 def flat_sources(modules: Iterable[str]) -> dict[str, str]:
-    """The named modules and all that they import of the package, each as one flat file.
+    """Flattens the named modules and all modules of the package that they import, each to one file.
 
-    `from ..configuration.configuration_vit import X` becomes `from .configuration_vit import X`. A line on top states
-    version and licence; lines at the end of the named modules import what they need through others, because older
+    `from ..configuration.configuration_vit import X` becomes `from .configuration_vit import X`. The first line states
+    version and licence. Lines at the end of the named modules import their indirect dependencies, because older
     versions of transformers copy only those files of a folder that the loaded file itself imports.
 
     Args:
-        modules: Full names, as a class's `__module__` has them.
+        modules: Full module names, as in the `__module__` of a class.
 
     Returns:
         Text by file name, sorted by name. The same package gives the same bytes.
 
     Raises:
-        BundleError: A file lies in a room that is not published, or imports what is not `torch`, `transformers` or
-            the standard library outside a `try` or an `if is_..._available()`, as the loader of transformers allows.
+        BundleError: A file lies in a subpackage that is not published, or imports something other than `torch`,
+            `transformers` or the standard library. Imports inside a `try` or an `if is_..._available()` are exempt,
+            because the loader of transformers allows them.
     """
     named = sorted(set(modules))
     texts: dict[str, str] = {}
@@ -74,12 +75,12 @@ def _last(name: str) -> str:
 
 
 def is_flat_source(text: str) -> bool:
-    """Whether this is the text of a file that `flat_sources` made, of any version."""
+    """Whether a text is that of a file written by any version of `flat_sources`."""
     return _HEADER.match(text) is not None
 
 
 def _flattened(name: str, file: Path) -> tuple[str, set[str]]:
-    """The text with rewritten imports, and the modules of the package that it needs."""
+    """Text of a file with rewritten imports, and the modules of the package that it imports."""
     text = file.read_text(encoding="utf-8")
     tree, lines, needed = ast.parse(text), text.splitlines(keepends=True), set[str]()
     parents = name.split(".")[:-1]
@@ -102,7 +103,7 @@ def _flattened(name: str, file: Path) -> tuple[str, set[str]]:
 
 
 def _foreign(node: ast.AST) -> set[str]:
-    """Packages whose absence would stop the loader of transformers."""
+    """Imported packages whose absence would make the loader of transformers fail."""
     found: set[str] = set()
     if isinstance(node, ast.Try) or (isinstance(node, ast.If) and "_available(" in ast.unparse(node.test)):
         return found

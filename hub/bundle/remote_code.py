@@ -1,4 +1,4 @@
-"""Code that comes with somebody's weights: run only when it is trusted, and only as it was when it was trusted."""
+"""Loading of third-party model code: it runs only if the user trusts it, and only while its files stay unchanged."""
 
 import hashlib
 import json
@@ -26,18 +26,18 @@ _AUTO_CLASSES = {
 
 
 class RemoteCodeError(CheckpointError):
-    """Code that is not trusted, or not the code that was trusted; the message names the files."""
+    """The code is not trusted, or differs from the code that was trusted; the message names the files."""
 
 
 def remote_classes(folder: Path) -> dict[str, str]:
-    """What a folder's `config.json` says of its own classes, by the Auto class that would run them; empty for none."""
+    """References to a folder's own classes in its `config.json`, by name of the Auto class; empty if there are none."""
     stated = read_config(folder).get("auto_map") if (folder / "config.json").is_file() else None
     named = {name: code_references({name: value}) for name, value in (stated or {}).items()}
     return {name: references[0] for name, references in named.items() if references}
 
 
 def refuse_code(name: str, folder: Path) -> RemoteCodeError:
-    """The error for code that nobody asked to run."""
+    """Error for a model whose code the user did not allow to run."""
     files = sorted({f"{reference.split('.')[0]}.py" for reference in remote_classes(folder).values()})
     return RemoteCodeError(
         f"{name} is a model with code of its own ({', '.join(files)}), which was not run. Read it; if you trust it, "
@@ -46,19 +46,19 @@ def refuse_code(name: str, folder: Path) -> RemoteCodeError:
 
 
 def load_trusted(source: str, folder: Path, task: str | None, token: str | None) -> tuple[PreTrainedModel, Any]:
-    """A model by the code that comes with it, and its image processor, or None.
+    """Loads a model with the code that comes with it, and its image processor or None.
 
-    The SHA-256 of each code file is remembered for the commit at the first such load, below `HF_HOME`. Later loads of
-    the commit refuse files that differ, be it in the cache of downloads or in the copies that transformers runs.
+    The first load of a commit stores the SHA-256 of each code file below `HF_HOME`. Later loads of the commit refuse
+    files that differ, both in the download cache and in the copies that transformers runs.
 
     Args:
-        source: A folder, or a Hub id.
-        folder: What it was downloaded to, with `config.json` and weights.
-        task: "backbone", "image-classification", ...; None takes the most special class that the code has.
-        token: Access token.
+        source: Folder or Hub id of the model.
+        folder: Local folder with `config.json` and weights; for a Hub id, the downloaded snapshot.
+        task: "backbone", "image-classification", ...; None selects the most specialised class that the code has.
+        token: Access token of the Hub, or None.
 
     Raises:
-        RemoteCodeError: The code changed, or is another repository's.
+        RemoteCodeError: The code changed, or belongs to another repository.
     """
     classes = remote_classes(folder)
     if others := sorted(ref.split("--")[0] for ref in classes.values() if "--" in ref):
@@ -84,7 +84,7 @@ def load_trusted(source: str, folder: Path, task: str | None, token: str | None)
 
 
 def _check(repo_id: str, commit: str, folder: Path) -> None:
-    """Compares code files with what was trusted, and remembers them at first."""
+    """Compares code files with the trusted hashes; the first time, stores their hashes."""
     found = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*.py"))}
     hashes = {path: _sha256(file) for path, file in found.items()}
     altered = [path for path, file in found.items() if not _as_downloaded(file)]
@@ -109,16 +109,16 @@ def _check(repo_id: str, commit: str, folder: Path) -> None:
         _tell_changes(repo_id, commit, hashes, trusted.get(repo_id, {}))
         trusted.setdefault(repo_id, {})[commit] = hashes
         lock.parent.mkdir(parents=True, exist_ok=True)
-        staging = lock.with_suffix(f".{os.getpid()}")  # of this process alone: several may trust code at once
+        staging = lock.with_suffix(f".{os.getpid()}")  # named by process, since several may store hashes at once
         staging.write_text(json.dumps(trusted, indent=1) + "\n", encoding="utf-8")
         staging.replace(lock)
-    # Compiled copies are not compared, so they are made anew.
+    # Compiled copies are not compared, so they are deleted and compiled again.
     for copy in {copy.parent for copy in _copies(commit)}:
         shutil.rmtree(copy / "__pycache__", ignore_errors=True)
 
 
 def _copies(commit: str) -> list[Path]:
-    """What transformers copied of a commit's code, and runs."""
+    """Copies of a commit's code files that transformers made and runs."""
     return sorted((Path(HF_MODULES_CACHE) / "transformers_modules").glob(f"*/*/{commit}/**/*.py"))
 
 
@@ -127,7 +127,7 @@ def _copy_root(copy: Path, commit: str) -> Path:
 
 
 def _as_downloaded(file: Path) -> bool:
-    """Whether a file of the cache has the hash that it was downloaded under: its name there."""
+    """Whether a file of the download cache still has the git hash that is its name there."""
     name, content = file.resolve().name, file.read_bytes()
     if not re.fullmatch(r"[0-9a-f]{40}", name):
         return True
@@ -135,7 +135,7 @@ def _as_downloaded(file: Path) -> bool:
 
 
 def _tell_changes(repo_id: str, commit: str, hashes: dict[str, str], trusted: dict[str, dict[str, str]]) -> None:
-    """Warns where another commit of the repository was trusted, with other code."""
+    """Warns if the code differs from that of another commit of the repository that was trusted before."""
     if not trusted:
         return
     last, known = list(trusted.items())[-1]

@@ -1,4 +1,4 @@
-"""What a card says of a detector's run, taken from its `config.json` and `metrics.json`."""
+"""Facts of a detector's run for its model card, read from its `config.json` and `metrics.json`."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ _TIDE = (
     "Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020. "
     "https://arxiv.org/abs/2008.08115"
 )
-# What an option of the configuration adds to the name, and what is cited for it.
+# Configuration option: addition to the model's description, and its citation.
 _OPTIONS = {
     "anchor_queries": (
         "queries that are anchor boxes",
@@ -34,7 +34,7 @@ _OPTIONS = {
     ),
     "dilation": ("a dilated last stage (DC5)", ""),
 }
-# COCO's twelve figures: key in metrics.json, name, overlap, size of the objects, most boxes per image.
+# COCO's twelve metrics: key in metrics.json, name, IoU, object size, most boxes per image.
 _ALL = "0.50 to 0.95"
 _ROWS = (
     ("map", "AP", _ALL, "all", 100), ("map_50", "AP", "0.50", "all", 100), ("map_75", "AP", "0.75", "all", 100),
@@ -54,7 +54,16 @@ _MEANINGS = {
 
 
 def about_detector(config: dict[str, Any], metrics: dict[str, Any], native: str | None) -> dict[str, Any]:
-    """What it is, and what it takes to load it; the arguments and `code` are those of `about_model`."""
+    """Description of the detector and of how it is loaded.
+
+    Args:
+        config: Content of `config.json`.
+        metrics: Content of `metrics.json`.
+        native: Class of transformers under which the model is published instead of its own; None keeps its own.
+
+    Returns:
+        Values for the card's template; `code` is "bundle", "native" or "vithub", as in `about_model`.
+    """
     ours = config["model_type"] == HubDetrConfig.model_type
     options = [texts for name, texts in _OPTIONS.items() if ours and config.get(name)]
     names = [name for name, _ in options]
@@ -79,7 +88,7 @@ def about_detector(config: dict[str, Any], metrics: dict[str, Any], native: str 
 
 
 def about_detections(folder: Path, metrics: dict[str, Any], labels: list[str]) -> dict[str, Any]:
-    """What was measured."""
+    """Metrics, plots and errors of the reported split, as values for the card's template."""
     split = metrics["reported_split"]
     figures, per_class, bad = metrics[split], metrics["per_class"], left_out(metrics)
     boxes = sum(row["boxes"] for row in per_class)
@@ -112,7 +121,7 @@ def about_detections(folder: Path, metrics: dict[str, Any], labels: list[str]) -
         "untested": [row["label"] for row in per_class if not row["boxes"]],
         "confused": confused(_between_classes(metrics["errors"]["confusion"]), labels),
         "errors": _errors(metrics["errors"], boxes),
-        # rounded down, so that the snippets give all that was counted
+        # rounded down, so that the snippets return every box that was counted
         "threshold": f"{math.floor(1e4 * metrics['errors']['threshold']) / 1e4:g}",
     }
 
@@ -123,7 +132,7 @@ def _worst(rows: list[dict[str, Any]], count: int = 3) -> list[dict[str, Any]]:
 
 
 def _between_classes(confusion: list[list[int]]) -> list[list[int]]:
-    """Without the last row and column, which are of no object."""
+    """Confusion matrix without its last row and column, which stand for "no object"."""
     return [row[:-1] for row in confusion[:-1]]
 
 

@@ -1,4 +1,4 @@
-"""What a card says of a run, taken from its `config.json` and `metrics.json`."""
+"""Facts of a classifier's run for its model card, read from its `config.json` and `metrics.json`."""
 
 import re
 from pathlib import Path
@@ -19,14 +19,14 @@ _CALIBRATION = "Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
 _VIT_FAMILY = ("ViT", "A vision transformer (ViT)", [_VIT])
 _DEIT_FAMILY = ("DeiT", "A data-efficient image transformer (DeiT)", [_VIT, _DEIT])
 OURS = (HubViTConfig.model_type, HubDeiTConfig.model_type)
-# Short and long name, and what to cite.
+# Short name, long name and citations, by model type.
 _FAMILIES: dict[str, tuple[str, str, list[str]]] = {
     HubViTConfig.model_type: _VIT_FAMILY,
     HubDeiTConfig.model_type: _DEIT_FAMILY,
     "vit": _VIT_FAMILY,
     "deit": _DEIT_FAMILY,
 }
-# The rows of the table of results: key in metrics.json and name.
+# Rows of the results table: key in metrics.json, and name.
 _SINGLE_ROWS = {
     "accuracy": "accuracy",
     "top5_accuracy": "top-5 accuracy",
@@ -44,16 +44,16 @@ _OVERLAYS = re.compile(r"(attention|explanation|overlay)[\w-]*\.png")
 
 
 def about_model(config: dict[str, Any], metrics: dict[str, Any], native: str | None) -> dict[str, Any]:
-    """What it is, and what it takes to load it.
+    """Description of the classifier and of how it is loaded.
 
-    `code` says that: "bundle" (files beside the weights), "native" (a class of transformers), "timm" or "vithub" (a
-    folder of ours without files, as older versions saved it). Of others' models only that is said which their
-    configuration says.
+    The entry `code` names the code that loads it: "bundle" (files beside the weights), "native" (a class of
+    transformers), "timm" or "vithub" (a folder of ours without code files, as older versions saved it). Third-party
+    models are described by their configuration only.
 
     Args:
-        config: The content of `config.json`.
-        metrics: The content of `metrics.json`.
-        native: Class of transformers under which the model is published instead of its own; None keeps that.
+        config: Content of `config.json`.
+        metrics: Content of `metrics.json`.
+        native: Class of transformers under which the model is published instead of its own; None keeps its own.
     """
     model_type, ours = config["model_type"], config["model_type"] in OURS
     architecture = config.get("architecture")
@@ -76,7 +76,7 @@ def about_model(config: dict[str, Any], metrics: dict[str, Any], native: str | N
 
 
 def about_results(folder: Path, metrics: dict[str, Any], labels: list[str]) -> dict[str, Any]:
-    """What was measured."""
+    """Metrics, plots and per-class results of the reported split, as values for the card's template."""
     split, multi_label, headline = (
         metrics["reported_split"],
         metrics.get("problem") == MULTI_LABEL,
@@ -119,7 +119,7 @@ def about_results(folder: Path, metrics: dict[str, Any], labels: list[str]) -> d
 
 
 def code_of(config: dict[str, Any], native: str | None, ours: bool) -> dict[str, Any]:
-    """`code` and `native_class`, see `about_model`."""
+    """The entries `code` and `native_class` that `about_model` returns."""
     code = "bundle" if config.get("auto_map") else "vithub"
     if native or not ours:
         code = "timm" if config["model_type"] == "timm_wrapper" else "native"
@@ -127,17 +127,20 @@ def code_of(config: dict[str, Any], native: str | None, ours: bool) -> dict[str,
 
 
 def left_out(metrics: dict[str, Any]) -> dict[str, int]:
-    """How many images of each split could not be decoded."""
+    """Number of images that could not be decoded, by split; splits without such images are missing."""
     return {name: len(set(images)) for name, images in (metrics.get("bad_images") or {}).items() if images}
 
 
 def overlays(folder: Path) -> list[str]:
-    """Pictures of explanations that were put into the folder; they show images of the data, so that none is made."""
+    """Names of explanation overlays that the user put into the folder.
+
+    None are made automatically, because they show images of the data set.
+    """
     return sorted(file.name for file in folder.glob("*.png") if _OVERLAYS.fullmatch(file.name))
 
 
 def label_names(config: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
-    """Their names in the order of the logits; a configuration of timm's models does not number them."""
+    """Class names in the order of the logits, from `metrics` if the configuration does not number them (timm)."""
     numbered = config.get("id2label")
     if numbered:
         return [str(name) for _, name in sorted(numbered.items(), key=lambda item: int(item[0]))]
@@ -145,24 +148,24 @@ def label_names(config: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
 
 
 def percent(value: float | None) -> str:
-    """A share in per cent, "-" for None."""
+    """A share in [0, 1] as per cent, or "-" for None."""
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
+    """A duration as text in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def energy(kwh: float) -> str:
-    """Watt hours or kilowatt hours, two digits."""
+    """An energy as text in watt hours or kilowatt hours, with two digits."""
     return f"{1000 * kwh:.2g} Wh" if kwh < 0.1 else f"{float(f'{kwh:.2g}'):g} kWh"
 
 
 def confused(confusion: list[list[int]] | None, labels: list[str], count: int = 3) -> list[dict[str, Any]]:
-    """The classes that are most often taken for each other."""
+    """Pairs of classes that are most often confused, at most `count`, with the number of images each."""
     pairs: list[dict[str, Any]] = [
         {"true": labels[row], "predicted": labels[column], "count": value}
         for row, values in enumerate(confusion or [])
@@ -177,7 +180,7 @@ def _worst(rows: list[dict[str, Any]], count: int = 3) -> list[dict[str, Any]]:
 
 
 def _trust(bins: list[dict[str, Any]] | None) -> dict[str, float] | None:
-    """Mean confidence of all decisions and how many of them are right."""
+    """Mean confidence and accuracy of all decisions, and their gap; None without decisions."""
     filled = [entry for entry in bins or [] if entry["images"]]
     total = sum(entry["images"] for entry in filled)
     if not total:
@@ -189,7 +192,7 @@ def _trust(bins: list[dict[str, Any]] | None) -> dict[str, float] | None:
 
 
 def _with_interval(value: float, ends: list[float] | None) -> str:
-    """A share in per cent; an interval without width says nothing and is left out."""
+    """A share as per cent with its interval; an interval of zero width is left out, as it says nothing."""
     if ends is None or ends[0] == ends[1]:
         return percent(value)
     return f"{percent(value)} (95 % interval {100 * ends[0]:.1f} to {100 * ends[1]:.1f})"

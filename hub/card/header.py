@@ -1,4 +1,4 @@
-"""The header of a card, which the Hub reads, and its list of results."""
+"""YAML header of a model card, which the Hub reads, and the file of evaluation results."""
 
 import re
 from pathlib import Path, PureWindowsPath
@@ -19,7 +19,7 @@ UNKNOWN_LICENCE = "unknown"
 RESULTS = Path(".eval_results") / "vithub.yaml"
 TRANSFORMERS = (HubViTConfig.model_type, HubDeiTConfig.model_type, "vit", "deit", "dinov2", "dinov2_with_registers")
 _TITLES = {"map": "mAP (IoU 0.50 to 0.95)"}
-# Model types with a tag of their own.
+# Tags of the Hub by model type.
 _TAGS = {**dict.fromkeys(TRANSFORMERS, "vision-transformer"), HubDetrConfig.model_type: "detr", "detr": "detr"}
 _FROM_SCRATCH = re.compile(r"(vit|deit)-(ti|s|b|l|h)(/\d+)?|detr", re.IGNORECASE)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.csv)(?<!\.parquet)")
@@ -27,12 +27,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def headline_of(metrics: dict[str, Any]) -> str:
-    """The metric that a run is judged by."""
+    """Key of the headline metric of a run in `metrics.json`."""
     return card_kind(metrics).reported[0][0]
 
 
 def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the header, checked by huggingface_hub's own classes."""
+    """Fields of the header, validated by the classes of huggingface_hub."""
     hub_data, split, kind = hub_id(recipe["data"]["source"]), metrics["reported_split"], card_kind(metrics)
     task, reported = kind.hub_task, kind.reported
     figures, name_of_data = metrics[split], visible(metrics["data"]["name"])
@@ -66,7 +66,7 @@ def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[st
 
 
 def write_eval_results(folder: Path, recipe: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Writes `.eval_results/vithub.yaml`, which names a data set of the Hub; for other data there is none."""
+    """Writes `.eval_results/vithub.yaml` for a data set of the Hub; for other data the file is removed."""
     dataset, split, headline = hub_id(recipe["data"]["source"]), metrics["reported_split"], headline_of(metrics)
     file, value = folder / RESULTS, metrics[split][headline]
     if dataset is None or value is None:
@@ -87,19 +87,19 @@ def write_eval_results(folder: Path, recipe: dict[str, Any], metrics: dict[str, 
 
 
 def hub_id(source: str) -> str | None:
-    """A source that is a Hub id, and no file or folder."""
+    """The source if it is a Hub id and not a file or folder, otherwise None."""
     return source if _HUB_ID.fullmatch(source) and not Path(source).exists() else None
 
 
 def public_name(source: str) -> str:
-    """A Hub id as it is, a file or folder by its own name only."""
+    """Public name of a source: a Hub id unchanged, or the last part of a path."""
     if re.match(r"[A-Za-z]:[\\/]|\\\\", source):
         return PureWindowsPath(source).name
     return hub_id(source) or Path(source).expanduser().resolve().name
 
 
 def base_model(source: str) -> str | None:
-    """What the run started from; None from scratch."""
+    """Public name of the checkpoint that the run started from; None for training from scratch."""
     return None if _FROM_SCRATCH.fullmatch(source) else public_name(source)
 
 

@@ -1,4 +1,4 @@
-"""Registry of what a card says of each kind of run, by the `problem` of its `metrics.json`."""
+"""Registry of the kinds of model card, by the `problem` in the `metrics.json` of a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +10,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CardKind:
-    """What a card says of one kind of run.
+    """Model card of one kind of run.
 
     Args:
-        hub_task: The Hub's name of what the model does, such as "object-detection".
-        template: File of the template; its parts begin with a line `<!-- part NAME -->`.
-        reported: Metrics of the model index, the headline first: key in `metrics.json`, type and name there.
-        facts: Called with the run's folder, `config.json`, `metrics.json`, the class names, and the class of
-            transformers under which it is published or None; returns the values of the template.
+        hub_task: Task name of the Hub, such as "object-detection".
+        template: Template file; each part begins with a line `<!-- part NAME -->`.
+        reported: Metrics of the Hub's model index, the headline first: key in `metrics.json`, metric type, and metric
+            name or None.
+        facts: Function that returns the values of the template. Its arguments are the run's folder, the contents of
+            `config.json` and `metrics.json`, the class names, and the class of transformers under which the model is
+            published, or None.
     """
 
     hub_task: str
@@ -32,12 +34,12 @@ _KINDS: dict[str | None, CardKind] = {}
 
 
 def register_card_kind(problem: str | None, kind: CardKind) -> None:
-    """Adds a kind of run; None stands for a problem that is not known."""
+    """Registers a kind of card for a problem; None stands for an unknown problem."""
     _KINDS[problem] = kind
 
 
 def card_kind(metrics: dict[str, Any]) -> CardKind:
-    """The kind of a run by its `metrics.json`."""
+    """Kind of card for a run, by the content of its `metrics.json`."""
     problem = metrics.get("problem")
     return _KINDS[problem if isinstance(problem, str) and problem in _KINDS else None]
 

@@ -1,12 +1,12 @@
-"""Generated parts of a card, and what a person wrote around them.
+"""Merging of the generated parts of a model card with the text that a person wrote around them.
 
-A generated part stands between two comments; the first bears a digest of the part, so that an edit inside is noticed:
+A generated part stands between two comments. The first holds a digest of the part, so that an edit inside is detected:
 
     <!-- vithub: begin results 0f1e2d3c4b5a -->
     ...
     <!-- vithub: end results -->
 
-Of the header each field's digest is kept likewise, in one comment below it.
+The digest of each header field is kept in one comment below the header.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ _HEADER = re.compile(r"\A---\r?\n(?P<yaml>.*?)^---[ \t]*\r?\n", re.DOTALL | re.M
 
 @dataclass(frozen=True)
 class _Part:
-    """A generated part in a body.
+    """Generated part in the body of a card.
 
     Args:
-        name: Which one.
-        start: Where its first comment begins.
-        end: Behind its last comment.
-        edited: Whether its text is not the one that was generated.
+        name: Name of the part.
+        start: Index of the first character of its first comment.
+        end: Index after the last character of its last comment.
+        edited: Whether its text differs from the generated one.
     """
 
     name: str
@@ -46,10 +46,11 @@ class _Part:
 
 
 def _parts(body: str) -> Iterator[_Part]:
-    """The generated parts of a body, in order.
+    """Yields the generated parts of a body, in order.
 
-    A part ends where its text has the digest that its first comment tells, so that a text may hold comments that look
-    like ours; one that was edited ends at the first comment that says so. One without an end is none.
+    A part ends at the end comment up to which its text has the digest in its first comment, so that a part may contain
+    comments that look like ours. An edited part ends at the first end comment with its name. A begin comment without an
+    end comment is ignored.
     """
     place = 0
     while begin := _BEGIN.search(body, place):
@@ -66,13 +67,13 @@ def _parts(body: str) -> Iterator[_Part]:
 
 @dataclass(frozen=True)
 class OldCard:
-    """A card that is there already.
+    """Existing card, taken apart.
 
     Args:
-        header: Its fields.
-        generated: Digest of each field as it was generated.
-        parts: Names of the parts that were generated.
-        body: What follows the header.
+        header: Fields of the header.
+        generated: Digest of each generated field, by field name.
+        parts: Names of the generated parts.
+        body: Text after the header.
     """
 
     header: dict[str, Any]
@@ -82,12 +83,12 @@ class OldCard:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it was generated here."""
+        """Whether this package generated the card."""
         return bool(self.generated or self.parts)
 
     @property
     def written(self) -> tuple[str, dict[str, Any]]:
-        """What a person wrote: the text around the generated parts, and the fields that were added or changed."""
+        """Text that a person wrote around the generated parts, and fields that a person added or changed."""
         own, place, body = [], 0, _FIELDS.sub("", self.body, count=1)
         for part in _parts(body):
             own.append(body[place : part.start])
@@ -100,7 +101,7 @@ class OldCard:
 
 
 def read_old_card(text: str) -> OldCard | None:
-    """Takes a card apart; None where its header is no YAML mapping."""
+    """Takes a card apart; returns None if its header is not a YAML mapping."""
     text = text.replace("\r\n", "\n")
     header: Any = {}
     if found := _HEADER.match(text):
@@ -118,9 +119,13 @@ def read_old_card(text: str) -> OldCard | None:
 
 
 def merge_header(old: OldCard | None, new: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The header's fields, and the names of generated ones that a person changed or removed; these stay as they are.
+    """Merges the fields of an existing header with the newly generated ones.
 
-    Fields that a person added stay too; all others are the new ones.
+    Generated fields that a person changed or removed stay as they are, and so do fields that a person added. All other
+    fields are the new ones.
+
+    Returns:
+        Merged fields, and the names of the generated fields that a person changed or removed.
     """
     if old is None or not old.is_ours:
         return dict(new), []
@@ -137,13 +142,17 @@ def merge_header(old: OldCard | None, new: Mapping[str, Any]) -> tuple[dict[str,
 
 
 def merge_body(old: OldCard | None, parts: Mapping[str, str]) -> tuple[str, list[str]]:
-    """The body with new generated parts, and the names of old ones that a person had changed or removed.
+    """Replaces the generated parts in the body of an existing card.
 
-    Text around the parts, and their order, stay. A part that is new, or was removed, comes after the one before it.
+    The text around the parts and their order stay. A part that is new, or was removed, is inserted after the part that
+    precedes it in `parts`.
 
     Args:
-        old: The card that is there, if one is.
-        parts: Text by name, in order; each ends with a line break.
+        old: Existing card, or None.
+        parts: New text of each part by name, in order; each text ends with a line break.
+
+    Returns:
+        Body with the new parts, and the names of the old parts that a person changed or removed.
     """
     if old is None or not old.is_ours:
         return NOTICE + "\n" + "\n".join(_marked(name, text) for name, text in parts.items()), []
@@ -168,13 +177,13 @@ def merge_body(old: OldCard | None, parts: Mapping[str, str]) -> tuple[str, list
 
 
 def assemble(header: Mapping[str, Any], generated: Mapping[str, Any], parts: Iterable[str], body: str) -> str:
-    """The card's text.
+    """Text of the card.
 
     Args:
-        header: Its fields.
-        generated: Those that were generated, as they were generated.
+        header: Fields of the header.
+        generated: Generated fields with their generated values.
         parts: Names of the generated parts.
-        body: With marked parts.
+        body: Body with the generated parts between their comments.
     """
     text = yaml.safe_dump(dict(header), sort_keys=False, allow_unicode=True, width=1000)
     digests = " ".join(f"{name}={_digest(_plain(value))}" for name, value in generated.items())
@@ -195,7 +204,7 @@ def _marked(name: str, text: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    """The same text for a value before and after it was written as YAML."""
+    """Canonical text of a value, the same before and after a round trip through YAML."""
     plain = yaml.safe_load(yaml.safe_dump(value))
     try:
         return json.dumps(plain, sort_keys=True, default=str)

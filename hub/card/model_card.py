@@ -1,4 +1,4 @@
-"""The model card of a run: everything in it comes from the run's own files, and what a person wrote into it stays."""
+"""Model card of a run, generated from the run's own files; text that a person wrote into it is kept."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined, UndefinedError
 from ...data.text.markdown_text import Markdown, markdown_block, markdown_code, markdown_text, python_text
 from ...data.text.terminal_text import visible
 from ..checkpoints import CheckpointError, read_config, read_json
-from . import detection as _detection  # noqa: F401  # which registers its kind of card
+from . import detection as _detection  # noqa: F401  # importing it registers the card of detectors
 from .facts import duration, energy, label_names, percent
 from .header import UNKNOWN_LICENCE, base_model, card_header, hub_id, public_name, write_eval_results
 from .kinds import TEMPLATES, card_kind
@@ -25,9 +25,9 @@ from .public_paths import public_recipe
 
 PACKAGE = "vithub"
 CARD = "README.md"
-IN_MEMORY = "a Dataset in memory"  # what a recipe says of data that has no name
+IN_MEMORY = "a Dataset in memory"  # data source in the recipe of a run on unnamed data
 _PART = re.compile(r"^<!-- part (\S+) -->\n", re.MULTILINE)
-# Names of a project's addresses in a package's metadata, the one to link first.
+# Names of project addresses in a package's metadata, in order of preference.
 _ADDRESSES = ("homepage", "home", "repository", "source", "source code", "documentation")
 
 logger = logging.getLogger("vithub")
@@ -36,12 +36,12 @@ logger = logging.getLogger("vithub")
 def write_card(folder: Path, location: str | None = None) -> list[str]:
     """Writes `README.md` of a run from its `config.json`, `recipe.yaml` and `metrics.json`, and its `.eval_results`.
 
-    Where there is a card already, its generated parts are replaced and all else stays. Where a generated part was
-    edited, or the card was not written here, the old card is kept as `README.edited.md` and a warning says so.
+    In an existing card, the generated parts are replaced and all else stays. If a generated part was edited, or the
+    card was not written by this package, the old card is kept as `README.edited.md` with a warning.
 
     Args:
-        folder: Of the run.
-        location: What the snippets load; None takes the folder's path as it was given.
+        folder: Folder of the run.
+        location: Path or Hub id that the code snippets load; None uses `folder` as given.
 
     Returns:
         Names of the generated parts and header fields that had been edited.
@@ -62,13 +62,13 @@ def write_card(folder: Path, location: str | None = None) -> list[str]:
 
 
 def published_card(folder: Path, location: str, native: str | None = None, old_text: str | None = None) -> str:
-    """The card as it is published: with the snippets of another place; what a person wrote into the folder's stays.
+    """Text of the card for publication, with snippets that load `location`; text that a person wrote is kept.
 
     Args:
-        folder: Of the run; nothing is written there.
-        location: "user/name".
-        native: Class of transformers under which the model is published; None for its own.
-        old_text: A card whose own text stays instead of the folder's.
+        folder: Folder of the run; nothing is written there.
+        location: Hub id of the repository, "user/name".
+        native: Class of transformers under which the model is published; None means its own class.
+        old_text: Card whose hand-written text is kept; None uses the card in the folder.
     """
     file = folder / CARD
     if old_text is None and file.is_file():
@@ -86,14 +86,14 @@ def published_card(folder: Path, location: str, native: str | None = None, old_t
 
 
 def render_card(folder: Path, location: str | None = None, native: str | None = None) -> str:
-    """The text of a new card; see `published_card`."""
+    """Text of a new card, without any hand-written text; the arguments are those of `published_card`."""
     return _merged(folder, None, location, native)[0]
 
 
 def _merged(
     folder: Path, old_text: str | None, location: str | None, native: str | None
 ) -> tuple[str, list[str], list[str], bool]:
-    """The text, the edited parts, the edited fields of the header, and whether an old card was no card of ours."""
+    """Text, names of edited parts, names of edited header fields, and whether the old card is not one of ours."""
     old = read_old_card(old_text) if old_text is not None else None
     recipe_text, recipe = _recipe(folder)
     config, metrics = _json(folder / "config.json"), _json(folder / "metrics.json")
@@ -114,7 +114,7 @@ def _is_ours(old: OldCard | None) -> bool:
 
 @contextmanager
 def _whole(folder: Path) -> Iterator[None]:
-    """Says of which folder a file lacks something that its card tells, or has it in another form."""
+    """Turns missing or malformed entries of a run's files into an error that names the folder."""
     try:
         yield
     except (KeyError, UndefinedError) as error:
@@ -128,14 +128,14 @@ def _whole(folder: Path) -> Iterator[None]:
 def _render(
     templates: Sequence[Traversable], values: dict[str, Any], header: dict[str, Any], recipe_text: str, location: str
 ) -> dict[str, str]:
-    """Text by part. Each part is a template of its own, and every text put into it is escaped unless it is Markdown."""
+    """Rendered text by part; each part is a separate template, and values that are not Markdown are escaped."""
     environment = Environment(
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         finalize=lambda value: (
             markdown_text(value) if isinstance(value, str) and type(value) is not Markdown else value
         ),
-        autoescape=False,  # noqa: S701  # that is for HTML
+        autoescape=False,  # noqa: S701  # it escapes HTML, not Markdown
     )
     environment.globals["percent"] = lambda value: Markdown(percent(value))
     environment.filters |= {
@@ -164,13 +164,13 @@ def _render(
 
 
 def _names(labels: Sequence[str], most: int = 20) -> Markdown:
-    """Labels in a sentence, the first ones where there are many."""
+    """Labels as part of a sentence; beyond `most`, only the number of the remaining ones."""
     rest = f" and {len(labels) - most} more" if len(labels) > most else ""
     return Markdown(", ".join(map(markdown_text, labels[:most])) + rest)
 
 
 def package_link() -> Markdown:
-    """This package, linked to its project's page where the package's metadata names one."""
+    """Name of this package, linked to the project page if the package's metadata names one."""
     about = package_metadata(PACKAGE)
     named = [entry.partition(",") for entry in about.get_all("Project-URL") or []]
     addresses = {name.strip().lower(): address.strip() for name, _, address in named}
@@ -215,7 +215,7 @@ def _values(
 
 
 def _keep(file: Path, text: str) -> Path:
-    """Saves an old card beside the new one, under a name that is free or holds the same text."""
+    """Saves an old card beside the new one, under a name that is free or already holds the same text."""
     number = 1
     while True:
         copy = file.with_name("README.edited.md" if number == 1 else f"README.edited-{number}.md")
@@ -235,7 +235,7 @@ def _recipe(folder: Path) -> tuple[str, dict[str, Any]]:
         raise CheckpointError(f"{file} is no readable recipe: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
         raise CheckpointError(f"{file} must hold a recipe, got {type(recipe).__name__}")
-    # without the lines of its checksum
+    # the comment lines hold the checksum, which is of no use in the card
     shown = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("# "))
     return shown, recipe
 
@@ -245,10 +245,10 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def read_text(file: Path) -> str:
-    """A file's text.
+    """Reads a text file.
 
     Raises:
-        CheckpointError: It is no UTF-8.
+        CheckpointError: The file is not UTF-8.
     """
     try:
         return file.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Names in place of the paths of this machine, in what a card and a run's published files say."""
+"""Replacement of local paths by file names in model cards and in the published files of a run."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import yaml
 from ...data.text.json_text import json_text
 from .header import hub_id
 
-# A path from the root on, of two parts or more; a home folder; a drive or a share of Windows, also as JSON writes it.
+# An absolute path of two parts or more; a home folder; a drive or share of Windows, also as JSON escapes it.
 _END = r"""[^\s"'`<>|,;()\[\]{}]"""
 PATH = re.compile(
     rf"""(?:file:(?=/))?(?<![\w./:~<>\\-])(?:~|/[\w.@+-]+(?=/))/{_END}+"""
@@ -24,7 +24,7 @@ _SOURCES = {("model", "source"), ("model", "backbone"), ("data", "source"), ("di
 
 
 def public_source(source: str) -> str:
-    """What a recipe may say of a source where it is published: an id or address as it is, of a path the name."""
+    """Published form of a recipe's source: a Hub id or URL unchanged, the last part of a path."""
     plain = source.removeprefix("hf-hub:").removeprefix("hf_hub:")
     if hub_id(plain) or ("://" in source and not source.startswith("file:")):
         return source
@@ -32,10 +32,10 @@ def public_source(source: str) -> str:
 
 
 def public_recipe(text: str) -> str:
-    """A recipe whose paths are names; all else in it stays as it was written, names of classes too.
+    """Text of a recipe with its paths replaced by names; everything else stays as written, class names included.
 
     Raises:
-        yaml.YAMLError: It is no YAML.
+        yaml.YAMLError: The text is not YAML.
     """
     changes: list[tuple[int, int, str]] = []
     for keys, node in _scalars(yaml.compose(text, Loader=yaml.SafeLoader)):
@@ -52,7 +52,7 @@ def public_recipe(text: str) -> str:
 
 
 def public_metrics(text: str) -> str:
-    """The content of `metrics.json`, in which no value holds a path."""
+    """Text of a `metrics.json` with the paths in its values replaced by names."""
     content = json.loads(text)
     changed = _walked(content)
     if isinstance(changed, dict) and isinstance(changed.get("teacher"), dict) and "name" in changed["teacher"]:
@@ -61,7 +61,7 @@ def public_metrics(text: str) -> str:
 
 
 def without_paths(text: str) -> str:
-    """A text in which the name of a file stands where its path stood.
+    """A text with each path replaced by the name of its file.
 
     Example:
         >>> without_paths("read from /home/ada/photos/a.jpg, 3 km/h")
@@ -72,7 +72,7 @@ def without_paths(text: str) -> str:
 
 
 def _name(path: str) -> str:
-    """The last part of a path, of whatever system."""
+    """The last part of a POSIX or Windows path, "files" if it has none."""
     path = path.removeprefix("file:")
     if re.match(r"[A-Za-z]:|\\\\", path):
         return PureWindowsPath(path.replace("\\\\", "\\")).name or "files"
@@ -81,7 +81,7 @@ def _name(path: str) -> str:
 
 
 def _scalars(node: Any, keys: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    """Every value of a YAML document that is no mapping and no list, with the keys that lead to it."""
+    """Scalar nodes of a YAML document, each with the keys that lead to it."""
     if isinstance(node, yaml.MappingNode):
         return [found for key, value in node.value for found in _scalars(value, (*keys, str(key.value)))]
     if isinstance(node, yaml.SequenceNode):

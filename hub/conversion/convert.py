@@ -1,4 +1,4 @@
-"""Checkpoints as folders of another library, each checked against what it was made from."""
+"""Conversion of checkpoints to folders of this package, transformers or timm, each compared with its source."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -33,19 +33,19 @@ TARGETS = ("vithub", "transformers", "timm")
 
 @dataclass
 class ConversionReport:
-    """What `convert` did.
+    """Report of a conversion by `convert`.
 
     Args:
-        source: Where the weights came from.
-        family: Of the source.
-        target: The folder written.
-        to: "vithub", "transformers" or "timm".
+        source: Path, Hub id or class name of the source model.
+        family: Family of the source checkpoint, such as "vit", "timm" or "detr-original".
+        target: Folder written.
+        to: Target library: "vithub", "transformers" or "timm".
         architecture: Class or model name in the target library.
         tensors: Number of tensors written.
-        parameters: Number of values in them.
-        differences: Largest absolute difference of the outputs, fp32, by comparison.
-        dropped: Tensors of the source that the target has no use for.
-        notes: What a user should know.
+        parameters: Number of values in the tensors written.
+        differences: Largest absolute difference of the outputs in fp32, by name of the comparison.
+        dropped: Names of the source's tensors that the target does not need.
+        notes: Remarks for the user, such as differences in behaviour.
     """
 
     source: str
@@ -61,7 +61,7 @@ class ConversionReport:
 
     @property
     def max_difference(self) -> float | None:
-        """The largest of `differences`; None where nothing was compared."""
+        """Largest of `differences`; None if nothing was compared."""
         return max(self.differences.values(), default=None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,23 +85,27 @@ def convert(
 ) -> ConversionReport:
     """Writes a checkpoint as a folder of this package, of transformers' own classes or of timm.
 
-    Weights are copied bit for bit. The outputs are compared in fp32 with the source library on the way in and with the
-    target library on the way out, on random pixels and on photos; a difference above 1e-5 (of detectors, on padded
-    batches, 1e-4) is an error, and then nothing is written.
+    Weights are copied bit for bit. In fp32, our model's outputs are compared with those of the source library, and with
+    those of the target library after writing, on random pixels and on photos. A difference above 1e-5 (1e-4 for
+    detectors, which are compared on noise, alone and in a padded batch) is an error, and nothing is written.
 
     Args:
-        source: What `load` accepts.
-        target_dir: A folder that does not exist or is empty.
-        to: "vithub"; "transformers" (a `vit`, `deit`, `dinov2`, `dinov2_with_registers` or `detr` folder, loadable
-            without this package); "timm" (`timm.create_model("local-dir:...", pretrained=True)` loads it).
-        task: As `load`.
-        image_size: As `load`.
-        patch_size: As `load`.
-        dtype: As `load`.
-        revision: As `load`.
-        token: As `load`.
-        overwrite: Replace what the folder holds.
-        **fields: As `load`.
+        source: Model or checkpoint that `load` accepts.
+        target_dir: Folder to write; it must not exist or must be empty, unless `overwrite` is set.
+        to: Target library: "vithub"; "transformers" (a `vit`, `deit`, `dinov2`, `dinov2_with_registers` or `detr`
+            folder, loadable without this package); "timm" (loadable with
+            `timm.create_model("local-dir:...", pretrained=True)`).
+        task: "backbone", "image-classification", "masked-image-modeling" or "object-detection"; None keeps the
+            checkpoint's own task.
+        image_size: Image side, or (height, width), in pixels, to which position embeddings are resampled; None keeps
+            the checkpoint's.
+        patch_size: Patch side, or (height, width), in pixels, to which the patch projection is resampled; None keeps
+            the checkpoint's.
+        dtype: Data type of the weights; None keeps the checkpoint's.
+        revision: Branch, tag or commit on the Hub.
+        token: Access token of the Hub; None uses the token of the login.
+        overwrite: Whether to replace the content of the folder; False by default.
+        **fields: Configuration fields to override, such as `drop_path_rate`.
 
     Raises:
         InexpressibleError: The target (or this package) has no such model; the features are listed.
@@ -213,7 +217,7 @@ def _write_timm(opened: Conversion, folder: Path) -> tuple[str, dict[str, float]
 
 
 def _plain_state(model: PreTrainedModel, keep_mask_token: bool) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The model's tensors; without the mask token where the target has none and nothing uses it."""
+    """The model's tensors, without the mask token unless it is kept, and notes on what was left out."""
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     masks = [name for name in state if _bare(name) == "embeddings.mask_token"]
     if keep_mask_token or not masks:

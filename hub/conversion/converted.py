@@ -1,4 +1,4 @@
-"""What `load` and `convert` made of a checkpoint."""
+"""Result of converting a checkpoint, as `load` and `convert` use it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,17 +8,18 @@ from transformers import PreTrainedModel
 
 @dataclass
 class Conversion:
-    """One of our models, and where it came from.
+    """Model of this package with its image processor, and a report of its conversion.
 
     Args:
-        model: The model, in evaluation mode.
-        image_processor: The stock processor that belongs to it.
-        source: Where the weights came from.
-        family: "vithub", "vit", "deit", "dinov2", "dinov2_with_registers", "detr", "timm", "deit-original" or
-            "detr-original".
-        differences: Largest difference from the source's output by comparison; empty where nothing was compared.
-        dropped: Names of tensors that the task does not need.
-        notes: What a user should know.
+        model: Converted model, in evaluation mode.
+        image_processor: Image processor of transformers that prepares images for the model.
+        source: Path, Hub id or class name of the source model.
+        family: Family of the source checkpoint: "vithub", "vit", "deit", "dinov2", "dinov2_with_registers", "detr",
+            "timm", "deit-original", "detr-original" or "remote code".
+        differences: Largest absolute difference from the source's output, by name of the comparison; empty if nothing
+            was compared.
+        dropped: Names of the source's tensors that the task does not need.
+        notes: Remarks for the user, such as assumptions made.
         fresh: Names of tensors that the checkpoint lacks and that need training.
     """
 
@@ -33,7 +34,7 @@ class Conversion:
 
     @property
     def max_difference(self) -> float | None:
-        """The largest of `differences`."""
+        """Largest of `differences`; None if nothing was compared."""
         return max(self.differences.values(), default=None)
 
 

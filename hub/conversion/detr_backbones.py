@@ -1,4 +1,4 @@
-"""A classifier's folder as the backbone of a new detector: its configuration, weights and pixels."""
+"""Backbone of a new detector from a classifier's folder: configuration, weights and normalisation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,14 @@ from .opening import is_convertible, open_checkpoint
 
 @dataclass
 class BackboneStart:
-    """What a detector's backbone begins as.
+    """Initial backbone of a detector.
 
     Args:
-        name: Of the source.
-        config: For `HubDetrConfig.backbone_config`.
-        state: Tensors under the backbone's own names, those of a head perhaps among them.
-        mean: Per channel, of the pixels it was trained on, on the scale [0, 1].
-        std: Likewise.
+        name: Path of the source.
+        config: Configuration of the backbone, for `HubDetrConfig.backbone_config`.
+        state: Tensors under the backbone's own names; tensors of a head may be among them.
+        mean: Mean per channel of the pixels that the backbone was trained on, in [0, 1].
+        std: Standard deviation per channel of these pixels, on the same scale.
     """
 
     name: str
@@ -38,15 +38,16 @@ class BackboneStart:
 
 
 def backbone_from(path: Path, stride: int | None = None) -> BackboneStart:
-    """A classifier's folder as a backbone.
+    """Reads the backbone of a detector from a classifier's folder.
 
     Args:
-        path: A ViT that `load` takes; a CNN of timm (`config.json` has `architecture`) or a backbone of transformers.
-        stride: Pixels per cell of the feature map to take, such as 16; None takes the last. A ViT has only one.
+        path: Folder of a ViT that `load` accepts, of a timm CNN (`config.json` has `architecture`) or of a model that
+            transformers has a backbone class for.
+        stride: Stride in pixels of the feature map to use, such as 16; None uses the last one. A ViT has only one.
 
     Raises:
-        CheckpointError: It is no backbone.
-        ValueError: It has no feature map of that stride.
+        CheckpointError: The model cannot be a backbone.
+        ValueError: The model has no feature map of that stride.
     """
     checkpoint = None if path.is_dir() and is_convertible(path) else read_checkpoint(path)
     if checkpoint is None:
@@ -84,7 +85,7 @@ def _transformers_backbone(
     stages = len(values.get("depths") or ())
     if not stages:
         raise CheckpointError(f"{name}/config.json names no stages (`depths`)")
-    # the first stage has the stride 4, which doubles with each
+    # stage 1 has stride 4, and each further stage doubles it
     number = stages if stride is None else _last([2 ** (n + 1) for n in range(1, stages + 1)], stride, name) + 1
     config = AutoConfig.for_model(**{**values, "out_features": [f"stage{number}"], "out_indices": None})
     inner = {key.removeprefix(f"{model_type}."): tensor for key, tensor in state.items()}
@@ -98,7 +99,7 @@ def _last(strides: list[int], stride: int, name: str) -> int:
 
 
 def load_backbone_weights(model: HubDetrForObjectDetection, start: BackboneStart) -> None:
-    """Puts the weights into a new detector, in place; those of a head, and of stages that are not used, are left.
+    """Loads backbone weights into a new detector, in place; weights of a head or of unused stages are ignored.
 
     Raises:
         KeyMismatchError: Tensors of the backbone are missing or of another shape; they are listed.

@@ -1,4 +1,4 @@
-"""Detectors of transformers and of DETR's authors as ours, and ours as those of transformers."""
+"""Conversion of detectors of transformers and of DETR's authors to ours, and of ours to transformers."""
 
 import re
 from typing import Any
@@ -21,7 +21,7 @@ OTHER_AUXILIARY = (
 )
 _CLASSES: dict[str, type[PreTrainedModel]] = {"backbone": HubDetrModel, "object-detection": HubDetrForObjectDetection}
 
-# Fields that bear the same name and meaning in both.
+# Fields with the same name and meaning in both libraries.
 _SHARED = (
     "num_queries", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads",
     "encoder_ffn_dim", "decoder_ffn_dim", "activation_function", "dropout", "attention_dropout", "activation_dropout",
@@ -31,12 +31,12 @@ _SHARED = (
 
 
 def detr_config_from_transformers(values: dict[str, Any]) -> HubDetrConfig:
-    """Our configuration of a DETR of transformers, from the content of its `config.json`, of any version.
+    """Our configuration of a transformers DETR, from the content of its `config.json`, written by any version.
 
-    What only training sees stays as the published recipe has it: auxiliary losses are on.
+    Fields that affect only training keep the values of the published recipe: auxiliary losses are on.
 
     Raises:
-        InexpressibleError: It uses something that our models lack.
+        InexpressibleError: The model has features that our models lack; they are listed.
     """
     native = DetrConfig.from_dict(values)
     lacking = []
@@ -59,10 +59,10 @@ def detr_config_from_transformers(values: dict[str, Any]) -> HubDetrConfig:
 
 
 def detr_config_to_transformers(config: HubDetrConfig) -> DetrConfig:
-    """The configuration of transformers' DETR that computes the same.
+    """Configuration of the transformers DETR that computes the same function.
 
     Raises:
-        InexpressibleError: It has no such model; the features are listed.
+        InexpressibleError: transformers has no such model; the features are listed.
     """
     backbone = config.backbone_config
     lacking = [f"{name}={getattr(config, name)}" for name in ("anchor_queries", "focal_loss") if getattr(config, name)]
@@ -86,14 +86,18 @@ def detr_config_to_transformers(config: HubDetrConfig) -> DetrConfig:
 
 
 def is_original_detr(state: dict[str, torch.Tensor]) -> bool:
-    """Whether tensors are named as DETR's authors name them."""
+    """Whether tensors have the names that DETR's authors use."""
     return {"transformer.decoder.norm.weight", "query_embed.weight", "input_proj.weight"} <= set(state)
 
 
 def detr_config_from_original(state: dict[str, torch.Tensor]) -> HubDetrConfig:
-    """The configuration of a checkpoint of DETR's authors, from its tensors; 8 heads, as all of theirs have.
+    """Our configuration of a checkpoint of DETR's authors, from its tensors; all their models have 8 heads.
 
-    Dilation leaves no trace in the tensors: state it (`dilation=True`) for the "DC5" models.
+    Dilation cannot be seen from the tensors: set `dilation=True` for the "DC5" models.
+
+    Raises:
+        InexpressibleError: The checkpoint has a segmentation head.
+        KeyMismatchError: The backbone is not a ResNet of four stages.
     """
     lacking = sorted({name.split(".")[0] for name in state if name.startswith(("mask_head.", "bbox_attention."))})
     if lacking:
@@ -126,22 +130,23 @@ def detr_config_from_original(state: dict[str, torch.Tensor]) -> HubDetrConfig:
 def detr_from_transformers(
     values: dict[str, Any], state: dict[str, torch.Tensor], task: str, fields: dict[str, Any], name: str
 ) -> PreTrainedModel:
-    """Our detector (or its "backbone": all but the heads) with the tensors of one of transformers."""
+    """Our detector (task "backbone": without the heads) with the tensors of a transformers DETR."""
     config = detr_config_from_transformers(values)
     timm = getattr(config.backbone_config, "model_type", "") == "timm_backbone"
     return _loaded(config, from_transformers_names(state, timm), task, fields, name)
 
 
 def detr_from_original(state: dict[str, torch.Tensor], task: str, fields: dict[str, Any], name: str) -> PreTrainedModel:
-    """Our detector with the tensors of one of DETR's authors."""
+    """Our detector (task "backbone": without the heads) with the tensors of a DETR of its authors."""
     return _loaded(detr_config_from_original(state), from_original_names(state), task, fields, name)
 
 
 def detr_to_transformers(model: PreTrainedModel) -> DetrForObjectDetection:
-    """Our detector as one of transformers, in evaluation mode.
+    """Converts our detector to a transformers DETR, in evaluation mode.
 
     Raises:
-        InexpressibleError: It has no such model.
+        InexpressibleError: transformers has no such model; the features are listed.
+        KeyMismatchError: The tensor names of the two models do not correspond; they are listed.
     """
     if not isinstance(model, HubDetrForObjectDetection):
         raise InexpressibleError("transformers", ["a detector without heads (HubDetrModel)"])
@@ -174,7 +179,7 @@ def _loaded(
     wrong = [f"{key} {tuple(t.shape)} for {tuple(own[key].shape)}" for key, t in state.items()
              if key in own and t.shape != own[key].shape]  # fmt: skip
     unexpected = sorted(set(state) - set(own))
-    # frozen normalisations count no batches
+    # frozen batch normalisation has no counters of batches
     missing = sorted(key for key in set(own) - set(state) if not key.endswith("num_batches_tracked"))
     unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
     if wrong or unexpected or missing:

@@ -1,4 +1,4 @@
-"""How the tensors of a DETR are called: here, in transformers, and by its authors."""
+"""Translation of DETR's tensor names between this package, transformers and the original code of its authors."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ def _block(match: re.Match[str]) -> str:
     return f"encoder.stages.{int(match[1]) - 1}.layers.{match[2]}"
 
 
-# timm and torchvision name a ResNet's parts one way, transformers another. Theirs on the left.
+# Names of a ResNet's parts in timm and torchvision on the left, in transformers on the right.
 _RESNET: tuple[Rule, ...] = (
     (r"^conv1\.", "embedder.embedder.convolution."),
     (r"^bn1\.", "embedder.embedder.normalization."),
@@ -23,7 +23,7 @@ _RESNET: tuple[Rule, ...] = (
     (r"^layer(\d)\.(\d+)\.downsample\.0\.", lambda m: f"{_block(m)}.shortcut.convolution."),
     (r"^layer(\d)\.(\d+)\.downsample\.1\.", lambda m: f"{_block(m)}.shortcut.normalization."),
 )
-# transformers' DETR, as a model has it in memory and as folders of several versions have it, under our names.
+# Names of transformers' DETR, in memory and in folders of several versions, on the left; ours on the right.
 _TRANSFORMERS: tuple[Rule, ...] = (
     (r"^model\.", "detr."),
     (r"^(detr\.)?backbone\.(conv_encoder\.)?model\.", r"\1backbone.model."),
@@ -31,7 +31,8 @@ _TRANSFORMERS: tuple[Rule, ...] = (
     (r"_attn\.out_proj\.", "_attn.o_proj."),
     (r"(coder\.layers\.\d+)\.fc([12])\.", r"\1.mlp.fc\2."),
 )
-# The authors' names (https://github.com/facebookresearch/detr), after their packed projections are cut.
+# Names of the authors (https://github.com/facebookresearch/detr) on the left, ours on the right; packed projections are
+# split separately.
 _ORIGINAL: tuple[Rule, ...] = (
     (r"^transformer\.(en|de)coder\.", r"detr.\1coder."),
     (r"^detr\.decoder\.norm\.", "detr.decoder.layernorm."),
@@ -58,12 +59,12 @@ def _renamed(name: str, rules: tuple[Rule, ...]) -> str:
 
 
 def resnet_from_timm(name: str) -> str:
-    """The name in transformers' ResNet of a tensor of timm's or torchvision's; others are returned as they are."""
+    """Name in transformers' ResNet of a timm or torchvision ResNet tensor; other names are returned unchanged."""
     return _renamed(name, _RESNET)
 
 
 def from_transformers_names(state: dict[str, torch.Tensor], timm: bool) -> dict[str, torch.Tensor]:
-    """Tensors of transformers' DETR under our names; with `timm` the backbone is timm's."""
+    """Tensors of transformers' DETR under our names; `timm` says whether its backbone is a timm model."""
     inner = f"{_BACKBONE}_backbone."
     if not any(name.startswith("model.") for name in state):  # a model without heads
         state = {f"model.{name}": tensor for name, tensor in state.items()}
@@ -74,7 +75,7 @@ def from_transformers_names(state: dict[str, torch.Tensor], timm: bool) -> dict[
 
 
 def to_transformers_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Our tensors under the names that transformers' DETR has in memory."""
+    """Our tensors under the names of transformers' DETR in memory."""
     renamed = {}
     for name, tensor in state.items():
         theirs = name.replace(f"{_BACKBONE}_backbone.", _BACKBONE).replace(
@@ -85,7 +86,13 @@ def to_transformers_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 
 
 def from_original_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of the authors' DETR under our names: projections apart, the ResNet as transformers has it."""
+    """Tensors of the authors' DETR under our names.
+
+    Packed projections are split into query, key and value, and the ResNet gets the names of transformers.
+
+    Raises:
+        KeyMismatchError: A packed projection cannot be split into three parts.
+    """
     renamed: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
         ours = _renamed(name, _ORIGINAL)

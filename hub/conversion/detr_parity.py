@@ -1,4 +1,4 @@
-"""Whether a converted detector finds what its source finds."""
+"""Comparison of a converted detector's outputs with those of its source."""
 
 from copy import deepcopy
 from typing import Any
@@ -8,11 +8,11 @@ from transformers import PreTrainedModel
 
 from .parity import ParityError
 
-TOLERANCE = 1e-4  # of the largest value, or of 1 where that is smaller; fp32
+TOLERANCE = 1e-4  # relative to the largest absolute value, or absolute if that is below 1; fp32
 
 
 def padded_batch(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two images of noise, not square, the second padded, with their mask: (2, channels, 96, 160), (2, 96, 160)."""
+    """Two non-square images of noise, the second padded, and their mask: (2, channels, 96, 160), (2, 96, 160)."""
     pixels = torch.randn(2, channels, 96, 160, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(2, 96, 160, dtype=torch.int64)
     mask[1, 70:], mask[1, :, 101:] = 0, 0
@@ -20,17 +20,17 @@ def padded_batch(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def check_detr_parity(ours: PreTrainedModel, reference: Any) -> dict[str, float]:
-    """Largest absolute difference of logits and boxes, in fp32, alone and in a padded batch, eager and sdpa.
+    """Compares logits and boxes in fp32, of a single image and of a padded batch, with eager and sdpa attention.
 
     Args:
-        ours: Our detector; it is left as it was.
-        reference: Another with the same call and `logits` and `pred_boxes` in its output.
+        ours: Our detector; it is not changed.
+        reference: Detector with the same call signature, and `logits` and `pred_boxes` in its output.
 
     Returns:
-        By "attention, batch, output", for example "sdpa, padded, boxes".
+        Largest absolute difference by "attention, batch, output", for example "sdpa, padded, boxes".
 
     Raises:
-        ParityError: A difference above `TOLERANCE`, with all of them.
+        ParityError: A difference is above `TOLERANCE`; the message lists all differences.
     """
     model, other = deepcopy(ours).float().eval(), deepcopy(reference).float().eval()
     pixels, mask = padded_batch(model.config.num_channels)

@@ -1,8 +1,8 @@
-"""What each tensor is called elsewhere: one table per family of checkpoints.
+"""Tables of tensor names in other libraries, one per family of checkpoints.
 
-A row names our parameters and theirs; `{i}` stands for each layer, and a name without ending also covers `.weight` and
-`.bias`. Several of ours in one row are theirs cut along the first dimension. The encoder's rows leave out the prefix
-("vit.", "deit.", ...) that a model with a head puts before them.
+A row names our parameters and theirs; `{i}` stands for the number of each layer, and a name without ending also covers
+`.weight` and `.bias`. If a row names several of our parameters, they are their tensor split along the first dimension.
+The rows of the encoder omit the prefix ("vit.", "deit.", ...) that a model with a head puts before its names.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,13 @@ import torch
 
 @dataclass(frozen=True)
 class Row:
-    """One correspondence. `view` tells how their shape differs: see `_to_their_shape`."""
+    """Correspondence between tensors of ours and one of theirs.
+
+    Args:
+        ours: Names of our tensors.
+        theirs: Name of their tensor.
+        view: Difference in shape: "same", "patch", "pointwise" or "token" (see `_to_their_shape`).
+    """
 
     ours: tuple[str, ...]
     theirs: str
@@ -103,26 +109,29 @@ TIMM = (
 
 TABLES = {"vit": VIT, "deit": DEIT, "dinov2": DINOV2, "dinov2_with_registers": DINOV2, "timm": TIMM}
 
-# Written before the encoder's names in models with a head.
+# Prefixes of the encoder's names in models with a head.
 PREFIXES = ("vit.", "deit.", "dinov2.", "dinov2_with_registers.")
 
 
 class KeyMismatchError(ValueError):
-    """A checkpoint does not fit the model; the message lists the keys."""
+    """The checkpoint does not fit the model; the message lists the tensors."""
 
 
 def to_ours(
     state: dict[str, torch.Tensor], family: str, shapes: dict[str, torch.Size]
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Their tensors under our names, and the names of theirs that found no place.
+    """Renames and reshapes tensors of another library to ours.
 
     Args:
-        state: Their tensors.
-        family: A key of `TABLES`.
-        shapes: Shape of each of our parameters, named as in our model, prefix included.
+        state: Tensors of the other library by name.
+        family: Family of the checkpoint, a key of `TABLES`.
+        shapes: Shape of each of our parameters by name in our model, prefix included.
+
+    Returns:
+        Tensors under our names, and the names of their tensors that have no counterpart.
 
     Raises:
-        KeyMismatchError: Tensors of another shape than ours, all of them listed.
+        KeyMismatchError: Tensors do not fit the shapes of ours; all of them are listed.
     """
     theirs = {_without_prefix(name): (name, tensor) for name, tensor in state.items()}
     full = {_without_prefix(name): name for name in shapes}
@@ -150,17 +159,18 @@ def to_theirs(
     available: set[str] | None = None,
     skip: frozenset[str] = frozenset(),
 ) -> dict[str, torch.Tensor]:
-    """Our tensors under their names, without prefix.
+    """Renames and reshapes our tensors to those of another library, without prefix.
 
     Args:
-        state: Our tensors, with or without prefix.
-        family: A key of `TABLES`.
+        state: Our tensors by name, with or without prefix.
+        family: Family of the target, a key of `TABLES`.
         patch_shape: (channels, height, width) of a patch.
-        available: Their names, where several rows could serve; None takes the first that fits.
-        skip: Their names that are not wanted.
+        available: Tensor names of the target model, which decide between rows for the same tensor; None uses the first
+            row that fits.
+        skip: Tensor names of the target to leave out.
 
     Raises:
-        KeyMismatchError: Tensors of ours that have no name there, all of them listed.
+        KeyMismatchError: Tensors of ours have no name in the family; all of them are listed.
     """
     ours = {_without_prefix(name): tensor for name, tensor in state.items()}
     renamed: dict[str, torch.Tensor] = {}
@@ -180,7 +190,7 @@ def to_theirs(
 def _expanded(family: str, ours: dict[str, object] | dict[str, str] | dict[str, torch.Tensor]) -> Iterator[
     tuple[tuple[str, ...], str, str]
 ]:  # fmt: skip
-    """Each row of the table, for each layer and ending, whose names of ours all exist."""
+    """Yields our names, their name and the view of each table row, layer and ending whose names of ours all exist."""
     depth = 1 + max((int(name.split(".")[1]) for name in ours if name.startswith("layers.")), default=-1)
     for row in TABLES[family]:
         for layer in range(depth) if "{i}" in row.theirs else range(1):

@@ -1,4 +1,4 @@
-"""Tasks, and the classes of this package by configuration and task."""
+"""Tasks of this package's models, and the model classes by configuration class and task."""
 
 from typing import Any
 
@@ -12,7 +12,6 @@ from ...modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTMode
 from ...modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
 from ...modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
 
-# Model class by configuration class and task.
 MODELS: dict[type[PreTrainedConfig], dict[str, type[PreTrainedModel]]] = {
     HubViTConfig: {
         "backbone": HubViTModel,
@@ -28,13 +27,18 @@ TASKS = ("backbone", "image-classification", "masked-image-modeling", "object-de
 
 
 def head_of(architecture: str) -> str:
-    """The head that a class of models has, by its name."""
+    """Task of a model class by its class name, such as "image-classification"; "backbone" if it has no head."""
     if (task := model_task({"architectures": [architecture]})) is not None:
         return _HEAD_OF_TASK[task]
     return "masked-image-modeling" if architecture.endswith("ForMaskedImageModeling") else "backbone"
 
 
 def model_class_for(config_class: type[PreTrainedConfig], task: str) -> type[PreTrainedModel]:
+    """Model class of this package for a configuration class and a task.
+
+    Raises:
+        ValueError: There is no such model; the message lists the possible tasks.
+    """
     if task not in MODELS[config_class]:
         raise ValueError(
             f"there is no {config_class.__name__} model for {task!r}, only for {sorted(MODELS[config_class])}"

@@ -38,31 +38,33 @@ def load(
     verify: bool = False,
     **fields: Any,
 ) -> PreTrainedModel:
-    """A model of this package from any checkpoint it can convert.
+    """Loads a model of this package from any checkpoint that can be converted.
 
     Args:
-        source: One of our own folders or Hub ids; a `vit`, `deit`, `dinov2` or `dinov2_with_registers` of transformers;
-            a `detr` of transformers; a ViT or DeiT of timm; a `.pth` of the authors of DeiT or DETR; a folder, file or
-            Hub id, or such a model in memory.
-        task: "backbone", "image-classification", "masked-image-modeling" or "object-detection"; None takes the
-            checkpoint's own. A head that the checkpoint lacks starts anew, with a warning.
-        labels: Names, or a number; the head is resized to them (see `resize`).
-        image_size: Pixels; position embeddings are resampled.
-        patch_size: Pixels; the patch projection is resampled too.
-        dtype: Of the weights; None keeps the checkpoint's.
+        source: Folder, file or Hub id of a checkpoint, or a model in memory. Supported are our own models; `vit`,
+            `deit`, `dinov2`, `dinov2_with_registers` and `detr` of transformers; ViT and DeiT of timm; and `.pth` files
+            of the authors of DeiT and DETR.
+        task: "backbone", "image-classification", "masked-image-modeling" or "object-detection"; None keeps the
+            checkpoint's own task. A head that the checkpoint lacks is initialised at random, with a warning.
+        labels: Class names, or the number of classes, to which the head is resized (see `resize`); None keeps the head.
+        image_size: Image side, or (height, width), in pixels, to which position embeddings are resampled; None keeps
+            the checkpoint's.
+        patch_size: Patch side, or (height, width), in pixels, to which the patch projection is resampled; None keeps
+            the checkpoint's.
+        dtype: Data type of the weights; None keeps the checkpoint's.
         revision: Branch, tag or commit on the Hub.
-        token: Access token of the Hub; None takes that of the login.
-        trust_remote_code: Run the code that comes with a model of a kind that nobody here knows, and give that model as
-            it is. Ours and those that can be converted never need it: the code beside them is not run.
-        verify: Compare a converted model's outputs with the source library's, on random pixels and on photos.
-        **fields: Fields of the configuration to override, such as `drop_path_rate` or `attn_implementation`.
+        token: Access token of the Hub; None uses the token of the login.
+        trust_remote_code: Whether to run the code that comes with a model of an unsupported kind, and return that model
+            unconverted. Our models and convertible ones never need it: the code beside them is not run.
+        verify: Whether to compare a converted model's outputs with the source library's, on random pixels and photos.
+        **fields: Configuration fields to override, such as `drop_path_rate` or `attn_implementation`.
 
     Raises:
         CheckpointError: The source is missing, damaged or a pickle, or holds weights that are not finite.
-        InexpressibleError: It has features that our models lack; they are listed.
-        KeyMismatchError: Missing, unexpected or mis-shaped tensors; they are listed.
-        ParityError: The converted model computes something else.
-        RemoteCodeError: The model has code of its own that is not trusted, or not what was trusted.
+        InexpressibleError: The model has features that our models lack; they are listed.
+        KeyMismatchError: Tensors are missing, unexpected or of another shape; they are listed.
+        ParityError: The converted model's outputs differ from the source's.
+        RemoteCodeError: The model needs code that is not trusted, or that differs from the trusted code.
     """
     return open_checkpoint(
         source, task=task, labels=labels, image_size=image_size, patch_size=patch_size, dtype=dtype,
@@ -84,7 +86,7 @@ def open_checkpoint(
     verify: bool = True,
     **fields: Any,
 ) -> Conversion:
-    """As `load`, with the image processor and a report of the conversion."""
+    """Loads a model as `load` does and returns it with its image processor and a report of the conversion."""
     if task not in (None, *TASKS):
         raise ValueError(f"{argument('task')} must be one of {list(TASKS)}, got {task!r}")
     path = None if isinstance(source, nn.Module) else locate(source, revision, token)
@@ -123,7 +125,7 @@ def open_checkpoint(
 
 
 def is_convertible(folder: Path) -> bool:
-    """Whether a folder holds one of our models, or one of a family that becomes one of ours."""
+    """Whether a folder holds one of our models, or a model of a family that can be converted to ours."""
     if not (folder / "config.json").is_file():
         return True
     config = read_config(folder)
@@ -133,7 +135,13 @@ def is_convertible(folder: Path) -> bool:
 
 
 def load_image_processor(source: str | Path, revision: str | None = None, token: str | None = None) -> Any:
-    """The image processor of any checkpoint that `load` accepts."""
+    """Loads the image processor of any checkpoint that `load` accepts.
+
+    Args:
+        source: Folder, file or Hub id of the checkpoint.
+        revision: Branch, tag or commit on the Hub.
+        token: Access token of the Hub; None uses the token of the login.
+    """
     path = locate(source, revision, token)
     if path.is_dir() and (path / "preprocessor_config.json").is_file():
         return AutoImageProcessor.from_pretrained(path)

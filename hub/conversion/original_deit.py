@@ -1,4 +1,4 @@
-"""DeiT and DeiT-III weights as their authors publish them: a `.pth` of tensors without a configuration."""
+"""Configuration of the DeiT and DeiT-III weights of their authors: `.pth` files of tensors without a configuration."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_vit import HubViTConfig
 from .timm_configs import imagenet_labels
 
-HEAD_WIDTH = 64  # of every published DeiT; nothing in the file tells it
+HEAD_WIDTH = 64  # the same in every published DeiT; the file does not state it
 
 
 def config_from_original(state: dict[str, torch.Tensor]) -> HubViTConfig:
-    """Our configuration of the authors' weights, read off the tensors' names and shapes.
+    """Our configuration of the authors' weights, derived from the names and shapes of the tensors.
 
     Raises:
-        ValueError: The names are not those of a DeiT.
+        ValueError: Tensors that every DeiT has are missing; they are listed.
     """
     required = ("pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight", "cls_token", "head.weight")
     if missing := [name for name in required if name not in state]:

@@ -1,4 +1,4 @@
-"""Whether a converted model computes what its source does."""
+"""Comparison of a converted model's outputs with those of its source."""
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
@@ -10,11 +10,11 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 from transformers import PreTrainedModel
 
-TOLERANCE = 1e-5  # of the largest value, or of 1 where that is smaller; fp32
+TOLERANCE = 1e-5  # relative to the largest absolute value, or absolute if that is below 1; fp32
 
 
 class ParityError(RuntimeError):
-    """A converted model computes something else than its source."""
+    """The outputs of a converted model differ from those of its source; the message lists the differences."""
 
 
 def check_parity(
@@ -22,18 +22,19 @@ def check_parity(
     reference: Callable[[torch.Tensor, str], torch.Tensor],
     sizes: Iterable[tuple[int, int]],
 ) -> dict[str, float]:
-    """Largest absolute difference of the outputs, in fp32, for random pixels and real photos, eager and sdpa.
+    """Compares outputs in fp32, for random pixels and real photos, with eager and sdpa attention.
 
     Args:
-        ours: Our model; it is left as it was.
-        reference: Maps (B, C, height, width) and "eager" or "sdpa" to the source's logits or last hidden state.
-        sizes: (height, width) pairs to compare at.
+        ours: Our model; it is not changed.
+        reference: Function from pixels (B, C, height, width) and "eager" or "sdpa" to the source's logits or last
+            hidden state.
+        sizes: Image sizes (height, width) in pixels to compare at.
 
     Returns:
-        By "attention, pixels, size", for example "sdpa, photo, 224x224".
+        Largest absolute difference by "attention, pixels, size", for example "sdpa, photo, 224x224".
 
     Raises:
-        ParityError: A difference above `TOLERANCE`, with all of them.
+        ParityError: A difference is above `TOLERANCE`; the message lists all differences.
     """
     model = deepcopy(ours).float().eval()
     differences: dict[str, float] = {}
@@ -65,7 +66,7 @@ def model_output(model: nn.Module, pixels: torch.Tensor, **arguments: Any) -> to
 
 
 def _pixels(channels: int, height: int, width: int) -> dict[str, torch.Tensor]:
-    """A random image, and two photos that ship with scikit-learn, normalised; (B, channels, height, width)."""
+    """A random image and two photos of scikit-learn, normalised, each batch (B, channels, height, width)."""
     generator = torch.Generator().manual_seed(0)
     random = torch.randn(1, channels, height, width, generator=generator)
     photos = torch.from_numpy(np.stack(load_sample_images().images)).permute(0, 3, 1, 2).float() / 255

@@ -1,4 +1,4 @@
-"""Models of other libraries as functions from pixels to output, for comparison with ours."""
+"""Wrappers of other libraries' models as functions from pixels to output, for comparison with ours."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -13,7 +13,7 @@ Reference = Callable[[torch.Tensor, str], torch.Tensor]
 
 
 def native_reference(native: PreTrainedModel) -> Reference:
-    """A model of transformers, in fp32, at any size that it can resample to."""
+    """Reference function of a transformers model in fp32, at any image size that it can resample to."""
     model = deepcopy(native).float().eval()
     config = model.config
     trained = tuple(config.image_size) if isinstance(config.image_size, list | tuple) else (config.image_size,) * 2
@@ -29,7 +29,7 @@ def native_reference(native: PreTrainedModel) -> Reference:
 
 
 def timm_reference(model: Any) -> Reference:
-    """A timm vision transformer in fp32; its position embeddings are resampled to the size asked for."""
+    """Reference function of a timm vision transformer in fp32; position embeddings are resampled to the image size."""
 
     def run(pixels: torch.Tensor, attention: str) -> torch.Tensor:
         resized = deepcopy(model).float().eval()

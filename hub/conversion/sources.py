@@ -1,4 +1,4 @@
-"""Readers of each kind of checkpoint: ours, transformers', timm's and the original files of DeiT and DETR."""
+"""Readers of each kind of checkpoint: ours, transformers, timm and the original files of DeiT and DETR."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -43,13 +43,13 @@ from .transformers_configs import FAMILIES, WITH_POOLER, config_from_transformer
 
 logger = transformers.utils.logging.get_logger(__name__)
 
-# What another task than the checkpoint's does without.
+# Tensors of heads, which may be dropped or missing if the task differs from the checkpoint's.
 _HEADS = ("classifier.", "cls_classifier.", "distillation_classifier.", "decoder.", "pooler.", "head.", "head_dist.",
           "class_labels_classifier.", "bbox_predictor.")  # fmt: skip
 
 
 def from_module(model: nn.Module, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
-    """Our model from one in memory; the arguments are those of `from_path`."""
+    """Our model from a model in memory; `task`, `fields` and `verify` are those of `from_path`."""
     refuse_nonfinite(model.state_dict(), type(model).__name__)
     if isinstance(model, VisionTransformer | VisionTransformerDistilled):
         return _from_timm(model, type(model).__name__, task, fields, verify)
@@ -70,15 +70,15 @@ def from_path(path: Path, task: str | None, fields: dict[str, Any], verify: bool
     """Our model from a folder or a file.
 
     Args:
-        path: Folder of a model, or file of weights.
+        path: Folder of a model, or file of its weights.
         task: Task of the model to build; None takes the checkpoint's own.
         fields: Configuration fields to set.
         verify: Whether to compare the outputs with the source library's.
 
     Raises:
-        CheckpointError: The model is of no known kind.
-        KeyMismatchError: Missing, unexpected or mis-shaped tensors.
-        ParityError: The converted model computes something else.
+        CheckpointError: The model is of an unknown kind.
+        KeyMismatchError: Tensors are missing, unexpected or of another shape; they are listed.
+        ParityError: The converted model's outputs differ from the source's.
     """
     checkpoint = read_checkpoint(path)
     model_type = checkpoint.config.get("model_type")
@@ -145,7 +145,7 @@ def _from_detr(
         if native is not None:
             native = deepcopy(native)
             native_config: Any = native.config
-            native_config.auxiliary_loss = False  # what is compared is the function that ours computes
+            native_config.auxiliary_loss = False  # with auxiliary losses, its function differs from ours
     if native is not None and task in (None, own) and own == "object-detection":
         built.differences = check_detr_parity(model, native)
     return built
@@ -197,7 +197,7 @@ def _build(
     name: str,
     fields: dict[str, Any],
 ) -> Conversion:
-    """Our model of `task` with their tensors, every one of which must find its place."""
+    """Our model of `task` with their tensors; tensors without a place are an error, except heads of another task."""
     wanted = task or own_task
     attention = fields.pop("attn_implementation", None)
     for field_name, value in fields.items():
@@ -267,14 +267,14 @@ def _saved_processor(checkpoint: Checkpoint) -> Any:
 
 
 def default_processor(config: HubViTConfig | HubDetrConfig) -> Any:
-    """ImageNet's mean and deviation, bicubic, the centre 7/8; DETR's own for a detector without a processor."""
+    """Default image processor: ImageNet's mean and standard deviation, bicubic, centre 7/8; for a detector, DETR's."""
     if isinstance(config, HubDetrConfig):
         return build_box_processor(focal=config.focal_loss)
     return build_image_processor(config.image_hw)
 
 
 def _sizes(config: HubViTConfig, task: str, nonsquare: bool = False) -> list[tuple[int, int]]:
-    """The checkpoint's size, and another that is not square, where the source can resample to it."""
+    """Sizes (height, width) to compare at: the checkpoint's, and a non-square one if the source can resample to it."""
     square = config.image_hw[0] == config.image_hw[1] and config.patch_hw[0] == config.patch_hw[1]
     if task == "masked-image-modeling" or not (square or nonsquare):
         return [config.image_hw]

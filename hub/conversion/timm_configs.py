@@ -1,4 +1,4 @@
-"""Configurations of timm's vision transformers, to ours and back."""
+"""Conversion of configurations between timm's vision transformers and ours."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_vit import HubViTConfig
 from .transformers_configs import InexpressibleError
 
-# Activations: timm's name, timm's class, ours.
+# Activations: timm's name, timm's class, our name.
 _ACTIVATIONS = (
     ("gelu", "GELU", "gelu"),
     ("gelu_tanh", "GELUTanh", "gelu_pytorch_tanh"),
@@ -24,7 +24,8 @@ _ACTIVATIONS = (
     ("silu", "SiLU", "silu"),
     ("relu", "ReLU", "relu"),
 )
-# Entry points of timm by what they cannot be told otherwise: width, depth, patch and image side of each.
+# Entry points of timm, grouped by the settings that their arguments cannot change: (width, depth, patch side, image
+# side) of each.
 _PLAIN = {
     f"vit_{size}_patch{patch}_{image}": (width, depth, patch, image)
     for size, width, depth, variants in (
@@ -58,10 +59,10 @@ _TO_NAME = {ours: name for name, _, ours in _ACTIVATIONS}
 
 
 def config_from_timm(model: Any) -> HubViTConfig:
-    """Our configuration of a timm vision transformer, label names included.
+    """Our configuration of a timm vision transformer, including its label names.
 
     Raises:
-        InexpressibleError: Lists every feature that our models lack.
+        InexpressibleError: The model has features that our models lack; all of them are listed.
     """
     if missing := _unknown_features(model):
         raise InexpressibleError("vithub", missing)
@@ -96,7 +97,7 @@ def config_from_timm(model: Any) -> HubViTConfig:
 
 
 def refuse_other_architectures(model: Any, name: str) -> None:
-    """Raises an `InexpressibleError` that names a model of timm that is no vision transformer, such as a CNN."""
+    """Raises an `InexpressibleError` with the model's name if a timm model is not a vision transformer."""
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
         raise InexpressibleError("vithub", [f"timm's {name} of the class {type(model).__name__} (only ViT and DeiT)"])
 
@@ -147,7 +148,7 @@ def _mlp_description(mlp: Any) -> str:
 
 
 def _labels(model: Any) -> dict[int, str]:
-    """Names from the checkpoint, or ImageNet's where their number tells which, or LABEL_0, LABEL_1, ..."""
+    """Label names of the checkpoint, or of the ImageNet subset with that many classes, or LABEL_0, LABEL_1, ..."""
     count = getattr(model, "num_classes", 0) or 2
     cfg = getattr(model, "pretrained_cfg", None) or {}
     if names := cfg.get("label_names"):
@@ -160,7 +161,7 @@ def _labels(model: Any) -> dict[int, str]:
 
 
 def imagenet_labels(subset: str, count: int) -> dict[int, str]:
-    """Readable class names of an ImageNet subset, made distinct by the synset where two classes share one."""
+    """Readable class names of an ImageNet subset; classes that share a name also get their synset."""
     info = ImageNetInfo(subset)
     names = [info.index_to_description(index).split(",")[0] for index in range(count)]
     taken = {name for name in names if names.count(name) > 1}
@@ -168,7 +169,7 @@ def imagenet_labels(subset: str, count: int) -> dict[int, str]:
 
 
 def fold_register_positions(state: dict[str, torch.Tensor], config: HubViTConfig) -> dict[str, torch.Tensor]:
-    """timm's tensors, with the registers' rows of `pos_embed` (where it has such) added to the registers."""
+    """timm's tensors, with the rows of `pos_embed` for registers, if there are any, added to the registers."""
     registers, before = config.num_register_tokens, config.num_position_prefix
     grid = config.grid_size[0] * config.grid_size[1]
     positions = state["pos_embed"]
@@ -181,7 +182,7 @@ def fold_register_positions(state: dict[str, torch.Tensor], config: HubViTConfig
 
 
 def fold_cls_positions(state: dict[str, torch.Tensor], config: HubViTConfig) -> dict[str, torch.Tensor]:
-    """Our tensors under timm's names, with the CLS row of `pos_embed` added to CLS where timm has no such row."""
+    """Our tensors under timm's names, with the CLS row of `pos_embed` added to CLS if timm has no such row."""
     if not (config.num_register_tokens and config.num_position_prefix):
         return state
     state = dict(state)
@@ -191,10 +192,15 @@ def fold_cls_positions(state: dict[str, torch.Tensor], config: HubViTConfig) -> 
 
 
 def config_to_timm(config: HubViTConfig, task: str, processor: Any = None) -> dict[str, Any]:
-    """The `config.json` of timm for our model: architecture, arguments and the data settings of the processor.
+    """Content of timm's `config.json` for our model: architecture, arguments and the processor's data settings.
+
+    Args:
+        config: Our configuration.
+        task: "backbone", "image-classification" or "masked-image-modeling".
+        processor: Image processor of the model; None leaves out the data settings.
 
     Raises:
-        InexpressibleError: Lists every feature that timm lacks.
+        InexpressibleError: The model has features that timm lacks; all of them are listed.
     """
     if missing := _inexpressible(config, task):
         raise InexpressibleError("timm", missing)
@@ -237,9 +243,9 @@ def config_to_timm(config: HubViTConfig, task: str, processor: Any = None) -> di
 
 
 def _architecture(config: HubViTConfig, distilled: bool) -> str:
-    """The entry point of timm that is nearest by its sizes, of those whose fixed arguments (norm, MLP) are ours.
+    """Entry point of timm with the most similar sizes, among those whose fixed settings (norm, MLP) equal ours.
 
-    All other arguments are overridden, so that any of them gives the same model.
+    All other settings are overridden by arguments, so that any of these entry points gives the same model.
     """
     sizes = _DISTILLED if distilled else _PLAIN
     if config.use_swiglu_ffn:
@@ -300,7 +306,7 @@ def _inexpressible(config: HubViTConfig, task: str) -> list[str]:
 
 
 def timm_model(config: dict[str, Any]) -> nn.Module:
-    """The timm model (random weights) that a `config.json` of timm describes."""
+    """Builds the timm model that the content of a timm `config.json` describes, with random weights."""
     arguments = dict(config.get("model_args") or {})
     cfg = json.loads(json.dumps(config["pretrained_cfg"]))
     arguments.setdefault("num_classes", config.get("num_classes", cfg.get("num_classes")))

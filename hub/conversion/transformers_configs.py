@@ -1,4 +1,4 @@
-"""Configurations of transformers' own ViT, DeiT, DINOv2 and DINOv2 with registers, to ours and back."""
+"""Conversion of configurations between ours and transformers' ViT, DeiT, DINOv2 and DINOv2 with registers."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,10 +11,10 @@ from ...data.argument_names import argument, stated_field
 
 FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers")
 
-# Bare models of transformers that have a pooler, or were made without one.
+# Backbones of transformers with an optional pooler.
 WITH_POOLER = ("ViTModel", "DeiTModel")
 
-# Fields that bear the same name and meaning in both.
+# Fields with the same name and meaning in both libraries.
 _SHARED = (
     "hidden_size",
     "num_hidden_layers",
@@ -31,7 +31,12 @@ _SHARED = (
 
 
 class InexpressibleError(ValueError):
-    """The target library has no such model; the message lists the features it lacks."""
+    """The target library has no such model; the message lists the features that it lacks.
+
+    Args:
+        target: Name of the target library.
+        features: Descriptions of the features that it lacks.
+    """
 
     def __init__(self, target: str, features: list[str]) -> None:
         super().__init__(f"{target} cannot express this model: " + "; ".join(features))
@@ -39,15 +44,15 @@ class InexpressibleError(ValueError):
 
 
 def config_from_transformers(native: PreTrainedConfig, architecture: str, has_pooler: bool = True) -> HubViTConfig:
-    """Our configuration of a model of transformers.
+    """Our configuration of a transformers model.
 
     Args:
-        native: Its configuration, of one of `FAMILIES`.
-        architecture: Its class name, which tells the head.
-        has_pooler: Whether a bare `ViTModel` or `DeiTModel` has its pooler, which no field of its configuration tells.
+        native: Configuration of the model, of one of `FAMILIES`.
+        architecture: Class name of the model, which determines the head.
+        has_pooler: Whether a `ViTModel` or `DeiTModel` has its pooler; its configuration does not state this.
 
     Raises:
-        InexpressibleError: It uses something that our models lack.
+        InexpressibleError: The model has features that our models lack; they are listed.
     """
     family = native.model_type
     fields: dict[str, Any] = {name: getattr(native, name) for name in _SHARED}
@@ -80,7 +85,7 @@ def config_from_transformers(native: PreTrainedConfig, architecture: str, has_po
 
 
 def has_pooler(names: Iterable[str]) -> bool:
-    """Whether the tensors of a checkpoint have a pooler among them."""
+    """Whether a checkpoint with these tensor names has a pooler."""
     return any(name.endswith("pooler.dense.weight") for name in names)
 
 
@@ -92,7 +97,7 @@ def _refuse_other_poolers(native: PreTrainedConfig) -> None:
 
 
 def family_for(config: HubViTConfig) -> str:
-    """The family of transformers that is nearest to our configuration."""
+    """Family of transformers that is closest to our configuration."""
     if isinstance(config, HubDeiTConfig) and config.use_distillation_token:
         return "deit"
     if config.num_register_tokens:
@@ -101,14 +106,14 @@ def family_for(config: HubViTConfig) -> str:
 
 
 def config_to_transformers(config: HubViTConfig, task: str) -> tuple[PreTrainedConfig, str]:
-    """The configuration and class name of the same model in transformers.
+    """Configuration and class name of the same model in transformers.
 
     Args:
-        config: Ours.
+        config: Our configuration.
         task: "backbone", "image-classification" or "masked-image-modeling".
 
     Raises:
-        InexpressibleError: Lists every feature that transformers' classes lack.
+        InexpressibleError: The model has features that transformers' classes lack; all of them are listed.
     """
     family = family_for(config)
     if missing := _inexpressible(config, family, task):
@@ -143,7 +148,7 @@ def _architecture(config: HubViTConfig, family: str, task: str) -> str:
 
 
 def _mlp_ratio(config: HubViTConfig) -> int | None:
-    """DINOv2's whole `mlp_ratio` that gives our `intermediate_size`, or None."""
+    """Integer `mlp_ratio` of DINOv2 that gives our `intermediate_size`, or None if there is none."""
     for ratio in range(1, 17):
         hidden = config.hidden_size * ratio
         if (((int(hidden * 2 / 3) + 7) // 8 * 8) if config.use_swiglu_ffn else hidden) == config.intermediate_size:
@@ -152,7 +157,7 @@ def _mlp_ratio(config: HubViTConfig) -> int | None:
 
 
 def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
-    """What transformers' `family` lacks, each with the value of ours."""
+    """Features that transformers' `family` lacks, each with our value."""
     dino = family.startswith("dinov2")
     expected: dict[str, Any] = {
         "use_cls_token": True,
@@ -187,7 +192,7 @@ def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
 
 
 def _remedy(name: str, value: Any) -> str:
-    """How a run gets what a class of transformers needs, where an option does it."""
+    """Hint at the training option that gives a field the value that transformers needs, or an empty text."""
     if name != "pool":
         return ""
     return f": train with {stated_field('model.fields.pool', value)}, or publish without {argument('native')}"

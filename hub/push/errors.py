@@ -1,4 +1,4 @@
-"""What can go wrong with a push, each as one line for the person who pushes."""
+"""Errors of a push to the Hub, each explained to the user in one line."""
 
 import errno
 import re
@@ -14,21 +14,20 @@ from huggingface_hub.errors import (
 from .secret_scan import redact
 
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-# What the official client, its HTTP library and Xet's client raise.
 _HTTP_ERROR: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's, by version
 CLIENT_ERRORS: tuple[type[Exception], ...] = (_HTTP_ERROR, OSError, RuntimeError, ValueError)
-# Xet's client tells statuses and broken connections in words.
+# Xet's client reports HTTP statuses and broken connections only in the text of its errors.
 _XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})\b")
 _XET_BROKEN = re.compile(r"error sending request|error decoding response body|connection closed|unexpected end of file")
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 class PublishError(RuntimeError):
-    """A push that did not happen, or not wholly; the message says what the repository holds.
+    """The push failed, completely or in part; the message says what the repository holds.
 
     Args:
-        message: What happened, in one line.
-        committed: Whether the repository holds the new commit all the same.
+        message: Description of the failure, in one line.
+        committed: Whether the repository holds the new commit nevertheless; False by default.
     """
 
     def __init__(self, message: str, committed: bool = False) -> None:
@@ -37,15 +36,15 @@ class PublishError(RuntimeError):
 
 
 class StaleParentError(PublishError):
-    """Someone else pushed meanwhile; the message names both commits."""
+    """Someone else pushed in the meantime; the message names both commits."""
 
 
 class SecretError(PublishError):
-    """A file looks like it holds a secret; the message names it."""
+    """A file seems to hold a secret; the message names the file."""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it came from."""
+    """Yields an error and the chain of errors that caused it."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -55,7 +54,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error stands for."""
+    """HTTP status of an error or of one of its causes; None if there is none."""
     for cause in causes(error):
         if isinstance(cause, HfHubHTTPError) and getattr(cause, "response", None) is not None:
             return int(cause.response.status_code)
@@ -65,7 +64,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def wait_asked(error: BaseException) -> float | None:
-    """Seconds that the Hub asks to wait (`Retry-After`), where it does."""
+    """Seconds that the Hub asks to wait (`Retry-After`); None if it does not ask."""
     for cause in causes(error):
         headers = getattr(getattr(cause, "response", None), "headers", None)
         if headers is not None and str(headers.get("Retry-After", "")).isdigit():
@@ -74,7 +73,7 @@ def wait_asked(error: BaseException) -> float | None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether it came from a full disk; the libraries of Xet tell it in words only."""
+    """Whether a full disk caused the error; Xet's libraries say so only in the text of their errors."""
     return any(
         (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
         or "No space left on device" in str(cause)
@@ -83,7 +82,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def is_connection(error: BaseException) -> bool:
-    """Whether a connection could not be made, or broke."""
+    """Whether a connection could not be opened, or broke."""
     if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes(error)):
         return False
     names = {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}
@@ -93,12 +92,12 @@ def is_connection(error: BaseException) -> bool:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether there is no way to the Hub at all: no network, no such host, nobody listening."""
+    """Whether the Hub cannot be reached at all: no network, unknown host, or connection refused."""
     return any(kind.__name__ == "ConnectError" for cause in causes(error) for kind in type(cause).__mro__)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether trying again can help: 5xx, 429, a connection that broke."""
+    """Whether a retry can help: after a temporary HTTP status (408, 425, 429, 500, 502 to 504) or a lost connection."""
     if is_disk_full(error):
         return False
     status = status_of(error)
@@ -106,7 +105,14 @@ def is_transient(error: BaseException) -> bool:
 
 
 def explain(error: BaseException, repo_id: str, doing: str, token: str | None = None) -> PublishError:
-    """The line for an error that came up while `doing` something with a repository."""
+    """Explains an error in one line, without secrets.
+
+    Args:
+        error: Error of the Hub's client or of the system; a `PublishError` is returned unchanged.
+        repo_id: Name of the repository, "user/name".
+        doing: Action during which the error occurred, such as "sending the files".
+        token: Access token to remove from the message, or None.
+    """
     if isinstance(error, PublishError):
         return error
     if is_disk_full(error):
@@ -123,7 +129,7 @@ def explain(error: BaseException, repo_id: str, doing: str, token: str | None = 
 
 
 def _refused(status: int, error: BaseException, repo_id: str, doing: str) -> str:
-    """What a status means to whoever pushes."""
+    """Explanation of an HTTP status to the user who pushes."""
     if status == 401:
         return f"the Hub refused the access token for {repo_id} ({doing}); {LOGIN}"
     if status == 403:

@@ -1,4 +1,4 @@
-"""Which files of a folder belong into a published model, and why the others do not."""
+"""Selection of the files of a folder that belong to a published model, with the reason for each decision."""
 
 import fnmatch
 import hashlib
@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ..checkpoints import INDEX, PICKLES, WEIGHTS, CheckpointError, code_references, read_config, read_index
 
-# What a published model is made of, by pattern; the first that fits tells what a file is for.
+# Purpose of the files of a published model, by pattern; the first pattern that matches applies.
 _BELONGS = {
     "config.json": "configuration",
     "generation_config.json": "configuration",
@@ -31,11 +31,11 @@ _BELONGS = {
     "NOTICE*": "licence",
     ".gitattributes": "what git stores as large files",
 }
-# Files whose content goes into what is sent, besides configuration and weights.
+# Files, besides configuration and weights, whose content is sent or read for what is sent.
 _READ = ("preprocessor_config.json", "README.md", "recipe.yaml", "metrics.json")
-# Folders whose pictures belong.
+# Folders whose pictures are published.
 _PICTURES = ("pictures", "examples", "figures", "images", "assets")
-# Why the rest stays here; asked in this order.
+# Reasons for not publishing a file, by pattern; tested in this order.
 _STAYS = (
     (r"(^|/)\.env(\.|$)", "environment, which may hold secrets"),
     (r"(^|/)(\.netrc|\.git-credentials|token|stored_tokens|id_(rsa|ed25519|ecdsa)|credentials[^/]*)$", "credentials"),
@@ -53,15 +53,15 @@ _STAYS = (
 
 @dataclass(frozen=True)
 class PublishFile:
-    """One file of the folder.
+    """One file of the folder, with the decision whether it is published.
 
     Args:
-        path: Below the folder, with `/`.
-        size: Bytes.
-        sent: Whether it belongs into the repository.
-        why: What it is for, or why it stays.
-        content: Where it is sent with another content than the file's.
-        source: The file.
+        path: Path relative to the folder, with `/`.
+        size: Size of the published content in bytes.
+        sent: Whether the file belongs in the repository.
+        why: Purpose of the file, or the reason why it is not sent.
+        content: Bytes that are sent instead of the file's own; None sends the file as it is.
+        source: Local file; None if there is only `content`.
     """
 
     path: str
@@ -72,14 +72,14 @@ class PublishFile:
     source: Path | None = field(default=None, repr=False)
 
     def read(self) -> bytes:
-        """The bytes to send."""
+        """Returns the bytes to send."""
         if self.content is not None:
             return self.content
         assert self.source is not None
         return self.source.read_bytes()
 
     def hashes(self) -> tuple[str, str]:
-        """SHA-256 (by which the Hub names large files) and git's SHA-1 of the bytes to send."""
+        """SHA-256 (the Hub's hash of large files) and git's SHA-1 (that of other files) of the bytes to send."""
         sha256, sha1 = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
         if self.content is not None:
             sha256.update(self.content)
@@ -94,14 +94,14 @@ class PublishFile:
 
 
 def select_files(folder: Path, replaced: dict[str, bytes] | None = None) -> list[PublishFile]:
-    """Every file below a folder, sorted by path, with the decision on it.
+    """All files below a folder, sorted by path, each with the decision whether it is published.
 
     Args:
-        folder: Of a run or a saved model.
-        replaced: Contents by path that are sent instead of the files', or without one.
+        folder: Folder of a run or of a saved model.
+        replaced: Content by path that is sent instead of the file's own, or although there is no such file.
 
     Raises:
-        CheckpointError: The folder holds no whole model.
+        CheckpointError: The folder holds no complete model.
     """
     code = check_model_folder(folder)
     found: dict[str, PublishFile] = {}
@@ -126,7 +126,7 @@ def select_files(folder: Path, replaced: dict[str, bytes] | None = None) -> list
 
 
 def _is_utf8(path: str) -> bool:
-    """Whether a file's name can be sent as text: bytes that are no UTF-8 come as lone surrogates."""
+    """Whether a file's name can be sent as text; Python represents bytes that are not UTF-8 as lone surrogates."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -154,10 +154,10 @@ def _decide(path: str, code: set[str]) -> tuple[bool, str]:
 
 
 def check_model_folder(folder: Path) -> set[str]:
-    """Checks that a folder holds a configuration and whole weights; gives the code files that it names.
+    """Checks that a folder holds a configuration and complete weights; returns the code files that it names.
 
     Raises:
-        CheckpointError: Something is missing or damaged; the message names the file.
+        CheckpointError: A file is missing, damaged or a link out of the folder; the message names it.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder")
@@ -178,7 +178,7 @@ def check_model_folder(folder: Path) -> set[str]:
 
 
 def leads_out(file: Path, folder: Path) -> bool:
-    """Whether a file of a folder is a link to somewhere else; a link into the same cache of the Hub is none."""
+    """Whether a file is a link out of its folder; links inside one repository of the Hub's cache do not count."""
     if not file.is_symlink():
         return False
     target, root = file.resolve(), folder.resolve()
@@ -205,7 +205,7 @@ def _check_weights(file: Path) -> None:
 
 
 def code_files(folder: Path, auto_map: dict[str, object]) -> set[str]:
-    """The files that an `auto_map` names, and those of the folder that they import."""
+    """Code files of a folder that an `auto_map` names, and the files of the folder that these import."""
     waiting = {reference.split("--")[-1].split(".")[0] + ".py" for reference in code_references(auto_map)}
     found: set[str] = set()
     while waiting:

@@ -1,4 +1,4 @@
-"""Finds the paths of this machine in what is published."""
+"""Search for local paths in the files to publish, and their replacement in recipe and metrics."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _MOST = 20
 
 
 def find_paths(files: list[PublishFile]) -> list[Finding]:
-    """The paths of this machine that are left in the texts to send, with file and line: each path once per file."""
+    """Local paths left in the text files to send, with file and line: each path once per file, at most 20."""
     found = []
     for file in files:
         if not file.sent or not file.path.lower().endswith(_SEARCHED) or file.size > 50 * 2**20:
@@ -32,10 +32,10 @@ def find_paths(files: list[PublishFile]) -> list[Finding]:
 
 
 def replaced_files(folder: Path) -> dict[str, bytes]:
-    """Recipe and measurements of a run as they are published, where they differ from the folder's.
+    """Published content of `recipe.yaml` and `metrics.json`, by name, where it differs from the folder's.
 
     Raises:
-        CheckpointError: One of them is damaged; it is named.
+        CheckpointError: One of the two files is damaged; the message names it.
     """
     replaced = {}
     for name, rewritten in (("recipe.yaml", public_recipe), ("metrics.json", public_metrics)):

@@ -1,4 +1,4 @@
-"""Publishing a model: everything in one commit, read back and compared, or nothing."""
+"""Publishing of a model in one commit, which is read back and compared; if it fails, nothing is published."""
 
 import logging
 import re
@@ -28,29 +28,29 @@ from .secret_scan import Finding, redacted_logs, scan
 from .target import Head, PushTarget
 
 logger = logging.getLogger("vithub")
-# Weights that a new push replaces, also where they have other names than the new ones.
+# Weights that a new push replaces, even if the new ones have other names.
 _OLD_WEIGHTS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
-# What a native model takes from the converted folder; the rest comes from the run.
+# Files that a native model takes from the converted folder; the others come from the run.
 _OF_THE_MODEL = ("config.json", WEIGHTS, INDEX, "preprocessor_config.json")
 
 
 @dataclass(frozen=True)
 class PublishReport:
-    """What a push did, or would do.
+    """Result of a push, or of a dry run.
 
     Args:
-        repo_id: "user/name".
-        files: Every file of the folder, with size and why it is or is not sent.
-        changed: Files that differ from what the repository held.
-        removed: Files of the repository that the push removes: weights and code that it replaces.
-        commit: That holds the files; None after a dry run.
-        parent: That it was built on.
-        created: Whether the repository was made.
-        pull_request: Its address, where one was opened.
-        tag: That names the commit.
-        url: Of the model's page.
-        dry_run: Nothing was sent, and the Hub not asked.
-        paths: Paths of this machine that the texts hold, with file and line.
+        repo_id: Name of the repository, "user/name".
+        files: All files of the folder, with size and the reason why each is or is not sent.
+        changed: Paths of the files that differ from those in the repository before the push.
+        removed: Paths of the repository's files that the push removes: weights and code that it replaces.
+        commit: Commit that holds the files; None after a dry run.
+        parent: Commit that the push was based on; None after a dry run.
+        created: Whether the push created the repository.
+        pull_request: URL of the pull request, or None if none was opened.
+        tag: Tag that names the commit, or None.
+        url: URL of the model's page; None after a dry run.
+        dry_run: Whether this is a dry run: nothing was sent and no request was made to the Hub.
+        paths: Local paths found in the text files, with file and line.
     """
 
     repo_id: str
@@ -68,16 +68,16 @@ class PublishReport:
 
     @property
     def sent(self) -> list[PublishFile]:
-        """The files that belong into the repository."""
+        """Files that belong in the repository."""
         return [file for file in self.files if file.sent]
 
     @property
     def nothing_to_do(self) -> bool:
-        """Whether the repository held all of it already."""
+        """Whether the repository already held all files."""
         return not (self.dry_run or self.changed or self.removed)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """The report as plain data."""
         files = [{name: getattr(file, name) for name in ("path", "size", "sent", "why")} for file in self.files]
         plain = {name: value for name, value in asdict(self).items() if name not in ("files", "paths")}
         return {
@@ -104,33 +104,35 @@ def publish(
 ) -> PublishReport:
     """Publishes the folder of a run, or of a saved model, as a model repository on the Hub.
 
-    Only what belongs to a model is sent: configuration, safetensors weights, image processor, card, recipe,
-    measurements, pictures, and the code that `config.json` names. In recipe, measurements and card names stand in the
-    place of this machine's paths; the folder's own recipe keeps them, to go on with the run. A path that is left, in a
-    text of one's own, is named in a warning. All of it is one commit; a repository that holds it
-    already gets none. Where the connection or the Hub fails, it is tried again, without sending large files twice, and
-    without a second commit where the first arrived. Afterwards the files are downloaded and their hashes compared.
+    Only files that belong to a model are sent: configuration, safetensors weights, image processor, card, recipe,
+    metrics, pictures, and the code that `config.json` names. In recipe, metrics and card, local paths are replaced by
+    names; the folder's own recipe keeps them, because resuming the run needs them. Paths that remain in texts written
+    by the user are reported in a warning. Everything is sent in one commit; if the repository already holds the files,
+    no commit is made. If the connection or the Hub fails, the push is retried without sending large files twice and
+    without a second commit if the first one arrived. Afterwards the files are downloaded and their hashes compared.
 
     Args:
-        folder: With `config.json` and `model.safetensors`.
-        repo_id: "user/name"; it is made when there is none.
-        private: Make it private. An existing public repository is an error.
-        revision: Branch to push to, made where there is none; None is main.
-        create_pr: Open a pull request instead of changing the branch; the repository may be another's.
-        tag: Name for the commit.
-        message: Of the commit.
-        dry_run: Only tell what would be sent. Nothing is asked of the Hub.
-        native: Publish it as transformers' own class, which needs no remote code, where it can be expressed so.
-        check: Load the folder first in a process without this package, and compare the outputs (some seconds).
-        token: Access token; None takes that of the login or of HF_TOKEN.
+        folder: Folder with `config.json` and `model.safetensors`.
+        repo_id: Name of the repository, "user/name"; the repository is created if it does not exist.
+        private: Whether to make the repository private; an existing public repository is an error.
+        revision: Branch to push to, created if it does not exist; None means main.
+        create_pr: Whether to open a pull request instead of changing the branch; works for others' repositories too.
+        tag: Tag to create for the commit, or None.
+        message: Commit message; None writes a default one.
+        dry_run: Whether to report only what would be sent, without any request to the Hub.
+        native: Whether to publish the model as transformers' own class, which needs no remote code.
+        check: Whether to load the folder first in a process without this package and compare the outputs, which takes
+            some seconds.
+        token: Access token; None uses the token of the login or of HF_TOKEN.
 
     Raises:
-        CheckpointError: The folder holds no whole model.
-        InexpressibleError: `native`, and transformers has no such model; the features are listed.
-        BundleError: The folder does not load where this package is missing.
-        SecretError: A file looks like it holds a secret; it is named.
-        StaleParentError: Someone else pushed meanwhile; both commits are named.
-        PublishError: Anything else, in one line; the repository holds the commit that it held.
+        CheckpointError: The folder holds no complete model.
+        InexpressibleError: `native` is set and transformers has no such model; the features are listed.
+        BundleError: The folder does not load without this package.
+        SecretError: A file seems to hold a secret; the message names it.
+        StaleParentError: Someone else pushed in the meantime; the message names both commits.
+        PublishError: The push failed for another reason, explained in one line; the repository is unchanged unless the
+            message names the new commit.
     """
     if create_pr and (revision or tag):
         raise ValueError(
@@ -165,7 +167,7 @@ def publish(
 
 
 def _checked_files(folder: Path, target: PushTarget, native: Path | None) -> tuple[list[PublishFile], str | None]:
-    """`_files`, in none of which there is a secret."""
+    """Files and class of `_files`, after checking that no file holds a secret."""
     try:
         files, architecture = _files(folder, target.repo_id, native)
         findings = scan(files, target.token)
@@ -195,7 +197,7 @@ def _check_name(repo_id: str) -> None:
 
 
 def _files(folder: Path, repo_id: str, native: Path | None) -> tuple[list[PublishFile], str | None]:
-    """What is sent, and what not; and the class of transformers, where it is one."""
+    """All files with the decision whether each is sent, and the class of transformers for a native model."""
     if native is None:
         return select_files(folder, _card(folder, repo_id) | replaced_files(folder)), None
     check_model_folder(folder)
@@ -213,7 +215,7 @@ def _files(folder: Path, repo_id: str, native: Path | None) -> tuple[list[Publis
 
 
 def _card(folder: Path, repo_id: str, native: str | None = None, old_text: str | None = None) -> dict[str, bytes]:
-    """The card with snippets that load the repository, not the folder; none for a folder without a run or a card."""
+    """Content of the card, with snippets that load the repository; empty for a folder with neither run nor card."""
     if _is_run(folder):
         return {CARD: published_card(folder, repo_id, native, old_text).encode()}
     if not (folder / CARD).is_file():
@@ -233,7 +235,7 @@ def _is_run(folder: Path) -> bool:
 def _keep_online_card(
     target: PushTarget, files: list[PublishFile], head: Head, folder: Path, native: str | None
 ) -> list[PublishFile]:
-    """The files, with what was written into the card on the Hub, where nothing was written into the folder's."""
+    """Files whose card keeps the text written on the Hub if nobody wrote into the folder's card."""
     card = next((file for file in files if file.path == CARD and file.sent), None)
     if card is None or CARD not in head.files or head.files[CARD] in card.hashes():
         return files
@@ -288,7 +290,7 @@ def _push(
 
 
 def _open(target: PushTarget, private: bool, create_pr: bool) -> bool:
-    """Whether the repository had to be made."""
+    """Creates the repository if it does not exist, and returns whether it had to."""
     info = target.find()
     if info is None:
         target.refuse_other_kinds()
@@ -305,7 +307,7 @@ def _open(target: PushTarget, private: bool, create_pr: bool) -> bool:
 
 
 def _branch(target: PushTarget, revision: str | None) -> str | None:
-    """The branch to push to, made where there is none."""
+    """Branch to push to, created if it does not exist."""
     if revision is None or revision.startswith("refs/pr/"):
         return revision
     references = target.references()
@@ -318,7 +320,7 @@ def _branch(target: PushTarget, revision: str | None) -> str | None:
 
 
 def _outdated(head: Head, sent: set[str]) -> list[str]:
-    """Weights and code in the repository that the new ones replace; a mixture of two models loads as neither."""
+    """Paths of weights and code in the repository that the push replaces; a mixture of two models does not load."""
     kinds: list[Any] = list(MODELS)
     code = {name for kind in kinds for name in bundle_files(kind)}
     return sorted(path for path in head.files if path not in sent and (_OLD_WEIGHTS.fullmatch(path) or path in code))

@@ -1,4 +1,4 @@
-"""Finding what must not be published, and keeping it out of messages."""
+"""Search for secrets in the files to publish, and their removal from messages and logs."""
 
 import logging
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .files import PublishFile
 
-# Shapes of credentials that are hardly anything else.
+# Formats of credentials that are specific enough for few false alarms.
 _SHAPES = {
     "a Hugging Face token": rb"\b(?:hf|api_org)_[A-Za-z0-9]{20,}\b",
     "an AWS access key": rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
@@ -25,7 +25,7 @@ _SHAPES = {
     "a JSON web token": rb"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
     "a password in an address": rb"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,64}:[^\s/:@]{3,}@[\w.-]+",
 }
-# A name that speaks of a secret, with a value that looks drawn at random.
+# A name that suggests a secret, followed by its value; `_looks_random` judges the value.
 _NAMED = re.compile(
     rb"(?i)(?:api[_-]?key|secret|passwo?r?d|passphrase|access[_-]?key|token)[\w-]{0,40}"
     rb"[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9+/_=~-]{16,})"
@@ -41,7 +41,13 @@ _WINDOW, _OVERLAP = 1 << 20, 512
 
 @dataclass(frozen=True)
 class Finding:
-    """A file that looks like it holds a secret, without the secret."""
+    """Suspicious place in a file, such as a likely secret, without the secret itself.
+
+    Args:
+        path: Path of the file relative to the published folder.
+        line: Line number from 1; None for a binary file.
+        what: Description of the finding.
+    """
 
     path: str
     line: int | None
@@ -52,17 +58,18 @@ class Finding:
 
 
 def scan(files: list[PublishFile], token: str | None = None) -> list[Finding]:
-    """What looks like a secret in the files to send: at most one finding per file.
+    """Searches the files to send for likely secrets; at most one finding per file.
 
-    Texts are searched for the shapes of credentials, for secrets assigned to a name, and for the values of this
-    process's own secrets; weights in their header, and wholly for the own secrets; pictures for the shapes.
+    Text files are searched for known credential formats, for secrets assigned to a name, and for the values of this
+    process's own secrets. Weights are searched for own secrets, and their header for credential formats. Other files
+    are searched for credential formats and own secrets.
     """
     own = own_secrets(token)
     return [finding for file in files if file.sent and (finding := _scan_file(file, own)) is not None]
 
 
 def own_secrets(token: str | None = None) -> dict[bytes, str]:
-    """The token in use and the environment's secrets, with what to call them."""
+    """Values of the token in use and of secrets in the environment, each with a description."""
     found = {
         value.encode(): f"the value of {name}"
         for name, value in os.environ.items()
@@ -87,7 +94,7 @@ def _scan_file(file: PublishFile, own: dict[bytes, str]) -> Finding | None:
 
 
 def _blocks(file: PublishFile) -> Iterator[tuple[int, bytes]]:
-    """Pieces of a file that overlap, so that nothing is cut in two."""
+    """Yields the offset and bytes of overlapping blocks of a file, so that no secret is split between two."""
     if file.content is not None:
         for start in range(0, max(len(file.content), 1), _WINDOW):
             yield start, file.content[start : start + _WINDOW + _OVERLAP]
@@ -99,7 +106,7 @@ def _blocks(file: PublishFile) -> Iterator[tuple[int, bytes]]:
             yield start, block
             start += _WINDOW
             block = block[_WINDOW:] + stream.read(_WINDOW)
-            if len(block) <= _OVERLAP:  # seen already
+            if len(block) <= _OVERLAP:  # only the overlap is left, which the last block contained
                 return
 
 
@@ -127,7 +134,7 @@ def _assigned(block: bytes) -> tuple[int, str] | None:
 
 
 def _looks_random(value: bytes) -> bool:
-    """Letters and digits mixed, with at least 3.2 bits of entropy per character."""
+    """Whether a value mixes letters and digits, with at least 3.2 bits of entropy per character."""
     if not (re.search(rb"[A-Za-z]", value) and re.search(rb"\d", value)):
         return False
     shares = [count / len(value) for count in Counter(value).values()]
@@ -135,7 +142,7 @@ def _looks_random(value: bytes) -> bool:
 
 
 def redact(text: str, token: str | None = None) -> str:
-    """A text without tokens, and without the query of addresses, which may be signed."""
+    """Replaces tokens in a text, and the query part of URLs that may be signed, by "***"."""
     for secret in own_secrets(token):
         text = text.replace(secret.decode(), "***")
     text = _ANY_SHAPE.sub("***", _SIGNED.sub(r"\1?***", text))
@@ -154,7 +161,7 @@ class _Redaction(logging.Filter):
 
 @contextmanager
 def redacted_logs(token: str | None) -> Iterator[None]:
-    """Keeps tokens out of what the client's libraries log."""
+    """Removes tokens from the log messages of the Hub's client and its libraries inside the block."""
     names = ("huggingface_hub", "httpx", "httpx2", "httpcore", "urllib3", "vithub")
     loggers = [
         logging.getLogger(name) for name in [*logging.root.manager.loggerDict, "vithub"] if name.startswith(names)

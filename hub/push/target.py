@@ -1,4 +1,4 @@
-"""A repository on the Hub to push to: what fails on the way is tried again, the commit lands once."""
+"""Repository on the Hub as the target of a push: failed requests are retried, and the commit is made only once."""
 
 import logging
 import shutil
@@ -37,7 +37,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Head:
-    """Where a branch is, and what it holds: the Hub's hash of each file (SHA-256 of large ones, git's of others)."""
+    """State of a branch.
+
+    Args:
+        commit: Commit that the branch points to.
+        files: Hash by path, as the Hub has it: SHA-256 of large files, git's SHA-1 of others.
+        sizes: Size in bytes by path.
+    """
 
     commit: str
     files: dict[str, str] = field(repr=False)
@@ -46,35 +52,41 @@ class Head:
 
 @dataclass(frozen=True)
 class Pushed:
-    """A commit that has landed; `pull_request` is the address of the one it opened."""
+    """Commit that arrived on the Hub.
+
+    Args:
+        commit: Hash of the commit.
+        pull_request: URL of the pull request that it opened, or None.
+    """
 
     commit: str
     pull_request: str | None = None
 
 
 class PushTarget:
-    """One model repository.
+    """Model repository to push to.
 
     Args:
-        repo_id: "user/name".
-        token: None takes that of the login or of the environment.
+        repo_id: Name of the repository, "user/name".
+        token: Access token; None uses the token of the login or of the environment.
     """
 
     def __init__(self, repo_id: str, token: str | None = None) -> None:
         self.repo_id, self.token = repo_id, token or get_token()
         self.api = HfApi(token=self.token, library_name="vithub")
-        self.reached = False  # before that, a Hub that cannot be reached is not tried again
+        self.reached = False  # until then, a Hub that cannot be reached is not retried
 
     def attempt(self, doing: str, call: Callable[[], T], settled: Callable[[], T | None] = lambda: None) -> T:
-        """The result of a call, tried again with growing pauses when the Hub or the connection fails.
+        """Runs a request and retries it with growing pauses if the Hub or the connection fails.
 
         Args:
-            doing: What the call is for, in messages.
-            call: The request.
-            settled: Asked before another attempt: the result, where the last one arrived after all.
+            doing: Purpose of the request, for messages, such as "reading the branches".
+            call: Function that makes the request and returns its result.
+            settled: Function called before each retry; a result other than None means that the failed attempt arrived
+                after all, and is returned.
 
         Raises:
-            PublishError: It was refused, or failed every time.
+            PublishError: The request was refused, or failed every time.
         """
         for number in range(ATTEMPTS):
             try:
@@ -95,13 +107,13 @@ class PushTarget:
         time.sleep(seconds)
 
     def identify(self, to_own: bool) -> str:
-        """Who pushes.
+        """Name of the user to whom the token belongs, after checking that the user may push.
 
         Args:
-            to_own: The namespace must be theirs; a pull request may go to another's.
+            to_own: Whether the namespace must belong to the user; False for a pull request.
 
         Raises:
-            PublishError: There is no token, it is unknown, may only read, or the namespace is another's.
+            PublishError: The token is missing, unknown or read-only, or the namespace belongs to someone else.
         """
         if self.token is None:
             raise PublishError(f"cannot publish to {self.repo_id}: there is no access token; {LOGIN}")
@@ -123,7 +135,7 @@ class PushTarget:
         return name
 
     def find(self) -> Any:
-        """The repository's information, or None where there is none (that the token may see)."""
+        """Information about the repository, or None if there is none that the token may see."""
 
         def look() -> Any:
             try:
@@ -136,14 +148,14 @@ class PushTarget:
         return self.attempt(f"looking for {self.repo_id}", look) or None
 
     def refuse_other_kinds(self) -> None:
-        """Raises a `PublishError` where a data set or a Space has the name."""
+        """Raises a `PublishError` if a data set or a Space has the name."""
         for kind, words in (("dataset", "a data set"), ("space", "a Space")):
             look = partial(self.api.repo_exists, self.repo_id, repo_type=kind)
             if self.attempt(f"looking for {words} {self.repo_id}", look):
                 raise PublishError(f"cannot publish to {self.repo_id}: it is {words}, no model; choose another name")
 
     def create(self, private: bool) -> None:
-        """Makes the repository; one that exists meanwhile is taken where it is a model."""
+        """Creates the repository; a model repository that was created in the meantime is accepted."""
 
         def make() -> bool:
             try:
@@ -157,20 +169,20 @@ class PushTarget:
         self.attempt(f"creating {self.repo_id}", make, lambda: True if self.find() is not None else None)
 
     def references(self) -> Any:
-        """Branches, tags and pull requests."""
+        """Branches, tags and pull requests of the repository."""
         return self.attempt(
             f"reading the branches of {self.repo_id}",
             lambda: self.api.list_repo_refs(self.repo_id, include_pull_requests=True),
         )
 
     def open_branch(self, name: str) -> None:
-        """Makes a branch at the head of main, where there is none."""
+        """Creates a branch at the head of main if it does not exist."""
         self.attempt(
             f"making the branch {name}", lambda: self.api.create_branch(self.repo_id, branch=name, exist_ok=True)
         )
 
     def head(self, revision: str | None) -> Head:
-        """The commit of a revision and the hashes of its files."""
+        """State of a revision: its commit, and the hashes and sizes of its files."""
         doing = f"reading {self.repo_id}"
         commit = self.attempt(doing, lambda: self.api.model_info(self.repo_id, revision=revision)).sha
         assert commit is not None
@@ -190,11 +202,19 @@ class PushTarget:
         revision: str | None,
         create_pr: bool,
     ) -> Pushed:
-        """All changes as one commit on `parent`; large files go first, and once, however often the commit is tried.
+        """Commits all changes at once on `parent`; large files are sent first, and only once despite retries.
+
+        Args:
+            files: Files to add or replace.
+            removed: Paths to delete.
+            parent: State of the branch that the commit is based on.
+            message: Commit message.
+            revision: Branch to commit to; None means main.
+            create_pr: Whether to open a pull request instead of changing the branch.
 
         Raises:
-            StaleParentError: The branch is not at `parent` any more.
-            PublishError: It was refused, or failed every time. The repository holds what it held.
+            StaleParentError: The branch is no longer at `parent`.
+            PublishError: The commit was refused, or failed every time; the repository is unchanged.
         """
         operations: list[Any] = [
             CommitOperationAdd(file.path, file.content if file.content is not None else str(file.source))
@@ -234,11 +254,11 @@ class PushTarget:
         revision: str | None,
         known: set[str] | None,
     ) -> Pushed | None:
-        """The commit whose answer was lost, where it is there.
+        """The commit, if it arrived although its response was lost; otherwise None.
 
         Raises:
-            StaleParentError: Another one is there.
-            PublishError: It cannot be told.
+            StaleParentError: The branch holds another new commit.
+            PublishError: The state of the repository cannot be read.
         """
         try:
             return self._look_for(expected, parent, revision, known)
@@ -270,10 +290,10 @@ class PushTarget:
         )
 
     def read_back(self, files: Sequence[PublishFile], removed: Sequence[str], commit: str) -> None:
-        """Downloads what a commit holds, and compares the hashes with the files'.
+        """Downloads the files of a commit and compares their hashes with those of the local files.
 
         Raises:
-            PublishError: A file is missing or differs; it is named.
+            PublishError: A file is missing or differs, or a removed one is still there; the message names it.
         """
         holds = self.head(commit)
         wrong = [path for path in removed if path in holds.files]
@@ -288,7 +308,7 @@ class PushTarget:
             raise PublishError(f"{self.repo_id} at {commit[:12]} does not hold what was sent: {names}; publish again")
 
     def _hash(self, file: PublishFile, commit: str, folder: Path) -> str:
-        """SHA-256 of a file as the repository gives it out."""
+        """SHA-256 of a file as downloaded from the repository."""
         if shutil.disk_usage(folder).free < file.size:
             raise PublishError(f"the disk is full: reading {file.path} back takes {file.size:,} bytes below {folder}")
         got = self._download(file.path, commit, folder)
@@ -305,12 +325,12 @@ class PushTarget:
         return Path(self.attempt(f"reading {path}", get))
 
     def read(self, path: str, commit: str) -> bytes:
-        """The content of a small file at a commit."""
+        """Content of a small file at a commit."""
         with tempfile.TemporaryDirectory(prefix="vithub-read-") as folder:
             return self._download(path, commit, Path(folder)).read_bytes()
 
     def tag(self, name: str, commit: str) -> None:
-        """Names a commit; a tag that names it already is left.
+        """Creates a tag for a commit; a tag that already names this commit is accepted.
 
         Raises:
             PublishError: The tag names another commit.
@@ -328,12 +348,12 @@ class PushTarget:
         self.attempt(f"making the tag {name}", make)
 
     def tagged(self, name: str) -> str | None:
-        """The commit that a tag names."""
+        """Commit that a tag names, or None if there is no such tag."""
         return next((ref.target_commit for ref in self.references().tags if ref.name == name), None)
 
 
 def _expected(parent: Head, files: Sequence[PublishFile], removed: Sequence[str]) -> dict[str, set[str]]:
-    """What the tree must be after the push; the Hub names a file by either of its hashes."""
+    """Possible hashes of each file after the push, by path; the Hub uses one of a file's two hashes."""
     expected = {path: {oid} for path, oid in parent.files.items() if path not in removed}
     return expected | {file.path: set(file.hashes()) for file in files}
 

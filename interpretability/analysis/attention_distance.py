@@ -1,4 +1,4 @@
-"""How far a layer looks: mean attention distance (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, fig. 7).
+"""Mean attention distance of each layer and head (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, fig. 7).
 
 Shapes: B images, H heads, N tokens (P prefix tokens, then rows * columns patches).
 """
@@ -26,20 +26,21 @@ def mean_attention_distance(
 ) -> torch.Tensor:
     """Mean distance in pixels between the centres of a patch and of the patches that it attends to.
 
-    For patch i it is sum_j A_ij |x_i - x_j| / sum_j A_ij over patches j; then the mean over i. So prefix tokens are
-    left out on both sides, and what a patch pays to them does not count as looking nowhere.
+    For patch i the distance is sum_j A_ij |x_i - x_j| / sum_j A_ij over patches j; the result is the mean over i.
+    Prefix tokens are thus left out as queries and as keys, and the attention that a patch pays to them does not lower
+    the distance.
 
     Args:
-        attention: (B, H, N, N) weights, at least 0; row i is what token i attends to.
-        grid: Rows and columns of patches.
+        attention: Attention weights (B, H, N, N), at least 0; row i holds the weights of query token i.
+        grid: (rows, columns) of patches.
         patch_hw: (height, width) of a patch in pixels.
-        num_prefix: Tokens before the patches (CLS, distillation token, registers).
+        num_prefix: Number of tokens before the patches (CLS, distillation token, registers); 1 by default.
 
     Returns:
-        (B, H), fp64. A patch that attends to prefix tokens alone is left out; NaN where all do.
+        Mean distance (B, H) in pixels, fp64. Patches that attend to prefix tokens only are left out; NaN if all do.
 
     Raises:
-        ValueError: The shape does not fit grid and prefix.
+        ValueError: The shape of `attention` does not fit `grid` and `num_prefix`.
     """
     rows, columns = grid
     tokens = num_prefix + rows * columns
@@ -55,7 +56,7 @@ def mean_attention_distance(
 
 
 def patch_distances(grid: tuple[int, int], patch_hw: tuple[float, float]) -> torch.Tensor:
-    """(rows * columns, rows * columns), fp64: Euclidean distances between centres of patches, in pixels."""
+    """Euclidean distances between the centres of patches, in pixels: (rows * columns, rows * columns), fp64."""
     row, column = torch.meshgrid(
         torch.arange(grid[0], dtype=torch.float64), torch.arange(grid[1], dtype=torch.float64), indexing="ij"
     )
@@ -64,7 +65,7 @@ def patch_distances(grid: tuple[int, int], patch_hw: tuple[float, float]) -> tor
 
 
 def uniform_attention_distance(grid: tuple[int, int], patch_hw: tuple[float, float]) -> float:
-    """The distance of attention that is the same everywhere: the mean over all pairs of patches, in pixels.
+    """Attention distance of uniform attention: the mean distance over all pairs of patches, in pixels.
 
     An offset of (y, x) patches occurs (rows - y) (columns - x) times in each direction, so that the mean is
     sum_yx (rows - |y|) (columns - |x|) |(y, x)| / (rows * columns)^2.
@@ -77,13 +78,13 @@ def uniform_attention_distance(grid: tuple[int, int], patch_hw: tuple[float, flo
 
 @dataclass
 class AttentionDistance:
-    """How far the heads of each layer look.
+    """Mean attention distance of the heads of each layer.
 
     Args:
-        distances: (layers, heads), mean over images, in pixels.
-        deviations: (layers, heads), standard deviation between images, in pixels; 0 for one image.
-        images: How many were looked at.
-        grid: Rows and columns of patches.
+        distances: Mean distance over images, (layers, heads), in pixels.
+        deviations: Standard deviation between images, (layers, heads), in pixels; 0 for one image.
+        images: Number of images.
+        grid: (rows, columns) of patches.
         patch_hw: (height, width) of a patch in pixels.
     """
 
@@ -95,11 +96,15 @@ class AttentionDistance:
 
     @property
     def uniform(self) -> float:
-        """What attention that is the same everywhere would have, in pixels: above it a head prefers what is far."""
+        """Distance of uniform attention, in pixels; a head above it prefers distant patches."""
         return uniform_attention_distance(self.grid, self.patch_hw)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per layer and head (from 0): `layer`, `head`, `distance` and `deviation` in pixels, `of_uniform`."""
+        """Distances as a data frame, one row per layer and head.
+
+        The columns are `layer` and `head` (from 0), `distance` and `deviation` in pixels, and `of_uniform`, the
+        distance relative to that of uniform attention.
+        """
         layer, head = np.indices(self.distances.shape)
         values = self.distances.flatten()
         return pd.DataFrame(
@@ -113,7 +118,12 @@ class AttentionDistance:
         )
 
     def save(self, path: str | Path, *, theme: str = "light") -> None:
-        """Draws a point per head over the layers, and the uniform distance; see `paper_figure` for the arguments."""
+        """Plots the distance of each head over the layers, with the uniform distance.
+
+        Args:
+            path: A .png, .pdf or .svg file to write; missing folders are made.
+            theme: "light" or "dark".
+        """
         with paper_figure(path, theme=theme) as (figure, colors):
             axes = figure.subplots()
             layers, heads = self.distances.shape
@@ -129,16 +139,17 @@ class AttentionDistance:
 
 
 def attention_distance(model: nn.Module, pixel_values: Any, *, batch_size: int = 8) -> AttentionDistance:
-    """How far each head of each layer looks, over all images.
+    """Mean attention distance of each head of each layer, over all images.
 
     Args:
-        model: A vision transformer, or a detector, whose encoder looks at the features of its backbone.
-        pixel_values: See `pixel_batches`; all of one size.
-        batch_size: Most images at once.
+        model: Vision transformer, or a detector, whose encoder attends to the features of its backbone.
+        pixel_values: Normalised images (images, C, height, width) or batches of them (see `pixel_batches`), all of one
+            size.
+        batch_size: Most images per forward pass; 8 by default.
 
     Raises:
         ExplanationError: The model has no attention between patches.
-        ValueError: There is no image, or a batch is of another size.
+        ValueError: There is no image, or the images differ in size.
     """
     sums: DistanceSums | None = None
     for batch in pixel_batches(pixel_values, batch_size):
@@ -156,19 +167,19 @@ def attention_distance(model: nn.Module, pixel_values: Any, *, batch_size: int =
 
 
 def _tokens(architecture: Architecture, image_hw: tuple[int, int], tokens: int) -> tuple[tuple[int, int], int]:
-    """Rows and columns of what is attended to, and the number of tokens before it."""
+    """(rows, columns) of the tokens that are attended to, and the number of prefix tokens."""
     if architecture.kind == "vit":
         return architecture.grid(image_hw), len(architecture.prefix)
     return architecture.feature_grid(image_hw, tokens), 0
 
 
 class DistanceSums:
-    """Sums up the distances of any number of images without keeping them.
+    """Running mean and deviation of the attention distance over any number of images, which are not kept.
 
     Args:
-        grid: Rows and columns of patches.
+        grid: (rows, columns) of patches.
         patch_hw: (height, width) of a patch in pixels.
-        num_prefix: Tokens before the patches.
+        num_prefix: Number of tokens before the patches.
     """
 
     def __init__(self, grid: tuple[int, int], patch_hw: tuple[float, float], num_prefix: int) -> None:
@@ -177,7 +188,7 @@ class DistanceSums:
         self._mean = self._squares = torch.empty(0)
 
     def update(self, layers: Iterable[torch.Tensor]) -> None:
-        """Adds a batch: (B, H, N, N) of each layer, first to last; only one of them is held at a time."""
+        """Adds a batch of images: attention (B, H, N, N) of each layer, first to last, held one layer at a time."""
         found = torch.stack(
             [mean_attention_distance(each, self.grid, self.patch_hw, self.num_prefix).cpu() for each in layers], dim=1
         )  # (B, layers, H)
@@ -185,16 +196,16 @@ class DistanceSums:
             self._mean = self._squares = torch.zeros_like(found[0])
         count, mean = len(found), found.mean(dim=0)
         total, shift = self._count + count, mean - self._mean
-        # Chan et al. 1983: sums of squares about the mean, of two parts
+        # Chan et al. 1983: combining the sums of squared deviations of two samples
         self._squares = self._squares + ((found - mean) ** 2).sum(dim=0) + shift**2 * self._count * count / total
         self._mean = self._mean + shift * count / total
         self._count = total
 
     def compute(self) -> AttentionDistance:
-        """What was found.
+        """Mean and standard deviation over all images added.
 
         Raises:
-            ValueError: Nothing was added.
+            ValueError: No image was added.
         """
         if not self._count:
             raise ValueError("no image was looked at: give at least one")

@@ -1,4 +1,4 @@
-"""Where any vision transformer keeps its patch projection and its position embeddings."""
+"""Access to the patch projection and the position embeddings of any vision transformer."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from torch import nn
 
 from ...modeling.layers import HubViTPatchEmbedding
 
-# Last part of the names under which libraries keep a table of positions.
+# Last parts of the parameter names that libraries use for position embeddings.
 POSITION_NAMES = ("position_embeddings", "pos_embed", "pos_embedding", "position_embedding")
 
 
 def first_kernel(model: nn.Module) -> tuple[torch.Tensor, tuple[int, int]]:
-    """The first filters over pixels: (D, C, height, width), fp32, and their stride.
+    """Filters of the first layer over pixels, (D, C, height, width), fp32, and their stride (height, width) in pixels.
 
-    Of a vision transformer they are the patch projection, whose stride is its size.
+    In a vision transformer they are the patch projection, whose stride equals its size.
 
     Raises:
-        ValueError: The model has none.
+        ValueError: The model has no convolution or patch projection.
     """
     for module in model.modules():
         if isinstance(module, HubViTPatchEmbedding):
@@ -29,10 +29,10 @@ def first_kernel(model: nn.Module) -> tuple[torch.Tensor, tuple[int, int]]:
 
 
 def patch_grid(model: nn.Module, image_hw: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of patches that a vision transformer cuts an image of (height, width) pixels into.
+    """(rows, columns) of patches that a vision transformer splits an image of (height, width) pixels into.
 
     Raises:
-        ValueError: Its first layer is no patch projection, or the image is smaller than a patch.
+        ValueError: The first layer of the model is not a patch projection, or the image is smaller than a patch.
     """
     kernel, stride = first_kernel(model)
     if tuple(kernel.shape[2:]) != stride:
@@ -47,10 +47,10 @@ def patch_grid(model: nn.Module, image_hw: tuple[int, int]) -> tuple[int, int]:
 
 
 def position_table(model: nn.Module) -> tuple[torch.Tensor, int]:
-    """Position embeddings of the patches, (rows, columns, D), fp32, and how many rows before them are for other tokens.
+    """Position embeddings of the patches, (rows, columns, D), fp32, and the number of table rows for prefix tokens.
 
     Raises:
-        ValueError: There is no table, or its grid cannot be told.
+        ValueError: The model has no table of position embeddings, or the grid of the table cannot be determined.
     """
     for name, table in (*model.named_parameters(), *model.named_buffers()):
         if name.rsplit(".", 1)[-1] in POSITION_NAMES and table.ndim == 3 and table.shape[0] == 1:
@@ -74,7 +74,7 @@ def position_table(model: nn.Module) -> tuple[torch.Tensor, int]:
 
 
 def _stored_grid(model: nn.Module) -> tuple[int, int]:
-    """Rows and columns that the table is stored for, from the configuration or the patch projection of timm."""
+    """(rows, columns) of the stored position table, from the configuration or from timm's patch projection."""
     for module in model.modules():
         if isinstance(grid := getattr(module, "grid_size", None), tuple) and len(grid) == 2:
             return int(grid[0]), int(grid[1])

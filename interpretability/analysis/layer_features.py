@@ -1,4 +1,4 @@
-"""What each layer of a network makes of images, layer by layer, without naming any of them.
+"""Features of images from each layer of a network; the layers are found automatically.
 
 Shapes: B images, N tokens (P prefix tokens, then patches), D channels.
 """
@@ -18,19 +18,19 @@ from ..capture.architecture import device_and_dtype, read_architecture
 from ..capture.model_state import undisturbed
 from .plots import paper_figure
 
-# The input of the classifier, after the last layer.
+# Name under which the input of the classifier is listed, after the last layer.
 PENULTIMATE = "penultimate"
 TOKENS = ("auto", "cls", "mean", "all")
 Visitor = Callable[[str, torch.Tensor], None]
 
 
 def pixel_batches(pixel_values: Any, batch_size: int = 32) -> Iterator[torch.Tensor]:
-    """Batches (B, C, height, width) of one tensor of images, or of anything that yields batches.
+    """Yields batches (B, C, height, width) of one tensor of images, or of an iterable of batches.
 
     Args:
-        pixel_values: (images, C, height, width), cut into parts as equal as can be; or an iterable of such batches, or
-            of mappings that hold one as "pixel_values" (a `DataLoader`).
-        batch_size: Most images at once, where a tensor is cut.
+        pixel_values: Tensor (images, C, height, width), split into nearly equal batches; or an iterable of such
+            batches, or of mappings with a batch under "pixel_values" (a `DataLoader`).
+        batch_size: Most images per batch when a tensor is split; 32 by default.
 
     Raises:
         ValueError: There is no image, or a batch has another shape.
@@ -57,10 +57,11 @@ def pixel_batches(pixel_values: Any, batch_size: int = 32) -> Iterator[torch.Ten
 def layer_names(model: nn.Module) -> list[str]:
     """Names of the layers of a network, first to last: blocks of a transformer, stages or blocks of a CNN.
 
-    They are the members of its outermost lists (`nn.ModuleList` or `nn.Sequential`) of modules that hold modules.
+    The layers are the members of the outermost lists (`nn.ModuleList` or `nn.Sequential`) whose members have submodules
+    themselves.
 
     Raises:
-        ValueError: There is no such list.
+        ValueError: The network has no such list.
     """
     if not (names := list(_listed(model, ""))):
         raise ValueError(f"{type(model).__name__} holds no list of layers; name the modules with `layers`")
@@ -77,9 +78,9 @@ def _listed(module: nn.Module, prefix: str) -> Iterator[str]:
 
 
 def channels_come_last(model: nn.Module) -> bool:
-    """Whether the layers' maps are (B, height, width, D), as those of timm's and torchvision's Swin, not (B, D, ...).
+    """Whether layers output (B, height, width, D), as Swin of timm and torchvision does, not (B, D, height, width).
 
-    timm's networks say so themselves; torchvision's turn the axes round in a module of its own before they pool.
+    timm's networks state the format; torchvision's have a module that permutes the axes before pooling.
     """
     return any(
         str(getattr(module, "output_fmt", "")).endswith("NHWC") or getattr(module, "dims", None) == [0, 3, 1, 2]
@@ -90,17 +91,17 @@ def channels_come_last(model: nn.Module) -> bool:
 def visit_layers(
     model: nn.Module, pixel_values: torch.Tensor, visit: Visitor, layers: Sequence[str] | None = None
 ) -> None:
-    """Runs a model and shows the output of each layer as it comes, so that no more than one need be held.
+    """Runs a model and passes the output of each layer to `visit` at once, so that only one needs to be held.
 
     Args:
-        model: Any network; its mode is as before afterwards.
-        pixel_values: (B, C, height, width).
-        visit: Called with a layer's name and output, (B, N, D) or (B, D, height, width); at last with "penultimate"
-            and what the classifier is given, (B, D), where there is one.
-        layers: Names of modules; None takes `layer_names`.
+        model: Any network; its training mode is restored afterwards.
+        pixel_values: Normalised images (B, C, height, width).
+        visit: Function called with a layer's name and output, (B, N, D) or (B, D, height, width); finally, if there is
+            a classifier and `layers` is None, with "penultimate" and the classifier's input (B, D).
+        layers: Names of modules; None uses `layer_names`.
 
     Raises:
-        ValueError: A name that the model has not, or an output that is no tensor.
+        ValueError: The model has no module of that name, or a layer's output is not a tensor.
     """
     modules = dict(model.named_modules())
     names = layer_names(model) if layers is None else list(layers)
@@ -138,15 +139,15 @@ def visit_layers(
 
 
 class TokenReduction:
-    """Makes one vector per image of a layer's output.
+    """Reduction of a layer's output to one vector per image.
 
     Args:
-        model: Whose layers they are.
-        tokens: "cls"; "mean" over patches or positions; "all" of them, one after the other; "auto" is CLS where the
-            model has one and else the mean.
+        model: Model that the layers belong to.
+        tokens: "cls" (CLS token), "mean" (mean over patches or positions), "all" (all tokens, concatenated) or "auto"
+            (CLS if the model has it, otherwise the mean).
 
     Raises:
-        ValueError: Another word, or CLS of a model without.
+        ValueError: `tokens` has another value, or is "cls" and the model has no CLS token.
     """
 
     def __init__(self, model: nn.Module, tokens: str) -> None:
@@ -160,7 +161,7 @@ class TokenReduction:
         self.tokens = tokens if tokens != "auto" else "cls" if has_cls else "mean"
 
     def __call__(self, output: torch.Tensor) -> torch.Tensor:
-        """(B, N, D), (B, D, height, width), Swin's (B, height, width, D) or (B, D) to (B, features), fp32."""
+        """Reduces (B, N, D), (B, D, height, width), Swin's (B, height, width, D) or (B, D) to (B, features), fp32."""
         output = output.float()
         if output.ndim == 2 or self.tokens == "all":
             return output.flatten(1)
@@ -173,11 +174,11 @@ class TokenReduction:
 
 @dataclass
 class LayerFeatures:
-    """One vector per image and layer.
+    """Features of images: one vector per image and layer.
 
     Args:
-        features: By layer, first to last, (images, D) each, fp32; "penultimate" is what the classifier is given.
-        tokens: What the vectors are of: "cls", "mean" or "all".
+        features: Features (images, D), fp32, by layer name, first to last; "penultimate" is the classifier's input.
+        tokens: Tokens that the vectors come from: "cls", "mean" or "all".
     """
 
     features: dict[str, np.ndarray]
@@ -185,21 +186,21 @@ class LayerFeatures:
 
     @property
     def names(self) -> list[str]:
-        """Of the layers."""
+        """Names of the layers, first to last."""
         return list(self.features)
 
     @property
     def last(self) -> np.ndarray:
-        """(images, D) of the last layer, which is the classifier's input where there is a classifier."""
+        """Features (images, D) of the last entry, which is the classifier's input if there is a classifier."""
         return self.features[self.names[-1]]
 
     def to_dataframe(self, layer: str | None = None) -> pd.DataFrame:
-        """One row per image, a column `feature_0`, ... per channel, of one layer; None takes the last."""
+        """Features of one layer (None: the last), one row per image, with columns `feature_0`, `feature_1`, ..."""
         values = self.last if layer is None else self.features[layer]
         return pd.DataFrame(values, columns=[f"feature_{number}" for number in range(values.shape[1])])
 
     def norms(self) -> pd.DataFrame:
-        """One row per layer: `layer`, `norm` (mean length of the vectors) and `deviation` of the lengths."""
+        """Vector norms, one row per layer: `layer`, `norm` (mean over images) and `deviation` (standard deviation)."""
         lengths = {name: np.linalg.norm(values, axis=1) for name, values in self.features.items()}
         return pd.DataFrame(
             {
@@ -210,7 +211,12 @@ class LayerFeatures:
         )
 
     def save(self, path: str | Path, *, theme: str = "light") -> None:
-        """Draws the length of the vectors over the layers: how much each adds; see `paper_figure`."""
+        """Plots the norm of the vectors over the layers, which shows how much each layer adds.
+
+        Args:
+            path: A .png, .pdf or .svg file to write; missing folders are made.
+            theme: "light" or "dark".
+        """
         table = self.norms()
         with paper_figure(path, theme=theme) as (figure, colors):
             axes = figure.subplots()
@@ -231,14 +237,14 @@ def layer_features(
     layers: Sequence[str] | None = None,
     batch_size: int = 32,
 ) -> LayerFeatures:
-    """What each layer makes of images, one vector per image.
+    """Features of images from each layer, one vector per image.
 
     Args:
         model: Any vision transformer or CNN.
-        pixel_values: See `pixel_batches`.
-        tokens: See `TokenReduction`.
-        layers: Names of modules; None takes all layers and the classifier's input.
-        batch_size: Most images at once.
+        pixel_values: Normalised images (images, C, height, width) or batches of them; see `pixel_batches`.
+        tokens: "auto", "cls", "mean" or "all"; see `TokenReduction`.
+        layers: Names of modules; None uses all layers and the classifier's input.
+        batch_size: Most images per forward pass; 32 by default.
     """
     found: dict[str, list[np.ndarray]] = {}
     reduce = TokenReduction(model, tokens)
@@ -252,7 +258,7 @@ def layer_features(
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Layers as an axis shows them: numbers from 0, and "head" for what the classifier is given."""
+    """Tick labels of layers: numbers from 0, and "head" for the classifier's input."""
     return ["head" if name == PENULTIMATE else str(number) for number, name in enumerate(names)]
 
 

@@ -1,6 +1,6 @@
-"""What a network sees first: the filters of its patch projection or first convolution, and their principal components.
+"""Filters of a network's patch projection or first convolution, and their principal components.
 
-As the left of fig. 7 of Dosovitskiy et al. 2021 (https://arxiv.org/abs/2010.11929).
+The plot follows the left part of fig. 7 of Dosovitskiy et al. 2021 (https://arxiv.org/abs/2010.11929).
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class PatchFilters:
     """Filters over pixels and their principal components.
 
     Args:
-        filters: (D, C, height, width), the weights.
-        components: (K, C, height, width), orthonormal, by falling share; K = min(D - 1, C * height * width). The
-            largest weight of each is positive, as its sign means nothing.
-        shares: (K,), the part of the filters' variance that each accounts for; they sum to 1.
+        filters: Weights of the filters, (D, C, height, width).
+        components: Principal components (K, C, height, width), orthonormal, in order of decreasing share, with
+            K = min(D - 1, C * height * width). The largest weight of each is positive, since the sign is arbitrary.
+        shares: Share of the filters' variance that each component explains, (K,); the shares sum to 1.
     """
 
     filters: np.ndarray
@@ -31,19 +31,25 @@ class PatchFilters:
 
     @property
     def effective_rank(self) -> float:
-        """exp of the shares' entropy (Roy and Vetterli 2007): how many directions the filters spread over."""
+        """Number of directions over which the filters spread: exp of the shares' entropy (Roy and Vetterli 2007)."""
         found = self.shares[self.shares > 0]
         return float(np.exp(-(found * np.log(found)).sum()))
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per component (from 0): `component`, `share` and `cumulative_share` of the variance."""
+        """Variance by component, one row each: `component` (from 0), `share` and `cumulative_share`."""
         numbers = np.arange(len(self.shares))
         return pd.DataFrame({"component": numbers, "share": self.shares, "cumulative_share": self.shares.cumsum()})
 
     def save(self, path: str | Path, *, theme: str = "light", count: int = 28, columns: int = 7) -> None:
-        """Draws the first components as colours, each scaled to its own range about grey, and the shares beside them.
+        """Plots the first components as colour images, each scaled to its own range about grey, beside the shares.
 
-        Filters of other than three channels are drawn in grey, as the mean over channels.
+        Filters without exactly three channels are drawn in grey, as the mean over channels.
+
+        Args:
+            path: A .png, .pdf or .svg file to write; missing folders are made.
+            theme: "light" or "dark".
+            count: Most components to draw; 28 by default.
+            columns: Components per row; 7 by default.
         """
         shown = self.components[:count]
         if shown.shape[1] != 3:
@@ -73,20 +79,20 @@ class PatchFilters:
 
 
 def patch_filters(model: nn.Module) -> PatchFilters:
-    """The filters that a model applies to pixels, and their principal components.
+    """Filters that a model applies to pixels, and their principal components.
 
     Args:
-        model: Any vision transformer or CNN; of several stems the first is taken.
+        model: Any vision transformer or CNN; if it has several stems, the first is used.
 
     Raises:
-        ValueError: It has no filters over pixels, or only one.
+        ValueError: The model has no filters over pixels, or only one.
     """
     filters = first_kernel(model)[0].double().numpy(force=True)
     if len(filters) < 2:
         raise ValueError(f"{type(model).__name__} has one filter over pixels: its principal components mean nothing")
     flat = filters.reshape(len(filters), -1)
     _, spread, directions = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
-    count = min(len(filters) - 1, flat.shape[1])  # the mean took one direction
+    count = min(len(filters) - 1, flat.shape[1])  # centring removes one dimension
     directions, variances = directions[:count], spread[:count] ** 2
     largest = np.abs(directions).argmax(axis=1)
     signs = np.where(directions[np.arange(count), largest] < 0, -1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Figures for papers: one look for all, light or dark, in colours that the colour-blind can tell apart."""
+"""Common style of all plots, for papers: light or dark, in colours that colour-blind readers can tell apart."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,19 +14,19 @@ from matplotlib.figure import Figure
 DPI = 300
 FORMATS = (".png", ".pdf", ".svg")
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its whole width
-COLOR_MAP = "cividis"  # of quantities; even in lightness under every kind of colour vision (Nunez 2018)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")  # beside colours, so that print in grey can be read
+COLOR_MAP = "cividis"  # for quantities; perceptually uniform for every kind of colour vision (Nunez 2018)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")  # so that series can also be told apart in greyscale
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a figure.
+    """Colours of a plot.
 
     Args:
-        background: Of the whole figure.
-        ink: Of text and axes.
-        faint: Of guides.
-        colors: Of series, at least 3:1 in contrast to the background (WCAG 1.4.11); after Okabe and Ito.
+        background: Colour of the background.
+        ink: Colour of text and axes.
+        faint: Colour of reference lines.
+        colors: Colours of series, with a contrast to the background of at least 3:1 (WCAG 1.4.11); after Okabe and Ito.
     """
 
     background: str
@@ -35,7 +35,7 @@ class Theme:
     colors: tuple[str, ...]
 
     def settings(self) -> Any:
-        """As matplotlib's settings."""
+        """Matplotlib settings (rcParams) of the theme."""
         ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
         return {
             **dict.fromkeys(ink, self.ink),
@@ -45,7 +45,7 @@ class Theme:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "legend.frameon": False,
-            "pdf.fonttype": 42,  # letters stay letters
+            "pdf.fonttype": 42,  # TrueType, so that text stays text
             "svg.fonttype": "none",
         }
 
@@ -60,16 +60,16 @@ THEMES = {
 def paper_figure(
     path: str | Path, width: float = COLUMN, height: float = 2.6, theme: str = "light"
 ) -> Iterator[tuple[Figure, Theme]]:
-    """A figure to draw into; it is written when the block ends without an error.
+    """Yields a matplotlib figure to draw into, and its theme; the file is written if the block ends without an error.
 
     Args:
-        path: A .png (300 dots per inch), .pdf or .svg to write; missing folders are made.
-        width: Inches.
-        height: Inches.
+        path: A .png (300 dots per inch), .pdf or .svg file to write; missing folders are made.
+        width: Width of the figure in inches; one column of a paper (3.4) by default.
+        height: Height of the figure in inches; 2.6 by default.
         theme: "light" or "dark".
 
     Raises:
-        ValueError: Another theme or kind of file.
+        ValueError: The theme or the kind of file is unknown.
     """
     path = Path(path)
     if theme not in THEMES:
@@ -85,12 +85,12 @@ def paper_figure(
 
 
 def series_style(theme: Theme, number: int) -> dict[str, Any]:
-    """Colour and marker of the series with this number; the pairs repeat after 30."""
+    """Colour and marker of a series by its number; the combinations repeat after 30."""
     return {"color": theme.colors[number % len(theme.colors)], "marker": MARKERS[number % len(MARKERS)]}
 
 
 def tile(pictures: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
-    """Pictures (n, h, w, 3) or (n, h, w) as one, row by row, with NaN between and after them."""
+    """Arranges images (n, h, w, 3) or (n, h, w) in one image, row by row, with NaN between and after them."""
     count, height, width, *channels = pictures.shape
     rows = -(-count // columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, *channels), np.nan)

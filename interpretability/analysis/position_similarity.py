@@ -1,4 +1,4 @@
-"""What position embeddings know of space: their cosine similarity (Dosovitskiy et al. 2021, fig. 7)."""
+"""Cosine similarity of position embeddings, which shows their spatial structure (Dosovitskiy et al. 2021, fig. 7)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ from .plots import COLOR_MAP, COLUMN, paper_figure, tile
 
 @dataclass
 class PositionSimilarity:
-    """How alike the embeddings of any two positions are.
+    """Cosine similarity of the embeddings of any two positions.
 
     Args:
-        similarity: (rows, columns, rows, columns), cosines in [-1, 1]; the first two axes name one position, the last
-            two the other.
-        num_prefix: Rows of the table that belong to other tokens; they are left out.
+        similarity: Cosine similarity (rows, columns, rows, columns), in [-1, 1]; the first two axes are one position,
+            the last two the other.
+        num_prefix: Number of table rows that belong to prefix tokens and are left out.
     """
 
     similarity: np.ndarray
@@ -27,18 +27,27 @@ class PositionSimilarity:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
+        """(rows, columns) of patches."""
         rows, columns = self.similarity.shape[:2]
         return rows, columns
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per pair of positions: `row`, `column`, `other_row`, `other_column` (from 0) and `cosine`."""
+        """Similarities as a data frame, one row per pair of positions.
+
+        The columns are `row`, `column`, `other_row` and `other_column`, each from 0, and `cosine`.
+        """
         names = ("row", "column", "other_row", "other_column")
         places = np.indices(self.similarity.shape).reshape(4, -1)
         return pd.DataFrame({**dict(zip(names, places, strict=True)), "cosine": self.similarity.flatten()})
 
     def save(self, path: str | Path, *, theme: str = "light", most: int = 8) -> None:
-        """Draws a map of all positions for each of up to `most` x `most` positions, evenly chosen."""
+        """Plots the similarity to all positions for each of up to `most` x `most` evenly spaced positions.
+
+        Args:
+            path: A .png, .pdf or .svg file to write; missing folders are made.
+            theme: "light" or "dark".
+            most: Most positions per axis; 8 by default.
+        """
         rows, columns = (_chosen(count, most) for count in self.grid)
         maps = self.similarity[np.ix_(rows, columns)].reshape(-1, *self.grid)
         gap = max(1, max(self.grid) // 10)
@@ -64,10 +73,11 @@ def position_similarity(model: nn.Module) -> PositionSimilarity:
     """Cosine similarity between the position embeddings of all patches.
 
     Args:
-        model: Any vision transformer with a table of absolute positions: ours, of transformers, timm or torchvision.
+        model: Vision transformer with a table of absolute position embeddings, of this package, transformers, timm or
+            torchvision.
 
     Raises:
-        ValueError: It has none, or a position is all zeros, as in a model that was never trained.
+        ValueError: The model has no such table, or an embedding is all zeros, as in an untrained model.
     """
     table, num_prefix = position_table(model)
     rows, columns, _ = table.shape
@@ -85,7 +95,7 @@ def position_similarity(model: nn.Module) -> PositionSimilarity:
 
 
 def _chosen(count: int, most: int) -> list[int]:
-    """Up to `most` of the numbers below `count`, the first and the last among them."""
+    """Up to `most` evenly spaced numbers from 0 to `count` - 1, including both ends."""
     return [int(number) for number in torch.linspace(0, count - 1, min(count, most)).round()]
 
 

@@ -1,4 +1,4 @@
-"""Features of images in the plane, and figures of how well their classes are apart."""
+"""Two-dimensional projections of image features, and metrics of how well the features separate classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,16 +18,17 @@ METHODS = ("pca", "umap")
 
 @dataclass
 class Projection:
-    """Sets of features in the plane, such as those before and after training.
+    """Two-dimensional projection of sets of features, such as those before and after training.
 
     Args:
-        points: By set, (images, 2).
-        labels: (images,), numbers of classes; None where they are unknown.
-        label_names: Of the classes.
-        method: "pca" or "umap".
-        shares: By set, the parts of the variance that both axes hold; empty for UMAP, whose axes mean nothing.
-        silhouettes: By set, how well classes are apart, in [-1, 1] (see `class_separation`).
-        knn_accuracies: By set, in [0, 1] (see `knn_accuracy`).
+        points: Projected points (images, 2) by name of the set.
+        labels: Class indices (images,); None if they are unknown.
+        label_names: Class names, in label order; empty without labels.
+        method: Projection method, "pca" or "umap".
+        shares: Shares of the variance that the two axes explain, by name of the set; empty for UMAP, whose axes have no
+            meaning.
+        silhouettes: Mean silhouette of the classes, in [-1, 1], by name of the set (see `class_separation`).
+        knn_accuracies: Accuracy of nearest neighbours, in [0, 1], by name of the set (see `knn_accuracy`).
     """
 
     points: dict[str, np.ndarray]
@@ -39,7 +40,7 @@ class Projection:
     knn_accuracies: dict[str, float] = field(default_factory=dict)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per set and image: `features` (the set's name), `image`, `x`, `y` and, where known, `label`."""
+        """Points, one row per set and image: `features` (name of the set), `image`, `x`, `y` and, if known, `label`."""
         tables = []
         for name, points in self.points.items():
             table = pd.DataFrame(
@@ -51,7 +52,12 @@ class Projection:
         return pd.concat(tables, ignore_index=True)
 
     def save(self, path: str | Path, *, theme: str = "light") -> None:
-        """Draws a panel per set, a colour and a marker per class; see `paper_figure` for the arguments."""
+        """Plots the points in one panel per set, with a colour and a marker per class.
+
+        Args:
+            path: A .png, .pdf or .svg file to write; missing folders are made.
+            theme: "light" or "dark".
+        """
         classes = [0] if self.labels is None else sorted(set(self.labels.tolist()))
         with paper_figure(path, 0.4 + 3.0 * len(self.points), 3.2, theme) as (figure, colors):
             panels = figure.subplots(1, len(self.points), squeeze=False)[0]
@@ -87,20 +93,20 @@ def project(
     neighbours: int = 10,
     seed: int = 0,
 ) -> Projection:
-    """Features of images in the plane, with figures of how well their classes are apart.
+    """Projects image features to two dimensions, with metrics of how well they separate the classes.
 
-    The figures are of the features themselves, not of the points in the plane.
+    The metrics are computed on the features themselves, not on the projected points.
 
     Args:
-        features: (images, D), or several such of the same images by name, each projected on its own axes.
-        labels: (images,), numbers of classes from 0.
-        label_names: Of the classes; None takes the numbers.
+        features: Features (images, D), or several such arrays of the same images by name, each projected separately.
+        labels: Class indices (images,), from 0; None if they are unknown.
+        label_names: Class names, in label order; None uses the numbers.
         method: "pca", or "umap", which needs the extra `vithub[umap]`.
-        neighbours: Of `knn_accuracy`.
-        seed: Of UMAP.
+        neighbours: Number of neighbours for `knn_accuracy`; 10 by default.
+        seed: Random seed of UMAP; 0 by default.
 
     Raises:
-        ValueError: Fewer than 3 images, numbers that are not finite, or sets, labels or names that do not fit.
+        ValueError: There are fewer than 3 images, values are not finite, or the sets, labels and names do not fit.
         ImportError: UMAP is not installed.
     """
     if method not in METHODS:
@@ -127,10 +133,10 @@ def project(
 
 
 def principal_components(features: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """The first two: (images, D) to (images, 2), and the part of the variance that each holds."""
+    """Projects (images, D) on the first two principal components, (images, 2), with their shares of the variance."""
     centred = np.asarray(features, dtype=np.float64) - np.mean(features, axis=0, dtype=np.float64)
     left, spread, right = np.linalg.svd(centred, full_matrices=False)
-    left, spread = np.pad(left, ((0, 0), (0, 1))), np.pad(spread, (0, 1))  # one channel has one component
+    left, spread = np.pad(left, ((0, 0), (0, 1))), np.pad(spread, (0, 1))  # a single channel has only one component
     largest = np.abs(right).argmax(axis=1)
     signs = np.append(np.where(right[np.arange(len(right)), largest] < 0, -1.0, 1.0), 1.0)
     shares = spread**2 / max((spread**2).sum(), np.finfo(np.float64).tiny)
@@ -138,9 +144,9 @@ def principal_components(features: np.ndarray) -> tuple[np.ndarray, tuple[float,
 
 
 def class_separation(features: np.ndarray, labels: np.ndarray) -> float:
-    """The mean silhouette (Rousseeuw 1987) of the cosine distance: 1 for classes far apart, 0 for mixed ones.
+    """Mean silhouette (Rousseeuw 1987) with the cosine distance: 1 for well separated classes, 0 for mixed ones.
 
-    NaN for one class alone, or where every image is a class of its own.
+    It is NaN if there is only one class, or if every image has its own class.
     """
     classes = len(np.unique(labels))
     if not 1 < classes < len(labels):
@@ -149,21 +155,26 @@ def class_separation(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def knn_accuracy(features: np.ndarray, labels: np.ndarray, neighbours: int = 10) -> float:
-    """The part of images whose nearest others, by cosine, vote for their class; in [0, 1].
+    """Leave-one-out accuracy of k nearest neighbours with the cosine distance, in [0, 1].
 
-    Each image is judged by all others, never by itself. Of classes with as many votes the nearer wins.
+    Each image is classified by its nearest other images; if classes have equally many votes, the nearer one wins.
+
+    Args:
+        features: Features (images, D).
+        labels: Class indices (images,).
+        neighbours: Number of neighbours that vote; 10 by default.
 
     Raises:
-        ValueError: There are not that many others.
+        ValueError: There are not that many other images.
     """
     labels = np.asarray(labels)
     if not 1 <= neighbours < len(labels):
         raise ValueError(f"`neighbours` must lie between 1 and {len(labels) - 1} (images less one), got {neighbours}")
     search = NearestNeighbors(n_neighbors=neighbours, metric="cosine").fit(np.asarray(features, dtype=np.float64))
-    nearest = search.kneighbors(return_distance=False)  # without arguments: of each image, itself left out
+    nearest = search.kneighbors(return_distance=False)  # without data, no image is its own neighbour
     _, votes = np.unique(labels, return_inverse=True)
     ballots = np.zeros((len(labels), votes.max() + 1))
-    for rank in range(neighbours):  # a nearer vote weighs a little more, all such together less than a vote
+    for rank in range(neighbours):  # nearer votes weigh more, but all bonuses together less than one vote
         ballots[np.arange(len(labels)), votes[nearest[:, rank]]] += 1 + 2.0 ** -(rank + 1) / neighbours
     return float((ballots.argmax(axis=1) == votes).mean())
 

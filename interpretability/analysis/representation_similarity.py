@@ -1,8 +1,8 @@
-"""How alike two layers see images: linear CKA (Kornblith et al. 2019, https://arxiv.org/abs/1905.00414).
+"""Similarity of the representations of two layers: linear CKA (Kornblith et al. 2019, https://arxiv.org/abs/1905.00414).
 
-Computed batch by batch from the unbiased estimate of HSIC (Song et al. 2012), as Nguyen et al. 2021
+CKA is computed batch by batch from the unbiased estimate of HSIC (Song et al. 2012), as in Nguyen et al. 2021
 (https://arxiv.org/abs/2010.15327, eq. 3): CKA = sum_b HSIC(K_b, L_b) / sqrt(sum_b HSIC(K_b, K_b) sum_b HSIC(L_b, L_b)).
-So the result does not depend on how many images are held at once, but for noise.
+Apart from noise, the result therefore does not depend on the batch size.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,29 +18,29 @@ from torch import nn
 from .layer_features import TokenReduction, pixel_batches, short_names, visit_layers
 from .plots import COLOR_MAP, paper_figure
 
-FEWEST = 4  # images that the unbiased estimate needs
+FEWEST = 4  # images per batch; the unbiased estimate divides by n - 3
 
 
 def centred_gram(features: torch.Tensor) -> torch.Tensor:
-    """The U-centred matrix of scalar products (Szekely and Rizzo 2014): (n, ...) to (n, n), fp64, 0 on the diagonal.
+    """U-centred Gram matrix (Szekely and Rizzo 2014) of features: (n, ...) to (n, n), fp64, with 0 on the diagonal.
 
-    HSIC of two sets of features is the sum of the products of two such matrices' cells, divided by n (n - 3).
+    HSIC of two sets of features is the sum of the elementwise product of their matrices, divided by n (n - 3).
 
     Raises:
-        ValueError: Fewer than 4 images.
+        ValueError: There are fewer than 4 images.
     """
     count = len(features)
     if count < FEWEST:
         raise ValueError(f"the unbiased estimate of CKA needs batches of at least {FEWEST} images, got {count}")
     flat = features.flatten(1).double()
-    flat = flat - flat.mean(dim=0)  # changes nothing but rounding
+    flat = flat - flat.mean(dim=0)  # only reduces rounding errors
     gram = (flat @ flat.T).fill_diagonal_(0)
     rows = gram.sum(dim=1) / (count - 2)
     return (gram - rows[:, None] - rows[None] + rows.sum() / (count - 1)).fill_diagonal_(0)
 
 
 class CKASums:
-    """CKA of any number of batches, with memory for one: only sums over batches are kept."""
+    """CKA over any number of batches, in the memory of one: only sums over batches are kept."""
 
     def __init__(self) -> None:
         self._between: torch.Tensor | None = None
@@ -50,23 +50,27 @@ class CKASums:
         """Adds a batch of n images, at least 4.
 
         Args:
-            first: Features (n, ...) of each layer of the one network, or their `centred_gram` given by `update_grams`.
-            second: Likewise of the other; None compares the first with itself.
+            first: Features (n, ...) of each layer of the first network; `update_grams` takes Gram matrices instead.
+            second: Features (n, ...) of each layer of the second network; None compares the first with itself.
         """
         grams = [centred_gram(features) for features in first]
         self.update_grams(grams, grams if second is None else [centred_gram(features) for features in second])
 
     def update_grams(self, first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> None:
-        """As `update`, from the centred matrices (n, n) of the same images.
+        """Adds a batch of n images, from the U-centred Gram matrices of both networks.
+
+        Args:
+            first: Gram matrix (n, n) of each layer of the first network, by `centred_gram`.
+            second: Gram matrix (n, n) of each layer of the second network, for the same images.
 
         Raises:
-            ValueError: They are of different numbers of images.
+            ValueError: The two networks saw different numbers of images.
         """
         left, right = torch.stack(list(first)).flatten(1), torch.stack(list(second)).flatten(1)  # (layers, n * n)
         if left.shape[1] != right.shape[1]:
             counts = len(first[0]), len(second[0])
             raise ValueError(f"both networks must see the same images, got {counts[0]} and {counts[1]} of them")
-        # n (n - 3) HSIC, divided by n - 3: a batch weighs as many as its images
+        # the products are n (n - 3) HSIC; divided by n - 3, each batch weighs as much as its number of images
         weight = 1 / (len(first[0]) - FEWEST + 1)
         between, own, other = weight * left @ right.T, weight * (left**2).sum(1), weight * (right**2).sum(1)
         if self._between is None:
@@ -75,12 +79,12 @@ class CKASums:
             self._between, self._first, self._second = self._between + between, self._first + own, self._second + other
 
     def compute(self) -> np.ndarray:
-        """(layers of the first, layers of the second); NaN for a layer that is the same for all images.
+        """CKA (layers of the first, layers of the second); NaN for a layer with the same output for all images.
 
-        As the estimate is unbiased, layers that have nothing in common can be a little below 0.
+        The estimate is unbiased, so that unrelated layers can have values slightly below 0.
 
         Raises:
-            ValueError: Nothing was added.
+            ValueError: No batch was added.
         """
         if self._between is None:
             raise ValueError("no batch was added: give at least one")
@@ -90,14 +94,15 @@ class CKASums:
 
 @dataclass
 class LayerSimilarity:
-    """CKA between layers.
+    """CKA between the layers of one or two networks.
 
     Args:
-        values: (layers, other layers), 1 for the same up to rotation and scale, about 0 for nothing in common.
-        names: Of the layers.
-        other_names: Of the other network's, or the same again.
-        titles: What the axes are called.
-        images: How many were looked at.
+        values: CKA (layers, other layers): 1 for features that are equal up to rotation and scale, about 0 for
+            unrelated ones.
+        names: Names of the layers.
+        other_names: Names of the second network's layers; the same as `names` if there is only one network.
+        titles: Names of the two networks, for the axes.
+        images: Number of images.
     """
 
     values: np.ndarray
@@ -107,7 +112,7 @@ class LayerSimilarity:
     images: int
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per pair: `layer`, `other_layer` (names) and `cka`."""
+        """CKA, one row per pair of layers: `layer`, `other_layer` (names) and `cka`."""
         first, second = np.indices(self.values.shape)
         return pd.DataFrame(
             {
@@ -118,7 +123,12 @@ class LayerSimilarity:
         )
 
     def save(self, path: str | Path, *, theme: str = "light") -> None:
-        """Draws the matrix, the first layers at the lower left; see `paper_figure` for the arguments."""
+        """Plots the matrix, with the first layers at the lower left.
+
+        Args:
+            path: A .png, .pdf or .svg file to write; missing folders are made.
+            theme: "light" or "dark".
+        """
         with paper_figure(path, 3.4, 2.9, theme) as (figure, _):
             axes = figure.subplots()
             image = axes.imshow(self.values, cmap=COLOR_MAP, vmin=0, vmax=1, origin="lower")
@@ -145,17 +155,19 @@ def cka(
 
     Args:
         model: Any vision transformer or CNN.
-        pixel_values: See `pixel_batches`; each batch of at least 4 images.
-        other: A second model; None compares the first with itself.
-        other_pixel_values: The same images in the same batches as the other model wants them; None gives it the same.
+        pixel_values: Normalised images (images, C, height, width) or batches of them (see `pixel_batches`), at least 4
+            per batch.
+        other: Second model; None compares the first with itself.
+        other_pixel_values: Same images in the same batches, preprocessed for the second model; None uses
+            `pixel_values`.
         tokens: "all" compares whole outputs, "cls" or "mean" one vector per image; see `TokenReduction`.
-        layers: Names of modules; None takes all layers and the classifier's input.
-        other_layers: Likewise of the other.
-        titles: What the axes of the picture are called.
-        batch_size: Most images at once.
+        layers: Names of the first model's modules; None uses all layers and the classifier's input.
+        other_layers: Names of the second model's modules; None uses all layers and the classifier's input.
+        titles: Names of the two models, for the axes of the plot; None uses default names.
+        batch_size: Most images per forward pass; 32 by default.
 
     Raises:
-        ValueError: A batch of fewer than 4 images, or other pixels without another model.
+        ValueError: A batch has fewer than 4 images, or `other_pixel_values` or `other_layers` is given without `other`.
     """
     if other is None and (other_pixel_values is not None or other_layers is not None):
         raise ValueError("`other_pixel_values` and `other_layers` need `other`, the model that they are for")

@@ -1,4 +1,4 @@
-"""What a model makes of an image: its grid of patches and the tokens before them, read from any family of models."""
+"""Description of how a model of any family tokenises an image: patch grid, prefix tokens and image size."""
 
 import inspect
 from dataclasses import dataclass
@@ -7,30 +7,31 @@ from typing import Any
 import torch
 from torch import nn
 
-# Parameters that are tokens, by the last part of their names in this package, transformers, timm and torchvision.
+# Last parts of the names of token parameters in this package, transformers, timm and torchvision.
 _TOKENS = {
     "cls": ("cls_token", "class_token", "class_embedding"),
     "distillation": ("distillation_token", "dist_token"),
     "register": ("register_tokens", "reg_token", "reg_tokens", "storage_tokens"),
 }
-_STRIDES = (32, 16, 8, 64, 4)  # of the backbones of detectors, the usual one first
+_STRIDES = (32, 16, 8, 64, 4)  # strides of detector backbones, the most common first
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """How a model sees an image.
+    """Structure of a model, as far as explanations need it.
 
     Args:
-        kind: "vit" (patches are tokens), "detector" (encoder and decoder on the features of a backbone) or "cnn" (all
-            else, seen as maps of features).
-        patch_hw: Height and width of a patch in pixels, of a "vit" or of such a backbone; else None.
+        kind: "vit" (patches are tokens), "detector" (encoder and decoder on the features of a backbone) or "cnn" (any
+            other model, treated as producing feature maps).
+        patch_hw: (height, width) of a patch in pixels, for a "vit" or a detector on a ViT backbone; otherwise None.
         prefix: Names of the tokens before the patches, in order: "cls", "distillation", "register".
-        image_hw: The only (height, width) that the model takes; None where it takes others.
-        own_hw: The (height, width) that its position embeddings are stored for, where its configuration says so.
-        pads: Whether images are padded to whole patches.
-        reads: What the classifier of a "vit" is given: prefix tokens by name, and "patches" where their mean is a part.
-        backbone_layers: Attention layers of a detector's backbone, which come first.
-        encoder_layers: Attention layers of a detector's encoder, which come before the decoder's.
+        image_hw: The one image size (height, width) in pixels that the model accepts; None if it accepts several.
+        own_hw: Image size (height, width) in pixels that the position embeddings are stored for; None if the
+            configuration does not state it.
+        pads: Whether the model pads images to whole patches.
+        reads: Inputs of the classifier of a "vit": names of prefix tokens, and "patches" if it uses their mean.
+        backbone_layers: Number of attention layers in a detector's backbone, which run first.
+        encoder_layers: Number of attention layers in a detector's encoder, which run before the decoder's.
     """
 
     kind: str
@@ -44,10 +45,10 @@ class Architecture:
     own_hw: tuple[int, int] | None = None
 
     def grid(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of patches of an image of (height, width) pixels.
+        """(rows, columns) of patches of an image of (height, width) pixels.
 
         Raises:
-            ValueError: The model does not take this size.
+            ValueError: The model does not accept this image size.
         """
         assert self.patch_hw is not None
         (height, width), (patch_height, patch_width) = image_hw, self.patch_hw
@@ -65,7 +66,15 @@ class Architecture:
         return height // patch_height, width // patch_width
 
     def feature_grid(self, image_hw: tuple[int, int], tokens: int) -> tuple[int, int]:
-        """Rows and columns of the backbone's features, which the encoder of a detector sees as `tokens` tokens."""
+        """(rows, columns) of the backbone's feature map, which the encoder of a detector receives as `tokens` tokens.
+
+        Args:
+            image_hw: (height, width) of the image in pixels.
+            tokens: Number of tokens of the encoder.
+
+        Raises:
+            ValueError: No known stride gives that many tokens.
+        """
         for height, width in [(stride, stride) for stride in _STRIDES] if self.patch_hw is None else [self.patch_hw]:
             grid = -(-image_hw[0] // height), -(-image_hw[1] // width)
             if grid[0] * grid[1] == tokens:
@@ -74,7 +83,7 @@ class Architecture:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside what `torch.compile` or a parallel wrapper made of it."""
+    """The model inside the wrappers of `torch.compile`, `DataParallel` and `DistributedDataParallel`."""
     while isinstance(inner := getattr(model, "_orig_mod", None) or _parallel(model), nn.Module):
         model = inner
     return model
@@ -86,13 +95,14 @@ def _parallel(model: nn.Module) -> Any:
 
 
 def read_architecture(model: nn.Module) -> Architecture:
-    """How a model sees an image, from its configuration and the names of its parameters.
+    """Reads the structure of a model from its configuration and the names of its parameters.
 
-    Known: ViT, DeiT and DETR of this package; ViT, DeiT, DINOv2 (with registers or without), DETR and kin of
-    transformers; vision transformers of timm, bare or in transformers' wrapper, and of torchvision. All else is "cnn".
+    Known are ViT, DeiT and DETR of this package; ViT, DeiT, DINOv2 (with or without registers), DETR and similar models
+    of transformers; vision transformers of timm, directly or in transformers' wrapper, and of torchvision. Every other
+    model is a "cnn".
     """
     model = unwrap(model)
-    inner = getattr(model, "timm_model", model)  # transformers' wrapper of timm
+    inner = getattr(model, "timm_model", model)  # inside transformers' wrapper of timm
     config = None if inner is not model else getattr(model, "config", None)
     encoder_layers = getattr(config, "encoder_layers", None)
     if isinstance(encoder_layers, int) and isinstance(getattr(config, "num_queries", None), int):
@@ -113,12 +123,12 @@ def read_architecture(model: nn.Module) -> Architecture:
 
 
 def _resamples_squares_only(model: nn.Module) -> bool:
-    """Whether a model is a ViT or DeiT of transformers, which takes its stored position embeddings for a square."""
+    """Whether a model is a transformers ViT or DeiT, which assumes that its stored position grid is square."""
     return getattr(getattr(model, "config", None), "model_type", None) in ("vit", "deit")
 
 
 def _detector(config: Any, encoder_layers: int) -> Architecture:
-    """A DETR, on a CNN or on a ViT."""
+    """Architecture of a DETR with a CNN or a ViT as backbone."""
     backbone = getattr(config, "backbone_config", None)
     names = ("patch_size", "num_hidden_layers", "num_attention_heads")
     patch, layers, heads = (getattr(backbone, name, None) for name in names)
@@ -128,7 +138,7 @@ def _detector(config: Any, encoder_layers: int) -> Architecture:
 
 
 def _reads(model: nn.Module, config: Any, prefix: tuple[str, ...]) -> tuple[str, ...]:
-    """What a classifier of this package, transformers or torchvision is given."""
+    """Inputs of the classifier head of a model of this package, transformers or torchvision."""
     pool, name = getattr(config, "pool", "cls"), type(model).__name__
     if "cls" not in prefix or pool == "mean" or getattr(config, "use_mean_pooling", False):
         return ("patches",)
@@ -144,19 +154,19 @@ def _timm(model: nn.Module, embed: nn.Module) -> Architecture:
     patch, size = getattr(embed, "patch_size", None), getattr(embed, "img_size", None)
     prefix = prefix_tokens(model)
     if patch is None or len(prefix) != getattr(model, "num_prefix_tokens", -1):
-        return Architecture("cnn")  # Swin and others whose tokens are no plain row of patches
+        return Architecture("cnn")  # Swin and others whose tokens are not a plain sequence of patches
     free = getattr(model, "dynamic_img_size", False) or not getattr(embed, "strict_img_size", True) or size is None
     pads = bool(getattr(embed, "dynamic_img_pad", False))
     reads: tuple[str, ...] = (
         ("cls",) if getattr(model, "global_pool", "token") == "token" and "cls" in prefix else ("patches",)
     )
-    if "distillation" in prefix:  # whose models are always distilled, and have two heads
+    if "distillation" in prefix:  # timm's models with this token always have two heads
         reads = ("cls", "distillation")
     return Architecture("vit", _pair(patch), prefix, None if free else _pair(size), pads, reads)
 
 
 def prefix_tokens(model: nn.Module) -> tuple[str, ...]:
-    """Names of the tokens before the patches, in order."""
+    """Names of the tokens before the patches, in order, from the names of the model's parameters."""
     found = dict.fromkeys(_TOKENS, 0)
     for name, parameter in model.named_parameters():
         last = name.rsplit(".", 1)[-1]
@@ -172,12 +182,12 @@ def _pair(size: Any) -> tuple[int, int]:
 
 
 def takes_argument(model: nn.Module, name: str) -> bool:
-    """Whether the model's forward names this argument."""
+    """Whether the model's `forward` has an argument of this name."""
     return name in inspect.signature(unwrap(model).forward).parameters
 
 
 def device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a model computes, and in which floating-point type."""
+    """Device and floating-point type of a model's parameters; CPU and fp32 if it has none."""
     for parameter in model.parameters():
         if parameter.is_floating_point():
             return parameter.device, parameter.dtype

@@ -1,4 +1,4 @@
-"""One attention of a forward pass, whose weights are computed when asked for, in whole or in part.
+"""Attention operation of a forward pass, whose weights are computed on demand, completely or in part.
 
 Shapes: B images, H heads, Q queries, N keys (tokens), K = width of a head.
 """
@@ -7,22 +7,24 @@ from dataclasses import dataclass
 
 import torch
 
-_CHUNK_BYTES = 1 << 26  # of the weights that are held at once to average over heads
+_CHUNK_BYTES = 1 << 26  # most memory for the weights held at once to average over heads
 
 
 @dataclass
 class AttentionCall:
-    """What one attention of a model was given; either `query` and `key`, or the `computed` weights, are known.
+    """Inputs of one attention operation: either `query` and `key`, or the `computed` weights, are known.
 
     Args:
-        index: Which attention of the forward pass, from 0.
-        tokens: (B, N, D), what was projected to this attention's values, in the graph; None where it is not known.
-        query: (B, H, Q, K).
-        key: (B, H, N, K).
-        mask: Added to the scores, or True where a key may be seen; broadcasts to (B, H, Q, N).
+        index: Number of the attention operation in the forward pass, from 0.
+        tokens: Tokens (B, N, D) from which the values are projected, part of the autograd graph; None if unknown.
+        query: Queries (B, H, Q, K), or None.
+        key: Keys (B, H, N, K), or None.
+        mask: Mask that broadcasts to (B, H, Q, N): floats added to the scores, or bool with True for visible keys; None
+            for no mask.
         scale: Factor of the scores.
-        computed: (B, H, Q, N) or (B * H, Q, N), rows sum to 1; itself in the graph, so that gradients by it exist.
-        batch: B, where `computed` does not tell it.
+        computed: Attention weights (B, H, Q, N) or (B * H, Q, N) whose rows sum to 1, or None; part of the autograd
+            graph, so that gradients with respect to them exist.
+        batch: Batch size B, needed if `computed` has three dimensions.
     """
 
     index: int
@@ -36,7 +38,7 @@ class AttentionCall:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(B, H, Q, N)."""
+        """Shape (B, H, Q, N) of the attention weights."""
         if self.computed is not None:
             if self.computed.ndim == 3:
                 assert self.batch is not None
@@ -48,7 +50,12 @@ class AttentionCall:
         return (*self.query.shape[:3], self.key.shape[2])
 
     def weights(self, rows: slice | None = None, heads: slice | None = None) -> torch.Tensor:
-        """(B, H, Q, N) in fp32, or only some rows of Q and some heads; each row sums to 1."""
+        """Attention weights (B, H, Q, N) in fp32, or those of some rows and heads; each row sums to 1.
+
+        Args:
+            rows: Queries to compute; None means all.
+            heads: Heads to compute; None means all.
+        """
         rows, heads = rows or slice(None), heads or slice(None)
         if self.computed is not None:
             return self.computed.reshape(self.shape)[:, heads, rows].float()
@@ -61,7 +68,7 @@ class AttentionCall:
         return attention_weights(self.query[:, heads, rows], self.key[:, heads], mask, self.scale).float()
 
     def head_mean(self) -> torch.Tensor:
-        """(B, Q, N), the mean over heads, of which only a few are held at once."""
+        """Mean of the attention weights over heads, (B, Q, N), fp32; only a few heads are held at once."""
         batch, heads, queries, keys = self.shape
         step = max(1, _CHUNK_BYTES // (4 * batch * queries * keys))
         total = self.weights(heads=slice(0, step)).sum(dim=1)
@@ -71,7 +78,7 @@ class AttentionCall:
 
 
 def attention_weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
-    """softmax(Q K^T * scale + mask), in fp32 or fp64: (B, H, Q, K) and (B, H, N, K) to (B, H, Q, N)."""
+    """softmax(Q K^T * scale + mask) in fp32 or fp64: queries (B, H, Q, K) and keys (B, H, N, K) to (B, H, Q, N)."""
     scores = torch.matmul(query, key.transpose(-2, -1)) * scale
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if mask is not None:

@@ -1,4 +1,4 @@
-"""Attention weights of any vision transformer, as they are.
+"""Raw attention weights of any vision transformer or DETR.
 
 Shapes: B images, H heads, N tokens (prefix tokens, then patches row by row), Q object queries.
 """
@@ -19,23 +19,25 @@ PARTS = ("encoder", "decoder", "cross")
 def attention_maps(
     model: nn.Module, pixel_values: torch.Tensor, *, part: str = "encoder", pixel_mask: torch.Tensor | None = None
 ) -> Iterator[torch.Tensor]:
-    """The attention weights of each layer, first to last.
+    """Yields the attention weights of each layer, first to last.
 
-    The model runs once, with its own attention; only queries and keys are kept, and the weights of a layer are
-    computed when its turn comes: one layer is held at a time. (Where the model is set to "eager" and computes the
-    weights itself, those are kept.)
+    The model runs once, with its own attention implementation. Only queries and keys are kept, and the weights of a
+    layer are computed when they are requested, so that one layer is held at a time. (With the "eager" implementation,
+    where the model computes the weights itself, these weights are kept.)
 
     Args:
-        model: A vision transformer of this package, transformers, timm or torchvision, or a DETR.
-        pixel_values: (B, C, height, width), normalised.
-        part: "encoder"; of a detector also "decoder" (between object queries) and "cross" (from them to the image).
-        pixel_mask: (B, height, width) of a detector's padded images.
+        model: Vision transformer of this package, transformers, timm or torchvision, or a DETR.
+        pixel_values: Normalised images (B, C, height, width).
+        part: "encoder" (the default); for a detector also "decoder" (between object queries) or "cross" (from object
+            queries to the image).
+        pixel_mask: Mask (B, height, width) of padded images for a detector, 1 on pixels and 0 on padding.
 
     Yields:
-        (B, H, N, N), of a detector (B, H, Q, Q) or (B, H, Q, N), fp32; rows sum to 1.
+        Attention weights of a layer, fp32, rows sum to 1: (B, H, N, N) for "encoder", (B, H, Q, Q) for "decoder",
+        (B, H, Q, N) for "cross".
 
     Raises:
-        ExplanationError: The model has no such attention, or the images do not fit it.
+        ExplanationError: The model has no such attention, or the images do not fit the model.
     """
     subject = make_subject(model, pixel_values, pixel_mask)
     calls = [call for call in captured(subject) if part_of(subject, call) == _checked(part)]
@@ -58,21 +60,22 @@ def attention_rows(
     part: str = "encoder",
     pixel_mask: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
-    """What one token attends to, in each layer; the other rows are never computed.
+    """Attention weights of one token in each layer; the rows of other tokens are never computed.
 
     Args:
-        model: As for `attention_maps`.
-        pixel_values: (B, C, height, width), normalised.
-        token: Index among the tokens (prefix tokens first; negative ones count from the end), "cls", "distillation",
-            or with another `part` the index of an object query.
-        part: As for `attention_maps`.
-        pixel_mask: As for `attention_maps`.
+        model: Vision transformer of this package, transformers, timm or torchvision, or a DETR.
+        pixel_values: Normalised images (B, C, height, width).
+        token: Index of the token (prefix tokens first; negative values count from the end), "cls" or "distillation";
+            for "decoder" and "cross" the index of an object query.
+        part: "encoder" (the default); for a detector also "decoder" (between object queries) or "cross" (from object
+            queries to the image).
+        pixel_mask: Mask (B, height, width) of padded images for a detector, 1 on pixels and 0 on padding.
 
     Returns:
-        One (B, H, N) per layer, fp32, whose last dimension sums to 1.
+        Attention weights (B, H, N) per layer, fp32; the last dimension sums to 1.
 
     Raises:
-        ExplanationError: As for `attention_maps`, or there is no such token.
+        ExplanationError: The model has no such attention or token, or the images do not fit the model.
     """
     subject = make_subject(model, pixel_values, pixel_mask)
     found: list[torch.Tensor] = []
@@ -90,11 +93,11 @@ def attention_rows(
 
 
 def captured(subject: Subject) -> list[AttentionCall]:
-    """Every attention of one forward pass, without gradients."""
+    """Attention operations of one forward pass, without gradients."""
     calls: list[AttentionCall] = []
 
     def keep(call: AttentionCall) -> None:
-        call.tokens = None  # what is not needed is freed
+        call.tokens = None  # frees the memory of unused tokens
         calls.append(call)
 
     with undisturbed(subject.model):
@@ -103,7 +106,7 @@ def captured(subject: Subject) -> list[AttentionCall]:
 
 
 def part_of(subject: Subject, call: AttentionCall) -> str:
-    """Whether an attention is of the "encoder", of the "decoder" itself, or "cross" from it to the image."""
+    """Part of the model that an attention belongs to: "encoder", "decoder" (self-attention) or "cross"."""
     architecture = subject.architecture
     if architecture.kind == "vit" or call.index < architecture.backbone_layers + architecture.encoder_layers:
         return "encoder"
@@ -111,7 +114,11 @@ def part_of(subject: Subject, call: AttentionCall) -> str:
 
 
 def token_index(subject: Subject, token: int | str, count: int) -> int:
-    """The row of a token among `count`."""
+    """Row of a token, given by name or index, among `count` tokens.
+
+    Raises:
+        ExplanationError: There is no such token.
+    """
     if isinstance(token, str):
         prefix = subject.architecture.prefix
         if token not in prefix:

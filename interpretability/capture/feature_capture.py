@@ -1,4 +1,4 @@
-"""Seeing the features of a forward pass without touching the model, for class activation maps.
+"""Capture of feature maps and tokens during a forward pass, without changing the model, for class activation maps.
 
 Shapes: B images, C channels, h x w positions, N tokens, D = hidden size.
 """
@@ -9,22 +9,22 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
-# What makes maps of features of a new size; a map of another size is no map of features.
+# Operations that produce feature maps of a new size; only maps of such sizes are feature maps.
 _CONVOLUTIONS = {F.conv2d, torch.conv2d, F.max_pool2d, torch.max_pool2d, F.avg_pool2d, torch._C._nn.avg_pool2d}
-# What only looks at a tensor in another way.
+# Operations that rearrange a tensor without computing new features.
 _VIEWS = {"view", "reshape", "transpose", "permute", "expand", "contiguous", "unflatten", "flatten", "movedim", "chunk"}
 
 
 class FeatureCapture(TorchFunctionMode):
-    """Keeps the last map of features of each resolution, and the last row of tokens, of what runs inside.
+    """Torch mode that keeps the last feature map of each resolution, and the last tokens, computed inside the block.
 
     Attributes:
-        maps: (h, w) to (B, C, h, w) with h * w > 1, in the order in which they were last made.
-        tokens: The last (B, N, D), or None.
+        maps: Last feature map (B, C, h, w) by size (h, w), with h * w > 1, in the order of their computation.
+        tokens: Last tokens (B, N, D), or None.
 
     Args:
-        batch: B.
-        num_tokens: N, where the model makes tokens of the image.
+        batch: Batch size B.
+        num_tokens: Number of tokens N of an image; None if the model does not use tokens.
     """
 
     def __init__(self, batch: int, num_tokens: int | None = None) -> None:
@@ -37,7 +37,7 @@ class FeatureCapture(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Called by torch in the place of each of its functions."""
+        """Runs a torch function and keeps its result if it is a feature map or tokens; torch calls this method."""
         result = func(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor) and result.requires_grad and result.shape[:1] == (self.batch,):
             if result.ndim == 4:

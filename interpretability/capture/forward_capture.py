@@ -1,8 +1,8 @@
-"""Seeing the attention of a forward pass without touching the model.
+"""Capture of attention during a forward pass, without changing the model.
 
-A mode of torch stands between the model and torch's functions while it runs. It sees each attention, whatever the
-model calls it, and takes what is needed; the model's modules, settings and implementation are not changed, and the
-mode ends with the pass, also when that raises.
+A torch mode intercepts the torch functions that the model calls. It recognises every attention operation, whatever its
+module is called, and records its inputs. The model's modules, settings and attention implementation are not changed,
+and the mode ends with the forward pass, also after an error.
 
 Shapes: B images, H heads, Q queries, N keys (tokens), K = width of a head, D = hidden size.
 """
@@ -23,16 +23,16 @@ _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 
 
 class AttentionCapture(TorchFunctionMode):
-    """Shows each attention of what runs inside to `visit`, in order.
+    """Torch mode that passes each attention operation inside the block to `visit`, in order.
 
-    Three forms are known: torch's fused attention, torch's multi-head attention, and a softmax over the last
+    Three forms are recognised: torch's fused attention, torch's multi-head attention, and a softmax over the last
     dimension of scores (B, H, Q, N) or (B * H, Q, N).
 
     Args:
-        visit: Is given each attention as it happens; what it does not keep is freed.
-        batch: B.
-        differentiable: Compute the weights in the graph, so that gradients by them exist; else the attention is
-            computed as ever and the weights only on demand.
+        visit: Function called with each attention operation as it runs; tensors that it does not keep are freed.
+        batch: Batch size B.
+        differentiable: Whether to compute the weights as part of the autograd graph, so that gradients with respect to
+            them exist; if False, attention runs as usual and weights are computed on demand.
     """
 
     def __init__(self, visit: Callable[[AttentionCall], None], batch: int, differentiable: bool = False) -> None:
@@ -44,7 +44,7 @@ class AttentionCapture(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Called by torch in the place of each of its functions."""
+        """Runs a torch function and records it if it is an attention operation; torch calls this method."""
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             return self._fused({**dict(zip(_FUSED_NAMES, args, strict=False)), **kwargs})
@@ -91,7 +91,7 @@ class AttentionCapture(TorchFunctionMode):
             self._show(computed=weights, batch=self.batch)
 
     def _multi_head(self, bound: inspect.BoundArguments) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As `F.multi_head_attention_forward`, with our own attention in its middle."""
+        """Computes `F.multi_head_attention_forward` with an attention operation that can be captured."""
         bound.apply_defaults()
         given = bound.arguments
         query, key, value, heads = given["query"], given["key"], given["value"], given["num_heads"]
@@ -99,8 +99,8 @@ class AttentionCapture(TorchFunctionMode):
         odd = [name for name in rare if given[name] is not None and given[name] is not False]
         if query.ndim != 3 or odd:
             raise ValueError(f"this form of torch's multi-head attention is not supported: {odd or query.shape}")
-        length, batch, width = query.shape  # the batch comes second here
-        tokens = value.transpose(0, 1)  # (B, N, D), which the projections then start from
+        length, batch, width = query.shape  # torch's function takes (N, B, D)
+        tokens = value.transpose(0, 1)  # (B, N, D); the projections start from it, so that its gradient exists
         seen = tokens.transpose(0, 1)
         query, key, value = (seen if states is value else states for states in (query, key, value))
         separate = [given[name] for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight")]
@@ -124,7 +124,7 @@ class AttentionCapture(TorchFunctionMode):
 def _joined_mask(
     mask: torch.Tensor | None, padding: torch.Tensor | None, batch: int, query: torch.Tensor
 ) -> torch.Tensor | None:
-    """One mask that is added to scores (B, H, Q, N), of the two of torch's multi-head attention, True for unseen."""
+    """Additive mask for scores (B, H, Q, N) from both masks of torch's multi-head attention (True: hidden), or None."""
     added = [
         torch.zeros_like(part, dtype=query.dtype).masked_fill(part, float("-inf")) if part.dtype == torch.bool else part
         for part in (

@@ -1,4 +1,4 @@
-"""A model that is left as it was found."""
+"""Temporary evaluation mode, after which a model's modes and settings are restored."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-# The implementations of transformers that go through torch's functions, where attention can be seen.
+# Attention implementations of transformers that use torch's functions, so that attention can be captured.
 _VISIBLE = ("eager", "sdpa", None)
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Runs a model in evaluation mode, uncompiled, and gives back every mode and setting at the end, come what may.
+    """Puts a model in evaluation mode, uncompiled, and restores all modes and settings at the end, also after an error.
 
-    An attention that returns no weights and cannot be seen (flash, flex, a kernel of one's own) is computed by torch's
-    in the meantime, which gives the same output up to rounding.
+    An attention implementation that cannot be captured (flash, flex or a custom kernel) is replaced by torch's inside
+    the block, which gives the same output up to rounding.
     """
     training = [module for module in model.modules() if module.training]
     before = [(config, config._attn_implementation) for config in _configs(model)]
@@ -36,7 +36,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def _configs(model: nn.Module) -> list[Any]:
-    """Those of transformers' modules, outer ones first: setting an outer one sets the ones inside it."""
+    """Configurations of transformers' modules, outer ones first, since setting an outer one also sets inner ones."""
     configs = {id(c): c for m in model.modules() if hasattr(c := getattr(m, "config", None), "_attn_implementation")}
     return list(configs.values())
 

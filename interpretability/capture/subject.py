@@ -1,4 +1,4 @@
-"""A model and images, checked and made ready to be explained."""
+"""Model and images of an explanation, checked and prepared."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from .forward_capture import AttentionCapture
 
 
 class ExplanationError(ValueError):
-    """What was asked does not fit the model or the images; the message says what would."""
+    """The request does not fit the model or the images; the message says what would."""
 
 
 class NotApplicableError(ExplanationError):
-    """A method asks for what the model does not have: attention, or classes."""
+    """The method needs something that the model does not have: attention, or classes."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, unwrapped, and images on its device and in its type.
+    """Unwrapped model, and images on its device and in its data type.
 
     Args:
-        model: Runs as it is; in `undisturbed` when it is to be left as it was found.
-        architecture: How it sees images.
-        pixel_values: (B, C, height, width).
-        arguments: More arguments of its forward.
+        model: Model to explain; it runs in its current mode, so that callers use `undisturbed` around it.
+        architecture: Structure of the model.
+        pixel_values: Normalised images (B, C, height, width).
+        arguments: Further arguments of the model's `forward`.
     """
 
     model: nn.Module
@@ -38,45 +38,55 @@ class Subject:
 
     @property
     def batch(self) -> int:
-        """B."""
+        """Number of images B."""
         return self.pixel_values.shape[0]
 
     @property
     def image_hw(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """(height, width) of the images in pixels."""
         return self.pixel_values.shape[2], self.pixel_values.shape[3]
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches; only for "vit"."""
+        """(rows, columns) of patches; only for "vit"."""
         return self.architecture.grid(self.image_hw)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of an image; only for "vit"."""
+        """Number of tokens of an image, including prefix tokens; only for "vit"."""
         rows, columns = self.grid
         return len(self.architecture.prefix) + rows * columns
 
     def forward(self, pixel_values: torch.Tensor | None = None, images: torch.Tensor | None = None) -> Any:
-        """The model's output for these images, or for others of the same size that were made of `images` (indices)."""
+        """Output of the model.
+
+        Args:
+            pixel_values: Modified images of the same size; None uses the subject's own images.
+            images: Index of the original image of each modified image, which selects its `pixel_mask`; None if all
+                images are given in order.
+        """
         arguments = dict(self.arguments)
         if images is not None and "pixel_mask" in arguments:
             arguments["pixel_mask"] = arguments["pixel_mask"][images]
         return self.model(self.pixel_values if pixel_values is None else pixel_values, **arguments)
 
     def logits(self, output: Any) -> torch.Tensor | None:
-        """(B, L) of a classifier, (B, Q, L) of a detector, or None of a model without a head."""
+        """Logits in a model's output: (B, L) for a classifier, (B, Q, L) for a detector, None without a head."""
         if isinstance(output, torch.Tensor):
-            headless = getattr(self.model, "num_classes", None) == 0  # timm's, which return features
+            headless = getattr(self.model, "num_classes", None) == 0  # timm models without a head return features
             return None if headless or output.ndim != 2 else output
         logits = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
         return logits if isinstance(logits, torch.Tensor) else None
 
     def attend(self, visit: Callable[[AttentionCall], None], differentiable: bool = False) -> torch.Tensor | None:
-        """Runs the model, shows each attention over the tokens of an image to `visit`, and returns the logits.
+        """Runs the model, passes each attention over the tokens of an image to `visit`, and returns the logits.
+
+        Args:
+            visit: Function called with each attention operation.
+            differentiable: Whether to compute the weights as part of the autograd graph; False by default.
 
         Raises:
-            NotApplicableError: There is none.
+            NotApplicableError: The model has no such attention.
         """
         seen, pixels = 0, self.pixel_values
 
@@ -95,7 +105,7 @@ class Subject:
         return self.logits(output)
 
     def is_over_image(self, call: AttentionCall) -> bool:
-        """Whether an attention is one of the encoder or decoder, not for instance of a pooling head."""
+        """Whether an attention belongs to the encoder or decoder, and not, for example, to a pooling head."""
         batch, _, queries, keys = call.shape
         if self.architecture.kind == "detector":
             return batch == self.batch and call.index >= self.architecture.backbone_layers
@@ -110,16 +120,16 @@ class Subject:
 
 
 def make_subject(model: nn.Module, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None) -> Subject:
-    """Checks images against a model.
+    """Checks that images fit a model, and moves them to its device and data type.
 
     Args:
-        model: Any image model, also compiled or wrapped for parallel work.
-        pixel_values: (B, C, height, width), normalised as the model wants it.
-        pixel_mask: (B, height, width), 1 on pixels and 0 on padding; for models that take one.
+        model: Any image model, which may be compiled or wrapped for parallel training.
+        pixel_values: Images (B, C, height, width), normalised as the model expects them.
+        pixel_mask: Mask (B, height, width), 1 on pixels and 0 on padding, for models that take one; None by default.
 
     Raises:
-        ExplanationError: The images are of a wrong shape, type or size, or not finite.
-        TypeError: No model, or no tensor.
+        ExplanationError: The images have a wrong shape, type or size, or are not finite.
+        TypeError: `model` is not a torch module, or `pixel_values` is not a tensor.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch module, got {type(model).__name__}")
@@ -141,7 +151,8 @@ def make_subject(model: nn.Module, pixel_values: torch.Tensor, pixel_mask: torch
             raise ExplanationError(f"{type(model).__name__} takes no `pixel_mask`")
         arguments["pixel_mask"] = pixel_mask.to(device)
     if takes_argument(model, "interpolate_pos_encoding"):
-        # any size then works; at the model's own there is nothing to resample, and of a rectangle transformers cannot
+        # resampling lets any size work; at the model's own size it is off, as transformers cannot resample from a
+        # rectangular grid
         arguments["interpolate_pos_encoding"] = (shape[2], shape[3]) != architecture.own_hw
     with torch.inference_mode(mode=False):
         pixels = pixel_values.detach().to(device, dtype).clone()

@@ -1,6 +1,6 @@
-"""Boxes over a picture as a piece of a page: each shows where its query looked, on hover or when it has the focus.
+"""HTML of detected boxes over an image; a box shows the map of its query on hover or when it has the focus.
 
-It is HTML and style alone, without scripts; names are escaped.
+The fragment is HTML and CSS only, without scripts; names are escaped.
 """
 
 import base64
@@ -30,12 +30,12 @@ background:#000c;color:#fff;padding:0 4px;white-space:nowrap}
 
 
 def boxes_html(picture: Image.Image, detections: Sequence[Detection], maps: Sequence[torch.Tensor] | None) -> str:
-    """A picture with its boxes.
+    """HTML of an image with its detections.
 
     Args:
-        picture: What the model saw.
-        detections: What it found there.
-        maps: For each, (height, width) in [0, 1]: where its query looked. None where the model has no such maps; the
+        picture: Image as the model sees it.
+        detections: Objects found in the image.
+        maps: Relevance map (height, width) in [0, 1] of each detection's query. None if the model has no such maps; the
             boxes are then shown alone, with a line that says so.
     """
     if not detections:
@@ -68,7 +68,7 @@ def _image(picture: Image.Image, description: str) -> str:
 
 
 def _map(values: torch.Tensor) -> str:
-    """A map as a picture whose strength is its opacity."""
+    """HTML of a map as an image that is more opaque where the map is larger."""
     unit = values.numpy()
     colours = mpl.colormaps["viridis"](unit)
     colours[..., 3] = 0.25 + 0.6 * unit

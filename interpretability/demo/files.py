@@ -1,4 +1,4 @@
-"""The folder in which the demo page keeps uploads and what it made of them, emptied by age and removed at the end."""
+"""Temporary folder of the demo page for uploads and results; old files are deleted, and the folder at the end."""
 
 import atexit
 import os
@@ -11,16 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 
 _PREFIX = "vithub-page-"
-# gradio reads this name where it keeps files, when its parts are made and when the page is served.
+# Environment variable from which gradio takes its file folder, when components are built and when a page is served.
 _VARIABLE = "GRADIO_TEMP_DIR"
 
 
 class PageFiles:
-    """A private folder of this process for the files of a page.
+    """Private folder of this process for the files of a page.
 
     Args:
-        kept_seconds: Greatest age of a file.
-        parent: Where the folder is made; None takes that for temporary files.
+        kept_seconds: Maximum age of a file in seconds.
+        parent: Folder in which it is made; None uses the system's folder for temporary files.
     """
 
     def __init__(self, kept_seconds: float, parent: str | Path | None = None) -> None:
@@ -31,10 +31,10 @@ class PageFiles:
         atexit.register(self.remove)
 
     def watch(self, always: Collection[str] = ()) -> None:
-        """Deletes what is too old from now on, in a thread; each file in time, so that none grows older.
+        """Starts a thread that deletes files before they exceed the maximum age.
 
         Args:
-            always: Files that stay, such as examples.
+            always: Files to keep regardless of age, such as examples.
         """
         period = min(30.0, self.kept_seconds / 4)
 
@@ -45,29 +45,34 @@ class PageFiles:
         threading.Thread(target=delete, name="vithub-page-files", daemon=True).start()
 
     def delete_old(self, seconds: float, always: Collection[str] = ()) -> None:
-        """Deletes files that nobody wrote to for so many seconds, and folders that are empty for as long."""
+        """Deletes old files and old empty folders.
+
+        Args:
+            seconds: Age since the last modification from which they are deleted.
+            always: Files to keep regardless of age.
+        """
         stay, oldest = {os.path.realpath(file) for file in always}, time.time() - seconds
         for place, _, names in os.walk(self.folder, topdown=False):
             for name in names:
                 file = Path(place, name)
-                with suppress(OSError):  # it is gone, or written at this moment
+                with suppress(OSError):  # the file was deleted, or is being written
                     if os.path.realpath(file) not in stay and file.lstat().st_mtime < oldest:
                         file.unlink()
             if Path(place) != self.folder:
-                with suppress(OSError):  # it holds something
+                with suppress(OSError):  # the folder is not empty
                     if Path(place).lstat().st_mtime < oldest:
                         Path(place).rmdir()
 
     def remove(self) -> None:
-        """Removes the folder with all that it holds."""
-        if os.getpid() != self._process:  # a fork of it
+        """Removes the folder and its content."""
+        if os.getpid() != self._process:  # a forked process must not delete its parent's files
             return
         self._ended.set()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def remove_left_over(parent: str | Path | None = None) -> None:
-    """Removes folders of pages whose process was killed before it could."""
+    """Removes folders left over by processes that were killed."""
     for folder in Path(parent or tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
         number = folder.name.removeprefix(_PREFIX).split("-")[0]
         if not number.isdecimal() or folder.is_symlink() or _runs(int(number)):
@@ -82,7 +87,7 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another's
+    except OSError:  # the process belongs to another user
         return True
     return True
 
@@ -91,7 +96,7 @@ _of_this_process: dict[int, PageFiles] = {}
 
 
 def page_files(kept_seconds: float) -> PageFiles:
-    """The files of this process's pages; gradio keeps everything there from now on."""
+    """Folder for the pages of this process, made at the first call; gradio keeps its files there from now on."""
     process = os.getpid()
     if process not in _of_this_process or not _of_this_process[process].folder.is_dir():
         _of_this_process[process] = PageFiles(kept_seconds, os.environ.get(_VARIABLE))

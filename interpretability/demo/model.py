@@ -1,6 +1,6 @@
-"""What the demo page asks of a model: its answers to a picture, and the maps behind them.
+"""Model of the demo page: its predictions for an image, and the maps that explain them.
 
-A picture is shown as the model sees it, cropped and scaled, so that a map lies where it belongs.
+Images are shown as the model sees them, cropped and scaled, so that the maps fit them.
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ MAX_BOXES = 20
 
 @dataclass(frozen=True)
 class View:
-    """Which map is asked for; None leaves a choice to the method.
+    """Settings of a requested map; None leaves a setting to the method.
 
     Args:
-        method: A name in `EXPLANATION_METHODS`.
-        label: The class to explain; None means the likeliest one.
-        layer: Of attention, or of features.
-        head: Of attention.
-        patch: (row, column) whose attention it is; None means CLS.
+        method: Name in `EXPLANATION_METHODS`.
+        label: Name of the class to explain; None means the most likely one.
+        layer: Number of the layer whose attention or features are explained; None is the method's default.
+        head: Number of the attention head; None is the mean over heads.
+        patch: (row, column) of the patch whose attention is shown; None means CLS.
     """
 
     method: str
@@ -45,7 +45,17 @@ class View:
 
 @dataclass(frozen=True)
 class Detection:
-    """An object that was found: a box in parts of the picture's width and height, in [0, 1]."""
+    """Detected object; box edges are relative to the image's width and height, in [0, 1].
+
+    Args:
+        label: Class name.
+        score: Probability of the class, in [0, 1].
+        left: Left edge of the box.
+        top: Top edge of the box.
+        right: Right edge of the box.
+        bottom: Bottom edge of the box.
+        query: Index of the object query that found it.
+    """
 
     label: str
     score: float
@@ -58,13 +68,13 @@ class Detection:
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture as a model sees it, with its answers.
+    """Image as a model sees it, with the model's predictions.
 
     Args:
-        pixel_values: (1, C, height, width).
-        picture: The same, to look at.
-        scores: Label and probability, the likeliest first; empty of a detector and of a model without a head.
-        detections: Surest first; empty of a classifier.
+        pixel_values: Normalised pixels (1, C, height, width).
+        picture: Image for display, made of these pixels.
+        scores: Labels and probabilities, most likely first; empty for a detector or a model without a head.
+        detections: Detected objects, highest score first; empty for a classifier.
     """
 
     pixel_values: torch.Tensor
@@ -74,12 +84,12 @@ class Seen:
 
 
 class DemoModel:
-    """A model behind the page, in evaluation mode.
+    """Model of the page, in evaluation mode.
 
     Args:
-        name: As the page calls it.
-        model: A classifier, a detector or a bare backbone that `explain` knows.
-        image_processor: Makes its pixels.
+        name: Name of the model on the page.
+        model: Classifier, detector or backbone that `explain` supports.
+        image_processor: Image processor of the model.
     """
 
     def __init__(self, name: str, model: nn.Module, image_processor: Any) -> None:
@@ -88,12 +98,12 @@ class DemoModel:
 
     @cached_property
     def is_detector(self) -> bool:
-        """Whether it is for detection, or a DETR without its heads."""
+        """Whether the model is a detector, with or without its heads."""
         return model_task(self.model) == DETECTION or read_architecture(self.model).kind == "detector"
 
     @cached_property
     def _gives(self) -> tuple[bool, bool]:
-        """Whether its output has logits, and whether it has boxes."""
+        """Whether the model's output has logits, and whether it has boxes."""
         with torch.no_grad():
             output = self._output(self._pixels(Image.new("RGB", (64, 64))))
         logits, boxes = (getattr(output, name, None) is not None for name in ("logits", "pred_boxes"))
@@ -101,7 +111,7 @@ class DemoModel:
 
     @cached_property
     def attention_shapes(self) -> list[tuple[int, int]]:
-        """Heads and tokens of each attention layer over the image; empty where there is none."""
+        """Number of heads and tokens of each attention layer over the image; empty if there is none."""
         blank = self._pixels(Image.new("RGB", (64, 64)))
         try:
             rows = attention_rows(self.model, blank)
@@ -111,12 +121,12 @@ class DemoModel:
 
     @cached_property
     def has_head(self) -> bool:
-        """Whether it gives scores that can be explained."""
+        """Whether the model outputs scores that can be explained."""
         return self.is_detector or self._gives[0]
 
     @property
     def methods(self) -> list[ExplanationMethod]:
-        """Those that this model can be asked for."""
+        """Explanation methods that apply to this model."""
         methods = EXPLANATION_METHODS.values()
         return [
             method
@@ -126,7 +136,7 @@ class DemoModel:
 
     @torch.no_grad()
     def look(self, image: Image.Image) -> Seen:
-        """The answers to a picture."""
+        """Runs the model on an image and returns its predictions."""
         pixels = self._pixels(image)
         output = self._output(pixels)
         picture = self._picture(pixels[0])
@@ -143,7 +153,11 @@ class DemoModel:
         return Seen(pixels, picture, [(str(names[index]), float(scores[index])) for index in order])
 
     def overlay(self, seen: Seen, view: View) -> Image.Image:
-        """A map over the picture, enlarged to be looked at.
+        """Map over the image as the model sees it, enlarged for display.
+
+        Args:
+            seen: Image and predictions, as returned by `look`.
+            view: Settings of the map.
 
         Raises:
             ExplanationError: The model has no such map.
@@ -156,9 +170,9 @@ class DemoModel:
         return found.overlay(seen.picture)
 
     def query_maps(self, seen: Seen, method: str = "relevance") -> list[torch.Tensor] | None:
-        """(height, width) in [0, 1] for each detection: where in the picture its query looked.
+        """Relevance maps (height, width), in [0, 1], of the query of each detection.
 
-        None where the model has no such map, as detectors without cross-attention over the image (YOLOS) have none.
+        None if the model has no such maps, as detectors without cross-attention over the image (YOLOS).
         """
         maps = []
         for detection in seen.detections:
@@ -170,7 +184,7 @@ class DemoModel:
         return maps
 
     def grid(self, seen: Seen) -> tuple[int, int] | None:
-        """Rows and columns of patches; None where the model has none."""
+        """(rows, columns) of patches; None if the model has no patches or is a detector."""
         if not self.attention_shapes or self.is_detector:
             return None
         _, rows, columns = explain(self.model, seen.pixel_values, "attention", layer=0).grid.shape
@@ -190,7 +204,7 @@ class DemoModel:
         return pixels
 
     def _picture(self, pixels: torch.Tensor) -> Image.Image:
-        """The pixels before they were normalised."""
+        """Image of the pixels with the normalisation undone, enlarged by a whole factor if it is small."""
         mean, std = _normalisation(self.image_processor, len(pixels))
         shown = (pixels.float().cpu() * std + mean).clamp(0, 1)[:3]
         array = (shown.expand(3, -1, -1).permute(1, 2, 0) * 255).round().byte().numpy()
@@ -200,7 +214,7 @@ class DemoModel:
         return picture.resize((picture.width * factor, picture.height * factor), resample)
 
     def _detections(self, logits: torch.Tensor, boxes: torch.Tensor) -> list[Detection]:
-        """Objects of a score of one half and more, within the picture; logits (1, Q, C or C + 1), boxes (1, Q, 4)."""
+        """Detections with a score of at least 0.5, at most 20, from logits (1, Q, C or C + 1) and boxes (1, Q, 4)."""
         config = self.model.config
         (found,) = found_objects(logits.float().cpu(), boxes.float().cpu(), config.num_labels)
         kept = [place for place in found.scores.argsort(descending=True).tolist() if found.scores[place] >= 0.5]
@@ -213,7 +227,7 @@ class DemoModel:
 
 
 def _normalisation(image_processor: Any, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of an image processor of transformers, or of its wrapper of timm: (C, 1, 1) each."""
+    """Mean and standard deviation, each (C, 1, 1), of an image processor of transformers or its timm wrapper."""
     settings = getattr(image_processor, "data_config", None)
     if isinstance(settings, dict):
         mean, std = settings["mean"], settings["std"]
@@ -229,7 +243,13 @@ def _column(values: Sequence[float]) -> torch.Tensor:
 
 
 def patch_at(x: float, y: float, size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
-    """The (row, column) of a grid of (rows, columns) under a point of a picture of (width, height) pixels.
+    """(row, column) of the patch under a point of an image.
+
+    Args:
+        x: Horizontal position of the point in pixels.
+        y: Vertical position of the point in pixels.
+        size: (width, height) of the image in pixels, as Pillow states it.
+        grid: (rows, columns) of patches.
 
     Example:
         >>> patch_at(100, 0, (200, 200), (4, 4))

@@ -1,7 +1,7 @@
-"""The page of `vithub demo`: a picture in, answers and the maps behind them out, of one model or of two side by side.
+"""Web page of `vithub demo`: predictions and explanation maps for an image, of one model or of two side by side.
 
-It is served on loopback, loads nothing from elsewhere and sends nothing anywhere. Uploads are limited in size and in
-pixels, and are deleted.
+The page is served on loopback, loads nothing from other hosts and sends nothing to them. Uploads are limited in bytes
+and pixels, and are deleted.
 """
 
 import logging
@@ -36,21 +36,24 @@ SHOWN_LABELS = 5
 LIKELIEST = "the likeliest"
 _KEPT_SECONDS = 600
 _OWN_CHOICE = -1
-# Formats that browsers show; an example in another one is shown as PNG.
+# Image formats that browsers can show; examples in other formats are converted to PNG.
 _SHOWN = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif")
-# The page's own title; gradio's fonts come from elsewhere otherwise.
+# System fonts, because gradio's default fonts are loaded from another host.
 _FONTS = ("system-ui", "sans-serif")
 
 
 class DemoError(ValueError):
-    """The page cannot be built or served as asked; the message says why."""
+    """The page cannot be built or served as requested; the message says why."""
 
 
 def read_photo(path: str | Path | None) -> Image.Image:
-    """An upload as a picture.
+    """Decodes an uploaded image.
+
+    Args:
+        path: File of the upload; None if nothing was chosen.
 
     Raises:
-        BadImageError: It is no image, is damaged, or too large; the message can be shown to who sent it.
+        BadImageError: The file is missing, not an image, damaged or too large; the message can be shown to the visitor.
     """
     if path is None:
         raise BadImageError("choose a picture first")
@@ -69,7 +72,7 @@ def read_photo(path: str | Path | None) -> Image.Image:
 
 @dataclass(frozen=True)
 class Panel:
-    """The parts of the page that belong to one model."""
+    """Components of the page that belong to one model."""
 
     model: DemoModel
     labels: Any
@@ -85,24 +88,24 @@ class Panel:
 
     @property
     def controls(self) -> list[Any]:
-        """What a map depends on, in the order of `show`."""
+        """Components that a map depends on, in the order of the arguments of `show`."""
         return [self.method, self.target, self.layer, self.head, self.patch]
 
 
 def build_page(models: Sequence[DemoModel], examples: Sequence[str | Path] = ()) -> Any:
-    """The page, as gradio's `Blocks`, not yet served.
+    """Builds the page as gradio's `Blocks`, without serving it.
 
     Args:
-        models: One, or two to be seen side by side.
-        examples: Files of pictures to choose from.
+        models: One model, or two to show side by side.
+        examples: Image files offered as examples.
 
     Raises:
-        DemoError: gradio is missing, or no model or more than two are given.
-        BadImageError: An example cannot be decoded; it is named.
+        DemoError: gradio is not installed, or the number of models is not 1 or 2.
+        BadImageError: An example cannot be decoded; the message names it.
     """
     if not 1 <= len(models) <= 2:
         raise DemoError(f"the page shows one model, or two side by side, got {len(models)}")
-    files = page_files(_KEPT_SECONDS)  # before gradio is imported, which asks once where to keep files
+    files = page_files(_KEPT_SECONDS)  # before the import of gradio, which reads the file folder once
     gradio = _gradio()
     title = visible(" and ".join(model.name for model in models))
     shown = [_example(Path(file), files.folder) for file in examples]
@@ -111,7 +114,7 @@ def build_page(models: Sequence[DemoModel], examples: Sequence[str | Path] = ())
         with gradio.Row():
             with gradio.Column(scale=1, min_width=260):
                 photo = gradio.Image(label="Picture", type="filepath", sources=["upload", "clipboard"], elem_id="photo")
-                chosen = [photo.input]  # `change` comes twice for a picture that the browser cannot show
+                chosen = [photo.input]  # `change` fires twice for an image that the browser cannot show
                 if shown:
                     choices = [[str(file)] for file in shown]
                     examples_of = gradio.Examples(choices, [photo], label="Examples", examples_per_page=24)
@@ -128,7 +131,7 @@ def build_page(models: Sequence[DemoModel], examples: Sequence[str | Path] = ())
 
 
 def _example(file: Path, folder: Path) -> Path:
-    """A copy of an example that a browser can show."""
+    """Copies an example into the page's folder, in a format that a browser can show."""
     picture = read_photo(file)
     folder = Path(tempfile.mkdtemp(prefix="example-", dir=folder))
     if file.suffix.lower() in _SHOWN:
@@ -146,23 +149,23 @@ def serve_page(
     open_browser: bool = False,
     announce: Callable[[str], Any] = logger.info,
 ) -> None:
-    """Serves a page until it is interrupted or terminated; then what was uploaded is gone.
+    """Serves a page until it is interrupted or terminated; uploads are deleted at the end.
 
     Args:
-        page: Of `build_page`.
-        host: Address to listen on; the default is reachable from this machine alone.
-        port: None takes the first free one from 7860 on.
-        open_browser: Show it at once.
-        announce: Called with a line that says where the page is, once it is there.
+        page: Page returned by `build_page`.
+        host: Address to listen on; the default is reachable from this machine only.
+        port: Port to listen on; None uses the first free one from 7860 on.
+        open_browser: Whether to open the page in a browser; False by default.
+        announce: Function called with a line that states the page's URL, once it is served.
 
     Raises:
-        DemoError: The port is taken.
+        DemoError: The page cannot be served on this port.
     """
     gradio = _gradio()
     theme = gradio.themes.Default(font=list(_FONTS), font_mono=["monospace"])
     with _ending(page, page_files(_KEPT_SECONDS)):
         try:
-            # Errors of gradio's own hold paths of the server; ours are told by `_answering`.
+            # gradio's own error messages contain paths of the server; `_answering` shows ours without them.
             _, url, _ = page.queue(api_open=False).launch(
                 server_name=host, server_port=port, inbrowser=open_browser, share=False, max_file_size=MAX_UPLOAD,
                 theme=theme, footer_links=[], strict_cors=True, enable_monitoring=False, show_error=False, quiet=True,
@@ -176,9 +179,9 @@ def serve_page(
 
 @contextmanager
 def _ending(page: Any, files: PageFiles) -> Iterator[None]:
-    """Ends on SIGTERM as on an interruption, and leaves neither a server nor files."""
+    """Handles SIGTERM like an interruption, and at the end closes the server and removes the files."""
     in_main = threading.current_thread() is threading.main_thread()
-    unheard = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # else the caller ends in order
+    unheard = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # another handler shuts down by itself
     if unheard:
         signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -203,12 +206,12 @@ def _gradio() -> Any:
 
 
 def _path(photo: dict[str, Any] | None) -> str | None:
-    """The file of a picture as the page sends it, which gradio has found to be an upload or an example."""
+    """File path of an image that the page sent; gradio has checked that it is an upload or an example."""
     return None if photo is None else str(photo["path"])
 
 
 def _panel(gradio: Any, model: DemoModel, number: int) -> Panel:
-    """The column of one model, empty."""
+    """Builds the column of one model, without results."""
     methods = [(method.title, method.name) for method in model.methods]
     names = [name for _, name in methods]
     first = next((name for name in DEFAULT_METHODS.values() if name in names), names[0])
@@ -255,7 +258,7 @@ def _about(method: str) -> str:
 
 
 def _shown_controls(model: DemoModel, method: str) -> tuple[bool, bool, bool]:
-    """Whether layer, head and patch can be chosen."""
+    """Whether layer, head and patch can be chosen for a method."""
     options, has_attention = EXPLANATION_METHODS[method].options, bool(model.attention_shapes)
     layer, head, token = (has_attention and name in options for name in ("layer", "head", "token"))
     return layer, head, token
@@ -263,7 +266,7 @@ def _shown_controls(model: DemoModel, method: str) -> tuple[bool, bool, bool]:
 
 @contextmanager
 def _answering(gradio: Any, title: str) -> Iterator[None]:
-    """Tells the visitor what went wrong: what is about the picture as it is, all else without the server's paths."""
+    """Shows errors to the visitor: those about the image unchanged, all others without the server's paths."""
     try:
         yield
     except (BadImageError, ExplanationError) as error:
@@ -275,15 +278,15 @@ def _answering(gradio: Any, title: str) -> Iterator[None]:
 
 
 def _check(gradio: Any, photo: Any, chosen: Sequence[Any]) -> list[Any]:
-    """Looks at a picture before the models do, so that a bad one is told once and not by each part of the page.
+    """Checks an image before the models get it, so that the page reports a bad image once and not in each component.
 
     Args:
-        gradio: The library.
-        photo: Holds the picture.
-        chosen: Events after which there is another one.
+        gradio: The imported gradio module.
+        photo: Component that holds the image.
+        chosen: Events after which the image has changed.
 
     Returns:
-        What follows each event.
+        Event listeners, one per event, to which later steps are attached.
     """
 
     def check(picture: dict[str, Any] | None) -> None:
@@ -295,13 +298,13 @@ def _check(gradio: Any, photo: Any, chosen: Sequence[Any]) -> list[Any]:
                 except FileNotFoundError:
                     raise BadImageError("the picture was deleted meanwhile; choose it again") from None
 
-    # Read by us and not by gradio, so that a broken file gets a message that can be understood.
+    # The file is decoded here and not by gradio, so that a broken file gives a clear message.
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     return [event(check, photo, None, preprocess=False, **quiet) for event in chosen]
 
 
 def _connect(gradio: Any, photo: Any, checked: Sequence[Any], panel: Panel) -> None:
-    """Makes the parts of a column answer to each other and to the picture."""
+    """Connects the components of a column with each other and with the image."""
     model, seen = panel.model, gradio.State(None)
     nothing = (None, None, "", None, gradio.update())
 
@@ -317,7 +320,7 @@ def _connect(gradio: Any, photo: Any, checked: Sequence[Any], panel: Panel) -> N
         try:
             with _answering(gradio, "There is no answer"):
                 return answered(model.look(read_photo(path)), controls, progress)
-        except gradio.Error as error:  # raised, it would be shown by every part of the column
+        except gradio.Error as error:  # if raised, every component of the column would show it
             gradio.Warning(error.message, title=error.title)
             return nothing
 
@@ -371,7 +374,7 @@ def _connect(gradio: Any, photo: Any, checked: Sequence[Any], panel: Panel) -> N
 
 
 def _parsed_patch(text: str | None) -> tuple[int, int] | None:
-    """The row and column that someone typed.
+    """Parses (row, column) from typed text; None for an empty text.
 
     Example:
         >>> _parsed_patch("3, 11"), _parsed_patch(" ")

@@ -1,7 +1,7 @@
-"""The demo page as a folder for a Space of the Hub.
+"""Export of the demo page as a folder for a Space of the Hub.
 
-The folder holds the page's own code, that is this package as it is installed, so that the Space shows what was seen
-here; its dependencies are named and installed by the Hub.
+The folder holds the code of this package as it is installed, so that the Space behaves as the page does locally; the
+dependencies are listed, and the Hub installs them.
 """
 
 import shutil
@@ -14,7 +14,7 @@ from pathlib import Path
 from .page import DemoError
 
 _PACKAGE = __name__.partition(".")[0]
-# All but the command line.
+# All subpackages but the command line.
 _ROOMS = ("configuration", "modeling", "data", "hub", "interpretability", "training", "comparison", "model_cards")
 _APP = '''"""The page of `vithub demo {names}`."""
 
@@ -58,13 +58,13 @@ def write_space(target: str | Path, models: Sequence[str | Path], examples: Sequ
     """Writes a new folder that runs as a Space.
 
     Args:
-        target: The folder; it must not exist.
-        models: One or two Hub ids, which the Space loads, or folders, whose weights, configuration and image processor
-            are copied into it.
-        examples: Pictures to choose from, copied.
+        target: Folder to write; it must not exist.
+        models: One or two models: Hub ids, which the Space downloads, or local folders, whose weights, configuration
+            and image processor are copied.
+        examples: Image files offered as examples; they are copied.
 
     Returns:
-        The folder.
+        Path of the folder.
 
     Raises:
         DemoError: The folder exists, or a model's folder lacks a file.
@@ -97,7 +97,7 @@ def write_space(target: str | Path, models: Sequence[str | Path], examples: Sequ
 
 
 def _copy_package(target: Path) -> None:
-    """This package and what `importlib.metadata` reads of it, as `pip install --target` would lay them."""
+    """Copies this package and its metadata, in the layout of `pip install --target`."""
     root = Path(str(files(_PACKAGE)))
     rooms = {"": root} | {room: _home(room) for room in _ROOMS}
     for name, folder in rooms.items():
@@ -112,7 +112,7 @@ def _copy_package(target: Path) -> None:
 
 
 def _home(room: str) -> Path:
-    """Where a subpackage lies, in an editable install too."""
+    """Folder of a subpackage, also in an editable install."""
     spec = find_spec(f"{_PACKAGE}.{room}")
     assert spec is not None
     assert spec.origin is not None
@@ -120,7 +120,7 @@ def _home(room: str) -> Path:
 
 
 def _requirements() -> list[str]:
-    """What the package and its page depend on, without the extras of other uses."""
+    """Dependencies of the package and of the demo page, without those of other extras."""
     found = []
     for line in distribution(_PACKAGE).requires or []:
         requirement, _, condition = line.partition(";")

@@ -1,6 +1,6 @@
-"""Explanations made of attention weights: raw, and rolled out through the layers.
+"""Explanations from attention weights: raw attention, attention rollout and gradient rollout.
 
-Shapes: B images, H heads, N tokens of which P are before the patches, h x w patches.
+Shapes: B images, H heads, N tokens of which the first P are prefix tokens, h x w patches.
 """
 
 import torch
@@ -13,7 +13,7 @@ from .score_gradients import score_gradients
 
 
 def raw_attention(subject: Subject, request: Request) -> Found:
-    """What one token attends to in one layer, in one head or on the mean of all."""
+    """Attention weights of one token in one layer, of one head or the mean over heads."""
     part = "cross" if subject.architecture.kind == "detector" else "encoder"
     layers: list[torch.Tensor] = []
 
@@ -24,7 +24,7 @@ def raw_attention(subject: Subject, request: Request) -> Found:
         if request.head is not None:
             head = in_range("head", request.head, call.shape[1])
             heads = slice(head, head + 1)
-        if part == "cross":  # which query is known when the pass has ended
+        if part == "cross":  # the query is known only after the forward pass
             layers.append(call.weights(heads=heads).mean(dim=1))
         else:
             layers.append(token_rows(subject, request, call, heads))
@@ -39,22 +39,24 @@ def raw_attention(subject: Subject, request: Request) -> Found:
 
 
 def token_rows(subject: Subject, request: Request, call: AttentionCall, heads: slice) -> torch.Tensor:
-    """(B, N), the row of the requested token, or the mean of the patches' rows, on the mean of some heads."""
+    """Attention row (B, N) of the requested token, or the mean of the patches' rows, averaged over the given heads."""
     rows = viewing_tokens(subject, request, ("cls",) if "cls" in subject.architecture.reads else ("patches",))[0]
     if rows.stop - rows.start > 1 and heads == slice(None):
-        return call.head_mean()[:, rows].mean(dim=1)  # of which less is held at once
+        return call.head_mean()[:, rows].mean(dim=1)  # `head_mean` needs less memory
     return call.weights(rows, heads).mean(dim=(1, 2))
 
 
 def viewing_tokens(subject: Subject, request: Request, default: tuple[str, ...]) -> list[slice]:
-    """The tokens whose views are explained, in groups that weigh the same.
-
-    Names are those of prefix tokens, or "mean" for all patches; a number is a patch, row by row.
+    """Index ranges of the tokens whose attention is explained; each range has the same weight.
 
     Args:
         subject: Model and images.
-        request: Whose token it is.
-        default: Without one, the names of prefix tokens, "patches" for all of these.
+        request: Request whose `token` is the name of a prefix token, "mean" for all patches, or the number of a patch,
+            row by row.
+        default: Names used if the request has no token: prefix tokens, or "patches" for all patches.
+
+    Raises:
+        ExplanationError: There is no such token.
     """
     prefix, token = subject.architecture.prefix, request.token
     patches = slice(len(prefix), subject.num_tokens)
@@ -72,7 +74,7 @@ def viewing_tokens(subject: Subject, request: Request, default: tuple[str, ...])
 
 
 def on_grid(subject: Subject, tokens: torch.Tensor) -> torch.Tensor:
-    """(B, N) to (B, h, w), the prefix tokens left out."""
+    """Reshapes values of tokens (B, N) to the grid (B, h, w), without prefix tokens."""
     if subject.architecture.kind == "detector":
         return tokens.view(-1, *subject.architecture.feature_grid(subject.image_hw, tokens.shape[1]))
     return tokens[:, len(subject.architecture.prefix) :].reshape(-1, *subject.grid)
@@ -93,10 +95,10 @@ def rollout(subject: Subject, request: Request) -> Found:
 
 
 def gradient_rollout(subject: Subject, request: Request) -> Found:
-    """Rollout of the attention that speaks for the class: heads averaged after A * dS/dA, negative parts left out.
+    """Rollout of the attention that raises the class's score: the mean over heads of max(A * dS/dA, 0).
 
-    Each row of that mean is scaled to sum to 1, so that a layer weighs as much as in plain rollout; a row in which
-    nothing speaks for the class passes on its own token alone.
+    Each row of this mean is scaled to sum to 1, so that a layer has the same weight as in plain rollout. A row without
+    positive values is replaced by the identity, so that it passes on its own token only.
     """
     refuse_detector(subject, "gradient_rollout")
     product: torch.Tensor | None = None
@@ -111,19 +113,22 @@ def gradient_rollout(subject: Subject, request: Request) -> Found:
 
 
 def rolled(weights: torch.Tensor, product: torch.Tensor | None) -> torch.Tensor:
-    """One more layer: (A + I), rows normalised, times the product so far; (B, N, N), rows sum to 1."""
+    """Rollout with one more layer: (A + I) with normalised rows, times the product so far; (B, N, N), rows sum to 1."""
     weights = weights + torch.eye(weights.shape[-1], device=weights.device)
     weights = weights / weights.sum(dim=-1, keepdim=True)
     if product is None:
         return weights
     product = weights @ product
-    return product / product.sum(dim=-1, keepdim=True)  # 1 already, up to rounding, which would add up
+    return product / product.sum(dim=-1, keepdim=True)  # keeps rounding errors from adding up
 
 
 def attention_gradients(
     subject: Subject, request: Request
 ) -> tuple[list[AttentionCall], list[torch.Tensor], torch.Tensor]:
-    """Every attention, the gradient of the chosen score by its weights (as they are shaped), and the logits."""
+    """Attention operations of one pass, gradients of the chosen score with respect to their weights, and the logits.
+
+    Each gradient has the shape (B, H, Q, N) of its operation's weights.
+    """
     calls: list[AttentionCall] = []
     logits = subject.attend(calls.append, differentiable=True)
     score = request.choice(subject, logits).scores(logits).sum()  # type: ignore[arg-type]
@@ -133,13 +138,13 @@ def attention_gradients(
 
 
 def viewed(subject: Subject, request: Request, product: torch.Tensor) -> torch.Tensor:
-    """(B, N, N) to (B, N): what reached the requested token, or on the mean what the classifier is given."""
+    """Rows of (B, N, N) for the requested token, or the mean of the rows that the classifier reads: (B, N)."""
     groups = viewing_tokens(subject, request, subject.architecture.reads)
     return torch.stack([product[:, rows].mean(dim=1) for rows in groups]).mean(dim=0)
 
 
 def refuse_detector(subject: Subject, method: str) -> None:
-    """Rollout is defined for a row of encoder layers alone."""
+    """Raises a `NotApplicableError` for a detector, since rollout is defined for a sequence of encoder layers only."""
     if subject.architecture.kind == "detector":
         raise NotApplicableError(f"{method} is not defined across encoder and decoder; use method='relevance'")
 

@@ -1,4 +1,4 @@
-"""Class activation maps: features, weighted by the gradient of the class's score.
+"""Class activation maps: features weighted by the gradient of the class's score.
 
 Shapes: B images, C channels, h x w positions.
 """
@@ -19,32 +19,32 @@ Weighting = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def grad_cam(subject: Subject, request: Request) -> Found:
-    """Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391): channels weighted by their mean gradient."""
+    """Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391): channels weighted by the mean gradient."""
     return _class_activation(subject, request, grad_cam_map)
 
 
 def hires_cam(subject: Subject, request: Request) -> Found:
-    """HiResCAM (Draelos & Carin 2020, https://arxiv.org/abs/2011.08891): each feature times its own gradient."""
+    """HiResCAM (Draelos & Carin 2020, https://arxiv.org/abs/2011.08891): features times gradients, elementwise."""
     return _class_activation(subject, request, hires_cam_map)
 
 
 def layer_cam(subject: Subject, request: Request) -> Found:
-    """LayerCAM (Jiang et al. 2021, https://doi.org/10.1109/TIP.2021.3089943): features by positive gradients."""
+    """LayerCAM (Jiang et al. 2021, https://doi.org/10.1109/TIP.2021.3089943): features times positive gradients."""
     return _class_activation(subject, request, layer_cam_map)
 
 
 def grad_cam_map(features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """relu(sum_c mean_hw(g_c) f_c): two (B, C, h, w) to (B, h, w)."""
+    """relu(sum_c mean_hw(g_c) f_c): features f and gradient g, (B, C, h, w) each, to a map (B, h, w)."""
     return (gradient.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1).clamp(min=0)
 
 
 def hires_cam_map(features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """relu(sum_c g_c * f_c): two (B, C, h, w) to (B, h, w)."""
+    """relu(sum_c g_c * f_c): features f and gradient g, (B, C, h, w) each, to a map (B, h, w)."""
     return (gradient * features).sum(dim=1).clamp(min=0)
 
 
 def layer_cam_map(features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """relu(sum_c relu(g_c) * f_c): two (B, C, h, w) to (B, h, w)."""
+    """relu(sum_c relu(g_c) * f_c): features f and gradient g, (B, C, h, w) each, to a map (B, h, w)."""
     return (gradient.clamp(min=0) * features).sum(dim=1).clamp(min=0)
 
 
@@ -56,7 +56,7 @@ def _class_activation(subject: Subject, request: Request, weighting: Weighting) 
 
 
 def _of_maps(subject: Subject, request: Request) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Features and gradients of a CNN: after its last operation at a resolution; `layer` counts the resolutions."""
+    """Last features of a CNN at one resolution, their gradient, and the logits; `layer` selects the resolution."""
     pixels = subject.pixel_values.detach().requires_grad_()
     with torch.enable_grad(), FeatureCapture(subject.batch) as capture:
         logits = subject.logits(subject.forward(pixels))
@@ -69,10 +69,11 @@ def _of_maps(subject: Subject, request: Request) -> tuple[torch.Tensor, torch.Te
 
 
 def _of_tokens(subject: Subject, request: Request) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Features and gradients of the patches of a ViT, as maps.
+    """Features of a ViT's patches and their gradient, as maps, and the logits.
 
-    `layer` counts the attentions; features are what is projected to its values, normalised. Without a layer: the last
-    tokens, where the score depends on them (as after pooling of the patches); else those before the last attention.
+    With `layer`, the features are the normalised tokens from which the values of that attention layer are projected.
+    Without it, they are the last tokens if the score depends on their patches (as with mean pooling), and otherwise the
+    tokens before the last attention.
     """
     states: list[torch.Tensor] = []
 
@@ -103,7 +104,7 @@ def _of_tokens(subject: Subject, request: Request) -> tuple[torch.Tensor, torch.
 
 
 def _as_map(subject: Subject, tokens: torch.Tensor, prefix: int) -> torch.Tensor:
-    """(B, N, D) to (B, D, h, w)."""
+    """Reshapes tokens (B, N, D) to a feature map (B, D, h, w), without prefix tokens."""
     return tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, *subject.grid)
 
 

@@ -1,4 +1,4 @@
-"""One call for every explanation of every model."""
+"""Entry point of all explanations: `explain` runs any method on any supported model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,36 +35,38 @@ def explain(
     seed: int = 0,
     batch_size: int = 16,
 ) -> Explanation:
-    """Where in each image lies what the model decided by.
+    """Maps of how much each part of an image contributed to the model's decision.
 
-    The model is run in evaluation mode and left as it was found: modes, attention implementation, gradients, device;
+    The model runs in evaluation mode. Its modes, attention implementation, gradients and device are left unchanged,
     also after an error.
 
     Args:
-        model: A ViT, DeiT, DETR or CNN: of this package, transformers, timm or torchvision.
-        pixel_values: (B, C, height, width), normalised as the model wants it; moved to the model's device and type.
-        method: A name in `EXPLANATION_METHODS`, which says when to use each; "auto" is relevance for models with
-            attention and Grad-CAM for others.
-        target: The class to explain, by index or by name, for all images or one per image; the likeliest one if None.
-        layer: For "attention" the layer (the last if None); for class activation maps the attention layer of a ViT or
-            the resolution of a CNN, found automatically if None. Negative ones count from the end.
-        head: For "attention"; the mean of all heads if None.
-        token: For methods on attention, whose view it is: "cls", "distillation", "mean" of the patches, or a patch by
-            its number, row by row. If None, for raw attention CLS, or the mean where the classifier does not read CLS;
-            for the others what the classifier reads: CLS, both tokens of a distilled DeiT, or patches.
-        query: Object query of a detector, for all images or one per image; if None the one that is surest of the
-            class, or of any.
-        pixel_mask: (B, height, width) of padded images, for models that take it.
-        steps: Of integrated gradients.
-        seed: Of the random map.
-        batch_size: Images at once in occlusion.
+        model: ViT, DeiT, DETR or CNN of this package, transformers, timm or torchvision.
+        pixel_values: Images (B, C, height, width), normalised as the model expects them; they are moved to the model's
+            device and data type.
+        method: Name in `EXPLANATION_METHODS`, which says when to use each method; "auto" means relevance for models
+            with attention and Grad-CAM for others.
+        target: Class to explain, by index or name, for all images or one per image; None means the most likely one.
+        layer: For "attention", the layer (None: the last); for class activation maps, the attention layer of a ViT or
+            the resolution of a CNN (None: chosen automatically). Negative values count from the end.
+        head: Attention head, for "attention"; None means the mean over heads.
+        token: Token whose attention is explained, for methods based on attention: "cls", "distillation", "mean" of the
+            patches, or the number of a patch, row by row. None means, for raw attention, CLS, or the mean of the
+            patches if the classifier does not read CLS; for other methods, the tokens that the classifier reads: CLS,
+            both tokens of a distilled DeiT, or the patches.
+        query: Object query of a detector, for all images or one per image; None means the query with the highest
+            probability of the class, or of any class if there is no `target`.
+        pixel_mask: Mask (B, height, width) of padded images, 1 on pixels and 0 on padding, for models that take it.
+        steps: Number of steps of integrated gradients; 32 by default.
+        seed: Random seed of the random map; 0 by default.
+        batch_size: Most images per forward pass of occlusion; 16 by default.
 
     Returns:
-        Maps in input pixels, the grid that they come from, and what was explained.
+        Maps in input pixels, the grid that they come from, and the class or query that they explain.
 
     Raises:
-        ExplanationError: A `ValueError`: no such method, class, layer, head, token or query; images that do not fit
-            the model; attention asked of a model without; an option that the method does not take.
+        ExplanationError: A `ValueError`: there is no such method, class, layer, head, token or query; the images do not
+            fit the model; the method needs attention and the model has none; or the method does not take an option.
     """
     subject = make_subject(model, pixel_values, pixel_mask)
     chosen = _method(method, subject)

@@ -1,4 +1,4 @@
-"""What `explain` returns."""
+"""Result of `explain`: maps, with methods to draw, save and tabulate them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from .overlays import as_picture, blend, explanation_figure, pixels_as_picture
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where in each image lies what the model decided by.
+    """Maps of how much each part of an image contributed to the model's decision.
 
-    Shapes: B images of height x width pixels, h x w patches (or cells of features).
+    Shapes: B images of height x width pixels, h x w patches (or cells of a feature map).
 
     Args:
-        maps: (B, height, width), fp32 on the CPU, in the pixels of `pixel_values`: larger where it matters more.
-            Negative values, which integrated gradients and occlusion give, speak against the class.
-        grid: (B, h, w), the same as the method computed it, fp32.
-        method: Its name in `EXPLANATION_METHODS`.
-        pixel_values: (B, C, height, width), what the model saw, fp32 on the CPU.
-        target: The class of each image that is explained; None of a model without a head.
-        labels: Their names; numbers where the model names none.
-        probabilities: Of these classes.
-        queries: The object query of each image; None except of a detector.
-        layer: As asked for.
-        head: As asked for.
-        token: As asked for.
+        maps: Maps (B, height, width), fp32 on the CPU, in the pixels of `pixel_values`; larger values mean a larger
+            contribution. Negative values, which integrated gradients and occlusion give, count against the class.
+        grid: Values (B, h, w) at the resolution of the method, fp32 on the CPU.
+        method: Name of the method in `EXPLANATION_METHODS`.
+        pixel_values: Normalised images (B, C, height, width) that were explained, fp32 on the CPU.
+        target: Index of the explained class, one per image; None for a model without a head.
+        labels: Names of these classes, or their numbers if the model has no names; None for a model without a head.
+        probabilities: Probabilities of these classes, in [0, 1]; None for a model without a head.
+        queries: Explained object queries, one per image; None except for a detector.
+        layer: Requested layer, or None.
+        head: Requested attention head, or None.
+        token: Requested token, or None.
     """
 
     maps: torch.Tensor
@@ -47,20 +47,22 @@ class Explanation:
         return len(self.maps)
 
     def overlay(self, image: Any = None, index: int = 0, *, alpha: float = 0.6, colormap: str = "viridis") -> Any:
-        """One map over its picture.
+        """Draws one map over its image.
 
         Args:
-            image: What the model saw, in any resolution: a PIL image, an array or a tensor (height, width, 3) or
-                (3, height, width), of bytes or in [0, 1]. None means `pixel_values`, stretched to the full range.
-            index: Which of the B maps.
-            alpha: How strongly the map covers the picture where it is largest, in [0, 1].
-            colormap: Of matplotlib.
+            image: Image as cropped for the model, in any resolution: a PIL image, or an array or tensor
+                (height, width, 3) or (3, height, width), of bytes or in [0, 1]. None means `pixel_values`, stretched to
+                the full range.
+            index: Index of the map, below B; negative values count from the end.
+            alpha: Opacity of the map at its maximum, in [0, 1]; 0.6 by default.
+            colormap: Name of a matplotlib colour map.
 
         Returns:
-            A PIL image, RGB, as large as `image`.
+            RGB image of PIL, of the size of `image`.
 
         Raises:
-            ValueError: The image has another aspect than the map, so that it shows another part than the model saw.
+            ValueError: The aspect ratios of image and map differ, so that the image shows another part than the model
+                saw; or another argument is out of range.
             IndexError: There is no such map.
         """
         self._check_index(index)
@@ -68,7 +70,7 @@ class Explanation:
         return blend(self.maps[index], picture, alpha, colormap)
 
     def picture(self, index: int = 0) -> Any:
-        """What the model saw, as a PIL image: `pixel_values` stretched to the full range."""
+        """Image that the model saw, as a PIL image: `pixel_values` stretched to the full range."""
         self._check_index(index)
         return pixels_as_picture(self.pixel_values[index])
 
@@ -77,7 +79,7 @@ class Explanation:
             raise IndexError(f"`index` must lie in 0 to {len(self) - 1}, got {index}")
 
     def title(self, index: int = 0) -> str:
-        """What was explained and how, in a line."""
+        """Description of an explanation in one line: label, probability, method and options."""
         self._check_index(index)
         parts = []
         if self.labels is not None and self.probabilities is not None:
@@ -90,14 +92,15 @@ class Explanation:
         return " · ".join(parts)
 
     def save(self, path: str | Path, images: Sequence[Any] | None = None) -> Path:
-        """Writes each picture beside its overlay, one image per row, and returns the path.
+        """Plots each image beside its overlay, one image per row, and returns the path.
 
         Args:
-            path: Ends in .png, .jpg, .pdf, .svg or what else matplotlib writes; its folder exists.
-            images: What the model saw, as `overlay` takes it, one per map.
+            path: File to write in a format of matplotlib, such as .png, .jpg, .pdf or .svg; its folder must exist.
+            images: Images as cropped for the model, one per map, in a form that `overlay` accepts; None uses
+                `pixel_values`.
 
         Raises:
-            ValueError: No such format, or another number of images.
+            ValueError: The format is unknown, or the number of images differs from the number of maps.
         """
         if images is not None and len(images) != len(self):
             raise ValueError(f"`images` must be one per map ({len(self)}), got {len(images)}")
@@ -112,10 +115,10 @@ class Explanation:
         return path
 
     def to_dataframe(self) -> Any:
-        """The grid as a pandas data frame, one row per cell.
+        """Values of the grid as a pandas data frame, one row per cell.
 
-        Columns: `image`, `method`, `target`, `label` (None without a head), `row`, `column`, `top`, `left`, `bottom`,
-        `right` (in pixels of the model's input, which a cell covers in equal parts) and `value`.
+        The columns are `image`, `method`, `target`, `label` (None without a head), `row`, `column`, `top`, `left`,
+        `bottom`, `right` (edges of the cell in pixels of the model's input; all cells have the same size) and `value`.
         """
         import pandas as pd
 

@@ -1,4 +1,4 @@
-"""One image, explained by several methods, for a report."""
+"""Explanations of one image by several methods, for a report."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -31,16 +31,17 @@ def explain_image(
     """Explains an image by several methods.
 
     Args:
-        model: As for `explain`.
-        processor: Its image processor.
-        image: RGB.
-        methods: Names; or "all" alone for each that the model can be explained by, the others being listed as skipped.
-        name: Of the image.
-        options: Arguments of `explain`; with "all" a method is given those that it takes.
-        on_method: Called when a method is done.
+        model: Model that `explain` accepts.
+        processor: Image processor of the model.
+        image: RGB image.
+        methods: Names of methods; or only "all", which runs every method that applies to the model and lists the others
+            as skipped.
+        name: Name of the image in the report.
+        options: Further arguments of `explain`; with "all", each method gets only the options that it takes.
+        on_method: Function called after each method.
 
     Raises:
-        ExplanationError: As `explain`.
+        ExplanationError: A method, class or option does not fit the model; see `explain`.
     """
     inputs = processor(image, return_tensors="pt")
     pixels, every = inputs["pixel_values"], list(methods) == ["all"]
@@ -64,20 +65,20 @@ def explain_image(
 
 
 def _taken(method: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options without those that only other methods take."""
+    """Options without those that only other methods take."""
     narrow = {"layer", "head", "token"} - EXPLANATION_METHODS[method].options
     return {key: value for key, value in options.items() if key not in narrow}
 
 
 def seen_picture(pixels: torch.Tensor, processor: Any) -> Image.Image:
-    """Normalised pixels (3, height, width) as the picture that they were made of."""
+    """Image of normalised pixels (3, height, width), with the processor's normalisation undone."""
     stated = pixel_format(processor)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (stated.mean, stated.std))
     return as_picture((pixels.float().cpu() * std + mean).clamp(0, 1))
 
 
 def predictions(model: nn.Module, pixel_values: torch.Tensor, top: int = 5) -> list[tuple[str, float]]:
-    """The likeliest labels of one image and their probabilities; none of a model without a head or of a detector."""
+    """Most likely labels of one image and their probabilities; empty for a detector or a model without a head."""
     subject = make_subject(model, pixel_values)
     with undisturbed(subject.model), torch.no_grad():
         logits = subject.logits(subject.forward())

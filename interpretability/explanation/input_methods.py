@@ -1,4 +1,4 @@
-"""Explanations that need nothing but the model's input and output, and the random map that all are held against.
+"""Explanations that use only the model's input and output, and the random map as the baseline of all methods.
 
 Shapes: B images, C channels, h x w cells.
 """
@@ -15,14 +15,15 @@ from .request import Found, Request
 from .score_gradients import score_gradients
 from .targets import Choice
 
-_CELLS = 14  # per shorter side, where the model has no patches
-_MAX_WINDOWS = 256  # forward passes per image
+_CELLS = 14  # cells along the shorter side of a model without patches
+_MAX_WINDOWS = 256  # limits the occluded images per image
 
 
 def integrated_gradients(subject: Subject, request: Request) -> Found:
     """Integrated gradients (Sundararajan et al. 2017, https://arxiv.org/abs/1703.01365), summed over channels.
 
-    The path leads from zero, the mean colour of normalised pixels, to the image. On the grid: the mean over a cell.
+    The path leads from zero, the mean colour of normalised pixels, to the image. A value on the grid is the mean over a
+    cell.
     """
     attributions, logits = pixel_attributions(subject, request)
     maps = attributions.sum(dim=1)
@@ -31,7 +32,10 @@ def integrated_gradients(subject: Subject, request: Request) -> Found:
 
 
 def pixel_attributions(subject: Subject, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, C, height, width), whose sum is about the score of the image less that of zero, and the logits."""
+    """Attributions (B, C, height, width) by integrated gradients, and the logits.
+
+    The attributions of an image sum approximately to its score minus the score of the zero image.
+    """
     if request.steps < 1:
         raise ExplanationError(f"{argument('steps')} must be at least 1, got {request.steps}")
     with torch.no_grad():
@@ -48,9 +52,10 @@ def pixel_attributions(subject: Subject, request: Request) -> tuple[torch.Tensor
 
 
 def occlusion(subject: Subject, request: Request) -> Found:
-    """Occlusion (Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901): how far the score falls without each cell.
+    """Occlusion (Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901): the drop of the score without each cell.
 
-    A cell is set to zero, the mean colour. Cells are patches; more than 256 of them are taken together in squares.
+    A cell is set to zero, the mean colour. Cells are patches; if there are more than 256, squares of them are occluded
+    together.
     """
     height, width = subject.image_hw
     rows, columns = cells(subject)
@@ -73,7 +78,7 @@ def occlusion(subject: Subject, request: Request) -> Found:
 
 
 def _without(subject: Subject, choice: Choice, image: int, windows: list[tuple[int, int, int, int]]) -> torch.Tensor:
-    """Scores of one image without each of some windows."""
+    """Scores of one image with each of the windows (top, bottom, left, right) set to zero."""
     images = torch.full((len(windows),), image, device=subject.pixel_values.device)
     pixels = subject.pixel_values[images]
     for number, (top, bottom, left, right) in enumerate(windows):
@@ -84,12 +89,12 @@ def _without(subject: Subject, choice: Choice, image: int, windows: list[tuple[i
 
 
 def _edges(count: int, side: int, pixels: int) -> list[int]:
-    """Where windows of `side` cells begin and end in pixels, `count` cells being all of them."""
+    """Pixel positions of the edges of windows of `side` cells, for `count` cells over `pixels` pixels."""
     return [round(min(cell, count) * pixels / count) for cell in range(0, count + side, side)]
 
 
 def cells(subject: Subject) -> tuple[int, int]:
-    """The patches of a ViT; else cells of about a fourteenth of the shorter side."""
+    """(rows, columns) of the cells: the patches of a ViT, otherwise squares of about 1/14 of the shorter side."""
     if subject.architecture.kind == "vit":
         return subject.grid
     height, width = subject.image_hw
@@ -98,7 +103,7 @@ def cells(subject: Subject) -> tuple[int, int]:
 
 
 def random_map(subject: Subject, request: Request) -> Found:
-    """Uniform noise, which depends on the seed and on the image alone, not on its place in a batch."""
+    """Uniform noise that depends only on the seed and the image, not on the image's position in a batch."""
     with torch.no_grad():
         logits = subject.logits(subject.forward())
     maps = []

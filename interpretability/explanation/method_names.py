@@ -1,4 +1,4 @@
-"""Names of the explanation methods; apart from the methods, which take seconds to import."""
+"""Names of the explanation methods, separate from the methods, which take seconds to import."""
 
 METHOD_NAMES = (
     "attention",

@@ -1,4 +1,4 @@
-"""Every method of explanation, with when to use it and when not."""
+"""Registry of the explanation methods, with advice on when to use each and when not."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from .request import Found, Request
 
 @dataclass(frozen=True)
 class ExplanationMethod:
-    """One method.
+    """Explanation method and its description.
 
     Args:
-        name: What `explain` calls it.
-        title: For people.
-        when: When to use it, a line.
-        when_not: When not, a line.
-        options: The arguments of `explain` that it takes besides `target` and `query`.
-        needs_attention: Whether it is for models with attention only.
-        uses_class: Whether the map depends on the class that is explained.
-        compute: Does it.
+        name: Name of the method in `explain`.
+        title: Name of the method for display.
+        when: Advice on when to use the method, in one line.
+        when_not: Advice on when not to use it, in one line.
+        options: Arguments of `explain` that the method takes besides `target` and `query`.
+        needs_attention: Whether the method works only for models with attention.
+        uses_class: Whether the map depends on the explained class.
+        compute: Function that computes the map.
     """
 
     name: str
@@ -38,7 +38,7 @@ class ExplanationMethod:
 
     @property
     def text(self) -> str:
-        """Two lines: when to use it and when not."""
+        """Advice in two lines: when to use the method and when not."""
         return f"Use it {self.when}\nNot {self.when_not}"
 
 

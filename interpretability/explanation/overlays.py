@@ -1,4 +1,4 @@
-"""Maps drawn over pictures.
+"""Drawing of maps over images.
 
 Shapes: height x width pixels.
 """
@@ -14,11 +14,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 _ASPECT_TOLERANCE = 0.03
-_OUTLIERS = 0.995  # this quantile of a map is drawn as its largest value, so that one patch does not hide all others
+_OUTLIERS = 0.995  # quantile drawn as the largest value of a map, so that one patch does not hide all others
 
 
 def as_picture(image: Any) -> Image.Image:
-    """An RGB picture of a PIL image, or of an array or tensor of bytes or of values in [0, 1]."""
+    """Converts a PIL image, or an array or tensor of bytes or of values in [0, 1], to an RGB image of PIL.
+
+    Args:
+        image: PIL image; or array or tensor (height, width), (height, width, 1 or 3) or (1 or 3, height, width).
+
+    Raises:
+        ValueError: The shape or the range of the values is wrong.
+    """
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     array = image.detach().cpu().float().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
@@ -39,14 +46,14 @@ def as_picture(image: Any) -> Image.Image:
 
 
 def pixels_as_picture(pixels: torch.Tensor) -> Image.Image:
-    """Normalised pixels (C, height, width) as a picture: the first three channels, stretched to the full range."""
+    """Image of normalised pixels (C, height, width): the first three channels, stretched to the full range."""
     pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1]
     low, high = pixels.min(), pixels.max()
     return as_picture((pixels - low) / (high - low).clamp(min=1e-12))
 
 
 def unit_map(values: torch.Tensor) -> torch.Tensor:
-    """A map (height, width) in [0, 1]: negative values 0, and large outliers cut off."""
+    """Scales a map (height, width) to [0, 1], with negative values set to 0 and large outliers clipped."""
     values = values.clamp(min=0)
     top = np.quantile(values.numpy(), _OUTLIERS)
     top = values.max() if top <= 0 else torch.tensor(top)
@@ -54,7 +61,17 @@ def unit_map(values: torch.Tensor) -> torch.Tensor:
 
 
 def blend(values: torch.Tensor, picture: Image.Image, alpha: float = 0.6, colormap: str = "viridis") -> Image.Image:
-    """A map (height, width) over a picture of the same aspect and any size."""
+    """Draws a map over a greyscale image of the same aspect ratio and any size.
+
+    Args:
+        values: Map (height, width).
+        picture: Image to draw over.
+        alpha: Opacity of the map at its maximum, in [0, 1].
+        colormap: Name of a matplotlib colour map.
+
+    Raises:
+        ValueError: The aspect ratios differ, or `alpha` or `colormap` is invalid.
+    """
     if not 0 <= alpha <= 1:
         raise ValueError(f"`alpha` must lie in [0, 1], got {alpha!r}")
     height, width = values.shape
@@ -69,7 +86,7 @@ def blend(values: torch.Tensor, picture: Image.Image, alpha: float = 0.6, colorm
         unit_map(values)[None, None], (picture.height, picture.width), mode="bilinear", align_corners=False
     )[0, 0].numpy()
     colours = mpl.colormaps[colormap](unit)[..., :3]
-    base = np.asarray(picture.convert("L"), dtype=np.float64)[..., None] / 255  # grey, so that only the map has colour
+    base = np.asarray(picture.convert("L"), dtype=np.float64)[..., None] / 255  # only the map has colour
     cover = alpha * (0.4 + 0.6 * unit)[..., None]
     return Image.fromarray(np.round(255 * ((1 - cover) * base + cover * colours)).astype(np.uint8))
 
@@ -77,7 +94,7 @@ def blend(values: torch.Tensor, picture: Image.Image, alpha: float = 0.6, colorm
 def explanation_figure(
     pictures: list[Image.Image], overlays: list[Image.Image], titles: list[str], colormap: str = "viridis"
 ) -> Figure:
-    """Pictures beside their overlays, one image per row, with a scale of the colours."""
+    """Plot of images beside their overlays, one image per row, with a colour bar."""
     aspect = pictures[0].height / pictures[0].width
     figure = Figure(figsize=(7.2, (3 * aspect + 0.4) * len(pictures)), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)

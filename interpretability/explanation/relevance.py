@@ -1,7 +1,7 @@
 """Generic attention relevance (Chefer et al. 2021, https://arxiv.org/abs/2103.15679).
 
-Each attention passes relevance on by its weights times their gradient, positive parts only, averaged over heads:
-cam = E_h[(dS/dA * A)+]. Equation numbers are the paper's. Shapes: B images, N tokens, Q object queries.
+Each attention layer propagates relevance by its weights times their gradient, positive parts only, averaged over heads:
+cam = E_h[(dS/dA * A)+]. Equation numbers are those of the paper. Shapes: B images, N tokens, Q object queries.
 """
 
 import torch
@@ -13,7 +13,7 @@ from .request import Found, Request
 
 
 def relevance(subject: Subject, request: Request) -> Found:
-    """For a ViT the relevance of each patch to the token that is classified; for a detector to one object query."""
+    """Relevance of each patch to the tokens that the classifier reads, or, in a detector, to one object query."""
     calls, gradients, logits = attention_gradients(subject, request)
     cams = [
         (part_of(subject, call), (call.weights().detach() * gradient).clamp(min=0).mean(dim=1))
@@ -31,11 +31,11 @@ def relevance(subject: Subject, request: Request) -> Found:
 
 
 def query_relevance(cams: list[tuple[str, torch.Tensor]]) -> torch.Tensor:
-    """The relevance (B, Q, N) of image tokens to object queries.
+    """Relevance (B, Q, N) of image tokens to object queries.
 
     Args:
-        cams: In the order of the model, each its part and cam: "encoder" (B, N, N), "decoder" (B, Q, Q), "cross"
-            (B, Q, N).
+        cams: Part and cam of each attention layer, in the order of the forward pass: "encoder" (B, N, N), "decoder"
+            (B, Q, Q) or "cross" (B, Q, N).
     """
     shapes = dict(reversed([(part, cam.shape) for part, cam in cams]))
     image = torch.eye(shapes["cross"][2], device=cams[0][1].device)  # R_ii
@@ -53,7 +53,7 @@ def query_relevance(cams: list[tuple[str, torch.Tensor]]) -> torch.Tensor:
 
 
 def _normalised(relevance: torch.Tensor) -> torch.Tensor:
-    """What was added to the identity, rows scaled to sum to 1, and the identity again (eq. 8 and 9)."""
+    """Relevance with the rows of its part beyond the identity scaled to sum to 1 (eq. 8 and 9)."""
     own = torch.eye(relevance.shape[-1], device=relevance.device)
     added = relevance - own
     total = added.sum(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""A folder that shows and tells how images were decided: pictures, one HTML page that needs nothing else, and JSON."""
+"""Report of explanations as a folder: overlay images, one self-contained HTML page, and JSON."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from ...data.text.html_text import html_text
 from ...data.text.json_text import json_text
 from .methods import EXPLANATION_METHODS
 
-_PAGE_WIDTH = 336  # pixels of a picture in the page
+_PAGE_WIDTH = 336  # pixels of an image in the page
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; }
@@ -33,17 +33,17 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; } .scale { di
 
 @dataclass
 class ExplainedImage:
-    """One image of a report.
+    """Explanations of one image in a report.
 
     Args:
-        name: Where it came from.
-        picture: What the model saw.
-        predictions: Label and probability, the likeliest first; empty of a model without a head.
-        overlays: By method.
-        titles: By method, what was explained.
-        grids: By method, rows of values.
-        seconds: By method.
-        skipped: By method, why it cannot be had.
+        name: File name or URL of the image.
+        picture: Image as the model saw it.
+        predictions: Labels and probabilities, most likely first; empty for a detector or a model without a head.
+        overlays: Overlay image by method.
+        titles: Description of the explanation by method, such as class and probability.
+        grids: Rows of the map's values by method.
+        seconds: Computing time in seconds by method.
+        skipped: Reason by method for methods that do not apply to the model.
     """
 
     name: str
@@ -57,11 +57,12 @@ class ExplainedImage:
 
 
 class ExplanationReport:
-    """Writes a report image by image, so that only one is held.
+    """Writer of a report, one image at a time, so that only one is held in memory.
 
     Args:
-        folder: Made where it is missing.
-        model: Its name.
+        folder: Folder to write; it is made if it is missing.
+        model: Name of the model.
+        overwrite: Whether to replace an existing report; False by default.
 
     Raises:
         FileExistsError: The folder holds a report, and `overwrite` is False.
@@ -81,7 +82,7 @@ class ExplanationReport:
         self._methods: dict[str, None] = {}
 
     def add(self, image: ExplainedImage) -> None:
-        """Writes the pictures of an image."""
+        """Writes the image and its overlays, and adds them to the page and the data."""
         stem = f"{len(self._entries) + 1:03}-{file_stem(image.name)}"
         seen = f"{stem}-seen.png"
         image.picture.save(self.folder / seen)
@@ -145,7 +146,7 @@ class ExplanationReport:
 
 
 def _section(image: ExplainedImage) -> str:
-    """An image's part of the page."""
+    """Section of the page for one image."""
     rows = "".join(f'<tr><td>{html_text(label)}<td class="number">{score:.1%}' for label, score in image.predictions)
     table = f"<table><tr><th>Prediction<th>Probability{rows}</table>\n" if rows else ""
     figures = [_figure(image.picture, "what the model sees", "")]
@@ -168,7 +169,7 @@ def _figure(picture: Image.Image, title: str, caption: str) -> str:
 
 
 def file_stem(name: str) -> str:
-    """The name of a file or URL, without its ending, in letters that any file system takes."""
+    """Stem of a file name or URL, in characters that every file system allows, at most 60."""
     last = re.split(r"[/\\]", name.split("?")[0].rstrip("/\\"))[-1]
     return re.sub(r"[^A-Za-z0-9_-]+", "_", last.rsplit(".", 1)[0]).strip("_")[:60] or "image"
 

@@ -1,6 +1,6 @@
-"""What a method of explanation is asked, and what it answers.
+"""Input and output of an explanation method.
 
-Shapes: B images, h x w the grid.
+Shapes: B images, h x w cells of the grid.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from .targets import Choice, Target, choose
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of `explain`; see there."""
+    """Arguments of `explain` that the methods use; see there."""
 
     target: Target = None
     query: int | Sequence[int] | None = None
@@ -27,18 +27,18 @@ class Request:
     batch_size: int = 16
 
     def choice(self, subject: Subject, logits: torch.Tensor | None) -> Choice:
-        """The score of each image that is explained."""
+        """Score that is explained, one per image."""
         return choose(subject.model, logits, self.target, self.query)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a method found.
+    """Output of a method.
 
     Args:
-        grid: (B, h, w), larger where it matters more.
-        logits: Of the images, or None.
-        maps: (B, height, width), where the method is finer than its grid.
+        grid: Map (B, h, w); larger values mean a larger contribution.
+        logits: Logits of the images; None for a model without a head.
+        maps: Map (B, height, width) in pixels, if the method has a higher resolution than the grid; otherwise None.
     """
 
     grid: torch.Tensor
@@ -47,7 +47,11 @@ class Found:
 
 
 def in_range(name: str, value: int, count: int) -> int:
-    """An index that may be negative, as one from 0."""
+    """Converts an index that may be negative to one from 0 to `count` - 1.
+
+    Raises:
+        ExplanationError: The index is out of range; the message names the argument `name`.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or not -count <= value < count:
         raise ExplanationError(
             f"{argument(name)} must lie in 0 to {count - 1}, or {-count} to -1 from the end, got {value!r}"

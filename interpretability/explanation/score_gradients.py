@@ -1,4 +1,4 @@
-"""Gradients of a score, also in half precision."""
+"""Gradients of a score, without underflow in half precision."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ _FP16_SCALE = 2.0**12
 
 
 def score_gradients(score: torch.Tensor, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The gradient of a scalar by each tensor, in fp32; zero where the score does not depend on it.
+    """Gradients of a scalar with respect to each tensor, in fp32; zero if the score does not depend on a tensor.
 
-    In fp16 the score is scaled before and the gradients are scaled back; what then overflows counts as the largest
-    number.
+    In fp16 the score is scaled up before, and the gradients are scaled back afterwards; gradients that overflow become
+    the largest finite number.
     """
     scale = _FP16_SCALE if score.dtype == torch.float16 else 1.0
     gradients = torch.autograd.grad(score * scale, list(tensors), materialize_grads=True)

@@ -1,4 +1,4 @@
-"""Which of a model's scores is explained.
+"""Selection of the model's score that is explained: class and, for a detector, object query.
 
 Shapes: B images, Q object queries, L labels.
 """
@@ -19,12 +19,12 @@ Target = int | str | Sequence[int | str] | torch.Tensor | None
 
 @dataclass(frozen=True)
 class Choice:
-    """One score per image.
+    """Selected score of each image.
 
     Args:
-        labels: (B,) class indices.
-        queries: (B,) object queries of a detector, or None.
-        probabilities: (B,) of the class: softmax, or sigmoid of a model of several labels.
+        labels: Class indices (B,).
+        queries: Object queries (B,) of a detector, or None.
+        probabilities: Probabilities (B,) of the classes: softmax, or sigmoid for a multi-label model.
     """
 
     labels: torch.Tensor
@@ -32,12 +32,12 @@ class Choice:
     probabilities: torch.Tensor
 
     def of(self, images: torch.Tensor) -> "Choice":
-        """The same for a selection of the images, by their indices."""
+        """Choice for a selection of the images, given by their indices."""
         queries = None if self.queries is None else self.queries[images]
         return Choice(self.labels[images], queries, self.probabilities[images])
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """(B, L) or (B, Q, L) to (B,)."""
+        """Selected scores (B,) of logits (B, L) or (B, Q, L)."""
         images = torch.arange(len(logits), device=logits.device)
         return logits[images, self.labels] if self.queries is None else logits[images, self.queries, self.labels]
 
@@ -45,15 +45,15 @@ class Choice:
 def choose(
     model: nn.Module, logits: torch.Tensor | None, target: Target = None, query: int | Sequence[int] | None = None
 ) -> Choice:
-    """The scores that are explained.
+    """Selects the scores that are explained.
 
     Args:
-        model: Whose configuration names the labels.
-        logits: (B, L) of a classifier, or (B, Q, L + 1) of a detector whose last class is "no object"; (B, Q, L) where
-            its classes are independent.
-        target: A class, by index or name, for all images or one per image; None means the likeliest one.
-        query: Object query of a detector, for all images or one per image; None means the one that is surest of the
-            class, or of any.
+        model: Model whose configuration names the labels.
+        logits: Logits (B, L) of a classifier, (B, Q, L + 1) of a detector whose last class is "no object", or (B, Q, L)
+            of a detector with independent classes; None for a model without a head.
+        target: Class, by index or name, for all images or one per image; None means the most likely one.
+        query: Object query of a detector, for all images or one per image; None means the query with the highest
+            probability of the class, or of any class if there is no `target`.
 
     Raises:
         ExplanationError: There is no such class or query, or the model has no head.
@@ -123,7 +123,7 @@ def _per_image(name: str, value: int | Sequence[int], logits: torch.Tensor) -> t
 
 
 def label_names(model: nn.Module) -> dict[int, str]:
-    """Index to name; empty where the model's configuration names none."""
+    """Label names by index; empty if the model's configuration has no names."""
     names = getattr(getattr(unwrap(model), "config", None), "id2label", None) or {}
     return {int(index): str(name) for index, name in names.items()}
 

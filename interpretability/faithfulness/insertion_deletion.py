@@ -1,9 +1,9 @@
-"""What becomes of a class's probability when patches are taken away or put back, in the order of a map.
+"""Insertion, deletion and perturbation: a class's probability while patches are removed or restored in a map's order.
 
-Deletion removes the most relevant patches first, insertion starts from the baseline and puts them back first (Petsiuk
-et al. 2018, https://arxiv.org/abs/1806.07421). Removing the least relevant ones first gives the pictures of insertion
-in the opposite order; so positive and negative perturbation (Chefer et al. 2021, https://arxiv.org/abs/2012.09838) are
-read from the same passes.
+Deletion removes the most relevant patches first; insertion starts from the baseline and restores them first (Petsiuk
+et al. 2018, https://arxiv.org/abs/1806.07421). Removing the least relevant patches first gives the images of insertion
+in reverse order, so that positive and negative perturbation (Chefer et al. 2021, https://arxiv.org/abs/2012.09838) are
+computed from the same forward passes.
 
 Shapes: B images, C channels, N = rows * columns cells, S steps.
 """
@@ -17,38 +17,38 @@ from torchvision.transforms.v2 import functional as transforms
 
 from .protocol import FaithfulnessProtocol
 
-# Probability of each image's class (B,), and whether the model would still decide for it (B,), 0 or 1.
+# Probability of each image's class (B,), and whether the model still predicts this class (B,), 0 or 1.
 Scores = tuple[torch.Tensor, torch.Tensor]
 Scoring = Callable[[torch.Tensor], Scores]
 
-# Measures, and whether more (1) or less (-1) of them is better.
+# Measures, and whether higher (1) or lower (-1) values are better.
 CURVE_MEASURES = {"deletion": -1, "insertion": 1, "positive_perturbation": -1, "negative_perturbation": 1}
 
 
 def baseline_images(pixel_values: torch.Tensor, protocol: FaithfulnessProtocol) -> torch.Tensor:
-    """What images become where patches are removed: (B, C, height, width) likewise."""
+    """Content that replaces removed patches: blurred or mean-coloured images (B, C, height, width)."""
     if protocol.baseline == "mean":
         return pixel_values.mean(dim=(2, 3), keepdim=True).expand_as(pixel_values)
     shorter = min(pixel_values.shape[2:])
     sigma = max(protocol.blur * shorter, 0.5)
-    radius = min(round(3 * sigma), shorter - 1)  # reflected at the border
+    radius = min(round(3 * sigma), shorter - 1)  # reflection at the border allows no more
     return transforms.gaussian_blur(pixel_values, [2 * radius + 1] * 2, [sigma] * 2)
 
 
 def cell_ranks(maps: torch.Tensor, cells: tuple[int, int], seed: int, first: int) -> torch.Tensor:
-    """The rank of each cell, 0 for the most relevant; cells of equal relevance in random order.
+    """Rank of each cell by relevance, 0 for the most relevant; cells of equal relevance get a random order.
 
     Args:
-        maps: (B, height, width) or (B, rows, columns).
-        cells: Rows and columns.
-        seed: Of ties.
-        first: The number of the first image, so that ties do not depend on how images are batched.
+        maps: Maps (B, height, width) or (B, rows, columns).
+        cells: (rows, columns) of cells.
+        seed: Random seed for ties.
+        first: Number of the first image in the data set, so that ties do not depend on the batch size.
 
     Returns:
-        (B, rows, columns), int64.
+        Ranks (B, rows, columns), int64.
 
     Raises:
-        ValueError: A value that is not finite.
+        ValueError: A map holds values that are not finite.
     """
     if not bool(maps.isfinite().all()):
         raise ValueError("a map of relevance holds values that are not finite")
@@ -64,7 +64,7 @@ def cell_ranks(maps: torch.Tensor, cells: tuple[int, int], seed: int, first: int
 
 
 def over_pixels(cell_values: torch.Tensor, image_hw: tuple[int, int]) -> torch.Tensor:
-    """(B, rows, columns) to (B, height, width): each pixel has the value of its cell."""
+    """Enlarges cells (B, rows, columns) to pixels (B, height, width): each pixel gets the value of its cell."""
     rows, columns = cell_values.shape[1:]
     row, column = (torch.arange(size) * count // size for size, count in zip(image_hw, (rows, columns), strict=True))
     return cell_values[:, row][:, :, column]
@@ -72,13 +72,13 @@ def over_pixels(cell_values: torch.Tensor, image_hw: tuple[int, int]) -> torch.T
 
 @dataclass(frozen=True)
 class Curves:
-    """Over the part of patches that was removed (deletion) or put back (insertion), 0 to 1 in S steps.
+    """Curves over the share of patches removed (deletion) or restored (insertion), from 0 to 1 in S steps.
 
     Args:
-        deletion: (B, S + 1), probability of the class.
-        insertion: (B, S + 1), likewise.
-        deletion_kept: (B, S + 1), 1 where the model still decides for the class.
-        insertion_kept: (B, S + 1), likewise.
+        deletion: Probability of the class during deletion, (B, S + 1).
+        insertion: Probability of the class during insertion, (B, S + 1).
+        deletion_kept: 1 where the model predicts the class during deletion, otherwise 0, (B, S + 1).
+        insertion_kept: 1 where the model predicts the class during insertion, otherwise 0, (B, S + 1).
     """
 
     deletion: torch.Tensor
@@ -87,10 +87,11 @@ class Curves:
     insertion_kept: torch.Tensor
 
     def measures(self) -> torch.Tensor:
-        """(B, 4) in the order of `CURVE_MEASURES`, each the mean height of a curve, in [0, 1].
+        """Mean heights of the curves, (B, 4), in [0, 1], in the order of `CURVE_MEASURES`.
 
-        Deletion and insertion are of the probability from 0 to 100 %; the perturbations are of the decision while 10 to
-        90 % are removed, the most or the least relevant first.
+        Deletion and insertion average the probability from 0 to 100 % of the patches. Positive and negative
+        perturbation average whether the class is predicted while 10 to 90 % of the patches are removed, the most or the
+        least relevant ones first.
         """
         steps = self.deletion.shape[1] - 1
         inner = slice(steps // 10, steps - steps // 10 + 1)
@@ -106,7 +107,7 @@ class Curves:
 
 
 def mean_height(curve: torch.Tensor) -> torch.Tensor:
-    """The area under (B, points) by the trapezoid rule, over an axis of length 1."""
+    """Area under curves (B, points) by the trapezoid rule, over an axis of length 1: (B,), fp64."""
     return torch.trapezoid(curve.double(), dim=1) / (curve.shape[1] - 1)
 
 
@@ -119,16 +120,16 @@ def perturbation_curves(
     whole: Scores,
     none: Scores,
 ) -> Curves:
-    """Runs a model on images with ever more patches removed, and with ever more put back.
+    """Runs a model on images with more and more patches removed, and with more and more restored.
 
     Args:
-        score: Of a batch of perturbed images.
-        pixel_values: (B, C, height, width).
-        baseline: What stands where a patch is removed, of the same shape.
-        ranks: (B, rows, columns), of `cell_ranks`.
-        steps: S.
-        whole: Scores of the images themselves, both curves' one end.
-        none: Scores of the baseline, their other end.
+        score: Function from a batch of perturbed images to their scores.
+        pixel_values: Normalised images (B, C, height, width).
+        baseline: Content that replaces removed patches, (B, C, height, width).
+        ranks: Ranks of the cells (B, rows, columns), by `cell_ranks`.
+        steps: Number of steps S of a curve.
+        whole: Scores of the unchanged images: the start of deletion and the end of insertion.
+        none: Scores of the baseline: the end of deletion and the start of insertion.
     """
     count = ranks[0].numel()
     rank = over_pixels(ranks, (pixel_values.shape[2], pixel_values.shape[3])).to(pixel_values.device)[:, None]

@@ -1,4 +1,4 @@
-"""Whether a map lies where people marked the object. That is not faithfulness: a model may look beside it.
+"""Agreement of maps with annotated objects. It is not faithfulness: a model may use evidence beside the object.
 
 Shapes: B images.
 """
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-# Measures, and whether more (1) of them is better.
+# Measures, and whether higher (1) or lower (-1) values are better.
 PLACE_MEASURES = {"pointing_game": 1, "mask_iou": 1, "box_iou": 1}
-# Those that are a share of right answers (an image is right or wrong, but for ties), all to be larger.
+# Measures that are a share of images that are right or wrong, apart from ties; higher is better for all of them.
 SHARES = frozenset({"pointing_game"})
 
 
@@ -19,12 +19,13 @@ def pointing_game(maps: torch.Tensor, masks: torch.Tensor, tolerance: int = 0) -
     """Whether the maximum of a map lies on the object (Zhang et al. 2018, https://arxiv.org/abs/1608.00507).
 
     Args:
-        maps: (B, height, width).
-        masks: (B, height, width), bool, True on the object.
-        tolerance: Pixels beside it that still count, in both directions of both axes.
+        maps: Maps (B, height, width).
+        masks: Masks (B, height, width), bool, True on the object.
+        tolerance: Number of pixels around the object, along both axes, that still count; 0 by default.
 
     Returns:
-        (B,), fp64: the part of the map's largest values, should there be several, that lie on the object.
+        Score of each image, (B,), fp64: 1 on the object, 0 beside it; if the maximum occurs several times, the share of
+        its positions that lie on the object.
     """
     _check(maps, masks)
     if tolerance:
@@ -35,10 +36,16 @@ def pointing_game(maps: torch.Tensor, masks: torch.Tensor, tolerance: int = 0) -
 
 
 def mask_iou(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of the object and as many pixels, those of the largest values.
+    """Intersection over union (IoU) of the object and the equally many pixels with the largest values.
 
-    No threshold is chosen: the map is given the object's own area. (B, height, width) twice, to (B,), fp64 in [0, 1];
-    NaN without an object.
+    The measure needs no threshold, because the map gets the area of the object.
+
+    Args:
+        maps: Maps (B, height, width).
+        masks: Masks (B, height, width), bool, True on the object.
+
+    Returns:
+        IoU of each image, (B,), fp64, in [0, 1]; NaN without an object.
     """
     _check(maps, masks)
     found = torch.full((len(maps),), torch.nan, dtype=torch.float64)
@@ -51,15 +58,15 @@ def mask_iou(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def box_iou(maps: torch.Tensor, boxes: Sequence[torch.Tensor], threshold: float = 0.2) -> torch.Tensor:
-    """Intersection over union of the map's box and that of the annotated boxes which fits best.
+    """Intersection over union (IoU) of the map's box and the best fitting annotated box.
 
     Args:
-        maps: (B, height, width).
-        boxes: B times (n, 4), left, top, right, bottom in pixels.
-        threshold: See `map_box`.
+        maps: Maps (B, height, width).
+        boxes: Annotated boxes (n, 4) of each image: left, top, right, bottom in pixels.
+        threshold: Share of the map's maximum above which pixels belong to its box, in (0, 1); see `map_box`.
 
     Returns:
-        (B,), fp64 in [0, 1]; NaN without a box.
+        IoU of each image, (B,), fp64, in [0, 1]; NaN without an annotated box.
     """
     if len(maps) != len(boxes):
         raise ValueError(f"there must be boxes for each of {len(maps)} maps, got {len(boxes)}")
@@ -72,10 +79,16 @@ def box_iou(maps: torch.Tensor, boxes: Sequence[torch.Tensor], threshold: float 
 
 
 def map_box(values: torch.Tensor, threshold: float) -> list[float]:
-    """Left, top, right, bottom of the largest connected part of a map (height, width) above a part of its maximum.
+    """Box around the largest connected region of a map above a threshold: left, top, right, bottom in pixels.
 
-    As CAM does it (Zhou et al. 2016, https://arxiv.org/abs/1512.04150, section 3.2). Where no value is positive, the
-    whole image.
+    The method is that of CAM (Zhou et al. 2016, https://arxiv.org/abs/1512.04150, section 3.2).
+
+    Args:
+        values: Map (height, width).
+        threshold: Threshold as a share of the map's maximum, in (0, 1).
+
+    Returns:
+        Edges of the box; the whole image if no value is positive.
     """
     height, width = values.shape
     if float(values.max()) <= 0:
@@ -87,7 +100,7 @@ def map_box(values: torch.Tensor, threshold: float) -> list[float]:
 
 
 def box_masks(boxes: Sequence[torch.Tensor], image_hw: tuple[int, int]) -> torch.Tensor:
-    """Boxes as masks, (B, height, width), bool: pixels whose centre lies in one of an image's boxes."""
+    """Masks of boxes, (B, height, width), bool: True for pixels whose centre lies in one of an image's boxes."""
     height, width = image_hw
     y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width)[None] + 0.5
     masks = torch.zeros(len(boxes), height, width, dtype=torch.bool)

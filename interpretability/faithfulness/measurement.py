@@ -1,4 +1,4 @@
-"""What explanations are worth: measured on images, beside the random map.
+"""Measurement of the faithfulness of explanations on images, compared with the random map.
 
 Shapes: B images, h x w cells.
 """
@@ -31,7 +31,7 @@ from .result import MEASURES, RANDOM, Faithfulness, MethodResult
 from .sanity_check import randomised_model, rank_correlation
 from .streaming_bootstrap import StreamingBootstrap, estimate
 
-# Maps (B, height, width) or (B, h, w) of a model, images (B, C, height, width) and classes (B,).
+# Function from a model, images (B, C, height, width) and classes (B,) to maps (B, height, width) or (B, h, w).
 Method = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -45,26 +45,27 @@ def faithfulness(
     forward_batch: int = 64,
     progress: bool = False,
 ) -> Faithfulness:
-    """How faithful explanations are to a classifier: insertion, deletion, perturbation, places, and the sanity check.
+    """Measures the faithfulness of explanations of a classifier.
 
-    Batches are read one after the other and dropped, so that memory does not grow with the data set.
+    The measures are insertion, deletion, positive and negative perturbation, agreement with annotated objects, and the
+    sanity check. Batches are processed one after the other and dropped, so that memory does not grow with the data set.
 
     Args:
-        model: A classifier that `explain` takes. It is left as it was.
-        data: Images (B, C, height, width) as the model wants them, or an iterable of batches: such tensors, or mappings
-            (of a `DataLoader`) with "pixel_values", and as far as there are such "labels" (B,), "masks" (B, height,
-            width) of bool, and "boxes", B times (n, 4): left, top, right, bottom in pixels of `pixel_values`.
-        methods: Names in `EXPLANATION_METHODS`, or by name a method's name or a function of model, images and classes
-            that returns maps. None takes all that fit the model. The random map is added in any case.
-        protocol: What is measured and how; its id is part of the result.
-        batch_size: Images that are explained at once, where `data` is a tensor.
-        forward_batch: Perturbed images per forward pass.
-        progress: Show a bar on the terminal.
+        model: Classifier that `explain` accepts; it is not changed.
+        data: Normalised images (B, C, height, width), or an iterable of batches, which are such tensors or mappings (of
+            a `DataLoader`). A mapping holds "pixel_values" and, optionally, "labels" (B,), "masks" (B, height, width),
+            bool, and "boxes", a sequence of B tensors (n, 4): left, top, right, bottom in pixels of `pixel_values`.
+        methods: Names in `EXPLANATION_METHODS`; or a mapping from names to such names or to functions of model, images
+            and classes that return maps. None uses all methods that fit the model. The random map is always added.
+        protocol: Settings of the measurement, whose id is part of the result; None uses the default settings.
+        batch_size: Number of images explained at once if `data` is a tensor; 8 by default.
+        forward_batch: Most perturbed images per forward pass; 64 by default.
+        progress: Whether to show a progress bar on the terminal; False by default.
 
     Raises:
-        ExplanationError: The model is no classifier, a class is asked for by label and there are no labels, or a method
-            does not fit.
-        ValueError: There is no image, or a method returns something else than maps.
+        ExplanationError: The model is not a classifier, the protocol explains the true class and there are no labels,
+            or a method does not fit the model.
+        ValueError: There is no image, or a method does not return maps.
     """
     protocol = protocol or FaithfulnessProtocol()
     if forward_batch < 1:
@@ -88,7 +89,7 @@ def faithfulness(
 
 @dataclass
 class _Look:
-    """A batch, and what all methods share: its classes, its baseline, and the scores of both."""
+    """Batch with the data that all methods share: classes, baseline, and the scores of images and baseline."""
 
     subject: Subject
     batch: dict[str, Any]
@@ -123,7 +124,7 @@ class _Look:
         return look
 
     def score(self, pixels: torch.Tensor) -> Scores:
-        """Of perturbed images, one for each image of the batch."""
+        """Scores of perturbed images, one for each image of the batch."""
         subject, found, kept = self.subject, [], []
         half = self.protocol.precision == "bf16"
         context = torch.autocast(pixels.device.type, torch.bfloat16) if half else nullcontext()
@@ -141,7 +142,7 @@ class _Look:
 
 
 class _Run:
-    """One method over all batches: sums only."""
+    """Measurement of one method over all batches, of which only sums are kept."""
 
     def __init__(self, method: Method, protocol: FaithfulnessProtocol) -> None:
         self.method, self.protocol = method, protocol
@@ -149,7 +150,7 @@ class _Run:
         self.correlations = StreamingBootstrap(len(protocol.randomised), protocol.bootstrap, protocol.seed)
         self.curves = np.zeros((2, protocol.steps + 1))
         self.seconds, self.images = 0.0, 0
-        self.last = torch.empty(0)  # of the last batch, for the sanity check
+        self.last = torch.empty(0)  # maps of the last batch, for the sanity check
 
     def update(self, name: str, look: _Look) -> None:
         begun = time.perf_counter()
@@ -205,7 +206,7 @@ def _check_sanity(look: _Look, runs: dict[str, _Run], count: int) -> None:
 
 
 def _maps(name: str, method: Method, model: nn.Module, pixels: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """(B, height, width) or (B, h, w), fp32 on the CPU."""
+    """Maps of a method, checked: (B, height, width) or (B, h, w), fp32 on the CPU."""
     maps = method(model, pixels, classes)
     if not isinstance(maps, torch.Tensor) or maps.ndim != 3 or len(maps) != len(pixels):
         got = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
@@ -218,7 +219,7 @@ def _maps(name: str, method: Method, model: nn.Module, pixels: torch.Tensor, cla
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Without the remark of `explain` on empty maps, which say nothing of a model with randomised weights."""
+    """Suppresses the warning of `explain` about empty maps, which are expected from a model with randomised weights."""
     level = explaining_logger.level
     explaining_logger.setLevel(logging.ERROR)
     try:
@@ -228,7 +229,7 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _places(maps: torch.Tensor, look: _Look) -> torch.Tensor:
-    """(B, 3) in the order of `PLACE_MEASURES`; NaN without annotations."""
+    """Measures of agreement with the annotations, (B, 3), in the order of `PLACE_MEASURES`; NaN without annotations."""
     found = torch.full((len(maps), 3), torch.nan, dtype=torch.float64)
     masks, boxes = look.batch.get("masks"), look.batch.get("boxes")
     if masks is None and boxes is None:
@@ -269,7 +270,7 @@ def _built_in(name: str, protocol: FaithfulnessProtocol) -> Method:
 
 
 def _batches(data: Any, batch_size: int, progress: bool) -> Iterator[dict[str, Any]]:
-    """Batches as mappings."""
+    """Yields batches as mappings with "pixel_values"."""
     batches: Any = data
     if isinstance(data, torch.Tensor):
         batches = list(pixel_batches(data, batch_size))

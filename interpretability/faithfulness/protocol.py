@@ -1,4 +1,4 @@
-"""How faithfulness is measured, all of it: two results may be compared when their protocols have the same id."""
+"""Complete settings of a measurement of faithfulness; results are comparable if their protocols have the same id."""
 
 import dataclasses
 import hashlib
@@ -11,30 +11,31 @@ BASELINES = ("blur", "mean")
 
 @dataclass(frozen=True)
 class FaithfulnessProtocol:
-    """Every choice that a measure of faithfulness depends on, besides model, images and method.
+    """All settings that a measure of faithfulness depends on, besides model, images and method.
 
     Args:
-        version: Of what the code does; another number means another measure. Version 1 had bootstrap intervals of the
-            pointing game, version 2 has Wilson's.
-        baseline: What a removed patch becomes: "blur", the blurred image, or "mean", the image's mean colour.
-        blur: Standard deviation of the blur, as a part of the shorter side, above 0.
-        steps: Steps of the curves, a multiple of 10; both ends are measured too.
-        target: The class that is explained: the "predicted" one, or the true "label".
-        precision: Of the forward passes on perturbed images: "fp32" or "bf16" (autocast).
-        integration_steps: Of integrated gradients.
-        tolerance: Of the pointing game, in pixels: how far beside the annotation still counts.
-        box_threshold: The box of a map surrounds what is above this part of its maximum, in (0, 1).
-        randomised: Parts of the weights that the sanity check randomises, counted from the output, rising, in (0, 1];
-            the last one decides.
-        sanity_images: How many images the sanity check looks at, the first ones.
-        sanity_limit: A method passes when the correlation of its maps before and after, with all its interval, lies
-            below.
-        bootstrap: Resamples of the intervals.
-        level: Of the intervals, in (0, 1).
-        seed: Of ties, random maps, randomised weights and resamples.
+        version: Version of the measures' definition, 1 or 2 (the default). Version 1 has bootstrap intervals for the
+            pointing game, version 2 has Wilson intervals.
+        baseline: Content that replaces a removed patch: "blur" (the blurred image, the default) or "mean" (the image's
+            mean colour).
+        blur: Standard deviation of the blur, relative to the shorter side of the image, in (0, 1).
+        steps: Number of steps of a curve, a multiple of 10; both ends are measured too.
+        target: Class that is explained: "predicted" (the predicted class, the default) or "label" (the true class).
+        precision: Precision of the forward passes on perturbed images: "fp32" or "bf16" (autocast).
+        integration_steps: Number of steps of integrated gradients, at least 1.
+        tolerance: Distance from the annotation, in pixels, that still counts in the pointing game, at least 0.
+        box_threshold: Share of a map's maximum above which pixels belong to the map's box, in (0, 1).
+        randomised: Shares of the weight tensors that the sanity check randomises, counted from the output, rising, in
+            (0, 1]; the last share decides the check.
+        sanity_images: Number of images of the sanity check, which uses the first ones; 0 skips it.
+        sanity_limit: Limit, in (0, 1), below which the correlation of maps before and after randomisation must lie with
+            its whole interval for a method to pass.
+        bootstrap: Number of bootstrap resamples for the intervals, at least 1.
+        level: Confidence level of the intervals, in (0, 1).
+        seed: Random seed of ties, random maps, randomised weights and resamples.
 
     Raises:
-        ValueError: A value out of its range; it is named.
+        ValueError: A value is out of its range; the message names the field.
     """
 
     version: int = 2
@@ -81,17 +82,17 @@ class FaithfulnessProtocol:
 
     @property
     def id(self) -> str:
-        """The first 10 hexadecimal digits of SHA-256 over all fields."""
+        """Identifier of the protocol: the first 10 hexadecimal digits of the SHA-256 of all fields."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, as JSON has them."""
+        """Fields as plain data for JSON."""
         return {**dataclasses.asdict(self), "randomised": list(self.randomised)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FaithfulnessProtocol":
-        """The protocol that `to_dict` was of."""
+        """Protocol from the data that `to_dict` returned."""
         return cls(**{**values, "randomised": tuple(values["randomised"])})
 
 

@@ -1,4 +1,4 @@
-"""What `faithfulness` returns: every method's measures with intervals, beside the random map."""
+"""Result of `faithfulness`: measures of every method with intervals, compared with the random map."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +20,17 @@ RANDOM = "random"
 
 @dataclass
 class MethodResult:
-    """Of one method.
+    """Result of one method.
 
     Args:
-        measures: By name (see `MEASURES`), mean and interval over images; those without annotations are missing.
-        gains: How much better than the random map on the same images, likewise; above 0 is better, whichever way the
-            measure runs. Empty for the random map.
-        correlations: By the part of the weights that was randomised: the rank correlation of maps before and after.
-        seconds_per_image: Of the explanation alone, on this machine, while whatever else ran on it.
-        deletion: Mean probability of the class, by the part of patches removed.
-        insertion: Likewise, by the part put back.
+        measures: Mean over images with its interval, by name of the measure (see `MEASURES`); measures that need
+            annotations are missing without them.
+        gains: Improvement over the random map on the same images, with its interval, by name of the measure; above 0 is
+            better, also for measures where lower is better. Empty for the random map.
+        correlations: Rank correlation of the maps before and after randomisation, by the share of weights randomised.
+        seconds_per_image: Wall-clock time of the explanation per image in seconds; it depends on the machine's load.
+        deletion: Mean probability of the class at each step of deletion, from 0 to 100 % of the patches removed.
+        insertion: Mean probability of the class at each step of insertion, from 0 to 100 % of the patches restored.
     """
 
     measures: dict[str, Estimate]
@@ -41,7 +42,10 @@ class MethodResult:
 
     @property
     def beats_random(self) -> bool | None:
-        """Whether both deletion and insertion are better than the random map's, each with its whole interval."""
+        """Whether deletion and insertion are both better than the random map's, each with its whole interval.
+
+        None for the random map itself.
+        """
         if not self.gains:
             return None
         return all(self.gains[name].low > 0 for name in ("deletion", "insertion"))
@@ -49,13 +53,13 @@ class MethodResult:
 
 @dataclass
 class Faithfulness:
-    """What explanations of a model are worth.
+    """Faithfulness of the explanations of a model.
 
     Args:
-        protocol: What was measured, and how; its id goes with every figure.
-        model: The model's class.
-        images: How many.
-        methods: By name, the random map among them.
+        protocol: Settings of the measurement; its id belongs to every reported number.
+        model: Class name of the model.
+        images: Number of images.
+        methods: Result of each method by name, including the random map.
     """
 
     protocol: FaithfulnessProtocol
@@ -65,21 +69,21 @@ class Faithfulness:
 
     @property
     def protocol_id(self) -> str:
-        """Results are comparable where it is the same."""
+        """Identifier of the protocol; results are comparable if it is the same."""
         return self.protocol.id
 
     def is_sane(self, method: str) -> bool | None:
-        """Whether a method's maps change when the weights are randomised; None where that was not looked at."""
+        """Whether a method's maps change when the weights are randomised; None if this was not measured."""
         correlations = self.methods[method].correlations
         if not correlations:
             return None
         return correlations[max(correlations)].high < self.protocol.sanity_limit
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per method and measure.
+        """Measures as a data frame, one row per method and measure.
 
-        Columns: `method`, `measure`, `better` ("higher" or "lower"), `mean`, `low`, `high`, `gain`, `gain_low`,
-        `gain_high` (over the random map), `sane`, `beats_random`, `seconds_per_image`, `images`, `protocol`.
+        The columns are `method`, `measure`, `better` ("higher" or "lower"), `mean`, `low`, `high`, `gain`, `gain_low`,
+        `gain_high` (over the random map), `sane`, `beats_random`, `seconds_per_image`, `images` and `protocol`.
         """
         nothing = Estimate(float("nan"), float("nan"), float("nan"))
         rows = []
@@ -103,7 +107,7 @@ class Faithfulness:
         return pd.DataFrame(rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
+        """The whole result as plain data for JSON."""
         return {
             "protocol_id": self.protocol_id,
             "protocol": self.protocol.to_dict(),
@@ -126,10 +130,10 @@ class Faithfulness:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Faithfulness":
-        """What `to_dict` was of.
+        """Result from the data that `to_dict` returned.
 
         Raises:
-            ValueError: The id is not that of the protocol beside it.
+            ValueError: The stored id differs from that of the stored protocol.
         """
         protocol = FaithfulnessProtocol.from_dict(values["protocol"])
         if protocol.id != values["protocol_id"]:
@@ -153,7 +157,7 @@ class Faithfulness:
         return cls(protocol, values["model"], values["images"], methods)
 
     def to_markdown(self) -> str:
-        """A table: a row per method, means with intervals in per cent, and both verdicts."""
+        """Markdown table with one row per method: means with intervals in per cent, and both verdicts."""
         measures = list(next(iter(self.methods.values())).measures)
         heads = [f"{name.replace('_', ' ')} {'↑' if MEASURES[name] > 0 else '↓'}" for name in measures]
         lines = [
@@ -172,9 +176,14 @@ class Faithfulness:
         return "\n".join(lines)
 
     def save(self, path: str | Path, *, theme: str = "light") -> None:
-        """Draws deletion and insertion of each method with intervals, the random map as a band; .json writes `to_dict`.
+        """Plots deletion and insertion of each method with intervals, or writes the result as JSON.
 
-        For pictures see `paper_figure`.
+        The random map is drawn as a band.
+
+        Args:
+            path: A .png, .pdf or .svg file for the plot, or a .json file for the data of `to_dict`; for a plot, missing
+                folders are made.
+            theme: "light" or "dark".
         """
         if Path(path).suffix == ".json":
             Path(path).write_text(json_text(self.to_dict(), indent=1) + "\n", encoding="utf-8")

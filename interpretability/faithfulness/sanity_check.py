@@ -1,6 +1,6 @@
-"""The randomisation check (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292).
+"""Sanity check by randomising the model's weights (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292).
 
-An explanation that stays the same when what the model has learned is destroyed explains the image, not the model.
+An explanation that does not change when the learned weights are destroyed explains the image, not the model.
 """
 
 from copy import deepcopy
@@ -12,14 +12,15 @@ from torch import nn
 
 
 def randomised_model(model: nn.Module, share: float = 1.0, seed: int = 0) -> nn.Module:
-    """A copy whose weights are shuffled inside each tensor: each keeps its values, and none its place.
+    """Copy of a model whose weights are shuffled inside each tensor.
 
-    So the layers' scales stay what they were, whatever the library, and nothing that was learned is left.
+    Each tensor keeps its values, so that the scales of the layers stay the same in every library, while everything that
+    was learned is destroyed.
 
     Args:
-        model: Stays as it is.
-        share: The part of its parameter tensors that is shuffled, counted from the output, in (0, 1].
-        seed: Of the shuffling.
+        model: Model to copy; it is not changed.
+        share: Share of the parameter tensors that are shuffled, counted from the output, in (0, 1]; 1 by default.
+        seed: Random seed of the shuffling; 0 by default.
     """
     if not 0 < share <= 1:
         raise ValueError(f"`share` must lie in (0, 1], got {share!r}")
@@ -34,9 +35,9 @@ def randomised_model(model: nn.Module, share: float = 1.0, seed: int = 0) -> nn.
 
 
 def rank_correlation(before: torch.Tensor, after: torch.Tensor) -> np.ndarray:
-    """Spearman's correlation of each map with its counterpart: (B, h, w) twice, to (B,) in [-1, 1].
+    """Spearman's rank correlation of each map with its counterpart: (B, h, w) each, to (B,), in [-1, 1].
 
-    A map without any difference has no ranks: beside one that has some it counts as 0, beside another such as 1.
+    A constant map has no ranks: its correlation is 1 with another constant map and 0 with any other map.
     """
     if before.shape != after.shape:
         raise ValueError(

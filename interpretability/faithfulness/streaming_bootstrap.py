@@ -1,9 +1,9 @@
-"""Bootstrap intervals of means over any number of images, with memory for the resamples alone.
+"""Streaming bootstrap: intervals of means over any number of images, in memory for the resampled sums only.
 
-Drawing n of n images with replacement gives each a count that is close to Poisson(1) (Hanley and MacGibbon 2006;
-Chamandy et al. 2012): so each image, as it comes, is added to each resample as often as its own draw says. The draws
-depend on the seed and the image's number only: the resamples of several methods are of the same images, and their
-differences are paired.
+When n of n images are drawn with replacement, the count of each image is close to Poisson(1) (Hanley and MacGibbon
+2006; Chamandy et al. 2012). Each image is therefore added to each resample as often as a Poisson draw says. The draws
+depend only on the seed and the image's number, so that the resamples of several methods contain the same images and
+their differences are paired.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from ...data.share_intervals import share_interval
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval.
+    """Mean with its interval.
 
     Args:
-        mean: Over the images that have the measure.
-        low: Lower end.
-        high: Upper end.
+        mean: Mean over the images that have the measure.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
     """
 
     mean: float
@@ -28,7 +28,7 @@ class Estimate:
     high: float
 
     def to_list(self) -> list[float]:
-        """Mean, lower and upper end."""
+        """Mean, lower end and upper end as a list."""
         return [self.mean, self.low, self.high]
 
 
@@ -36,14 +36,14 @@ class StreamingBootstrap:
     """Resampled means of several measures.
 
     Args:
-        measures: How many.
-        samples: Resamples.
-        seed: Of the draws.
+        measures: Number of measures.
+        samples: Number of resamples; 1000 by default.
+        seed: Random seed of the draws; 0 by default.
     """
 
     def __init__(self, measures: int, samples: int = 1000, seed: int = 0) -> None:
         self.samples, self.seed = samples, seed
-        # row 0 is the sum over images as they are, the others are resamples
+        # row 0 is the sum over the original images, the other rows are resamples
         self._sums = np.zeros((samples + 1, measures))
         self._weights = np.zeros((samples + 1, measures))
 
@@ -51,8 +51,8 @@ class StreamingBootstrap:
         """Adds images.
 
         Args:
-            first: The number of the first of them, from 0; each number once.
-            values: (images, measures); NaN where an image lacks a measure.
+            first: Number of the first image, from 0; each image is added once.
+            values: Measures (images, measures); NaN where an image lacks a measure.
         """
         values = np.asarray(values, dtype=np.float64)
         known = np.isfinite(values)
@@ -64,34 +64,34 @@ class StreamingBootstrap:
 
     @property
     def replicates(self) -> np.ndarray:
-        """(samples + 1, measures): the mean itself, then the resampled ones; NaN where no image has the measure."""
+        """Means (samples + 1, measures): the original one, then the resampled ones; NaN if no image has the measure."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self._sums / self._weights
 
     @property
     def counts(self) -> np.ndarray:
-        """(measures,): how many images have each measure."""
+        """Number of images that have each measure, (measures,)."""
         return self._weights[0]
 
     def estimates(self, level: float = 0.95) -> list[Estimate]:
-        """Each measure's mean and percentile interval."""
+        """Mean of each measure with its percentile interval at the given confidence level."""
         return [estimate(column, level) for column in self.replicates.T]
 
     def differences(self, other: "StreamingBootstrap", level: float = 0.95) -> list[Estimate]:
-        """Each measure's mean less the other's, over the same images.
+        """Mean of each measure minus that of `other` over the same images, with its percentile interval.
 
         Raises:
-            ValueError: The resamples are not the same ones.
+            ValueError: The two use different resamples.
         """
         self._check_paired(other)
         return [estimate(column, level) for column in (self.replicates - other.replicates).T]
 
     def share(self, place: int, level: float = 0.95) -> Estimate:
-        """The mean of a measure that is a share in [0, 1], with Wilson's interval: it has a width at 0 and 1 too.
+        """Mean of a measure that is a share in [0, 1], with Wilson's interval, which has a width at 0 and 1 too.
 
         Args:
-            place: Which of the measures.
-            level: Chance that the interval holds the true share, about, in (0, 1).
+            place: Index of the measure.
+            level: Approximate confidence level of the interval, in (0, 1); 0.95 by default.
         """
         mean, images = float(self.replicates[0, place]), float(self.counts[place])
         if not np.isfinite(mean):
@@ -99,13 +99,18 @@ class StreamingBootstrap:
         return Estimate(mean, *share_interval(min(mean, 1.0) * images, images, level))
 
     def share_difference(self, other: "StreamingBootstrap", place: int, level: float = 0.95) -> Estimate:
-        """A share less the other's over the same images, with an interval from those of both (Zou and Donner 2008).
+        """Difference of two shares over the same images, with an interval from those of both (Zou and Donner 2008).
 
         With a and b the shares, (l, u) and (m, v) their intervals and r the correlation of the resampled shares, the
-        lower end is a - b - sqrt((a - l)^2 - 2 r (a - l) (v - b) + (v - b)^2), and the upper one is its mirror image.
+        lower end is a - b - sqrt((a - l)^2 - 2 r (a - l) (v - b) + (v - b)^2), and the upper end is its mirror image.
+
+        Args:
+            other: Bootstrap whose share is subtracted.
+            place: Index of the measure in both.
+            level: Approximate confidence level of the interval, in (0, 1); 0.95 by default.
 
         Raises:
-            ValueError: The resamples are not the same ones.
+            ValueError: The two use different resamples.
         """
         self._check_paired(other)
         own, its = self.share(place, level), other.share(place, level)
@@ -131,7 +136,7 @@ def _joined(first: float, second: float, correlation: float) -> float:
 
 
 def estimate(replicates: np.ndarray, level: float) -> Estimate:
-    """The first value with the percentile interval of the others; NaN throughout where the first is none."""
+    """First value with the percentile interval of the others; all NaN if the first value is not finite."""
     if not np.isfinite(replicates[0]):
         return Estimate(float("nan"), float("nan"), float("nan"))
     low, high = np.nanquantile(replicates[1:], [(1 - level) / 2, (1 + level) / 2])
