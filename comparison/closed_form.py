@@ -1,18 +1,18 @@
-"""What a vision transformer must cost, by arithmetic on its configuration: the check on the counter, and the crossover.
+"""Cost of a vision transformer by arithmetic on its configuration: a check of the counter, and the crossover.
 
-Per layer, with N tokens and D = hidden size, 12 N D^2 + 2 N^2 D multiply-accumulates (MLP four times as wide as D):
-the second term is the attention's own and takes the part N / (6 D + N).
+A layer with N tokens and D = hidden size needs 12 N D^2 + 2 N^2 D multiply-accumulates (with an MLP four times as wide
+as D). The second term belongs to attention; its share is N / (6 D + N).
 """
 
 from typing import Any
 
 
 def closed_form_macs(config: Any, image_hw: tuple[int, int] | None = None) -> int:
-    """Multiply-accumulates for one image by the classifier of a `HubViTConfig` or `HubDeiTConfig`.
+    """Computes the multiply-accumulates for one image by the classifier of a `HubViTConfig` or `HubDeiTConfig`.
 
     Args:
-        config: The configuration.
-        image_hw: Height and width in pixels; None takes the configuration's.
+        config: Configuration of the classifier.
+        image_hw: (height, width) in pixels; None takes the configuration's.
     """
     (height, width), (patch_height, patch_width) = image_hw or config.image_hw, config.patch_hw
     patches = (height // patch_height) * (width // patch_width)
@@ -32,12 +32,12 @@ def _head(config: Any) -> int:
 
 
 def attention_share(tokens: int, hidden_size: int) -> float:
-    """Part of a layer's work that grows with the square of the tokens, in [0, 1)."""
+    """Returns the share of a layer's work that grows with the square of the number of tokens, in [0, 1)."""
     return tokens / (6 * hidden_size + tokens)
 
 
 def crossover_pixels(hidden_size: int, patch_size: int) -> float:
-    """Side in pixels of a square image from which on the quadratic term is the larger one: N = 6 D."""
+    """Returns the side in pixels of a square image above which the quadratic term is the larger one: N = 6 D."""
     return float(patch_size * (6 * hidden_size) ** 0.5)
 
 

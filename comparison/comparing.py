@@ -1,4 +1,4 @@
-"""Comparing classifiers from beginning to end: the function behind `vithub compare`."""
+"""Complete comparison of classifiers: the function behind `vithub compare`."""
 
 import shlex
 import time
@@ -36,11 +36,11 @@ _QUICK_CORRUPTIONS = ("gaussian noise", "gaussian blur", "jpeg", "contrast", "pi
 
 @dataclass
 class Comparison:
-    """What was measured.
+    """Result of a comparison.
 
     Args:
-        contestants: Of each `name`, `source`, `library`, `family`, `parameters` and `image_hw`.
-        sections: In the order of `SECTIONS`.
+        contestants: Entries with `name`, `source`, `library`, `family`, `parameters` and `image_hw` of each contestant.
+        sections: Measured sections, in the order of `SECTIONS`.
         about: Data, seed, command, machine and versions.
     """
 
@@ -50,11 +50,11 @@ class Comparison:
 
     @property
     def verdict(self) -> list[str]:
-        """Sentences that follow from the figures."""
+        """Sentences derived from the measurements."""
         return verdict(self.sections, {one["name"]: one["image_hw"][0] for one in self.contestants})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; each number has `unit`, `interval`, `protocol`, `seed` and `command`."""
+        """Converts to plain data, in which each number has `unit`, `interval`, `protocol`, `seed` and `command`."""
         sections = [section.to_dict() for section in self.sections]
         for section in sections:
             for one in section["measurements"]:
@@ -69,7 +69,7 @@ class Comparison:
 
     @classmethod
     def load(cls, file: str | Path) -> "Comparison":
-        """A comparison from its `report.json`, or from the folder that holds it."""
+        """Loads a comparison from its `report.json`, or from the folder that holds it."""
         path = Path(file)
         path = path / REPORT if path.is_dir() else path
         content = read_json(path)
@@ -97,28 +97,31 @@ def compare(
     command: str | None = None,
     reporter: Reporter | None = None,
 ) -> Comparison:
-    """Measures classifiers against each other.
+    """Measures several classifiers and compares them.
 
     Args:
-        models: Folders, Hub ids, `timm:NAME`, `torchvision:NAME` (see `contestant_sources`); NAME=SOURCE names one.
-        data: As `finetune` takes it; every section but "cost" needs it. The models must know its labels by name.
-        output: A folder for report.json, report.md, report.html and pictures; None writes nothing.
-        sections: Of `SECTIONS`. "data" trains networks of its own from scratch, into `output`/cells.
-        quick: Fewer resolutions, rounds, corruptions and images: minutes instead of an hour on two cores.
-        images: How many images are judged; None takes 400, or 100 with `quick`.
-        split: Of the data; None takes "test", or the last.
-        seed: Of every random choice.
-        precision: Of all but cost: "auto", "fp32" or "bf16". Cost goes by `cost.precision`.
-        cost: How cost is measured; None goes by `quick`.
-        grid: Which trainings "data" does; None goes by `quick`.
-        part: (i, n): do the i-th of n parts of the trainings of "data".
-        resume: Take the sections that an earlier call with the same arguments left in `output`.
-        command: That repeats it, for the report; None writes one.
-        reporter: Told of the progress.
+        models: Folders, Hub ids, `timm:NAME`, `torchvision:NAME` (see `contestant_sources`); NAME=SOURCE sets the name.
+        data: Data set in any form that `finetune` takes; required by every section except "cost". The models must know
+            its labels by name.
+        output: Folder for report.json, report.md, report.html and pictures; None writes nothing.
+        sections: Names of the sections to measure, from `SECTIONS`. "data" trains its own networks from scratch, into
+            `output`/cells.
+        quick: Whether to use fewer resolutions, rounds, corruptions and images: minutes instead of an hour on two
+            cores.
+        images: Number of images for evaluation; None takes 400, or 100 with `quick`.
+        split: Name of the data's split; None takes "test" if it exists, else the last.
+        seed: Seed of all random choices.
+        precision: Precision of all sections except "cost": "auto", "fp32" or "bf16". "cost" uses `cost.precision`.
+        cost: Settings of the section "cost"; None derives them from `quick`.
+        grid: Settings of the trainings of the section "data"; None derives them from `quick`.
+        part: Pair (i, n): run the i-th of n parts of the trainings of "data", i from 0.
+        resume: Whether to reuse sections that an earlier call with the same arguments left in `output`.
+        command: Command line that repeats the comparison, for the report; None composes one.
+        reporter: Receives the progress; None writes to the log.
 
     Raises:
-        ValueError: There is no such section, or what a section needs is missing.
-        DataError: The data cannot be used, or a model lacks a label of it.
+        ValueError: A section does not exist, or an argument that a section needs is missing.
+        DataError: The data cannot be used, or a model lacks one of its labels.
         TargetError: `output` holds another report.
     """
     reporter, state = reporter or QuietReporter(), process_state()
@@ -160,10 +163,10 @@ def compare(
             reporter.message(f"section {name}: taken from {kept}")
             continue
         if name != "data" and not state.is_main_process:
-            continue  # a launch shares the trainings only
+            continue  # processes of a launch share only the trainings
         start = time.monotonic()
         section = measures[name]()
-        if name != "data":  # whose trainings tell their own times, of earlier calls too
+        if name != "data":  # the trainings report their own times, including those of earlier calls
             section.notes.append(f"measured in {time.monotonic() - start:.0f} s")
         found.append(section)
         if kept is not None and state.is_main_process:
@@ -182,7 +185,7 @@ def compare(
 
 
 def default_command(about: dict[str, Any], output: str | Path | None) -> str:
-    """The command line that measures the same."""
+    """Returns a command line that repeats the measurements."""
     words = ["vithub", "compare", *about["models"]]
     options = {"data": about["data"], "output": output, "sections": ",".join(about["sections"])}
     options |= {name: about[name] for name in ("images", "split", "seed", "precision")}
@@ -206,7 +209,7 @@ def _checked(sections: Sequence[str], data: Any, output: str | Path | None) -> l
 
 
 def _open(folder: Path, about: dict[str, Any], resume: bool) -> None:
-    """Makes the folder, or checks that what it holds is of the same comparison."""
+    """Makes the folder, or checks that it holds the same comparison."""
     file = folder / "sections" / "comparison.json"
     if folder.is_file():
         raise TargetError(f"{folder} is a file; name a folder")
@@ -233,7 +236,7 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 
 def _kept_section(file: Path) -> Section:
-    """A section that an earlier comparison measured.
+    """Loads a section measured by an earlier comparison.
 
     Raises:
         CheckpointError: The file is damaged.
@@ -286,7 +289,7 @@ def _robustness_settings(quick: bool) -> RobustnessSettings:
 
 
 def grid_settings(quick: bool) -> GridSettings:
-    """What "data" trains where nothing else is said."""
+    """Returns the default settings of the trainings of the section "data"."""
     if not quick:
         return GridSettings()
     return GridSettings(fractions=(0.05, 0.25, 1.0), epochs=6, image_size=32, hidden_size=96, layers=4)

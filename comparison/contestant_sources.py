@@ -1,8 +1,8 @@
-"""From what a person names to a contestant.
+"""Loaders that turn a source named by a person into a contestant.
 
-| source | what it is |
+| source | meaning |
 |---|---|
-| a folder or Hub id | a run of ours, a classifier of transformers, or one of timm in transformers' wrapper |
+| a folder or Hub id | a run of this package, a classifier of transformers, or one of timm in transformers' wrapper |
 | `timm:NAME`, `torchvision:NAME` | with the weights that the library publishes; needs a network |
 | `timm:NAME@FILE`, `torchvision:NAME@FILE` | with the weights of a local .safetensors file |
 | `timm:NAME@random`, `torchvision:NAME@random` | with random weights, seed 0: for cost, and as a control |
@@ -32,11 +32,11 @@ RANDOM = "random"
 
 
 def load_contestant(source: str | Path, name: str | None = None) -> Contestant:
-    """A contestant from a source, see the table above.
+    """Loads a contestant from a source; the table above lists the forms of sources.
 
     Args:
-        source: What a person names.
-        name: What figures call it; None takes the end of the source.
+        source: Source in one of the forms above.
+        name: Name of the contestant in measurements; None takes the end of the source.
 
     Raises:
         CheckpointError: There is no such classifier, or its weights do not fit.
@@ -50,10 +50,10 @@ def load_contestant(source: str | Path, name: str | None = None) -> Contestant:
 
 
 def load_contestants(sources: Sequence[str | Path]) -> list[Contestant]:
-    """Contestants with names that differ: NAME=SOURCE gives one, else a number is added.
+    """Loads contestants under distinct names: NAME=SOURCE sets the name; otherwise a number is added to duplicates.
 
     Raises:
-        ValueError: There are none, or two were given the same name.
+        ValueError: There are no sources, or two were given the same name.
     """
     if not sources:
         raise ValueError("there is nothing to compare: name one model or more")
@@ -144,7 +144,7 @@ def _contestant(
 
 
 def _multiple(model: nn.Module, family: str) -> tuple[int, int]:
-    """The patch's height and width of a ViT, where its library says it; a CNN takes any size."""
+    """Returns the patch's (height, width) of a ViT if the library states it; (1, 1) for a CNN, which takes any size."""
     if family == "CNN":
         return 1, 1
     if (timms := getattr(model, "timm_model", model)) is not None and hasattr(timms, "patch_embed"):
@@ -172,7 +172,7 @@ def _transformers_builder(model: PreTrainedModel) -> Callable[[tuple[int, int]],
 
 def _timm_builder(architecture: str, classes: int) -> Callable[[tuple[int, int]], nn.Module]:
     def build(image_hw: tuple[int, int]) -> nn.Module:
-        # timm has no register of the architectures that are built for one size; they take `img_size`
+        # timm has no list of architectures that are built for one size; those accept `img_size`.
         try:
             return cast(nn.Module, timm.create_model(architecture, num_classes=classes, img_size=image_hw).train())
         except TypeError:
@@ -190,7 +190,7 @@ def _state(weights: str | None) -> dict[str, torch.Tensor]:
 
 
 def _rows(state: dict[str, torch.Tensor]) -> int:
-    """Classes of a classifier: rows of its last matrix."""
+    """Returns the number of classes of a classifier: the rows of its last matrix."""
     return [len(tensor) for tensor in state.values() if tensor.ndim == 2][-1]
 
 

@@ -1,4 +1,4 @@
-"""The classifiers that are compared: any mix of libraries, seen through one function from pixels to logits."""
+"""Classifiers to compare, from any library, with a common function from pixels to logits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,20 +19,21 @@ FAMILIES = ("ViT", "hybrid", "CNN", "other")
 
 @dataclass(frozen=True, eq=False)
 class Contestant:
-    """One classifier.
+    """One classifier in a comparison.
 
     Args:
-        name: Short and unique in a comparison.
-        source: What a person named it by.
-        library: "vithub", "transformers", "timm" or "torchvision".
-        family: One of `FAMILIES`, by the operations that it runs, see `family_of`.
-        model: In evaluation mode.
-        pixels: Size, mean and deviation of what it is shown.
-        transform: PIL image to (C, height, width), as it is served.
-        labels: Names of its classes, in the order of its logits.
-        build: A fresh model with random weights for (height, width), in training mode, for measurements of cost.
-        multiple: Height and width must be multiples of these, as far as is known.
-        order: Columns of the model's logits that `logits` returns; None returns them as they are.
+        name: Short name, unique in a comparison.
+        source: Source from which it was loaded.
+        library: Library of the model: "vithub", "transformers", "timm" or "torchvision".
+        family: Kind of network, one of `FAMILIES`, determined by its operations; see `family_of`.
+        model: Model in evaluation mode.
+        pixels: Size, mean and standard deviation of the input.
+        transform: Function from a PIL image to an input (C, height, width), as the model is served.
+        labels: Class names, in the order of the logits.
+        build: Function that makes a new model with random weights for (height, width), in training mode, for measuring
+            cost.
+        multiple: Numbers that height and width must be multiples of, as far as known.
+        order: Columns of the model's logits that `logits` returns; None returns them unchanged.
     """
 
     name: str
@@ -49,49 +50,50 @@ class Contestant:
 
     @property
     def image_hw(self) -> tuple[int, int]:
-        """(height, width) in pixels of what it is shown."""
+        """(height, width) of the input in pixels."""
         return self.pixels.image_hw
 
     @property
     def parameters(self) -> int:
-        """Number of learned values."""
+        """Number of parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, L), fp32, for normalised pixels (B, C, height, width); gradients flow where they are wanted."""
+        """Computes logits, float32 (B, L), for normalised pixels (B, C, height, width), with gradients if enabled."""
         logits = logits_of(self.model, pixel_values).float()
         return logits if self.order is None else logits[:, list(self.order)]
 
     def for_labels(self, names: Sequence[str]) -> "Contestant":
-        """A copy whose first logits are those of `names`, matched by name; its other classes follow.
+        """Returns a copy whose first logits are those of `names`, matched by name; its other classes follow.
 
-        An answer may so be another class than the data's: a classifier of a thousand classes is not made better by
-        being told that there are five.
+        So it may answer with a class that is not in the data: restricting a classifier of a thousand classes to the
+        five of the data would make it look better than it is.
 
         Raises:
-            DataError: It does not know a label; it is named.
+            DataError: The contestant does not know a label; the message names it.
         """
         id2label = dict(enumerate(self.labels))
         return replace(self, order=tuple(label_order(tuple(names), id2label, only_these=False, model=self.name)))
 
     def resolution(self, side: int) -> tuple[int, int]:
-        """The largest (height, width) of at most `side` pixels that it can be built for."""
+        """Returns the largest (height, width) of at most `side` pixels for which the model can be built."""
         height, width = (max(side // multiple, 1) * multiple for multiple in self.multiple)
         return height, width
 
 
 def logits_of(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-    """(B, L) of any library's classifier."""
+    """Computes the logits (B, L) of any library's classifier."""
     outputs: Any = model(pixel_values)
     logits: torch.Tensor = getattr(outputs, "logits", outputs)
     return logits
 
 
 def family_of(model: nn.Module, pixel_values: torch.Tensor) -> str:
-    """ "ViT", "hybrid", "CNN" or "other", by what runs for these pixels, whatever the model is called.
+    """ "ViT", "hybrid", "CNN" or "other", determined by the operations that run for these pixels, not by the name.
 
-    A ViT attends, and convolves only to cut the image into patches that do not overlap. A CNN convolves overlapping
-    windows and does not attend. A hybrid does both, and what does neither is another kind (an MLP-Mixer).
+    A ViT uses attention, and convolution only to cut the image into patches that do not overlap. A CNN convolves
+    overlapping windows and uses no attention. A hybrid does both; a network that does neither is "other" (such as an
+    MLP-Mixer).
     """
     watch = _OverlapWatch()
     with torch.no_grad(), watch:
@@ -102,7 +104,7 @@ def family_of(model: nn.Module, pixel_values: torch.Tensor) -> str:
 
 
 class _OverlapWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees whether any convolution's windows overlap."""
+    """Dispatch mode that detects convolutions with overlapping windows."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

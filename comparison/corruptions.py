@@ -1,10 +1,10 @@
 """Common corruptions at five severities, after Hendrycks and Dietterich 2019 (https://arxiv.org/abs/1903.12261).
 
-Built on torchvision, which the package needs anyway: the packaged sets (imagecorruptions, imagecorruptions-imaug,
-corrupt-tta) all need OpenCV and scikit-image, and the first was last released in 2020. So these are eleven of the
-paper's nineteen, with its parameters; lengths are given for images of 224 pixels and scaled with the image. Defocus,
-glass and zoom blur, snow, frost, fog, spatter and speckle noise are not here, and a mean over these is not the paper's
-mCE.
+They are built on torchvision, which the package needs anyway: the packaged sets (imagecorruptions,
+imagecorruptions-imaug, corrupt-tta) all need OpenCV and scikit-image, and the first was last released in 2020. Eleven
+of the paper's nineteen corruptions are included, with its parameters; lengths are given for images of 224 pixels and
+scaled with the image. Defocus, glass and zoom blur, snow, frost, fog, spatter and speckle noise are missing, so a mean
+over these corruptions is not the paper's mCE.
 """
 
 import io
@@ -20,19 +20,19 @@ Corruption = Callable[[torch.Tensor, int, torch.Generator], torch.Tensor]
 
 
 def corrupt(image: torch.Tensor, name: str, severity: int, seed: int) -> torch.Tensor:
-    """A corrupted copy.
+    """Returns a corrupted copy of an image.
 
     Args:
-        image: (3, H, W), uint8.
-        name: One of `CORRUPTIONS`.
-        severity: 1 to 5.
-        seed: Of its random choices.
+        image: RGB image, (3, H, W), uint8.
+        name: Name of the corruption, one of `CORRUPTIONS`.
+        severity: Severity, 1 to 5.
+        seed: Seed of the corruption's random choices.
 
     Returns:
-        (3, H, W), uint8.
+        Corrupted image, (3, H, W), uint8.
 
     Raises:
-        ValueError: There is no such corruption or severity, or the image is of another type.
+        ValueError: The corruption or severity does not exist, or the image has another shape or dtype.
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"there is no corruption {name!r}; there are {', '.join(CORRUPTIONS)}")
@@ -48,7 +48,7 @@ def _scale(image: torch.Tensor) -> float:
 
 
 def _quantised(pixels: torch.Tensor) -> torch.Tensor:
-    """From [0, 1] to uint8."""
+    """Converts pixels in [0, 1] to uint8."""
     return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -72,7 +72,7 @@ def _impulse_noise(image: torch.Tensor, level: int, generator: torch.Generator) 
 def _gaussian_blur(image: torch.Tensor, level: int, _: torch.Generator) -> torch.Tensor:
     sigma = max((1, 2, 3, 4, 6)[level] * _scale(image), 0.1)
     size = 2 * max(1, round(3 * sigma)) + 1
-    limit = 2 * min(image.shape[1:]) - 1  # what its reflection at the edge allows
+    limit = 2 * min(image.shape[1:]) - 1  # largest kernel that reflection at the edge allows
     return pixels_v2.gaussian_blur(image, [min(size, limit)] * 2, [sigma, sigma])
 
 
@@ -80,7 +80,7 @@ def _motion_blur(image: torch.Tensor, level: int, generator: torch.Generator) ->
     length = max(2 * round((10, 15, 15, 20, 20)[level] * _scale(image) / 2) + 1, 3)
     sigma = max((3, 5, 8, 12, 15)[level] * _scale(image), 0.3)
     angle = float(torch.rand((), generator=generator)) * 90 - 45
-    weights = torch.exp(-0.5 * (torch.arange(length) / sigma) ** 2)  # a trail behind each point
+    weights = torch.exp(-0.5 * (torch.arange(length) / sigma) ** 2)  # one-sided: a trail behind each point
     kernel = torch.zeros(1, 2 * length - 1, 2 * length - 1)
     kernel[0, length - 1, length - 1 :] = weights
     kernel = pixels_v2.rotate(kernel, angle, interpolation=pixels_v2.InterpolationMode.BILINEAR)
@@ -109,7 +109,7 @@ def _contrast(image: torch.Tensor, level: int, _: torch.Generator) -> torch.Tens
 
 
 def _brightness(image: torch.Tensor, level: int, _: torch.Generator) -> torch.Tensor:
-    """Adds to the value of HSV: the channels grow in proportion, the largest by that much."""
+    """Adds to the value in HSV: the channels grow in proportion, the largest by the amount of the severity."""
     pixels, more = image / 255, (0.1, 0.2, 0.3, 0.4, 0.5)[level]
     value = pixels.amax(0, keepdim=True)
     brighter = (value + more).clamp(max=1)
@@ -121,13 +121,13 @@ def _saturate(image: torch.Tensor, level: int, _: torch.Generator) -> torch.Tens
 
 
 def _elastic(image: torch.Tensor, level: int, generator: torch.Generator) -> torch.Tensor:
-    """Neighbourhoods pulled about by up to a few pixels, smoothly."""
+    """Displaces neighbourhoods smoothly by up to a few pixels."""
     reach, coarse = ((2.0, 30), (3.5, 24), (5.0, 20), (7.0, 16), (9.0, 12))[level]
     height, width = image.shape[1:]
     cells = [max(2, round(side / (coarse * max(_scale(image), 1e-3)))) for side in (height, width)]
     field = torch.randn(1, 2, *cells, generator=generator) * reach * _scale(image)
     smooth = functional.interpolate(field, (height, width), mode="bicubic", align_corners=True)[0]
-    # torchvision's unit: from -1 to 1 over the image, (1, H, W, 2)
+    # torchvision expects displacements in units of -1 to 1 over the image, (1, H, W, 2).
     shift = torch.stack([2 * smooth[0] / width, 2 * smooth[1] / height], dim=-1)[None]
     return pixels_v2.elastic(image, shift)
 
@@ -148,9 +148,9 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def permute_cells(pixels: torch.Tensor, grid: int, generator: torch.Generator) -> torch.Tensor:
-    """(B, C, H, W) with the cells of a grid x grid shuffled, each image in its own order.
+    """Shuffles the cells of a grid x grid in images (B, C, H, W), each image in its own order.
 
-    What is left over at the lower and right edge, where the grid does not divide the image, stays.
+    The rest at the lower and right edge, where the grid does not divide the image, stays in place.
     """
     batch, channels, height, width = pixels.shape
     rows, columns = height // grid, width // grid
@@ -166,7 +166,7 @@ def permute_cells(pixels: torch.Tensor, grid: int, generator: torch.Generator) -
 
 
 def drop_cells(pixels: torch.Tensor, grid: int, part: float, generator: torch.Generator) -> torch.Tensor:
-    """(B, C, H, W), normalised, with a part of the cells of a grid x grid set to 0, the mean colour."""
+    """Sets a share `part` of the cells of a grid x grid to 0, the mean colour, in normalised images (B, C, H, W)."""
     batch, _, height, width = pixels.shape
     rows, columns = height // grid, width // grid
     if min(rows, columns) < 1:
@@ -182,7 +182,7 @@ def drop_cells(pixels: torch.Tensor, grid: int, part: float, generator: torch.Ge
 
 
 def _cells(pixels: torch.Tensor, grid: int) -> torch.Tensor:
-    """(B, grid * grid, C, h, w)."""
+    """Cuts images into the cells of a grid, (B, grid * grid, C, h, w)."""
     batch, channels, height, width = pixels.shape
     split = pixels.view(batch, channels, grid, height // grid, grid, width // grid)
     return split.permute(0, 2, 4, 1, 3, 5).reshape(batch, grid * grid, channels, height // grid, width // grid)

@@ -1,4 +1,4 @@
-"""What an answer costs, and how the cost grows with the image: operations, time, memory, and the training step."""
+"""Cost of inference and training, and its growth with the image: operations, time and memory."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -49,17 +49,17 @@ QUICK_SIDES = (96, 160, 224, 320, 448)
 
 @dataclass(frozen=True)
 class CostSettings:
-    """How cost is measured.
+    """Settings of the cost measurement.
 
     Args:
-        sides: Of square images, pixels, growing; each contestant takes the largest size up to it that it can. The
-            sides at which the contestants are used are added.
-        training_sides: Those at which the training step is measured too, likewise.
-        rounds: Of each time.
-        batch_size: Images at once for throughput.
+        sides: Sides of square images in pixels, growing; a contestant uses the largest size up to each side for which
+            it can be built. The contestants' own input sizes are added.
+        training_sides: Sides at which the training step is measured too, treated like `sides`; empty measures none.
+        rounds: Number of rounds per measured time.
+        batch_size: Images per batch for throughput.
         training_batch: Images per training step.
-        precision: "fp32", or "bf16" (weights and pixels in inference, autocast in training).
-        device: Where it computes.
+        precision: Number format: "fp32", or "bf16" (weights and pixels in inference, autocast in training).
+        device: Device to compute on.
     """
 
     sides: tuple[int, ...] = SIDES
@@ -71,7 +71,7 @@ class CostSettings:
     device: str = "cpu"
 
     def with_sides(self, own: Iterable[int]) -> "CostSettings":
-        """These, with sides at which contestants are used: what they cost there is what is asked in the end."""
+        """Returns settings with the contestants' own input sizes added: the cost at these sizes matters most."""
         own = set(own)
         return replace(
             self,
@@ -83,10 +83,10 @@ class CostSettings:
 def measure_cost(
     contestants: Sequence[Contestant], settings: CostSettings, seed: int = 0, reporter: Reporter | None = None
 ) -> Section:
-    """The section "cost".
+    """Measures the section "cost".
 
     Raises:
-        CountMismatchError: The operations of a contestant were counted wrong.
+        CountMismatchError: Different ways of counting a contestant's operations disagree.
     """
     reporter = reporter or QuietReporter()
     settings = settings.with_sides(one.image_hw[0] for one in contestants)
@@ -158,7 +158,7 @@ def _time(
     section: Section, contestants: Sequence[Contestant], settings: CostSettings, side: int, mode: str, seed: int,
     times: dict[str, dict[str, list[list[float]]]],
 ) -> float:  # fmt: skip
-    """Adds the times and the memory at one resolution; seconds that were spent in it."""
+    """Adds times and memory at one resolution; returns the seconds spent on timing."""
     batches = {"latency": 1, "throughput": settings.batch_size}
     if mode == "training":
         batches = {"training step": settings.training_batch}
@@ -199,7 +199,7 @@ def _memory(section: Section, name: str, quantity: str, step: Step, at: dict[str
 def _step(
     model: nn.Module, image_hw: tuple[int, int], batch: int, mode: str, settings: CostSettings
 ) -> Callable[[], object]:
-    """A call that classifies a batch of noise once, or learns from it."""
+    """Returns a function that makes one inference or training step on a batch of noise."""
     half = settings.precision == "bf16"
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(batch, 3, *image_hw, generator=generator).to(settings.device)
@@ -235,7 +235,7 @@ def _growth(section: Section, quantity: str, found: dict[str, list[list[float]]]
             continue
         sizes, seconds = upper[:, 0], upper[:, 1:]
         exponent = float(growth_exponent(sizes, np.median(seconds, axis=1)))
-        # rounds are drawn, (rounds, sides), so that a disturbed round is one draw
+        # Rounds are resampled, (rounds, sides), so that a disturbed round stays together.
         fits = bootstrap_interval(
             seconds.T, seed, lambda drawn, axis, sizes=sizes: growth_exponent(sizes, np.median(drawn, axis=axis))
         )

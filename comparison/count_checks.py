@@ -1,4 +1,4 @@
-"""Operations of a contestant at any resolution, without computing them, and the proof that they are counted right."""
+"""Operation counts of a contestant at any resolution, without computing, with checks that the counts are right."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,25 +15,25 @@ TOLERANCE = 1e-3
 
 
 class CountMismatchError(ValueError):
-    """Two ways of counting the same network's work do not agree."""
+    """Error raised when two ways of counting the same network's work disagree."""
 
 
 def counted(contestant: Contestant, image_hw: tuple[int, int], *, training: bool = False) -> OperationCount:
-    """What one image costs: the forward pass, or with `training` forward and backward.
+    """Counts the operations of one image: a forward pass, or with `training` a forward and a backward pass.
 
-    The network is rebuilt without values where it allows (torch's "meta" device), so that nothing is computed.
+    The network is rebuilt without values if possible (torch's "meta" device), so that nothing is computed.
     """
     return _on(contestant, image_hw, lambda model, pixels: _step(model, pixels, training))
 
 
 def check_counts(contestant: Contestant) -> float:
-    """The largest relative deviation between ways to count a forward pass at the contestant's own resolution.
+    """Returns the largest relative deviation between ways to count a forward pass at the contestant's own resolution.
 
-    With and without gradients, with attention in one operation and as plain products where it can be switched, and for
-    a ViT of ours against the closed form.
+    The ways are: with and without gradients, with attention as one operation and as plain products (if it can be
+    switched), and for a ViT of this package also the closed form.
 
     Raises:
-        CountMismatchError: It is above 0.1 %.
+        CountMismatchError: The deviation is above 0.1 %.
         UncountedOperationError: An operation cannot be counted.
     """
     counts: dict[str, int] = {}
@@ -65,7 +65,7 @@ def _counting(implementation: str | None, gradients: bool) -> Callable[[nn.Modul
 
 
 def _step(model: nn.Module, pixels: torch.Tensor, training: bool) -> OperationCount:
-    # with gradients, for without them torch's fused layers hide which products are attention's
+    # With gradients, since without them torch's fused layers hide which products belong to attention.
     if training:
         return count_operations(lambda: torch.autograd.backward(logits_of(model, pixels).sum()))
     return count_operations(lambda: model(pixels))
@@ -74,17 +74,17 @@ def _step(model: nn.Module, pixels: torch.Tensor, training: bool) -> OperationCo
 def _on(
     contestant: Contestant, image_hw: tuple[int, int], count: Callable[[nn.Module, torch.Tensor], OperationCount]
 ) -> OperationCount:
-    """Counts on a network without values, or on one with random ones where an operation needs them."""
+    """Counts on a network without values, or on one with random values if an operation needs them."""
     try:
         with torch.device("meta"):
             model = contestant.build(image_hw).eval()
         return count(model, torch.empty(1, 3, *image_hw, device="meta"))
-    except RuntimeError:  # NotImplementedError, of what has no meta kernel, is one
+    except RuntimeError:  # includes NotImplementedError, raised by operations without a meta kernel
         return count(contestant.build(image_hw).eval(), torch.zeros(1, 3, *image_hw))
 
 
 def _switchable(model: nn.Module) -> bool:
-    if getattr(model, "timm_model", None) is not None:  # what is rebuilt is timm's own model
+    if getattr(model, "timm_model", None) is not None:  # `build` rebuilds timm's own model, which cannot be switched
         return False
     return hasattr(model, "set_attn_implementation") and bool(getattr(model, "_supports_sdpa", False))
 

@@ -1,4 +1,4 @@
-"""From finished trainings to curves of accuracy against data, and where they cross, or that they do not."""
+"""Curves of accuracy against training data from finished trainings, and the points where they cross."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -30,11 +30,11 @@ PROTOCOLS = {
 
 
 def data_section(cells: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Section:
-    """The section "data" of finished cells.
+    """Makes the section "data" from finished cells.
 
     Args:
-        cells: `architecture`, `fraction`, `seed`, `accuracy`, `interval`, `train_images`, ...
-        settings: What they have in common, for the notes.
+        cells: Entries with `architecture`, `fraction`, `seed`, `accuracy`, `interval`, `train_images` and more.
+        settings: Settings shared by all cells, for the notes.
     """
     section = Section("data", PROTOCOLS)
     images = next((cell["test_images"] for cell in cells), 0)
@@ -74,7 +74,7 @@ def data_section(cells: Sequence[dict[str, Any]], settings: dict[str, Any]) -> S
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, Interval | None]:
-    """The mean and its 95 % interval by Student's t; no interval of a single value."""
+    """Computes the mean and its 95 % interval by Student's t; a single value has no interval."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, None
@@ -89,7 +89,7 @@ def _compare(section: Section, first: str, second: str, found: dict[str, dict[fl
         if seeds := sorted(one.keys() & other.keys()):
             mean, interval = t_interval([one[seed] - other[seed] for seed in seeds])
             if interval == (0.0, 0.0):
-                interval = None  # as of two that are never wrong: no proof that there is no difference
+                interval = None  # e.g. if both are always right, which does not prove that they are equal
             rows.append((fraction, mean, interval))
             at = {"fraction": fraction, "seeds": seeds}
             section.measurements.append(
@@ -98,7 +98,7 @@ def _compare(section: Section, first: str, second: str, found: dict[str, dict[fl
     if not rows:
         return
     fractions = [fraction for fraction, _, _ in rows]
-    # the crossing of two costs works on ratios; an accuracy difference d is the ratio exp(d) to 1
+    # `crossing` works on ratios of costs; an accuracy difference d becomes the ratio exp(d) to 1.
     where = crossing(fractions, np.exp([mean for _, mean, _ in rows]).tolist(), [1.0] * len(rows))
     ahead = [fraction for fraction, _, interval in rows if interval is not None and interval[0] > 0]
     behind = [fraction for fraction, _, interval in rows if interval is not None and interval[1] < 0]

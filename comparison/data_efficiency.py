@@ -1,8 +1,8 @@
-"""Accuracy against the number of training images: a CNN, a ViT, a DeiT taught by that CNN, and a hybrid.
+"""Accuracy against the number of training images: a CNN, a ViT, a DeiT with that CNN as teacher, and a hybrid.
 
-Each is trained from scratch with one recipe, on nested parts of the training images, for as many steps and images per
-step as on all of them: a part is repeated (and augmented anew) until it is as long as the whole. Each training is a
-cell, `vithub.finetune` into a folder of its own; cells that are there are not trained again.
+Each network is trained from scratch with one recipe, on nested parts of the training images, with the same number of
+steps and images per step as on all of them: a part is repeated (and augmented anew) to the length of the whole. Each
+training is a cell, `vithub.finetune` into its own folder; finished cells are not trained again.
 """
 
 import shutil
@@ -45,21 +45,21 @@ CELL, GRID = "cell.json", "grid.json"
 
 @dataclass(frozen=True)
 class GridSettings:
-    """Which trainings.
+    """Settings of the grid of trainings.
 
     Args:
-        fractions: Of the training images, in (0, 1].
-        seeds: Of weights, order and which images are in a part; three or more for an interval worth the name.
-        architectures: Of `ARCHITECTURES`; the DeiT needs the CNN.
+        fractions: Shares of the training images, in (0, 1].
+        seeds: Seeds of weights, order and selection of images; three or more are needed for a useful interval.
+        architectures: Names from `ARCHITECTURES`; the DeiT needs the CNN.
         epochs: Passes over a table as long as all training images.
         batch_size: Images per step.
-        image_size: Pixels, a power of two from 16: the ViTs see 8 x 8 patches.
-        hidden_size: Of the ViTs; a multiple of 32.
-        layers: Of the ViTs.
-        lr: Peak learning rate of all.
-        train_images: About as many training images as "100 %" means, in the proportions of the classes; None
-            takes all.
-        test_images: Most test images; None takes all.
+        image_size: Side of the images in pixels, a power of two from 16; the ViTs divide them into 8 x 8 patches.
+        hidden_size: Hidden size of the ViTs, a multiple of 32.
+        layers: Number of layers of the ViTs.
+        lr: Peak learning rate of all networks.
+        train_images: Approximate number of training images that 100 % stands for, in the proportions of the classes;
+            None takes all.
+        test_images: Largest number of test images; None takes all.
     """
 
     fractions: tuple[float, ...] = FRACTIONS
@@ -95,7 +95,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of the cell's folder."""
         return f"{self.architecture.lower()}-{100 * self.fraction:g}-seed{self.seed}"
 
 
@@ -103,16 +103,16 @@ def measure_data_efficiency(
     data: Any, folder: str | Path, settings: GridSettings, *, part: tuple[int, int] = (0, 1),
     reporter: Reporter | None = None,
 ) -> Section:  # fmt: skip
-    """Trains the cells that are missing in `folder`, and the section "data" of all that are there.
+    """Trains the cells that are missing in `folder`, and makes the section "data" from all finished ones.
 
     Under `accelerate launch` the processes share each training; with `part` several launches share the cells.
 
     Args:
-        data: As `finetune` takes it.
-        folder: Of the cells; made, or gone on with.
-        settings: Which trainings.
-        part: (i, n): train every n-th pair of fraction and seed from the i-th on, and leave the others to others.
-        reporter: Told of each cell.
+        data: Data set in any form that `finetune` takes.
+        folder: Folder of the cells; made if missing, continued if present.
+        settings: Settings of the grid.
+        part: Pair (i, n): train every n-th combination of fraction and seed, beginning with the i-th (from 0).
+        reporter: Receives the progress of each cell; None writes to the log.
 
     Raises:
         DataError: The data cannot be used, or the folder holds cells of other settings or data.
@@ -138,7 +138,7 @@ def measure_data_efficiency(
 
 
 def grid(settings: GridSettings) -> list[list[Cell]]:
-    """The cells, those of one fraction and seed together, the CNN before the DeiT that it teaches."""
+    """Lists the cells, grouped by fraction and seed, the CNN before the DeiT that it teaches."""
     order = [name for name in ARCHITECTURES if name in settings.architectures]
     return [
         [Cell(fraction, seed, name) for name in order] for seed in settings.seeds for fraction in settings.fractions
@@ -146,7 +146,7 @@ def grid(settings: GridSettings) -> list[list[Cell]]:
 
 
 def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """What is known of each finished cell, sorted."""
+    """Reads the results of all finished cells, sorted."""
     files = sorted(folder.glob(f"*/{CELL}"))
     cells = [_read_cell(file) for file in files]
     return sorted(cells, key=lambda cell: (ARCHITECTURES.index(cell["architecture"]), cell["fraction"], cell["seed"]))
@@ -160,7 +160,7 @@ def _read_cell(file: Path) -> dict[str, Any]:
 
 
 def part_rows(labels: Sequence[int], fraction: float, seed: int) -> list[int]:
-    """Rows of a part of each class, at least one; a larger part of the same seed holds the smaller ones."""
+    """Selects a share of each class's rows, at least one; with one seed, larger parts contain the smaller ones."""
     values = np.asarray(labels)
     order = derived_generator(seed, 1).permutation(len(values))
     kept: list[int] = []
@@ -171,12 +171,12 @@ def part_rows(labels: Sequence[int], fraction: float, seed: int) -> list[int]:
 
 
 def repeated(rows: Sequence[int], length: int) -> list[int]:
-    """The rows again and again, `length` of them."""
+    """Repeats the rows cyclically to `length` rows."""
     return [rows[number % len(rows)] for number in range(length)]
 
 
 def build_network(architecture: str, settings: GridSettings, labels: Sequence[str]) -> PreTrainedModel:
-    """An untrained network; draws from torch's generator."""
+    """Builds an untrained network; its weights are drawn from torch's generator."""
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: n for n, name in enumerate(labels)}}
     if architecture == "CNN":
         stride = max(1, settings.image_size // 32)
@@ -188,13 +188,13 @@ def build_network(architecture: str, settings: GridSettings, labels: Sequence[st
     }  # fmt: skip
     if architecture == "DeiT":
         return HubDeiTForImageClassification(HubDeiTConfig(**fields, distillation="hard"))
-    if architecture == "hybrid":  # a layer for the stem, as its authors have it
+    if architecture == "hybrid":  # the stem replaces one layer, as in its paper
         return ConvStemViT(ConvStemViTConfig(**{**fields, "num_hidden_layers": max(1, settings.layers - 1)}))
     return HubViTForImageClassification(HubViTConfig(**fields))
 
 
 def _open(folder: Path, settings: GridSettings, images: ImageData) -> None:
-    """The folder's settings, written or compared; which fractions, seeds and architectures may be added to."""
+    """Writes or compares the folder's settings; fractions, seeds and architectures may be extended later."""
     free = ("fractions", "seeds", "architectures")
     what = {name: value for name, value in asdict(settings).items() if name not in free}
     what |= {"data": images.name, "sizes": images.sizes}
@@ -211,13 +211,13 @@ def _open(folder: Path, settings: GridSettings, images: ImageData) -> None:
 
 
 def _train(cell: Cell, images: ImageData, folder: Path, settings: GridSettings) -> dict[str, Any]:
-    """Trains a cell and writes its `cell.json`; accuracy in [0, 1], and more."""
+    """Trains a cell and writes its `cell.json`; returns its accuracy in [0, 1] and further results."""
     place, state = folder / cell.name, process_state()
     run, start = place / "run", place / "start"
     tables = _tables(cell, images, settings)
     if state.is_main_process:
         if run.is_dir() and not (run / "checkpoints").is_dir():
-            shutil.rmtree(run)  # died before its first checkpoint
+            shutil.rmtree(run)  # the run was killed before its first checkpoint
         if not start.is_dir():
             _save_start(cell, start, settings, images.labels.names)
     state.wait_for_everyone()
@@ -254,7 +254,7 @@ def _train(cell: Cell, images: ImageData, folder: Path, settings: GridSettings) 
 
 
 def _rows(images: ImageData, settings: GridSettings, cell: Cell) -> tuple[list[int], int]:
-    """Rows of the training table in a cell's part, and how many the whole is of."""
+    """Returns the rows of a cell's part in the training table, and the number of rows that 100 % stands for."""
     labels = list(images.train[LABEL])
     share = 1.0 if settings.train_images is None else min(1.0, settings.train_images / len(labels))
     whole = part_rows(labels, share, 0)
@@ -262,7 +262,11 @@ def _rows(images: ImageData, settings: GridSettings, cell: Cell) -> tuple[list[i
 
 
 def _tables(cell: Cell, images: ImageData, settings: GridSettings) -> DatasetDict:
-    """The part, as long as the whole; a few validation images, as nothing is chosen by them; and the test images."""
+    """Returns a cell's training, validation and test images.
+
+    The training part is repeated to the length of the whole; few images are for validation, as nothing is selected by
+    them.
+    """
     if images.test is None:
         raise DataError(f"{images.name} has no test split")
     rows, whole = _rows(images, settings, cell)
@@ -273,7 +277,7 @@ def _tables(cell: Cell, images: ImageData, settings: GridSettings) -> DatasetDic
 
 
 def _save_start(cell: Cell, start: Path, settings: GridSettings, labels: Sequence[str]) -> None:
-    """The untrained network as a folder, drawn by the cell's seed."""
+    """Saves the untrained network, drawn with the cell's seed, as a folder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(cell.seed, 2))
         model = build_network(cell.architecture, settings, labels)

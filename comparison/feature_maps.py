@@ -1,4 +1,4 @@
-"""The last feature map of any classifier: what is still spread over the image before it is pooled."""
+"""Last feature map of any classifier: its features before pooling over the image."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from torch import nn
 
 
 def feature_map(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-    """(B, D, h, w) for (B, C, H, W); a transformer's patch tokens laid out as a grid, prefix tokens left out.
+    """Computes the feature map (B, D, h, w) of pixels (B, C, H, W); patch tokens become a grid without prefix tokens.
 
     Raises:
-        ValueError: The model does not show its features in a way that is known.
+        ValueError: The model does not expose its features in a known way.
     """
     timms: Any = getattr(model, "timm_model", model)
     if hasattr(timms, "forward_features"):
         features = timms.forward_features(pixel_values)
-        if isinstance(features, tuple):  # class token and patches apart
+        if isinstance(features, tuple):  # class token and patches are separate
             features = max(features, key=lambda part: part.numel())
         channels_last = getattr(timms, "output_fmt", "NCHW") == "NHWC"
     elif hasattr(model, "base_model"):
@@ -31,10 +31,10 @@ def feature_map(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
 
 
 def token_grid(tokens: torch.Tensor, image_hw: tuple[int, int]) -> torch.Tensor:
-    """(B, N, D) as (B, D, h, w): the last h x w tokens, of square cells that leave the fewest tokens before them.
+    """Arranges the last h x w tokens of (B, N, D) as (B, D, h, w), in square cells with the fewest tokens left over.
 
     Raises:
-        ValueError: No grid of square cells has nearly as many cells as there are tokens.
+        ValueError: No grid of square cells has about as many cells as there are tokens.
     """
     count, (height, width) = tokens.shape[1], image_hw
     grids = {(height // cell, width // cell) for cell in range(1, min(image_hw) + 1)}
@@ -47,7 +47,7 @@ def token_grid(tokens: torch.Tensor, image_hw: tuple[int, int]) -> torch.Tensor:
 
 
 def _pooled_from(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-    """torchvision: what its global pooling is given, or what the encoder of its ViT returns."""
+    """Returns the input of torchvision's global pooling, or the output of its ViT's encoder."""
     seen: list[Any] = []
     if (encoder := getattr(model, "encoder", None)) is not None:
         handle = encoder.register_forward_hook(lambda _module, _given, out: seen.append(out))

@@ -1,4 +1,4 @@
-"""How a cost grows with the image, and where one overtakes another."""
+"""Growth of a cost with the image size, and the size at which one cost overtakes another."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 def growth_exponent(pixels: Sequence[float] | np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """k of cost ~ pixels^k, by least squares on logarithms: 1 is linear in the pixels, 2 quadratic.
+    """Fits k of cost ~ pixels^k by least squares on logarithms: 1 is linear in the pixels, 2 quadratic.
 
     Args:
-        pixels: (n,), height x width of each measurement.
-        costs: (..., n), above 0.
+        pixels: Number of pixels (height x width) of each measurement, (n,).
+        costs: Costs above 0, (..., n).
 
     Returns:
-        (...).
+        Exponents k, (...).
     """
     x = np.log(np.asarray(pixels, dtype=np.float64))
     y = np.log(np.asarray(costs, dtype=np.float64))
@@ -24,12 +24,12 @@ def growth_exponent(pixels: Sequence[float] | np.ndarray, costs: np.ndarray) -> 
 
 
 def crossing(sides: Sequence[float], first: Sequence[float], second: Sequence[float]) -> float | None:
-    """The smallest side at which the cheaper of two costs changes, by interpolation of logarithms; None if it does not.
+    """Interpolates, on logarithms, the smallest side at which the cheaper of two costs changes; None if it does not.
 
     Args:
-        sides: (n,), growing.
-        first: (n,), cost of one.
-        second: (n,), cost of the other.
+        sides: Sides of the images, growing, (n,).
+        first: Cost of the first contestant at each side, (n,).
+        second: Cost of the second contestant at each side, (n,).
     """
     gap = np.log(np.asarray(first, dtype=np.float64)) - np.log(np.asarray(second, dtype=np.float64))
     x = np.log(np.asarray(sides, dtype=np.float64))
@@ -45,16 +45,16 @@ def crossing(sides: Sequence[float], first: Sequence[float], second: Sequence[fl
 def quadratic_crossover(
     pixels: tuple[float, float], attention: tuple[float, float], linear: tuple[float, float]
 ) -> float | None:
-    """Pixels (height x width) from which on attention costs more than the linear layers; None if it never does.
+    """Returns the pixels (height x width) above which attention costs more than linear layers; None if it never does.
 
     Args:
-        pixels: Of two images.
-        attention: Multiply-accumulates of tokens with tokens in each.
-        linear: Of tokens with weights in each.
+        pixels: Number of pixels of two images.
+        attention: Multiply-accumulates of tokens with tokens for each image.
+        linear: Multiply-accumulates of tokens with weights for each image.
     """
     if not min(attention) > 0:
         return None
-    if growth_exponent(pixels, np.array(attention)) < 1.9:  # attends within windows only: linear in the pixels
+    if growth_exponent(pixels, np.array(attention)) < 1.9:  # attention within windows only: linear in the pixels
         return None
     per_square = attention[1] / pixels[1] ** 2
     per_pixel = (linear[1] - linear[0]) / (pixels[1] - pixels[0])

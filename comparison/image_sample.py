@@ -1,4 +1,4 @@
-"""The images that contestants are judged on: the same for all, drawn once; and how contestants are run on them."""
+"""Sample of images for all contestants, drawn once, and the inference of contestants on it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,15 +21,15 @@ from .feature_maps import feature_map
 
 @dataclass(frozen=True)
 class ImageSample:
-    """Labelled images.
+    """Sample of labelled images.
 
     Args:
-        name: Of the data set.
-        split: Of it.
-        images: RGB.
-        labels: (n,), numbers of `names`.
-        names: Of the labels.
-        total: Images of the split that they were drawn from.
+        name: Name of the data set.
+        split: Name of the split.
+        images: Images in RGB.
+        labels: Indices into `names`, (n,).
+        names: Label names.
+        total: Number of images in the split from which the sample was drawn.
     """
 
     name: str
@@ -40,23 +40,23 @@ class ImageSample:
     total: int
 
     def first(self, count: int) -> "ImageSample":
-        """The first of them, which are as random as all."""
+        """Returns the first `count` images, which are a random sample too."""
         return ImageSample(
             self.name, self.split, self.images[:count], self.labels[:count], self.names, self.total
         )  # fmt: skip
 
 
 def draw_images(data: Any, count: int | None, seed: int, split: str | None = None) -> ImageSample:
-    """Images of a split in random order.
+    """Draws images of a split in random order.
 
     Args:
-        data: As `finetune` takes it.
-        count: How many; None or more than there are takes all.
-        seed: Of the draw.
-        split: None takes "test" where there is one, or the last.
+        data: Data set in any form that `finetune` takes.
+        count: Number of images; None, or a number above that of the split, takes all.
+        seed: Seed of the draw.
+        split: Name of the split; None takes "test" if it exists, else the last.
 
     Raises:
-        DataError: There is no such split, or images have any number of labels.
+        DataError: The split does not exist, or images have any number of labels.
         BadImageError: An image cannot be decoded.
     """
     found = read_labelled_tables(data)
@@ -77,12 +77,12 @@ def draw_images(data: Any, count: int | None, seed: int, split: str | None = Non
 
 @dataclass(frozen=True)
 class Runner:
-    """How contestants compute where time is not what is measured.
+    """Inference of contestants in measurements other than of time.
 
     Args:
-        precision: "fp32", or "bf16" for autocast.
-        batch_size: Images at once.
-        device: Where.
+        precision: Number format: "fp32", or "bf16" for autocast.
+        batch_size: Images per batch.
+        device: Device to compute on.
     """
 
     precision: str = "fp32"
@@ -90,11 +90,11 @@ class Runner:
     device: str = "cpu"
 
     def logits(self, contestant: Contestant) -> Callable[[torch.Tensor], torch.Tensor]:
-        """From pixels (B, C, H, W) of any number of images to logits (B, L), fp32, on the CPU."""
+        """Returns a function from pixels (B, C, H, W), any B, to logits (B, L), float32, on the CPU."""
         return lambda pixels: self._batched(contestant, contestant.logits, pixels)
 
     def features(self, contestant: Contestant) -> Callable[[torch.Tensor], torch.Tensor]:
-        """From pixels (B, C, H, W) to the last feature map (B, D, h, w), fp32, on the CPU."""
+        """Returns a function from pixels (B, C, H, W) to the last feature map (B, D, h, w), float32, on the CPU."""
         return lambda pixels: self._batched(contestant, lambda part: feature_map(contestant.model, part), pixels)
 
     def _batched(
@@ -107,19 +107,19 @@ class Runner:
 
     @contextmanager
     def mode(self) -> Iterator[None]:
-        """Without gradients, in the precision."""
+        """Disables gradients and sets the precision."""
         half = self.precision == "bf16"
         with torch.no_grad(), torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=half):
             yield
 
 
 def served(contestant: Contestant, images: list[Image.Image]) -> torch.Tensor:
-    """(n, C, H, W), through the transform that the contestant is served with."""
+    """Preprocesses images with the transform that the contestant is served with, (n, C, H, W)."""
     return torch.stack([contestant.transform(image) for image in images])
 
 
 def canvases(contestant: Contestant, images: list[Image.Image], side: tuple[int, int]) -> torch.Tensor:
-    """(n, C, *side), the largest middle part of this shape, resized (bicubic) and normalised for the contestant."""
+    """Crops the largest centre part with shape `side`, resizes it (bicubic) and normalises it, (n, C, *side)."""
     height, width = side
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (contestant.pixels.mean, contestant.pixels.std))
     found = []
@@ -133,7 +133,7 @@ def canvases(contestant: Contestant, images: list[Image.Image], side: tuple[int,
 
 
 def right_answers(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
-    """(n,), 1.0 where the first choice is the label."""
+    """Returns 1.0 for each image whose first choice is the label, else 0.0, (n,)."""
     return (logits.argmax(-1) == labels).double().numpy()
 
 

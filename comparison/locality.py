@@ -1,7 +1,7 @@
-"""How far a network looks: attention distance of each layer, and the effective receptive field of its features.
+"""Locality of a network: attention distance of each layer, and the effective receptive field of its features.
 
-Both are given beside the same network with random weights: what a network of this shape does before it has learned
-anything is no property of what it learned.
+Both are also given for the same network with random weights: what a network of this shape does before training is not
+something that it learned.
 """
 
 from collections.abc import Sequence
@@ -39,11 +39,11 @@ MAP_SIDE = 56
 
 @dataclass(frozen=True)
 class LocalitySettings:
-    """How locality is measured.
+    """Settings of the locality measurement.
 
     Args:
-        images: For attention distances.
-        field_images: For receptive fields.
+        images: Number of images for attention distances.
+        field_images: Number of images for receptive fields.
     """
 
     images: int = 16
@@ -54,7 +54,7 @@ def measure_locality(
     contestants: Sequence[Contestant], sample: ImageSample, settings: LocalitySettings, seed: int = 0,
     reporter: Reporter | None = None,
 ) -> Section:  # fmt: skip
-    """The section "locality"; computed in fp32."""
+    """Measures the section "locality", in float32."""
     reporter = reporter or QuietReporter()
     section = Section("locality", PROTOCOLS)
     reporter.start("locality", 4 * len(contestants))
@@ -78,10 +78,10 @@ def measure_locality(
 
 
 def attention_distances(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Mean attention distance of each image, layer and head, and that of uniform attention, in pixels.
+    """Computes the mean attention distance per image, layer and head, and that of uniform attention, in pixels.
 
     Returns:
-        (B, layers, heads), fp64, and the distance.
+        Distances, float64 (B, layers, heads), and the distance of uniform attention.
 
     Raises:
         ExplanationError: The model does not attend over all patches of an image.

@@ -1,4 +1,4 @@
-"""What a comparison consists of: numbers, each with its unit, its interval and the way it was got."""
+"""Data structures of a comparison: numbers with unit, interval and protocol, grouped in sections."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,25 +10,25 @@ from ..data.share_intervals import Interval, share_interval
 from ..training.runtime.bootstrap import percentile_interval
 
 LEVEL, SAMPLES = 0.95, 1000
-# For protocols: the intervals of `mean_share_interval` with one trial per image, and with several.
+# Texts for protocols: the intervals of `mean_share_interval` with one trial per image, and with several.
 WILSON = "interval: Wilson's over images"
 WILSON_IMAGES = "interval: Wilson's, with the effective number of trials (Korn and Graubard 1998)"
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number.
+    """One measured number.
 
     Args:
-        contestant: Whose; "A against B" of two.
-        quantity: What, such as "latency".
-        value: The number; None where there is none, and `note` says why.
-        unit: Such as "ms"; "1" of a plain number.
+        contestant: Name of the contestant; "A against B" for a pair.
+        quantity: Name of the measured quantity, such as "latency".
+        value: Measured number; None if there is none, with the reason in `note`.
+        unit: Unit, such as "ms"; "1" for a plain number.
         protocol: Id of the text that says how it was measured.
-        seed: Of its random choices, images drawn included; None where there are none.
-        interval: 95 %, Wilson's for shares and by bootstrap for all else; None where the number is exact, or single.
-        at: Under which conditions, such as {"pixels": 224}.
-        note: What a reader must know of this one number.
+        seed: Seed of random choices, including the drawn images; None if there are none.
+        interval: Interval of 95 %, Wilson's for shares and bootstrap for others; None if the number is exact or single.
+        at: Conditions of the measurement, such as {"pixels": 224}.
+        note: Remark on this number for the reader.
     """
 
     contestant: str
@@ -42,20 +42,20 @@ class Measurement:
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Converts the measurement to plain data."""
         return asdict(self)
 
 
 @dataclass
 class Section:
-    """A part of the comparison.
+    """Section of a comparison.
 
     Args:
-        name: As `--sections` has it.
-        protocols: Text by id of how each number was measured.
-        measurements: The numbers.
-        notes: What holds for all of them.
-        maps: Tables for pictures: by contestant, or by a name of what they show, rows of numbers.
+        name: Name of the section, as in `--sections`.
+        protocols: Texts by id that say how each number was measured.
+        measurements: Measured numbers.
+        notes: Remarks on all of the numbers.
+        maps: Tables of numbers for plots, by contestant or by a name of their content.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Section:
     maps: dict[str, list[list[float]]] = field(default_factory=dict)
 
     def find(self, quantity: str, contestant: str | None = None, **at: Any) -> list[Measurement]:
-        """Those of a quantity, of one contestant, under these conditions."""
+        """Selects the measurements of a quantity, optionally of one contestant and under the given conditions."""
         return [
             one
             for one in self.measurements
@@ -75,7 +75,7 @@ class Section:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Converts the section to plain data."""
         return {
             "name": self.name,
             "protocols": self.protocols,
@@ -86,7 +86,7 @@ class Section:
 
 
 class Report(Protocol):
-    """What a report is written of; `Comparison` is one."""
+    """Content of a report; implemented by `Comparison`."""
 
     contestants: list[dict[str, Any]]
     sections: list[Section]
@@ -94,23 +94,23 @@ class Report(Protocol):
 
     @property
     def verdict(self) -> list[str]:
-        """Sentences that follow from the figures."""
+        """Sentences derived from the measurements."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Converts the content to plain data."""
         ...
 
 
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray, seed: int, statistic: Callable[..., Any] = np.mean
 ) -> Interval | None:
-    """The 95 % percentile interval of a statistic over resampled values; None of fewer than two.
+    """Computes the 95 % percentile interval of a statistic over resampled values; None for fewer than two values.
 
     Args:
-        values: (n,), or (n, k) whose rows are drawn.
-        seed: Of the draws.
-        statistic: Takes values and `axis`.
+        values: Values (n,), or (n, k) of which rows are resampled.
+        seed: Seed of the resampling.
+        statistic: Function of resampled values and `axis`.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2:
@@ -120,16 +120,16 @@ def bootstrap_interval(
 
 
 def mean_share_interval(shares: Sequence[float] | np.ndarray, trials: int = 1) -> Interval | None:
-    """Wilson's 95 % interval of the mean of shares, in [0, 1]; None of no shares.
+    """Computes Wilson's 95 % interval of the mean of shares, in [0, 1]; None without shares.
 
-    With one trial per image it is that of a rate. With several, which depend on each other, the number of trials is
-    replaced by the effective one, m (1 - m) / var(m) with m the mean (Korn and Graubard 1998), but not below the number
-    of images nor above that of all trials: where all shares are 1 it is the number of images, as if an image's trials
-    all went the same way.
+    With one trial per image it is the interval of a rate. With several trials per image, which depend on each other,
+    their number is replaced by the effective one, m (1 - m) / var(m) with m the mean (Korn and Graubard 1998), limited
+    to between the number of images and that of all trials. If all shares are 1 it is the number of images, as if all
+    trials of an image had one outcome.
 
     Args:
-        shares: (n,), of each image, in [0, 1].
-        trials: How many each of them is the share of.
+        shares: Share of each image, in [0, 1], (n,).
+        trials: Number of trials per image.
     """
     values = np.asarray(shares, dtype=np.float64)
     count = len(values)
@@ -143,13 +143,13 @@ def mean_share_interval(shares: Sequence[float] | np.ndarray, trials: int = 1) -
 
 
 def weighted_interval(parts: Sequence[tuple[float, float, Interval | None]]) -> Interval | None:
-    """The interval of a weighted sum of independent shares (Zou and Donner 2008); None where one has none.
+    """Computes the interval of a weighted sum of independent shares (Zou and Donner 2008); None if a part has none.
 
-    Each end is as far from the sum as the square root of the summed squares of the weighted distances of the parts'
-    ends from their shares.
+    The distance of each end from the sum is the square root of the summed squares of the weighted distances of the
+    parts' ends from their shares.
 
     Args:
-        parts: Weight, share and interval of each; those of weight 0 are left out.
+        parts: Weight, share and interval of each part; parts with weight 0 are left out.
     """
     used = [part for part in parts if part[0] > 0]
     total = sum(weight * share for weight, share, _ in used)
@@ -163,12 +163,12 @@ def weighted_interval(parts: Sequence[tuple[float, float, Interval | None]]) -> 
 
 
 def in_percent(interval: Interval | None) -> Interval | None:
-    """An interval of a share in per cent."""
+    """Converts an interval of a share to per cent."""
     return None if interval is None else (100 * interval[0], 100 * interval[1])
 
 
 def count_of(number: int, thing: str) -> str:
-    """Such as "1 thread" and "2 threads"."""
+    """Formats a number of things, such as "1 thread" and "2 threads"."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 

@@ -1,9 +1,9 @@
-"""How many multiplications a model spends on an image: counted where torch computes, not read off a table.
+"""Number of multiplications that a model needs for an image, counted where torch dispatches the operations.
 
 Only products of matrices and convolutions are counted (as fvcore and torch do); one multiply-accumulate (MAC) is two
 floating-point operations. Additions, normalisations and activations are a few per cent of a network's work and are
-known not to be products. An operation that is neither known to be a product nor known to be none is named: it is never
-taken for 0. torch's own counter takes fused attention on a CPU for 0, which is why this one exists.
+listed as free of products. An operation that is in neither list is reported by name and never counted as 0. torch's own
+counter counts fused attention on a CPU as 0, hence this one.
 """
 
 from collections import Counter
@@ -21,18 +21,18 @@ aten = torch.ops.aten
 
 
 class UncountedOperationError(ValueError):
-    """A model ran operations of which it is not known how many products they hold."""
+    """Error raised when a model ran operations with an unknown number of products."""
 
 
 @dataclass(frozen=True)
 class OperationCount:
-    """What one call of a model computes.
+    """Operations of one call of a model.
 
     Attributes:
         macs: Multiply-accumulates of the whole batch.
-        by_kind: The same by kind: "convolution", "linear" (tokens with learned weights) and "attention"
-            (tokens with tokens, fused or as plain products; of torch's fused layer, its projections too).
-        uncounted: How often each operation ran whose products are not known.
+        by_kind: Multiply-accumulates by kind: "convolution", "linear" (tokens with learned weights) and "attention"
+            (tokens with tokens, fused or as plain products; for torch's fused layer, including its projections).
+        uncounted: Number of runs of each operation whose products are unknown.
     """
 
     macs: int
@@ -41,14 +41,14 @@ class OperationCount:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations: two per multiply-accumulate."""
+        """Number of floating-point operations: two per multiply-accumulate."""
         return 2 * self.macs
 
     def checked(self) -> "OperationCount":
-        """Itself.
+        """Returns the count itself, after checking that it is complete.
 
         Raises:
-            UncountedOperationError: Some operation could not be counted.
+            UncountedOperationError: The products of an operation are unknown.
         """
         if self.uncounted:
             names = ", ".join(f"{name} ({times} x)" for name, times in sorted(self.uncounted.items()))
@@ -57,7 +57,7 @@ class OperationCount:
 
 
 def count_operations(call: Callable[[], Any]) -> OperationCount:
-    """Counts what `call` computes, backward passes included, in any attention implementation and gradient mode."""
+    """Counts the operations of `call`, backward passes included, in any attention implementation and gradient mode."""
     counter = _Counter()
     with counter:
         call()
@@ -66,19 +66,19 @@ def count_operations(call: Callable[[], Any]) -> OperationCount:
 
 
 def count_model(model: nn.Module, pixel_values: torch.Tensor) -> OperationCount:
-    """Counts a forward pass of a model on (B, C, H, W) pixels, without gradients."""
+    """Counts a forward pass of a model on pixels (B, C, H, W), without gradients."""
     with torch.no_grad():
         return count_operations(lambda: model(pixel_values))
 
 
 def _attention(query: Any, key: Any, value: Any, **_: Any) -> int:
-    """Q K^T and its product with V, from shapes (B, H, N, K), (B, H, S, K) and (B, H, S, V)."""
+    """Counts Q K^T and its product with V, for shapes (B, H, N, K), (B, H, S, K) and (B, H, S, V)."""
     batch, heads, tokens, width = query
     return 2 * batch * heads * tokens * key[2] * (width + value[3])
 
 
 def _attention_backward(_grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Five products: the scores again, and the gradients of weights, values, queries and keys."""
+    """Counts five products: the recomputed scores, and the gradients of weights, values, queries and keys."""
     batch, heads, tokens, width = query
     return 2 * batch * heads * tokens * key[2] * (3 * width + 2 * value[3])
 
@@ -87,26 +87,26 @@ def _convolution_backward(
     grad: Any, image: Any, weight: Any, _bias: Any, _stride: Any, _padding: Any, _dilation: Any, transposed: bool,
     _output_padding: Any, _groups: int, wanted: Any,
 ) -> int:  # fmt: skip
-    """One convolution's worth for the gradient of the image, and one for that of the weight."""
+    """Counts one convolution for the gradient of the image, and one for that of the weight."""
     sites = prod(image if transposed else grad)
     return 2 * sites * prod(weight[1:]) * (int(wanted[0]) + int(wanted[1]))
 
 
 def _fused_layer(query: Any, key: Any, _value: Any, width: int, *_: Any, **__: Any) -> int:
-    """`nn.MultiheadAttention` in one operation: projections in and out, and the attention between."""
+    """Counts `nn.MultiheadAttention` as one operation: projections in and out, and the attention between."""
     batch, tokens, _ = query
     return 2 * batch * (4 * tokens * width * width + 2 * tokens * key[1] * width)
 
 
-# Formulas over the shapes of the arguments that torch's table lacks, or has wrong: it takes the backward pass of a
-# convolution in G groups for G times its work.
+# Formulas over the shapes of the arguments that torch's table lacks, or has wrong: it counts the backward pass of a
+# convolution with G groups as G times its work.
 _OWN: dict[Any, tuple[str, Callable[..., int]]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: ("attention", _attention),
     aten._scaled_dot_product_flash_attention_for_cpu_backward: ("attention", _attention_backward),
     aten.convolution_backward: ("convolution", _convolution_backward),
     aten._native_multi_head_attention: ("attention", _fused_layer),
 }
-# Known to hold no product, though torch does not tag them as reading each element once.
+# Operations that hold no product, although torch does not tag them as pointwise.
 _PRODUCT_FREE = {
     "_adaptive_avg_pool2d", "_adaptive_avg_pool2d_backward", "_local_scalar_dense", "_log_softmax",
     "_log_softmax_backward_data", "_safe_softmax", "_softmax", "_softmax_backward_data", "_to_copy", "_unsafe_view",
@@ -133,7 +133,7 @@ _PRODUCT_FREE = {
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the products of all that runs below it."""
+    """Dispatch mode that adds up the products of all operations in its context."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -154,7 +154,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return out
         if _is_product_free(func):
             return func(*args, **kwargs)
-        with self:  # made of smaller operations: count those
+        with self:  # the operation may consist of smaller ones, which are then counted
             out = func.decompose(*args, **kwargs) if hasattr(func, "decompose") else NotImplemented
         if out is not NotImplemented:
             return out

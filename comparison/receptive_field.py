@@ -1,7 +1,8 @@
-"""How far a network looks, by gradients (Luo et al. 2016, https://arxiv.org/abs/1701.04128).
+"""Effective receptive field of a network, from gradients (Luo et al. 2016, https://arxiv.org/abs/1701.04128).
 
-The effective receptive field of a cell of a feature map is the map of the input's gradient of that cell; its size is
-given as the distance within which a part of the whole gradient lies. It works on CNNs and on transformers alike.
+The effective receptive field of a cell of a feature map is the map of the gradient of that cell with respect to the
+input; its size is the distance within which a given share of the whole gradient lies. It applies to CNNs and
+transformers alike.
 """
 
 from collections.abc import Callable
@@ -12,12 +13,12 @@ import torch
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The influence of pixels on the middle cell of a feature map.
+    """Influence of pixels on the middle cell of a feature map.
 
     Attributes:
-        influence: (H, W), mean absolute gradient over images and channels; sums to 1.
-        radius: Pixels round the cell's centre that hold half of the influence.
-        rms: Root mean square distance of the influence from the centre, pixels.
+        influence: Mean absolute gradient over images and channels, (H, W); sums to 1.
+        radius: Distance in pixels around the cell's centre that contains half of the influence.
+        rms: Root mean square distance of the influence from the centre, in pixels.
     """
 
     influence: torch.Tensor
@@ -26,11 +27,11 @@ class ReceptiveField:
 
 
 def effective_receptive_field(features: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> ReceptiveField:
-    """The effective receptive field of a feature map's middle cell.
+    """Computes the effective receptive field of a feature map's middle cell.
 
     Args:
-        features: From (B, C, H, W) to a feature map (B, D, h, w), differentiable.
-        images: (B, C, H, W); the gradient is averaged over them.
+        features: Differentiable function from images (B, C, H, W) to a feature map (B, D, h, w).
+        images: Images (B, C, H, W) over which the gradient is averaged.
 
     Raises:
         ValueError: The middle cell depends on no pixel.
@@ -39,7 +40,7 @@ def effective_receptive_field(features: Callable[[torch.Tensor], torch.Tensor], 
         pixels = images.detach().clone().requires_grad_()
         output = features(pixels)
         row, column = output.shape[2] // 2, output.shape[3] // 2
-        # A direction drawn once: in the plain sum, channels would cancel each other.
+        # A fixed random direction: in the plain sum, channels would cancel each other.
         direction = torch.randn(output.shape[1], generator=torch.Generator().manual_seed(0))
         middle = (output[:, :, row, column] * direction.to(output)).sum()
         gradient = torch.autograd.grad(middle, pixels, allow_unused=True)[0] if middle.requires_grad else None

@@ -1,4 +1,4 @@
-"""Pictures of a comparison, as PNG files."""
+"""Plots of a comparison, as PNG files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +15,15 @@ MARKERS = "osD^vP*"
 
 
 def save_pictures(sections: list[Section], names: list[str], folder: Path) -> list[tuple[str, str, str]]:
-    """Draws what the sections hold.
+    """Draws the plots of the sections.
 
     Args:
-        sections: Those that were measured.
-        names: Of the contestants, in the order of their colours.
-        folder: Exists.
+        sections: Measured sections.
+        names: Names of the contestants, in the order of their colours.
+        folder: Folder to write to; must exist.
 
     Returns:
-        Of each picture its section, file name and caption.
+        Section, file name and caption of each plot.
     """
     drawn: list[tuple[str, str, str]] = []
     for section in sections:
@@ -40,7 +40,7 @@ def _style(names: list[str], name: str) -> dict[str, Any]:
 
 
 def _curve(axes: Any, rows: list[Measurement], x: list[float], label: str, **style: Any) -> None:
-    """Values with their intervals as a band."""
+    """Draws values as a line, with their intervals as a band."""
     known = [(place, one) for place, one in zip(x, rows, strict=True) if one.value is not None]
     if not known:
         return

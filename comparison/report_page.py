@@ -1,4 +1,4 @@
-"""A comparison as files: JSON for machines, Markdown for a repository, one HTML page that holds its pictures."""
+"""Files of a comparison: JSON for programs, Markdown for a repository, and one HTML page with embedded plots."""
 
 import base64
 import os
@@ -38,7 +38,7 @@ def write_report(comparison: Report, folder: Path) -> Path:
     """Writes `report.json`, `report.md`, `report.html` and `pictures/`; returns the folder.
 
     Raises:
-        TargetError: It cannot be written.
+        TargetError: The folder cannot be written.
     """
     try:
         pictures = folder / "pictures"
@@ -55,10 +55,10 @@ def write_report(comparison: Report, folder: Path) -> Path:
 
 
 def tables(section: Section) -> list[Table]:
-    """The numbers of a section, one table per quantity: conditions down, contestants across.
+    """Arranges the numbers of a section as one table per quantity: conditions in rows, contestants in columns.
 
     Returns:
-        Of each quantity: caption, column heads, rows, and notes.
+        Caption, column heads, rows and notes of each quantity.
     """
     found: list[Table] = []
     for quantity in dict.fromkeys(one.quantity for one in section.measurements):
@@ -84,7 +84,7 @@ def tables(section: Section) -> list[Table]:
 
 
 def markdown(comparison: Report, drawn: Iterable[tuple[str, str, str]]) -> str:
-    """The report as Markdown, pictures beside it in `pictures/`."""
+    """Formats the report as Markdown, with plots in `pictures/` beside it."""
     drawn, about = list(drawn), comparison.about
     lines = [f"# {markdown_text(_title(comparison))}", "", *_listed(comparison.verdict), ""]
     lines += [markdown_block(str(about.get("command")), "bash"), ""]
@@ -119,7 +119,7 @@ def markdown(comparison: Report, drawn: Iterable[tuple[str, str, str]]) -> str:
 
 
 def page(comparison: Report, drawn: Iterable[tuple[str, str, str]], pictures: Path) -> str:
-    """The report as one HTML page that needs nothing else."""
+    """Formats the report as one self-contained HTML page."""
     drawn, about, text = list(drawn), comparison.about, html_text
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
@@ -173,7 +173,7 @@ def _machine(about: dict[str, Any]) -> list[str]:
 
 
 def _varying(rows: list[Measurement]) -> list[str]:
-    """Conditions that tell the rows of one contestant apart; counts of images and pairs are shown too."""
+    """Returns the conditions that distinguish the rows; sizes and image counts only if nothing else varies."""
     names = list(dict.fromkeys(name for one in rows for name in one.at))
     kept = [name for name in names if len({_plain(one.at.get(name)) for one in rows}) > 1]
     return [name for name in kept if name not in ("pixels", "images", "cell") or len(kept) == 1]

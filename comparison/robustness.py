@@ -1,4 +1,4 @@
-"""How much of an answer's quality is left when images are worse than those it learned from, and whether it knows."""
+"""Robustness of classifiers to degraded images: accuracy and calibration under corruption and cut patches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,13 +39,13 @@ SHORTER_SIDE = 256
 
 @dataclass(frozen=True)
 class RobustnessSettings:
-    """What is done to the images.
+    """Settings of the robustness measurement.
 
     Args:
-        corruptions: Names of `CORRUPTIONS`.
-        severities: Of 1 to 5.
-        permutation_grids: Rows and columns of cells that are shuffled.
-        dropped_parts: Parts of the cells that are dropped, in (0, 1).
+        corruptions: Names of corruptions, from `CORRUPTIONS`.
+        severities: Severities, from 1 to 5.
+        permutation_grids: Grid sizes (rows = columns) whose cells are shuffled.
+        dropped_parts: Shares of the cells to drop, in (0, 1).
     """
 
     corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
@@ -58,10 +58,10 @@ def measure_robustness(
     contestants: Sequence[Contestant], sample: ImageSample, settings: RobustnessSettings, runner: Runner,
     seed: int = 0, reporter: Reporter | None = None,
 ) -> Section:  # fmt: skip
-    """The section "robustness"; the contestants answer in the order of the sample's labels.
+    """Measures the section "robustness"; the contestants' logits must be in the order of the sample's labels.
 
     Raises:
-        ValueError: There is no such corruption, severity or part.
+        ValueError: A corruption or severity does not exist, or a dropped share is out of range.
     """
     reporter = reporter or QuietReporter()
     section = Section("robustness", PROTOCOLS)
@@ -139,7 +139,7 @@ def _cut(
 
 
 def dropping_grid(image_hw: tuple[int, int], contestants: Sequence[Contestant]) -> int:
-    """Cells in a row, so that each is a whole patch of the contestant with the largest patches; 14 where none has."""
+    """Returns the number of cells per row: one per patch of the contestant with the largest patches, else 14."""
     largest = max(max(one.multiple) for one in contestants)
     return max(1, min(image_hw) // largest) if largest > 1 else min(14, *image_hw)
 
@@ -148,7 +148,7 @@ def _judge(
     section: Section, one: Contestant, pixels: torch.Tensor, sample: ImageSample, runner: Runner, seed: int,
     at: dict[str, Any], protocol: str,
 ) -> np.ndarray:  # fmt: skip
-    """Adds accuracy and calibration; (n,), 1.0 where the answer is right."""
+    """Adds accuracy and calibration to the section; returns 1.0 for each right answer, else 0.0, (n,)."""
     logits = runner.logits(one)(pixels)
     counts = ClassificationMetrics(logits.shape[1])
     counts.update(logits, sample.labels)
@@ -166,7 +166,7 @@ def _judge(
 
 
 def _bounded(image: Image.Image) -> torch.Tensor:
-    """(3, H, W), uint8, the shorter side at most 256 pixels."""
+    """Converts an image to uint8 (3, H, W), reduced to a shorter side of at most 256 pixels."""
     shorter = min(image.size)
     if shorter > SHORTER_SIDE:
         width, height = (round(side * SHORTER_SIDE / shorter) for side in image.size)

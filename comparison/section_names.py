@@ -1,4 +1,4 @@
-"""Names of the sections of a comparison; apart from what measures them, which takes seconds to import."""
+"""Names of the sections of a comparison, separate from the measuring code, which takes seconds to import."""
 
 SECTIONS = ("cost", "translation", "locality", "robustness", "data")
 DEFAULT_SECTIONS = SECTIONS[:-1]

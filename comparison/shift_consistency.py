@@ -1,8 +1,8 @@
-"""Whether an answer depends on where in the picture a thing is.
+"""Consistency of a classifier's answers when the image is shifted.
 
-Every measure here takes `logits`, a function from pixels (B, C, H, W) to logits (B, classes), and works on images one
-by one, so that a mean over images has a spread and can be taken over those that are classified correctly alone:
-consistency rises with accuracy by itself.
+Every measure takes `logits`, a function from pixels (B, C, H, W) to logits (B, classes), and returns values per image,
+so that a mean over images has a spread and can be taken over correctly classified images only: consistency rises with
+accuracy by itself.
 
 Sources: crop consistency (Zhang 2019, https://arxiv.org/abs/1904.11486, section 4.1), one-pixel jaggedness (Azulay and
 Weiss 2019, https://arxiv.org/abs/1805.12177, section 2).
@@ -18,12 +18,12 @@ Logits = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class ShiftAnswers:
-    """How answers change when images move.
+    """Changes of answers when images are shifted.
 
     Attributes:
-        agreement: (B,), part of the compared pairs with the same answer, in [0, 1].
-        distance: (B,), mean total variation between the two probability vectors, in [0, 1]: sum |p - q| / 2.
-        pairs: Compared pairs per image.
+        agreement: Share of the compared pairs with the same answer, in [0, 1], (B,).
+        distance: Mean total variation between the two probability vectors, sum |p - q| / 2, in [0, 1], (B,).
+        pairs: Number of compared pairs per image.
     """
 
     agreement: torch.Tensor
@@ -34,17 +34,17 @@ class ShiftAnswers:
 def crop_consistency(
     logits: Logits, images: torch.Tensor, crop: tuple[int, int], pairs: int, seed: int
 ) -> ShiftAnswers:
-    """Two crops of one image, drawn uniformly: do the answers agree?
+    """Compares the answers for two crops of each image, drawn uniformly.
 
     Args:
-        logits: The model.
-        images: (B, C, H, W), larger than the crop in both directions, or in one.
-        crop: (height, width) of what the model is shown.
-        pairs: Pairs of crops per image.
-        seed: Of the crops: the n-th image of a call gets the same ones from every model.
+        logits: Function from pixels to logits.
+        images: Images (B, C, H, W), larger than the crop in at least one direction.
+        crop: (height, width) of the model's input.
+        pairs: Number of pairs of crops per image.
+        seed: Seed of the crops: the n-th image of a call gets the same crops for every model.
 
     Raises:
-        ValueError: The images leave no room to move.
+        ValueError: The images are not larger than the crop.
     """
     room = (images.shape[2] - crop[0], images.shape[3] - crop[1])
     if min(room) < 0 or max(room) == 0:
@@ -60,13 +60,13 @@ def crop_consistency(
 
 
 def one_pixel_jaggedness(logits: Logits, images: torch.Tensor, crop: tuple[int, int], steps: int) -> ShiftAnswers:
-    """A window that slides over the image by one pixel at a time: how often does the answer change?
+    """Compares the answers for successive positions of a window that slides over the image by one pixel at a time.
 
-    `1 - agreement` is the jaggedness: the part of the steps at which the answer flips. The window slides along the
-    diagonal from the middle of the room there is, and only along the direction in which there is any.
+    `1 - agreement` is the jaggedness: the share of steps at which the answer changes. The window slides along the
+    diagonal, centred in the free space, and only in directions with enough space.
 
     Raises:
-        ValueError: The room is smaller than the steps.
+        ValueError: The free space is smaller than the number of steps.
     """
     room = (images.shape[2] - crop[0], images.shape[3] - crop[1])
     if max(room) < steps or steps < 1:
@@ -88,16 +88,16 @@ def one_pixel_jaggedness(logits: Logits, images: torch.Tensor, crop: tuple[int, 
 def circular_shifts(
     logits: Logits, images: torch.Tensor, shifts: list[tuple[int, int]], batch_size: int = 64
 ) -> tuple[ShiftAnswers, torch.Tensor]:
-    """Images rolled round their edges, against themselves unmoved.
+    """Compares the answers for circularly shifted images with those for the unshifted images.
 
     Args:
-        logits: The model.
-        images: (B, C, H, W).
-        shifts: (down, right) in pixels.
-        batch_size: Images at once.
+        logits: Function from pixels to logits.
+        images: Images (B, C, H, W).
+        shifts: Shifts (down, right) in pixels.
+        batch_size: Images per batch.
 
     Returns:
-        The answers over all shifts, and where they agree: (B, shifts), bool.
+        Answers over all shifts, and whether they agree, bool (B, shifts).
     """
     agreement, distance = shift_table(logits, images, shifts, batch_size)
     return ShiftAnswers(agreement.mean(1), distance.mean(1), len(shifts)), agreement > 0.5
@@ -106,10 +106,10 @@ def circular_shifts(
 def shift_table(
     logits: Logits, images: torch.Tensor, shifts: list[tuple[int, int]], batch_size: int = 64
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each image and each shift, whether the answer is that of the image unmoved (1 or 0), and how far it is.
+    """Compares each image under each shift with the unshifted image; see `circular_shifts` for the arguments.
 
     Returns:
-        Agreement and total variation distance, each (B, shifts); the arguments are those of `circular_shifts`.
+        Agreement (1 or 0) and total variation distance, each (B, shifts).
     """
     reference = _in_batches(logits, images, batch_size)
     same, apart = [], []
@@ -122,23 +122,24 @@ def shift_table(
 
 
 def shift_grid(reach: tuple[int, int], step: int) -> list[tuple[int, int]]:
-    """All shifts from none up to `reach` (excluded) by `step` pixels, row by row: a heat map's cells."""
+    """Lists all shifts from 0 to `reach` (excluded) in steps of `step` pixels, row by row, as cells of a heat map."""
     return [(down, right) for down in range(0, reach[0], step) for right in range(0, reach[1], step)]
 
 
 def equivariance_error(
     features: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, shift: tuple[int, int]
 ) -> torch.Tensor:
-    """How far the features of a moved image are from the moved features: 0 is equivariance.
+    """Computes the distance between the features of a shifted image and the shifted features; 0 is equivariance.
 
     Args:
-        features: From (B, C, H, W) to a feature map (B, D, h, w).
-        images: (B, C, H, W), rolled round their edges.
-        shift: (down, right) in pixels. By less than a cell, or not by whole ones, the feature map is moved by as much
-            between cells, by bilinear interpolation.
+        features: Function from images (B, C, H, W) to a feature map (B, D, h, w).
+        images: Images (B, C, H, W), shifted circularly.
+        shift: Shift (down, right) in pixels. For a fraction of a cell the feature map is shifted by bilinear
+            interpolation.
 
     Returns:
-        (B,), |F(shifted x) - shifted F(x)| / |F(x)|, both centred over the map: about sqrt(2) for unrelated features.
+        Relative errors |F(shifted x) - shifted F(x)| / |F(x)|, both centred over the map, (B,); about sqrt(2) for
+        unrelated features.
     """
     still, moved = features(images).float(), features(torch.roll(images, shift, dims=(2, 3))).float()
     cells = [pixels * side / size for pixels, side, size in zip(shift, still.shape[2:], images.shape[2:], strict=True)]
@@ -172,7 +173,7 @@ def _places(
 
 
 def _compared(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each row, whether the answers agree (1.0 or 0.0) and the total variation of the probabilities."""
+    """Compares answers row by row: whether they agree (1.0 or 0.0), and the total variation of the probabilities."""
     broken = ~(first.isfinite().all(-1) & second.isfinite().all(-1))
     if broken.any():
         raise ValueError(f"the model's logits are not finite for {int(broken.sum())} of {len(broken)} images")

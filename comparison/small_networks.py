@@ -1,6 +1,6 @@
-"""Two small networks to compare a small ViT with: a ResNet, and a ViT whose patches come from convolutions.
+"""Two small networks for comparison with a small ViT: a ResNet, and a ViT with a convolutional stem.
 
-Importing this file registers them with the Auto classes.
+Importing this module registers them with the Auto classes.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ from ..modeling.modeling_vit import HubViTModel
 
 
 class SmallResNetConfig(PreTrainedConfig):
-    """A ResNet for small images (He et al. 2016, https://arxiv.org/abs/1512.03385, section 4.2).
+    """Configuration of a ResNet for small images (He et al. 2016, https://arxiv.org/abs/1512.03385, section 4.2).
 
     Args:
-        widths: Channels of each stage; each but the first halves height and width.
-        blocks: Per stage; a network has 2 x stages x blocks + 2 layers.
-        stem_stride: Of the first convolution: 1 for 32 pixels, 2 for 64.
-        **kwargs: Labels and what else transformers accepts.
+        widths: Channels of each stage; each stage except the first halves height and width.
+        blocks: Number of blocks per stage; a network has 2 x stages x blocks + 2 layers.
+        stem_stride: Stride of the first convolution: 1 for 32 pixels, 2 for 64.
+        **kwargs: Labels and other fields that transformers accepts.
     """
 
     model_type = "vithub_small_resnet"
@@ -51,7 +51,7 @@ class _Block(nn.Module):
 
 
 class SmallResNet(PreTrainedModel):
-    """The classifier of a `SmallResNetConfig`."""
+    """ResNet classifier of a `SmallResNetConfig`."""
 
     config: SmallResNetConfig
     config_class = SmallResNetConfig
@@ -74,23 +74,23 @@ class SmallResNet(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """torch's own start is kept."""
+        """Does nothing: torch's own initialization is kept."""
 
     def forward_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) to the last feature map (B, D, h, w)."""
+        """Computes the last feature map (B, D, h, w) of pixels (B, 3, H, W)."""
         return self.stages(self.stem(pixel_values))
 
     def forward(
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **_: Any
     ) -> ImageClassifierOutput:
-        """`logits` (B, L), and `loss` when labels are given."""
+        """Computes `logits` (B, L), and `loss` if labels are given."""
         logits = self.classifier(self.forward_features(pixel_values).mean((2, 3)))
         loss = None if labels is None else classification_loss(logits, labels, self.config)
         return ImageClassifierOutput(loss=loss, logits=logits)
 
 
 class ConvStemViTConfig(HubViTConfig):
-    """A ViT whose patches are cut by a stack of overlapping convolutions; the fields are those of `HubViTConfig`.
+    """Configuration of a ViT with a stem of overlapping convolutions; the fields are those of `HubViTConfig`.
 
     `patch_size` must be one number and a power of two.
     """
@@ -115,16 +115,16 @@ class _ConvStem(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """Of the last layer, by whose type the embeddings go."""
+        """Weight of the last layer, whose dtype the embeddings use."""
         return self.project.weight
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, C, height, width) to (B, N, D), patches row by row."""
+        """Computes tokens (B, N, D) of pixels (B, C, height, width), patches row by row."""
         return self.project(self.layers(pixel_values)).flatten(2).transpose(1, 2)
 
 
 class ConvStemViT(PreTrainedModel):
-    """The classifier of a `ConvStemViTConfig`: a hybrid of convolutions and attention."""
+    """Classifier of a `ConvStemViTConfig`: a hybrid of convolutions and attention."""
 
     config: ConvStemViTConfig
     config_class = ConvStemViTConfig
@@ -141,17 +141,17 @@ class ConvStemViT(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """torch's own start is kept; the encoder has its own."""
+        """Does nothing: torch's own initialization is kept, and the encoder has its own."""
 
     def forward_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) to tokens (B, N, D)."""
+        """Computes tokens (B, N, D) of pixels (B, 3, H, W)."""
         tokens: torch.Tensor = self.encoder(pixel_values).last_hidden_state
         return tokens
 
     def forward(
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
     ) -> ImageClassifierOutput:
-        """`logits` (B, L), and `loss` when labels are given."""
+        """Computes `logits` (B, L), and `loss` if labels are given."""
         logits = self.classifier(self.encoder(pixel_values, **kwargs).pooler_output)
         loss = None if labels is None else classification_loss(logits, labels, self.config)
         return ImageClassifierOutput(loss=loss, logits=logits)

@@ -1,4 +1,4 @@
-"""Times of several programs on one machine, taken in turns so that what disturbs one disturbs all; and peak memory."""
+"""Interleaved timing of several functions, so that a disturbance affects all of them; and peak memory."""
 
 import ctypes
 import gc
@@ -13,12 +13,12 @@ Step = Callable[[], object]
 
 
 def interleaved_times(steps: dict[str, Step], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
-    """Seconds of each step in each round; the order turns from round to round, and each is run once before.
+    """Measures the seconds of each step in each round; the order rotates, and each step runs once beforehand.
 
     Args:
-        steps: By name.
-        rounds: How many times each is measured.
-        device: On which they compute.
+        steps: Functions to time, by name.
+        rounds: Number of measurements per step.
+        device: Device on which the steps compute.
     """
     wait = torch.cuda.synchronize if device.startswith("cuda") else _nothing
     for step in steps.values():
@@ -37,9 +37,9 @@ def interleaved_times(steps: dict[str, Step], rounds: int, device: str = "cpu") 
 
 
 def peak_memory(step: Step, device: str = "cpu") -> int | None:
-    """Bytes that a step holds at most beyond what was held before it; None where the system does not tell.
+    """Measures the bytes that a step holds at most beyond what was held before; None if the system does not tell.
 
-    On a CPU the high-water mark of the process, reset before (Linux only), to about a megabyte.
+    On a CPU it is the high-water mark of the process, reset before (Linux only), accurate to about a megabyte.
     """
     gc.collect()
     if device.startswith("cuda"):
@@ -50,7 +50,7 @@ def peak_memory(step: Step, device: str = "cpu") -> int | None:
     status = Path("/proc/self/status")
     if not status.exists():
         return None
-    step()  # what is allocated once, such as a library's scratch, is not the step's
+    step()  # memory allocated once, such as a library's scratch space, must not count
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
@@ -62,7 +62,7 @@ def peak_memory(step: Step, device: str = "cpu") -> int | None:
 
 
 def seconds_of_others() -> float | None:
-    """Processor seconds that all other processes have used since the machine began; None off Linux."""
+    """Returns the processor seconds of all other processes since the machine started; None except on Linux."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return None

@@ -1,8 +1,8 @@
-"""Whether an answer stays when the image moves, and whether that is more than being right more often.
+"""Consistency of answers when the image is shifted, separated from the effect of accuracy.
 
 A classifier that is always right is always consistent, so consistency is given four times: over all images, over those
-that the contestant has right, over those that every contestant has right, and at matched accuracy: the consistencies
-of right and of wrong images put together in the proportion of the least accurate contestant.
+that the contestant has right, over those that every contestant has right, and at matched accuracy, where the
+consistencies of right and of wrong images are weighted by the accuracy of the least accurate contestant.
 """
 
 from collections.abc import Sequence
@@ -65,17 +65,17 @@ SUBSETS = ("all images", "right", "right by all", "matched accuracy")
 
 @dataclass(frozen=True)
 class TranslationSettings:
-    """How translation is measured.
+    """Settings of the translation measurement.
 
     Args:
-        pairs: Pairs of crops per image.
-        steps: Of one pixel.
-        shifts: How many circular shifts per image, drawn once.
-        equivariance_shifts: Pixels to the right.
-        equivariance_images: Images for it.
-        map_reach: The heat map shows shifts from 0 up to it in both directions, pixels.
-        map_step: Between its cells, pixels.
-        map_images: Images that it is the mean of.
+        pairs: Number of pairs of crops per image.
+        steps: Number of one-pixel steps.
+        shifts: Number of circular shifts per image, drawn once.
+        equivariance_shifts: Shifts to the right in pixels, for the equivariance error.
+        equivariance_images: Number of images for the equivariance error.
+        map_reach: Upper end (excluded) of the heat map's shifts in both directions, in pixels.
+        map_step: Distance between the heat map's cells, in pixels.
+        map_images: Number of images over which the heat map is averaged.
     """
 
     pairs: int = 5
@@ -92,7 +92,7 @@ def measure_translation(
     contestants: Sequence[Contestant], sample: ImageSample, settings: TranslationSettings, runner: Runner,
     seed: int = 0, reporter: Reporter | None = None,
 ) -> Section:  # fmt: skip
-    """The section "translation"; the contestants answer in the order of the sample's labels."""
+    """Measures the section "translation"; the contestants' logits must be in the order of the sample's labels."""
     reporter = reporter or QuietReporter()
     section = Section("translation", PROTOCOLS)
     reporter.start("translation", 5 * len(contestants))
@@ -136,13 +136,13 @@ def measure_translation(
 
 
 def canvas_size(image_hw: tuple[int, int]) -> tuple[int, int]:
-    """What crops are drawn from: 8/7 of the contestant's size, and at least one pixel more."""
+    """Returns the (height, width) from which crops are drawn: 8/7 of the contestant's size, at least one pixel more."""
     height, width = (max(side + 1, round(side * 8 / 7)) for side in image_hw)
     return height, width
 
 
 def drawn_shifts(image_hw: tuple[int, int], count: int, seed: int) -> list[tuple[int, int]]:
-    """Shifts (down, right) of up to 32 pixels, or half the image, without (0, 0)."""
+    """Draws shifts (down, right) of up to 32 pixels, or half the image, without (0, 0)."""
     reach = min(32, *(side // 2 for side in image_hw))
     grid = np.array(shift_grid((reach + 1, reach + 1), 1)[1:])
     chosen = np.random.default_rng(seed).choice(len(grid), size=min(count, len(grid)), replace=False)
@@ -150,7 +150,7 @@ def drawn_shifts(image_hw: tuple[int, int], count: int, seed: int) -> list[tuple
 
 
 def at_accuracy(values: np.ndarray, right: np.ndarray, accuracy: float, axis: int = -1) -> np.ndarray:
-    """The mean of values if a part `accuracy` of the images were right; not a number where it cannot be known."""
+    """Computes the mean of values if a share `accuracy` of the images were right; NaN if it cannot be known."""
     with np.errstate(invalid="ignore"):
         of_right = (values * right).sum(axis) / right.sum(axis)
         of_wrong = (values * (1 - right)).sum(axis) / (1 - right).sum(axis)
@@ -209,7 +209,7 @@ def _consistency(
 def _heat_maps(
     section: Section, one: Contestant, images: torch.Tensor, settings: TranslationSettings, logits: Any
 ) -> None:
-    """Mean agreement and distance over images for every shift of a grid, in %."""
+    """Adds mean agreement and distance over images for every shift of a grid, in per cent."""
     reach = min(settings.map_reach, *one.image_hw)
     shifts = shift_grid((reach, reach), settings.map_step)
     side = len(range(0, reach, settings.map_step))

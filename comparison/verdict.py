@@ -1,7 +1,7 @@
-"""What the figures say, in sentences that each name their measure; nothing is written that was not measured.
+"""Verdict of a comparison: sentences that name their measures and rest on measurements only.
 
-A difference of two networks on the same images counts only where the two intervals do not overlap, which is stricter
-than an interval of the paired difference; those of trainings from scratch are paired by seed.
+A difference of two networks on the same images counts only if the two intervals do not overlap, which is stricter than
+an interval of the paired difference; differences of trainings from scratch are paired by seed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,11 +10,11 @@ from .measurement import Measurement, Section, count_of
 
 
 def verdict(sections: Sequence[Section], native_sides: dict[str, int]) -> list[str]:
-    """Sentences: accuracy, cost, translation, robustness, data, and what to take when.
+    """Writes sentences on accuracy, cost, translation, robustness and data, with recommendations.
 
     Args:
-        sections: Those that were measured.
-        native_sides: The side in pixels that each contestant is shown, by name.
+        sections: Measured sections.
+        native_sides: Side of each contestant's input in pixels, by name.
     """
     by_name = {section.name: section for section in sections}
     text: list[str] = []
@@ -36,14 +36,14 @@ def verdict(sections: Sequence[Section], native_sides: dict[str, int]) -> list[s
 
 
 def beyond_chance(first: Measurement, second: Measurement) -> bool:
-    """Whether two numbers differ by more than their intervals; never where one has none."""
+    """Whether two numbers differ by more than their intervals; False if one has no interval."""
     if first.interval is None or second.interval is None:
         return False
     return first.interval[0] > second.interval[1] or second.interval[0] > first.interval[1]
 
 
 def _accuracies(sections: dict[str, Section]) -> dict[str, Measurement]:
-    """Of each contestant, on unchanged images."""
+    """Returns the accuracy of each contestant on unchanged images."""
     found = sections["translation"].find("accuracy") if "translation" in sections else []
     if not found and "robustness" in sections:
         found = sections["robustness"].find("accuracy", kind="clean")
@@ -148,7 +148,7 @@ def _data(section: Section) -> list[str]:
 
 
 def _data_choice(section: Section) -> list[str]:
-    """Which to train from scratch on the smallest and on the largest part, and what another one costs."""
+    """Recommends a network to train from scratch on the smallest and largest part, with the cost of other choices."""
     means = section.find("accuracy")
     parts = sorted({one.at["fraction"] for one in means})
     text = []
@@ -172,12 +172,12 @@ def _data_choice(section: Section) -> list[str]:
 
 
 def _listed(found: Iterable[Measurement]) -> str:
-    """Each contestant with its number."""
+    """Lists each contestant with its number."""
     return ", ".join(f"{one.contestant} {shown_value(one)}" for one in found)
 
 
 def _apart(section: Section, first: Measurement, second: Measurement) -> bool:
-    """Whether the difference of two networks on the same part of the data is beyond its interval."""
+    """Whether the interval of the difference of two networks, on the same part of the data, excludes zero."""
     names = (f"{first.contestant} against {second.contestant}", f"{second.contestant} against {first.contestant}")
     found = [
         one.interval
@@ -188,7 +188,7 @@ def _apart(section: Section, first: Measurement, second: Measurement) -> bool:
 
 
 def _choice(accuracies: dict[str, Measurement], cost: Section, sides: dict[str, int]) -> list[str]:
-    """Which to take for which latency, and what the wrong one costs."""
+    """Recommends a contestant by latency, with the cost of a wrong choice."""
     times = {}
     for name in accuracies:
         rows = [one for one in cost.find("latency", name) if one.value is not None]
@@ -236,12 +236,12 @@ def _difference(measure: str, adjective: str, first: Measurement, second: Measur
 
 
 def _ranked(found: Iterable[Measurement]) -> list[Measurement]:
-    """The largest first."""
+    """Sorts measurements by value, largest first."""
     return sorted(found, key=lambda one: one.value or 0.0, reverse=True)
 
 
 def shown_value(one: Measurement) -> str:
-    """A number with its interval and unit, such as "91.3 % (86.7 to 95.3)"."""
+    """Formats a number with its interval and unit, such as "91.3 % (86.7 to 95.3)"."""
     if one.value is None:
         return f"not known ({one.note})" if one.note else "not known"
     unit = "" if one.unit == "1" else f" {one.unit}"
@@ -250,7 +250,7 @@ def shown_value(one: Measurement) -> str:
 
 
 def short(value: float) -> str:
-    """A number in at most four digits and a unit of thousands: 3.142, 42.1, 1.234 k, 4.6 G."""
+    """Formats a number with at most four digits and a metric prefix: 3.142, 42.1, 1.234 k, 4.6 G."""
     for limit, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e4, " k")):
         if abs(value) >= limit:
             scale = 1e3 if limit == 1e4 else limit

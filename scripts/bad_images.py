@@ -1,20 +1,20 @@
-"""Ends of commands that go on past images that cannot be decoded."""
+"""Option and exit code of commands that continue past images that cannot be decoded."""
 
 import typer
 from vithub.scripts.printing import say
 
 
 def check_on_bad_image(value: str) -> None:
-    """Raises a usage error where the option has another value than its two."""
+    """Raises a usage error if the option has a value other than "error" or "skip"."""
     if value not in ("error", "skip"):
         raise typer.BadParameter(f"--on-bad-image takes error or skip, got {value!r}")
 
 
 def fail_after_all(text: str, on_bad_image: str) -> None:
-    """Tells which images could not be decoded, and leaves with exit code 1 unless they may be skipped.
+    """Reports the images that could not be decoded, and exits with code 1 unless they may be skipped.
 
     Raises:
-        typer.Exit: With code 1, where `on_bad_image` is "error".
+        typer.Exit: With code 1, if `on_bad_image` is "error".
     """
     if on_bad_image == "skip":
         say(f"vithub: {text}", err=True)

@@ -1,4 +1,4 @@
-"""What every command does between reading its options and its work: check the paths, and quiet the libraries."""
+"""Steps of every command between reading its options and its work: checking paths, quieting libraries."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ from vithub.data.named_paths import MissingPathError, missing_path
 from vithub.hub.import_hooks import after_import
 from vithub.training.recipe.model_names import DETECTOR_FROM_SCRATCH, is_from_scratch, misspelt_from_scratch
 
-# Arguments that name files, folders or Hub ids, and what is there, by command.
+# Arguments that name files, folders or Hub ids, with the kind of thing they name, by command.
 SOURCES: dict[str, dict[str, str]] = {
     "finetune": {"model": "model", "data": "data set", "recipe": "recipe", "teacher": "model"},
     "evaluate": {"folder": "model", "data": "data set"},
@@ -30,10 +30,10 @@ _NOT_PATHS = {"data": {"digits"}}
 
 
 def prepared(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that first looks whether what it was given is there: that takes no time, and loading libraries does.
+    """Makes a command check that its inputs exist first: this is fast, whereas importing libraries takes long.
 
     Raises:
-        MissingPathError: A path that is not there is named, with what should be there.
+        MissingPathError: A path does not exist; the message names it and what was expected there.
     """
 
     @functools.wraps(command)
@@ -48,7 +48,7 @@ def prepared(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def refuse_missing(sources: Mapping[str, str], options: Mapping[str, Any]) -> None:
-    """Raises where an option names a path that is not there."""
+    """Raises an error if an option names a path that does not exist."""
     for option, what in sources.items():
         given = options.get(option)
         for name in given if isinstance(given, list) else [given]:
@@ -65,7 +65,7 @@ def _is_new_model(name: str | None) -> bool:
     """Whether a name is that of a model from scratch.
 
     Raises:
-        MissingPathError: It is nearly one.
+        MissingPathError: The name is a misspelling of one.
     """
     if name is None or Path(name).expanduser().exists():
         return False
@@ -79,14 +79,14 @@ def _is_url(name: str | Path) -> bool:
 
 
 def _bare(name: str | Path) -> str | Path:
-    """A name without the mark of timm's Hub ids."""
+    """Removes the prefix of timm's Hub ids from a name."""
     return name.removeprefix("hf-hub:").removeprefix("hf_hub:") if isinstance(name, str) else name
 
 
 def quiet_libraries() -> None:
-    """Switches off the bars of other libraries, which flash by in a terminal and are noise elsewhere.
+    """Switches off the progress bars of libraries, which flash by in a terminal and are noise elsewhere.
 
-    A library that is not imported yet is switched off when it is, so that this takes no time.
+    A library that is not imported yet is silenced on import, so that this takes no time.
     """
     steps = {"transformers.utils.logging": _quiet_transformers}
     if not sys.stderr.isatty():

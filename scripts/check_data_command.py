@@ -1,4 +1,4 @@
-"""`vithub check-data`: what a data set of boxes holds, and what is wrong with it."""
+"""Command `vithub check-data`: content and faults of a data set of boxes."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,7 +56,7 @@ def check_data(
     examples: Annotated[int, typer.Option(min=0, help="rows shown of each kind of fault")] = 3,
     json_: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
-    """Checks a data set of boxes for training a detector; exit code 1 where it cannot be trained on."""
+    """Checks a data set of boxes for training a detector; exit code 1 if it cannot be trained on."""
     if boxes_on not in (None, "upright", "stored"):
         raise typer.BadParameter(f"--boxes-on takes upright or stored, got {boxes_on!r}")
     if augmentation is not None:
@@ -111,7 +111,7 @@ def _save_batch(report: Any, augmentation: str, shortest: int, file: Path) -> No
 
 
 def print_report(report: Any, console: Any, examples: int = 3) -> None:
-    """A report for a terminal."""
+    """Prints a report to a terminal."""
     from rich.table import Table
     from rich.text import Text
 

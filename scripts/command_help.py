@@ -1,4 +1,4 @@
-"""Help pages that are whole, and answers to options that there are not."""
+"""Complete help pages, and suggestions for unknown options."""
 
 import textwrap
 from difflib import get_close_matches
@@ -8,9 +8,9 @@ import typer
 from typer.core import TyperCommand
 from vithub.data.argument_names import typed_as
 
-_UsageError: Any = typer.BadParameter.__base__  # click's class, or typer's own copy of it, by typer's version
+_UsageError: Any = typer.BadParameter.__base__  # click's class, or typer's own copy of it, depending on typer's version
 
-# Options as other tools name them.
+# Names of options in other tools, with the options here.
 OTHER_NAMES = {
     "--out": "--output",
     "--output-dir": "--output",
@@ -42,14 +42,14 @@ OTHER_NAMES = {
 
 
 class Command(TyperCommand):
-    """Subcommand whose summary is not cut in the list of commands, and that knows the options of other tools."""
+    """Subcommand with its full summary in the list of commands, and suggestions for options of other tools."""
 
     def get_short_help_str(self, limit: int = 45) -> str:  # noqa: ARG002
-        """The first sentence of the help, whole; the list of commands wraps it."""
+        """Returns the first paragraph of the help in full; the list of commands wraps it."""
         return " ".join((self.help or "").split("\n\n")[0].split())
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Options and arguments; the error of an unknown option names the nearest one."""
+        """Parses options and arguments; the error for an unknown option suggests the nearest one."""
         try:
             return super().parse_args(ctx, args)
         except _UsageError as error:
@@ -59,12 +59,12 @@ class Command(TyperCommand):
             raise
 
     def invoke(self, ctx: Any) -> Any:
-        """The command, in which messages name arguments as they are typed."""
+        """Runs the command; messages name arguments as they are typed on the command line."""
         with typed_as({one.name: _typed(one) for one in self.get_params(ctx) if one.name}):
             return super().invoke(ctx)
 
     def nearest(self, unknown: str, ctx: Any) -> list[str]:
-        """The options that somebody may have meant, the likeliest first."""
+        """Returns the options that an unknown one may mean, likeliest first."""
         own = [name for parameter in self.get_params(ctx) for name in parameter.opts if name.startswith("--")]
         other = OTHER_NAMES.get(unknown.replace("_", "-").lower())
         if other is not None and (other in own or not other.startswith("--")):
@@ -73,24 +73,24 @@ class Command(TyperCommand):
 
 
 def _typed(parameter: Any) -> str:
-    """An option as it is typed, or an argument as the help names it."""
+    """Returns an option as it is typed, or an argument as the help names it."""
     long = [name for name in parameter.opts if name.startswith("--")]
     return long[0] if long else str(parameter.metavar or parameter.name)
 
 
 class RecipeCommand(Command):
-    """Subcommand that takes the fields of a recipe: its help lists them, and unknown options are looked for there.
+    """Subcommand with the fields of a recipe: its help lists them, and suggestions include them.
 
-    The list is made when it is asked for: it needs pydantic, which other commands do not.
+    The list is made on demand, since it needs pydantic, which other commands do not import.
     """
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The help page with presets and fields at its end."""
+        """Formats the help page with presets and fields at its end."""
         self.epilog = recipe_help(formatter.width)
         super().format_help(ctx, formatter)
 
     def nearest(self, unknown: str, ctx: Any) -> list[str]:
-        """Also fields of the recipe, as `--set` takes them."""
+        """Returns options that an unknown one may mean, including recipe fields in the form of `--set`."""
         from vithub.training.recipe.recipe import near_fields
 
         found = super().nearest(unknown, ctx)
@@ -101,7 +101,7 @@ class RecipeCommand(Command):
 
 
 def recipe_help(width: int) -> str:
-    """Presets, and every field of a recipe with its default, choices and meaning, for the end of a help page."""
+    """Lists presets, and every field of a recipe with its default, choices and meaning, for the end of a help page."""
     from vithub.training.recipe.presets import preset_names
     from vithub.training.recipe.recipe import field_choices, field_names
 
@@ -110,7 +110,7 @@ def recipe_help(width: int) -> str:
         taken = f"[{'|'.join(choices[name])}] " if name in choices else ""
         lines.append(_wrapped(f"{name} = {default!r}  {taken}{description}", width, "  ", "      "))
     presets = _wrapped(f"Presets: {', '.join(preset_names())}", width, "", "  ")
-    # \b keeps a paragraph's lines as they are
+    # In click's help, \b keeps a paragraph's lines as they are.
     return f"\b\n{presets}\n\n\b\nRecipe fields for --set NAME=VALUE:\n" + "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The `vithub` command."""
+"""Entry point of the `vithub` command."""
 
 import io
 import logging
@@ -26,17 +26,17 @@ register(app)
 
 
 def main() -> None:
-    """Runs the command; exit code 0 on success, 2 on wrong use, 1 on failure, which is told in one line."""
+    """Runs the command; exit code 0 on success, 2 on wrong use, 1 on failure, which is reported in one line."""
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be in no encoding at all
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may not be valid in any encoding
     sys.exit(run(app))
 
 
 def run(command: Callable[[], Any]) -> int:
-    """Calls a command and turns its errors into an exit code."""
+    """Runs a command and converts its errors to an exit code."""
     quiet_libraries()
     try:
         with orderly_termination():
@@ -57,19 +57,19 @@ def run(command: Callable[[], Any]) -> int:
 
 
 def _part_processes() -> None:
-    """Leaves the other processes of a launch, where there are some."""
+    """Leaves the process group of a launch, if there is one."""
     if (torch := sys.modules.get("torch")) and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def _is_of_recipes(error: BaseException) -> bool:
-    """Whether an error is a wrong recipe, without importing recipes: an error of theirs has imported them."""
+    """Whether an error is a `RecipeError`, without importing recipes: if it is, they are imported already."""
     recipes = sys.modules.get("vithub.training.recipe.recipe")
     return recipes is not None and isinstance(error, recipes.RecipeError)
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether an error was made for the person at the keyboard: by this package, or by the system."""
+    """Whether an error is meant for the user: raised by this package or by the system."""
     if type(error).__module__.startswith(("vithub.", "huggingface_hub.")) or isinstance(error, OSError):
         return True
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""What each subcommand takes; the work is done by the package's functions of the same names."""
+"""Subcommands with their options; the package's functions of the same names do the work."""
 
 import sys
 from pathlib import Path
@@ -19,11 +19,11 @@ from vithub.training.recipe.named_fields import named_values
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="a run's folder, or a Hub id")]
 
 CONVERSION_TARGETS = ("vithub", "transformers", "timm")
-MOST_AT_ONCE, MOST_WORKERS = 2**20, 1_024  # as the recipe has them
+MOST_AT_ONCE, MOST_WORKERS = 2**20, 1_024  # same limits as in the recipe
 
 
 def register(app: typer.Typer) -> None:
-    """Adds every subcommand."""
+    """Registers every subcommand."""
     app.command(cls=RecipeCommand)(prepared(finetune))
     for command in (evaluate, predict, convert, check_data, compare, publish, demo, explain):
         app.command(cls=Command)(prepared(command))
@@ -99,7 +99,7 @@ def finetune(
 
 
 def _check_recipe(recipe: str | None, preset: str | None, values: dict[str, Any]) -> None:
-    """Refuses what is wrong in a recipe before the libraries that train are imported."""
+    """Rejects faults in a recipe before the libraries for training are imported."""
     from vithub.training.recipe.presets import preset as named_recipe
     from vithub.training.recipe.presets import read_recipe
     from vithub.training.recipe.recipe import check_values
@@ -111,7 +111,7 @@ def _check_recipe(recipe: str | None, preset: str | None, values: dict[str, Any]
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:
-    """NAME=VALUE texts as fields, values read as YAML: `training.lr=1e-3`, `augmentation.scale=[0.5, 1]`."""
+    """Parses NAME=VALUE texts as fields, values as YAML: `training.lr=1e-3`, `augmentation.scale=[0.5, 1]`."""
     import yaml
     from vithub.training.recipe.yaml_text import read_yaml
 
@@ -145,7 +145,7 @@ def evaluate(
     resume: Annotated[bool, typer.Option("--resume", help="go on with a killed evaluation into --output")] = False,
     json_: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
-    """Measures a classifier (accuracy, top-5, F1, per class) or a detector (COCO's figures, kinds of errors)."""
+    """Evaluates a classifier (accuracy, top-5, F1, per class) or a detector (COCO's metrics, kinds of errors)."""
     if resume and output is None:
         raise typer.BadParameter("--resume needs --output")
     check_on_bad_image(on_bad_image)
@@ -197,7 +197,7 @@ def predict(
     ] = "error",
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --output")] = False,
 ) -> None:
-    """Tells the most likely labels of images, or the boxes in them, or writes those of a whole data set to files."""
+    """Predicts the labels of images, or the boxes in them; writes those of a whole data set to files."""
     if (data is None) == (not images) or (data is not None and output is None):
         raise typer.BadParameter("give images, or --data with --output")
     if data is not None and top is not None:
@@ -226,7 +226,7 @@ def _predict_images(
     batch_size: int | None, threshold: float | None,
     output: str | None,
 ) -> None:  # fmt: skip
-    """Answers every image that can be read, and then fails where one could not be."""
+    """Predicts every image that can be decoded, and fails at the end if one could not be."""
     from rich.console import Console
     from vithub.data.text.json_text import json_text
     from vithub.training.prediction import bad_images_text, predict_stream, prediction_table

@@ -1,4 +1,4 @@
-"""What `vithub compare` takes."""
+"""Command `vithub compare` with its options."""
 
 import shlex
 import sys
@@ -74,7 +74,7 @@ def compare(
 
 
 def _grid(texts: list[str], quick: bool) -> Any:
-    """The grid's settings with some replaced: `epochs=3`, `fractions=[0.1, 1.0]`."""
+    """Returns the grid's settings with some replaced, such as `epochs=3` or `fractions=[0.1, 1.0]`."""
     from vithub.comparison.comparing import grid_settings
     from vithub.training.recipe.yaml_text import read_yaml
 

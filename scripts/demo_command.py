@@ -1,4 +1,4 @@
-"""`vithub demo`: the page on which a model shows why it decided."""
+"""Command `vithub demo`: serves the page on which a model explains its decisions."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ def demo(
         str | None, typer.Option(metavar="FOLDER", help="do not serve: write the page as a folder for a Hub Space")
     ] = None,
 ) -> None:
-    """Serves a page: drop a picture, see the answer and where in the picture it came from."""
+    """Serves a page for your own images: the model's answer, and where in the image it came from."""
     if len(models) > 2:
         raise typer.BadParameter(f"one model, or two side by side, got {len(models)}")
     from vithub.hub.any_model import load_any_model

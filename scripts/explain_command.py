@@ -1,4 +1,4 @@
-"""What `vithub explain` takes, and how it goes through images."""
+"""Command `vithub explain` with its options, and its loop over the images."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ def explain(
         str, typer.Option(help="error: explain the others, then fail; skip: explain the others")
     ] = "error",
 ) -> None:
-    """Shows what a model decided by: maps over the images, an HTML page and JSON."""
+    """Explains a model's decisions: maps over the images, an HTML page and JSON."""
     chosen = _methods(method)
     check_on_bad_image(on_bad_image)
     from rich.console import Console
@@ -76,7 +76,7 @@ def explain(
 
 
 def _methods(names: list[str] | None) -> list[str]:
-    """The methods that were asked for; "all" alone or among others means all."""
+    """Returns the requested methods; "all" among them means all."""
     wanted = [name.replace("-", "_") for name in names or ["auto"]]
     if unknown := [name for name in wanted if name not in (*METHOD_NAMES, "auto", "all")]:
         known = ", ".join(["auto", "all", *METHOD_NAMES])

@@ -1,4 +1,4 @@
-"""`vithub finetune` as a file, for `accelerate launch scripts/finetune_accelerate.py ...`; the options are the same."""
+"""Script form of `vithub finetune` with the same options, for `accelerate launch scripts/finetune_accelerate.py`."""
 
 import sys
 

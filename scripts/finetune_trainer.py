@@ -1,4 +1,4 @@
-"""`vithub finetune` on the loop of transformers' `Trainer`; the options are the same, and so are the losses."""
+"""Script form of `vithub finetune` on the loop of transformers' `Trainer`, with the same options and losses."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Prints lines and formats log records so that nothing in a name acts on the terminal."""
+"""Output of lines and log records in which control characters are shown instead of sent to the terminal."""
 
 import logging
 
@@ -7,15 +7,15 @@ from vithub.data.text.terminal_text import visible, visible_lines
 
 
 def say(text: object, err: bool = False) -> None:
-    """Prints a line, or several; control characters in it are shown, not obeyed."""
+    """Prints one or more lines; control characters are shown, not obeyed."""
     typer.echo(visible_lines(str(text)), err=err)
 
 
 class LineFormatter(logging.Formatter):
-    """A record of this package as one line, whatever names it holds; others keep their lines."""
+    """Formatter that writes a record of this package as one line; records of others keep their lines."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, with control characters shown."""
+        """Formats a record, with control characters shown."""
         text = super().format(record)
         return visible(text) if record.name.startswith("vithub") and not record.exc_info else visible_lines(text)
 

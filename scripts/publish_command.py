@@ -1,4 +1,4 @@
-"""`vithub publish`: what the command takes, and the table of what is sent."""
+"""Command `vithub publish` with its options, and the table of files to send."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,7 +61,7 @@ def publish(
 
 
 def summary(report: "PublishReport") -> list[str]:
-    """What was done, for a terminal."""
+    """Summarizes a publication, one line per fact."""
     assert report.commit is not None
     if report.nothing_to_do:
         lines = [f"{report.repo_id} holds all of it already, at {report.commit[:12]}; nothing was sent"]
@@ -74,7 +74,7 @@ def summary(report: "PublishReport") -> list[str]:
 
 
 def file_table(report: "PublishReport") -> "Table":
-    """Every file of the folder with its size and the decision."""
+    """Makes a table of every file in the folder, with its size and whether it is sent."""
     from rich.table import Table
     from rich.text import Text
 

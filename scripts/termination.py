@@ -1,4 +1,4 @@
-"""SIGTERM as an orderly end of a command, so that what is half written is removed."""
+"""Handling of SIGTERM as an orderly end of a command, so that half-written files are removed."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class Terminated(SystemExit):
-    """The end of a command that was asked to stop; exits with 128 + the signal, as shells do."""
+    """Exit of a command that was asked to stop; its code is 128 + the signal, as in shells."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
@@ -17,9 +17,9 @@ class Terminated(SystemExit):
 
 @contextmanager
 def orderly_termination() -> Iterator[None]:
-    """While it is open, SIGTERM raises `Terminated` in the main thread; elsewhere it changes nothing.
+    """Context in which SIGTERM raises `Terminated` in the main thread; in other threads it changes nothing.
 
-    A second SIGTERM is ignored: it would break off the removal of what is half written.
+    A second SIGTERM is ignored, since it would interrupt the removal of half-written files.
     """
 
     def end(_signum: int, _frame: FrameType | None) -> None:

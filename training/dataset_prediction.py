@@ -1,4 +1,4 @@
-"""Predictions for a whole data set, as Parquet files: shared out over processes, and resumable after a kill."""
+"""Predictions for a whole data set as Parquet files, shared among processes and resumable after a kill."""
 
 import json
 import logging
@@ -42,29 +42,30 @@ def predict_dataset(
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> Path:
-    """Writes `part-000000.parquet` and so on: `rows_per_file` images each, in the order of the data set.
+    """Writes predictions as `part-000000.parquet` and so on: `rows_per_file` images each, in the order of the data set.
 
-    Each file appears whole or not at all, so what is there when a run is killed need not be done again. Its metadata
-    holds hashes of model, image processor and data; a file that cannot be read, or was made from others, is made again
-    on resuming, with a warning. The columns are those of `LabelPredictor`, of a detector those of `BoxPredictor`, which
-    adds `predictions.json` in COCO's results format. `about.json` has the labels.
+    Each file appears whole or not at all, so files that exist when a run is killed are not computed again. The metadata
+    of a file holds hashes of model, image processor and data; on resuming, a file that cannot be read or that was made
+    from another model or data is computed again, with a warning. Columns are those of `LabelPredictor` for a classifier
+    and those of `BoxPredictor` for a detector, which adds `predictions.json` in COCO's results format. `about.json`
+    holds the labels.
 
     Args:
-        folder: A run's folder, or any saved classifier's or detector's, or a Hub id.
-        data: As `finetune`; labels and boxes are not needed.
-        output: A new folder, or with `resume` that of the same prediction.
-        split: Name of the split; None takes "test" where there is one, else the last.
-        embeddings: Add the column `embedding`; of classifiers only.
-        threshold: Least score of a box, in [0, 1].
-        rows_per_file: Images in a file.
-        batch_size: Images at once, of a detector at most 8.
-        workers: Loading processes; None goes by the number of cores.
-        on_bad_image: "error", or "skip" for null predictions.
-        resume: Go on with what is there.
-        reporter: Told of the progress.
+        folder: Folder of a run or of any saved classifier or detector, or a Hub id.
+        data: Data set in any form that `finetune` takes; labels and boxes are not needed.
+        output: New folder; with `resume`, the folder of the same prediction.
+        split: Name of the split; None takes "test" if it exists, else the last split.
+        embeddings: Whether to add the column `embedding`; for classifiers only.
+        threshold: Lowest score of a reported box, in [0, 1].
+        rows_per_file: Number of images per file.
+        batch_size: Images per batch; limited to 8 for a detector.
+        workers: Number of loading processes; None derives it from the number of cores.
+        on_bad_image: "error", or "skip" to write null predictions for images that cannot be decoded.
+        resume: Whether to continue an earlier prediction in `output`.
+        reporter: Receives the progress; None writes to the log.
 
     Raises:
-        TargetError: The folder holds something else, or another prediction.
+        TargetError: The folder holds other files or another prediction.
         BadImageError: An image cannot be decoded.
     """
     if on_bad_image not in ("error", "skip"):
@@ -110,7 +111,7 @@ def predict_dataset(
 
 
 def _open(target: Path, about: dict[str, Any], resume: bool) -> None:
-    """Makes the folder, or checks that it holds a part of the same prediction."""
+    """Makes the folder, or checks that it holds part of the same prediction."""
     if target.is_file():
         raise TargetError(f"{target} is a file; name a folder")
     if target.is_dir() and any(target.iterdir()):

@@ -1,4 +1,4 @@
-"""Measuring a saved model: the function behind `vithub evaluate`, for every task."""
+"""Evaluation of a saved model for every task: the function behind `vithub evaluate`."""
 
 from pathlib import Path
 from typing import Any
@@ -36,28 +36,29 @@ def evaluate(
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Metrics of a classifier or detector on labelled images, computed as `pipeline` computes them.
+    """Computes metrics of a classifier or detector on labelled images, preprocessed as `pipeline` does.
 
     Args:
-        folder: A run's folder, or any saved classifier's or detector's, or a Hub id.
-        data: As `finetune`; None takes what the run was trained on, with the same splits.
-        split: "train", "validation" or "test"; None takes the one that the run reported, or "test" where there is one.
-        output: A new folder for `metrics.json` and plots.
-        label_column: Name of the column of labels, or of objects; None finds it.
-        batch_size: Images at once, of a detector at most 8.
-        workers: Loading processes; None goes by the number of cores.
-        on_bad_image: "error", or "skip" to measure without images that cannot be decoded, and list them.
-        resume: Go on with an evaluation into `output` that was killed; its counts so far lie beside that folder.
-        reporter: Told of the progress.
+        folder: Folder of a run or of any saved classifier or detector, or a Hub id.
+        data: Data set in any form that `finetune` takes; None takes the run's training data with the same splits.
+        split: "train", "validation" or "test"; None takes the split that the run reported, else "test" if it exists.
+        output: New folder for `metrics.json` and plots; None writes nothing.
+        label_column: Name of the column of labels, or of objects for a detector; None finds it.
+        batch_size: Images per batch; limited to 8 for a detector.
+        workers: Number of loading processes; None derives it from the number of cores.
+        on_bad_image: "error", or "skip" to leave out and list the images that cannot be decoded.
+        resume: Whether to continue an evaluation into `output` that was killed; its partial counts lie beside that
+            folder.
+        reporter: Receives the progress; None writes to the log.
 
     Returns:
-        `model`, `data`, `split`, `images`, `bad_images` (those left out), `metrics`, `labels` and `per_class`. Of a
-        classifier also `confusion` of the data's labels and of others that the model took an image for, see
-        `SavedClassifier`; of a detector `boxes` and `errors`, see `SavedDetector`.
+        Dictionary with `model`, `data`, `split`, `images`, `bad_images` (images left out), `metrics`, `labels` and
+        `per_class`. A classifier adds `confusion`, which covers the data's labels and other labels that the model
+        predicted (see `SavedClassifier`); a detector adds `boxes` and `errors` (see `SavedDetector`).
 
     Raises:
-        DataError: The data cannot be used, has a label that the model does not know, or another number of labels per
-            image than the model gives.
+        DataError: The data cannot be used, has a label that the model does not know, or has single labels where the
+            model gives several per image, or the reverse.
     """
     if resume and output is None:
         raise ValueError(f"{argument('resume')} needs {argument('output')}, beside which the counts so far are kept")
@@ -97,11 +98,11 @@ def evaluate(
 
 
 def result_table(folder: str | Path, result: dict[str, Any]) -> Table:
-    """A result for a terminal.
+    """Formats a result as a table for a terminal.
 
     Args:
-        folder: As `evaluate` was given it.
-        result: What `evaluate` returned.
+        folder: The `folder` argument of `evaluate`.
+        result: The return value of `evaluate`.
     """
     return task_of(locate(folder)).result_table(result)
 

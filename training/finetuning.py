@@ -1,4 +1,4 @@
-"""Training from beginning to end: the function behind `vithub finetune`."""
+"""Complete training run: the function behind `vithub finetune`."""
 
 import shutil
 import time
@@ -39,13 +39,13 @@ FRONT_ENDS = ("accelerate", "trainer")
 
 @dataclass
 class Run:
-    """A finished training.
+    """Result of a finished training.
 
     Args:
-        folder: Loads with `from_pretrained`.
-        metrics: The content of its `metrics.json`.
-        model: The published weights, in evaluation mode.
-        losses: Of each step of this process, resumed runs from where they resumed.
+        folder: Folder of the run, which `from_pretrained` loads.
+        metrics: Content of the run's `metrics.json`.
+        model: Model with the published weights, in evaluation mode.
+        losses: Loss of each step made by this process; a resumed run begins at the step from which it resumed.
     """
 
     folder: Path
@@ -81,49 +81,47 @@ def finetune(
     values: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
-    """Trains a classifier and leaves a folder that `AutoModelForImageClassification` and `pipeline` load.
+    """Trains a model and writes a folder that `pipeline` and transformers' auto classes load.
 
-    With no argument at all it trains a small DeiT on handwritten digits that ship with scikit-learn.
+    Without arguments it trains a small DeiT on the handwritten digits that ship with scikit-learn.
 
     Args:
-        model: A preset from scratch ("deit-s", "vit-b/32"), a folder or a Hub id. None takes the recipe's.
+        model: Preset to train from scratch ("deit-s", "vit-b/32"), a folder or a Hub id; None takes the recipe's model.
         data: "digits", a folder, a `.csv` or `.parquet` file, a Hub id, or a `Dataset` in memory.
-        output: The run's folder; None makes one below `runs/`, and with `resume` takes the one there that was worked on
-            last.
-        recipe: A whole recipe, or the file of one: a run's `recipe.yaml`, or a few fields with the preset that they
-            change (see `read_recipe`).
-        preset: A named recipe to begin from; None chooses by model and data.
-        epochs: Passes over the training images; None takes the recipe's, as for the arguments below.
-        max_steps: Ends the training after so many steps.
-        streaming: Read the data as a stream, never all of it.
+        output: Folder of the run; None makes one below `runs/`, or with `resume` takes the run there that changed last.
+        recipe: Whole recipe, or a recipe file: a run's `recipe.yaml`, or a few fields with the preset that they change
+            (see `read_recipe`).
+        preset: Name of the recipe to begin from; None chooses by model and data.
+        epochs: Passes over the training images; None takes the recipe's value, as for the arguments below.
+        max_steps: Number of steps after which the training ends.
+        streaming: Whether to read the data as a stream instead of loading all of it.
         batch_size: Images per step, over all processes.
         lr: Peak learning rate.
-        image_size: Pixels, or (height, width).
-        label_column: Name of the column of labels, of a detector of objects.
-        seed: Seed of all random choices but the drawing of splits.
-        on_bad_image: "error" or "skip": what to do with images that cannot be decoded.
-        on_nonfinite: "stop" or "skip": what to do at a loss that is not finite.
-        teacher: A folder or Hub id of an image classifier to learn from, or a module that answers the student's pixels
-            with logits in the order of the student's labels.
-        lora: Train low-rank adapters of rank 8 instead of all weights.
-        front_end: Whose loop runs: "accelerate", or "trainer" for that of transformers' `Trainer`; the losses are the
-            same.
-        resume: Go on with the run in `output`. Its recipe stays but for the fields of `resumable.MAY_CHANGE`, such as
-            `epochs` to train longer; what has changed is in `metrics.json`.
-        finish: With `resume`: end the training now, evaluate what the last checkpoint has, and write the run's folder.
-        keep_checkpoints: How many of the last checkpoints stay; 0 leaves none in the end.
-        values: Further fields by dotted name, such as {"training.weight_decay": 0.1}; they go before the arguments
-            above.
-        reporter: Told of the progress; None writes to the log.
+        image_size: Image size in pixels: side of a square, or (height, width).
+        label_column: Name of the column of labels, or of objects for a detector.
+        seed: Seed of all random choices except the drawing of splits.
+        on_bad_image: "error" or "skip" for images that cannot be decoded.
+        on_nonfinite: "stop" or "skip" for steps whose loss is not finite.
+        teacher: Folder or Hub id of an image classifier to learn from, or a module that maps the student's pixels to
+            logits in the order of the student's labels.
+        lora: Whether to train low-rank adapters of rank 8 instead of all weights.
+        front_end: Training loop: "accelerate", or "trainer" for transformers' `Trainer`; both give the same losses.
+        resume: Whether to continue the run in `output`. Its recipe stays, except for the fields in
+            `resumable.MAY_CHANGE`, such as `epochs` to train longer; `metrics.json` records the changes.
+        finish: With `resume`, whether to end the training now, evaluate the last checkpoint and write the run's folder.
+        keep_checkpoints: Number of last checkpoints to keep; 0 leaves none after the run.
+        values: Further recipe fields by dotted name, such as {"training.weight_decay": 0.1}; they override the
+            arguments above.
+        reporter: Receives the progress; None writes to the log.
 
     Raises:
         RecipeError: A field of the recipe is wrong.
         DataError: The data set cannot be used.
-        TargetError: The folder holds something already or cannot be written, another process trains in it, or there is
+        TargetError: The folder holds other files or cannot be written, another process trains in it, or there is
             nothing to resume.
-        CheckpointReadError: None of the checkpoints to resume from is whole.
+        CheckpointReadError: None of the checkpoints to resume from is complete.
         LoadingProcessError: A loading process died.
-        Interrupted: SIGTERM or SIGINT came.
+        Interrupted: The process received SIGTERM or SIGINT.
     """
     if front_end not in FRONT_ENDS:
         raise ValueError(f"{argument('front_end')} must be one of {', '.join(FRONT_ENDS)}, got {front_end!r}")
@@ -187,7 +185,7 @@ def _check_finish(resume: bool, given: dict[str, Any]) -> None:
 def _prepared_task(
     recipe: Recipe, in_memory: Any, teacher: Any, folder: Path, resume: bool, finish: bool, reporter: Reporter
 ) -> TrainingTask:
-    """The task, with the checkpoint to go on from ready where a run is resumed."""
+    """Builds the task and, for a resumed run, makes its checkpoint ready to load."""
     state = process_state()
     before = read_run_recipe(folder)
     if resume and state.is_main_process:
@@ -222,13 +220,13 @@ def _announce(task: TrainingTask, folder: Path, reporter: Reporter) -> None:
 
 
 def _agreed(folder: Path) -> Path:
-    """The main process's folder, in all processes."""
+    """Returns the main process's folder in all processes."""
     chosen: Path = broadcast_object_list([folder])[0]
     return chosen
 
 
 def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter: Reporter) -> Run:
-    """Evaluates the published weights as they will be served, in fp32, and writes the run's folder."""
+    """Evaluates the published weights in fp32, as they will be served, and writes the run's folder."""
     split = "test" if task.data.test is not None else "validation"
     task.finish(folder if result.accelerator.is_main_process else None)
     progress = result.record.progress
@@ -281,7 +279,7 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
 
 
 def _leave_checkpoints(task: TrainingTask, folder: Path, reporter: Reporter) -> None:
-    """Removes the checkpoints of a finished run where its recipe says so, else says what they are still good for."""
+    """Removes the checkpoints of a finished run if its recipe says so; otherwise reports their remaining use."""
     place = folder / "checkpoints"
     if task.recipe.training.keep_checkpoints == 0:
         shutil.rmtree(place, ignore_errors=True)
@@ -294,7 +292,7 @@ def _leave_checkpoints(task: TrainingTask, folder: Path, reporter: Reporter) -> 
 
 
 def resolve_recipe(recipe: Recipe | str | Path | None, preset: str | None, model: str | None, data: Any) -> Recipe:
-    """The recipe to begin from: the one given, the named one, or the one that suits model and data.
+    """Returns the recipe to begin from: the given one, the named one, or the one that suits model and data.
 
     Raises:
         ValueError: Both a recipe and a preset are given.
@@ -313,13 +311,13 @@ def resolve_recipe(recipe: Recipe | str | Path | None, preset: str | None, model
 
 
 def folder_name(recipe: Recipe) -> str:
-    """Name of a run's folder where none is given."""
+    """Returns the default name of a run's folder."""
     name = "-".join(Path(source).name.replace("/", "-") for source in (recipe.data.source, recipe.preset))
     return "digits" if recipe.preset == "digits" else name
 
 
 def free_folder(recipe: Recipe) -> Path:
-    """`runs/NAME` for a recipe, with a number where that exists."""
+    """Returns `runs/NAME` for a recipe, with a number appended if that folder exists."""
     name = folder_name(recipe)
     taken = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in range(1, 10_000))
     return next(folder for folder in taken if not folder.exists())

@@ -1,4 +1,4 @@
-"""Answers for new images: the function behind `vithub predict`, for every task."""
+"""Predictions for new images for every task: the function behind `vithub predict`."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,26 +32,27 @@ def predict(
     output: str | Path | None = None,
     on_bad_image: str = "error",
 ) -> list[dict[str, Any]]:
-    """The most likely labels of images, or the boxes that a detector finds, in order, as `pipeline` would give them.
+    """Predicts the most likely labels of images, or the boxes that a detector finds, in order, as `pipeline` does.
 
     Args:
-        folder: A run's folder, or any saved classifier's, or a Hub id.
+        folder: Folder of a run or of any saved classifier or detector, or a Hub id.
         images: File, folder (searched for images) or URL, or a sequence of them.
-        top: Labels per image of a classifier; None means 5.
-        batch_size: Images at once of a classifier; None means 32. A detector sees one image at a time.
-        threshold: Least score of a detector's box; None means 0.5.
-        output: New folder for a detector's images with boxes, and `annotations.json` in COCO's format with scores.
-        on_bad_image: "error", or "skip" to answer the others; the bad one then has an `error` and no predictions.
+        top: Number of labels per image for a classifier; None means 5.
+        batch_size: Images per batch for a classifier; None means 32. A detector processes one image at a time.
+        threshold: Lowest score of a detector's box, in [0, 1]; None means 0.5.
+        output: New folder for a detector's images with drawn boxes, and for `annotations.json` in COCO's format with
+            scores.
+        on_bad_image: "error", or "skip" to answer the other images; a bad image then has an `error` and no predictions.
 
     Returns:
-        For each image `image` (its name) and `predictions`: a list of `label` and `score` (0 to 1), the most likely
-        first; of a detector also `box`: left, top, right, bottom in pixels, within the image.
+        A dictionary per image with `image` (its name) and `predictions`: a list of `label` and `score` (0 to 1), the
+        most likely first; for a detector also `box` as (left, top, right, bottom) in pixels, within the image.
 
     Raises:
         DataError: A file or folder does not exist or holds no image.
         BadImageError: An image cannot be decoded.
-        CheckpointError: The model cannot be loaded whole, or its scores are not finite.
-        ValueError: An option is for the other kind of model.
+        CheckpointError: The model cannot be loaded completely, or its scores are not finite.
+        ValueError: An option belongs to the other kind of model.
     """
     found = predict_stream(
         folder, images, top=top, batch_size=batch_size, threshold=threshold, output=output, on_bad_image=on_bad_image
@@ -70,10 +71,10 @@ def predict_stream(
     output: str | Path | None = None,
     on_bad_image: str = "error",
 ) -> Iterator[dict[str, Any]]:
-    """Predictions one after the other, for more images than memory holds answers of.
+    """Predicts images one after the other, for more images than memory can hold predictions of.
 
-    Differs from `predict` by what it returns: an iterator that reads the next batch of images when it is asked for.
-    Wrong arguments, missing files and a model that cannot be loaded are errors of the call itself.
+    Differs from `predict` in its return value: an iterator that reads the next batch of images on demand. Wrong
+    arguments, missing files and a model that cannot be loaded raise errors in the call itself.
     """
     if on_bad_image not in ("error", "skip"):
         raise ValueError(f"{argument('on_bad_image')} must be 'error' or 'skip', got {on_bad_image!r}")
@@ -89,7 +90,7 @@ def predict_stream(
 
 
 def find_images(images: Sequence[str | Path]) -> list[str]:
-    """Files and URLs, with folders replaced by the images in them, sorted."""
+    """Returns files and URLs, with each folder replaced by the images in it, sorted."""
     found: list[str] = []
     for image in images:
         if urlparse(str(image)).scheme in ("http", "https"):
@@ -111,12 +112,12 @@ def find_images(images: Sequence[str | Path]) -> list[str]:
 
 
 def read_image(name: str) -> Image.Image:
-    """The image in a file or at a URL, upright and RGB."""
+    """Reads the image in a file or at a URL, upright and as RGB."""
     return _downloaded(name) if urlparse(name).scheme in ("http", "https") else decode_image(name, name)
 
 
 def _opened(name: str, skip_bad: bool) -> Image.Image | BadImageError:
-    """An image, or with `skip_bad` the error in its place."""
+    """Reads an image; with `skip_bad`, returns the error in place of a bad image."""
     try:
         return read_image(name)
     except BadImageError as error:
@@ -140,7 +141,7 @@ def _downloaded(url: str) -> Image.Image:
 
 
 def prediction_table(predictions: list[dict[str, Any]]) -> Table:
-    """Predictions for a terminal."""
+    """Formats predictions as a table for a terminal."""
     boxes = any("box" in entry for prediction in predictions for entry in prediction["predictions"])
     columns = ["score", "box (left, top, right, bottom)"] if boxes else ["probability"]
     table = Table("image", "label", *columns)
@@ -160,7 +161,7 @@ def prediction_table(predictions: list[dict[str, Any]]) -> Table:
 
 
 def bad_images_text(predictions: Sequence[dict[str, Any]]) -> str | None:
-    """One line that lists the images that could not be decoded, each with its reason; None where there are none."""
+    """Returns one line that lists the images that could not be decoded, with reasons; None if there are none."""
     wrong = [str(prediction["error"]) for prediction in predictions if "error" in prediction]
     if not wrong:
         return None

@@ -1,4 +1,4 @@
-"""Parquet files of a prediction: written whole, with what they were made from, and checked before they are kept."""
+"""Parquet files of a prediction, written atomically with hashes of model and data that are checked before reuse."""
 
 import json
 from collections.abc import Iterable
@@ -10,16 +10,16 @@ import pyarrow.parquet as pq
 
 from ..data.whole_files import whole_file
 
-_KEY = b"vithub"  # of a file's metadata
+_KEY = b"vithub"  # key in a file's metadata
 
 
 def write_part(file: Path, tables: Iterable[pa.Table], made_from: dict[str, Any]) -> None:
-    """Writes a file that appears whole or not at all.
+    """Writes a file atomically: it appears whole or not at all.
 
     Args:
-        file: `part-000000.parquet` and so on.
-        tables: Its rows.
-        made_from: What they depend on: hashes of model and data, plain data.
+        file: Path of the part, such as `part-000000.parquet`.
+        tables: Tables that hold the rows of the file, in order.
+        made_from: Hashes of model and data, as JSON values, that the rows depend on; stored in the file's metadata.
     """
     table = pa.concat_tables(tables)
     with whole_file(file) as staging:
@@ -27,12 +27,12 @@ def write_part(file: Path, tables: Iterable[pa.Table], made_from: dict[str, Any]
 
 
 def what_is_wrong(file: Path, rows: range, made_from: dict[str, Any]) -> str | None:
-    """Why a file cannot be kept, or None where it is what `write_part` would write.
+    """Returns why a file cannot be kept, or None if it holds what `write_part` would write.
 
     Args:
-        file: Of an earlier prediction.
-        rows: Rows of the data set that it must hold.
-        made_from: As `write_part` would be given it.
+        file: Parquet file of an earlier prediction.
+        rows: Rows of the data set that the file must hold.
+        made_from: Hashes that `write_part` would store.
     """
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as opened:

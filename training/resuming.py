@@ -1,4 +1,4 @@
-"""Resuming a run: which one, what of its recipe may change, and from which of its checkpoints."""
+"""Selection of the run to resume, of the recipe changes that it allows, and of the checkpoint to continue from."""
 
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ from .tasks.task import TrainingTask
 
 
 def run_to_resume(name: str | None, prolong: bool, reporter: Reporter) -> Path:
-    """The run that is meant where no folder is named: the one in `runs/` that was worked on last.
+    """Finds the run to resume if no folder is named: the one in `runs/` that changed last.
 
     Args:
-        name: Default name of the run, where it is known what was trained on what; None takes any.
-        prolong: Whether a finished run is as good as one that was interrupted; else those are preferred.
-        reporter: Told which one it is.
+        name: Default name of the run, if model and data are given; None considers all runs.
+        prolong: Whether finished runs count the same as interrupted ones; otherwise interrupted runs are preferred.
+        reporter: Receives a message that names the chosen run.
 
     Raises:
-        TargetError: There is none.
+        TargetError: There is no run to resume.
     """
     folders = [file.parent for file in Path("runs").glob(f"*/{RECIPE}")]
     if name is not None:
@@ -40,7 +40,7 @@ def run_to_resume(name: str | None, prolong: bool, reporter: Reporter) -> Path:
 
 
 def _base(name: str) -> str:
-    """The name of a run's folder without the number of a later one."""
+    """Returns the name of a run's folder without the number that a later run gets."""
     start, _, number = name.rpartition("-")
     return start if start and number.isdecimal() else name
 
@@ -51,16 +51,16 @@ def _last_change(folder: Path) -> float:
 
 
 def prepare_checkpoints(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
-    """Sets damaged checkpoints aside, so that the newest whole one is resumed.
+    """Moves damaged checkpoints aside, so that the newest complete one is resumed.
 
     Args:
-        folder: Of the run.
-        recipe: Says whether the best weights are needed.
-        reporter: Told what is wrong with which file.
+        folder: Folder of the run.
+        recipe: Recipe, which says whether the best weights are needed.
+        reporter: Receives a message per damaged file with the reason.
 
     Raises:
-        TargetError: A finished run has no checkpoints any more.
-        CheckpointReadError: None of the checkpoints is whole.
+        TargetError: The run is finished and its checkpoints were removed.
+        CheckpointReadError: None of the checkpoints is complete.
     """
     place = folder / "checkpoints"
     if not checkpoints(place) and (folder / METRICS).is_file() and any(folder.glob("*.safetensors")):
@@ -73,15 +73,15 @@ def prepare_checkpoints(folder: Path, recipe: Recipe, reporter: Reporter) -> Non
 
 
 def check_length(task: TrainingTask, before: Recipe, folder: Path) -> None:
-    """Checks that a change of a run's length can be made.
+    """Checks that the change of a run's length is possible.
 
     Args:
-        task: With the recipe as it is now.
-        before: The run's recipe as it was.
-        folder: Of the run.
+        task: Task with the new recipe.
+        before: Recipe of the run before the change.
+        folder: Folder of the run.
 
     Raises:
-        RecipeError: The run is longer already, or what was changed does not change its length.
+        RecipeError: The run has made more steps already, or the change does not alter its length.
     """
     old, new = flat(before.model_dump()), flat(task.recipe.model_dump())
     changed = [name for name in LENGTH if old[name] != new[name]]
@@ -103,7 +103,7 @@ def finish_at_last_checkpoint(task: TrainingTask, folder: Path) -> None:
     """Makes the last checkpoint the end of the training.
 
     Raises:
-        TargetError: There is none.
+        TargetError: The run has no checkpoint.
     """
     last = last_checkpoint(folder / "checkpoints")
     if last is None:
@@ -112,7 +112,7 @@ def finish_at_last_checkpoint(task: TrainingTask, folder: Path) -> None:
 
 
 def ended_early(task: TrainingTask) -> dict[str, Any] | None:
-    """What `metrics.json` says of a run that was finished before its planned end."""
+    """Returns the entry in `metrics.json` for a run that was finished before its planned end, else None."""
     if task.total_steps == task.planned_steps:
         return None
     return {"step": task.total_steps, "of": task.planned_steps}

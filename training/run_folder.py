@@ -1,4 +1,4 @@
-"""The folder that a run leaves: a model that loads as it is, its card, and how it came about."""
+"""Folder that a run writes: a loadable model, its card, and a record of how it was trained."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,11 +25,11 @@ from .tasks.plots import save_learning_curves
 
 @contextmanager
 def open_run_folder(folder: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
-    """Makes the folder of a new run, or checks that of one to resume, and keeps others from it while it is open.
+    """Makes the folder of a new run, or checks that of a run to resume, and locks it while it is open.
 
     Raises:
-        TargetError: It holds something already, or cannot be written, or there is nothing to resume.
-        RecipeError: The run in it had another recipe; the fields that differ are named.
+        TargetError: The folder holds files already, or cannot be written, or there is nothing to resume.
+        RecipeError: The run in the folder had another recipe; the differing fields are named.
     """
     if folder.is_file():
         raise TargetError(f"{folder} is a file; name a folder")
@@ -74,10 +74,10 @@ def _check_same(folder: Path, recipe: Recipe) -> None:
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
-    """Writes a run's recipe with a checksum, as a whole.
+    """Writes a run's recipe with a checksum, atomically.
 
     Raises:
-        TargetError: It cannot be written.
+        TargetError: The file cannot be written.
     """
     try:
         write_whole(folder / RECIPE, seal(recipe.to_yaml()), durable=True)
@@ -86,11 +86,11 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
 
 
 def read_run_recipe(folder: Path) -> Recipe:
-    """The recipe of a run to resume.
+    """Reads the recipe of a run to resume.
 
     Raises:
-        TargetError: There is no run.
-        RecipeError: The file is not what the run wrote.
+        TargetError: The folder holds no run.
+        RecipeError: The file was edited after the run wrote it.
     """
     file = run_recipe(folder)
     if is_edited(file.read_text(encoding="utf-8", errors="replace")):
@@ -102,10 +102,10 @@ def read_run_recipe(folder: Path) -> Recipe:
 
 
 def run_recipe(folder: Path) -> Path:
-    """The recipe's file of a run to resume.
+    """Returns the path of the recipe of a run to resume.
 
     Raises:
-        TargetError: There is no run.
+        TargetError: The folder holds no run.
     """
     if not (folder / RECIPE).is_file():
         raise TargetError(f"{folder} holds no run to resume ({RECIPE} is missing)")
@@ -113,10 +113,10 @@ def run_recipe(folder: Path) -> Path:
 
 
 def free_run_folder(folder: Path) -> None:
-    """Gives up the folder of a run that could not begin, so that the corrected one can have it."""
+    """Removes the files of a run that could not begin, so that a corrected run can use the folder."""
     for name in (RECIPE, LOCK):
         (folder / name).unlink(missing_ok=True)
-    with suppress(OSError):  # it holds something
+    with suppress(OSError):  # the folder holds other files
         folder.rmdir()
 
 
@@ -131,12 +131,12 @@ def write_run(
     """Writes model, processor, metrics, plots and the card into a run's folder.
 
     Args:
-        folder: Holds `recipe.yaml` already.
-        model: The model, with the weights to publish.
-        image_processor: The evaluation transform.
-        metrics: The content of `metrics.json`.
+        folder: Folder of the run, which holds `recipe.yaml` already.
+        model: Model with the weights to publish.
+        image_processor: Image processor of the evaluation transform.
+        metrics: Content of `metrics.json`.
         reported: Metrics of the reported split.
-        state: The model's tensors, where it is sharded.
+        state: Whole tensors of the model if it is sharded, else None.
     """
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     with quiet_transformers():

@@ -1,4 +1,4 @@
-"""Lock of a run's folder, which keeps two processes from writing one run and dies with the process that holds it."""
+"""Lock of a run's folder that keeps two processes from writing one run; the system releases it if its process dies."""
 
 import fcntl
 import os
@@ -11,21 +11,21 @@ from typing import Self
 from ..hub.folders import TargetError
 
 LOCK = ".lock"
-_held: set[str] = set()  # in this process, which a lock of POSIX does not keep from locking again
+_held: set[str] = set()  # folders locked by this process, which a POSIX lock does not keep from locking them again
 _guard = threading.Lock()
 
 
 class RunLock:
-    """Holds a run's folder while it is open.
+    """Context that locks a run's folder.
 
-    The system releases a lock of POSIX when its process ends, however it ends, and loading processes do not inherit it.
-    So a run that was killed can be resumed at once; the file that it leaves says nothing by itself.
+    The system releases a POSIX lock when its process ends, however it ends, and loading processes do not inherit it. So
+    a killed run can be resumed at once; the existence of the lock file alone means nothing.
 
     Args:
-        folder: Of the run; it exists.
+        folder: Folder of the run; must exist.
 
     Raises:
-        TargetError: On opening: another process trains in the folder, or it cannot be written.
+        TargetError: On entry, if another process trains in the folder or the lock file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,7 +67,7 @@ class RunLock:
             os.close(descriptor)
 
     def _is_the_file(self, descriptor: int) -> bool:
-        """Whether what is locked is still there: who held it before removes the file."""
+        """Whether the locked file still exists at its path: the previous holder removes it."""
         try:
             return os.path.samestat(os.fstat(descriptor), self.file.stat())
         except FileNotFoundError:

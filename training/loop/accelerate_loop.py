@@ -1,4 +1,4 @@
-"""The training loop, on Accelerate."""
+"""Training loop on Accelerate."""
 
 import time
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ from .training_state import TrainingState
 
 @dataclass
 class LoopResult:
-    """What a training left.
+    """Result of a training loop.
 
     Args:
-        record: Of the run; the weights to publish are in the task's model.
-        accelerator: Of the processes.
-        published_epoch: From 1, the epoch whose weights are in the task's model now.
-        precision: "fp32", "bf16" or "fp16".
-        front_end: "accelerate" or "trainer".
+        record: Training state at the end.
+        accelerator: Accelerator of the processes.
+        published_epoch: Epoch, counted from 1, whose weights are now in the task's model for publishing.
+        precision: Number format of the training: "fp32", "bf16" or "fp16".
+        front_end: Name of the loop: "accelerate" or "trainer".
     """
 
     record: TrainingState
@@ -41,7 +41,7 @@ class LoopResult:
 
 
 class AccelerateLoop:
-    """Trains a task, leaving checkpoints below `folder`, and the weights to publish in the task's model at the end."""
+    """Training loop that writes checkpoints below `folder` and ends with the weights to publish in the task's model."""
 
     def __init__(self, task: TrainingTask, folder: Path, reporter: Reporter) -> None:
         settings = task.recipe.training
@@ -61,11 +61,11 @@ class AccelerateLoop:
         self.start = self.record.restore()
 
     def run(self) -> LoopResult:
-        """Trains to the end, or to an early stop.
+        """Trains to the end or to an early stop.
 
         Raises:
             NonFiniteLossError: The loss is not finite, and the recipe does not skip such steps.
-            Interrupted: SIGTERM or SIGINT came; a checkpoint is saved.
+            Interrupted: The process received SIGTERM or SIGINT; a checkpoint is saved.
         """
         task, accelerator = self.task, self.accelerator
         loader = iter(task.train_loader(self.start, accelerator.process_index, accelerator.num_processes))
@@ -86,7 +86,7 @@ class AccelerateLoop:
         return LoopResult(self.record, accelerator, published, self.precision)
 
     def _step(self, loader: Iterator[Any], step: int, end: StepEnd) -> None:
-        """One optimizer step: its batch in pieces, forward and backward, the optimizer, the records."""
+        """Makes one optimizer step: forward and backward passes over the batch's parts, optimizer, records."""
         task, accelerator, settings = self.task, self.accelerator, self.task.recipe.training
         rate, pieces = task.set_lr(self.optimizer, step), []
         asked = time.perf_counter()

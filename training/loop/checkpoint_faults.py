@@ -1,4 +1,4 @@
-"""Finds damaged checkpoints by their checksums, and sets them aside."""
+"""Detection of damaged checkpoints by their checksums, and their removal from use."""
 
 import json
 import re
@@ -25,17 +25,17 @@ _BESIDE = re.compile(r"\.\./best(-\d{8})?\.safetensors")
 
 
 def set_aside_damaged(folder: Path, best: bool) -> list[str]:
-    """Renames the checkpoints that are newer than the newest whole one to `step-00000042.damaged`.
+    """Renames the checkpoints newer than the newest complete one to `step-00000042.damaged`.
 
     Args:
-        folder: The run's folder of checkpoints.
-        best: Whether the best weights must be whole too.
+        folder: Folder of the run's checkpoints.
+        best: Whether the best weights must be complete too.
 
     Returns:
-        A line for each, which names the damaged file.
+        One line per renamed checkpoint, which names the damaged file.
 
     Raises:
-        CheckpointReadError: There are checkpoints and none is whole; nothing is renamed.
+        CheckpointReadError: There are checkpoints and none is complete; nothing is renamed.
     """
     damaged: list[tuple[Path, str]] = []
     for checkpoint in reversed(checkpoints(folder)):
@@ -59,11 +59,11 @@ def _set_aside(checkpoint: Path, fault: str, whole: Path) -> str:
 
 
 def checkpoint_fault(checkpoint: Path, best: bool = True) -> str | None:
-    """What is wrong with a checkpoint, by file, or None.
+    """Describes the fault of a checkpoint, naming the file; None if it has none.
 
     Args:
-        checkpoint: Its folder.
-        best: Whether to look at the best weights too, which lie beside it.
+        checkpoint: Folder of the checkpoint.
+        best: Whether to check the best weights too, which lie beside the checkpoint.
     """
     try:
         return _sums_fault(checkpoint, best) or _state_fault(checkpoint)
@@ -73,7 +73,7 @@ def checkpoint_fault(checkpoint: Path, best: bool = True) -> str | None:
 
 def _sums_fault(checkpoint: Path, best: bool) -> str | None:
     sums = checkpoint / SUMS
-    if not sums.is_file():  # as version 0.1 wrote it, or lost: the state says which
+    if not sums.is_file():  # written by version 0.1, or lost: the format in the state distinguishes the two
         return _unsummed_fault(checkpoint, best)
     found: dict[str, str] = {}
     for line in sums.read_bytes().decode("utf-8", errors="replace").splitlines():
@@ -95,7 +95,7 @@ def _sums_fault(checkpoint: Path, best: bool) -> str | None:
 
 
 def _unsummed_fault(checkpoint: Path, best: bool) -> str | None:
-    """Of a checkpoint without checksums: whether its files can be opened."""
+    """Describes the fault of a checkpoint without checksums, found by opening its files; None if it has none."""
     if fault := _state_fault(checkpoint):
         return fault
     state = json.loads((checkpoint / STATE).read_bytes())
@@ -116,7 +116,7 @@ def _unsummed_fault(checkpoint: Path, best: bool) -> str | None:
 
 
 def _state_fault(checkpoint: Path) -> str | None:
-    """Whether the plain data has the form that resuming needs."""
+    """Describes the first fault in the plain data that resuming needs; None if it has none."""
     file = checkpoint / STATE
     try:
         state: Any = json.loads(file.read_bytes())

@@ -1,9 +1,9 @@
-"""Checkpoints of a run: whole or not there, tensors as safetensors, the rest as JSON, each file with its checksum.
+"""Checkpoints of a run, written atomically: tensors as safetensors, the rest as JSON, each file with its checksum.
 
 A checkpoint is the folder `checkpoints/step-00000042` with `model.safetensors`, `optimizer.safetensors`, `state.json`,
-where weights are averaged `ema.safetensors`, and `SHA256SUMS`, which `sha256sum -c` checks too. It is written under
-another name and renamed, so that one that exists is complete. The weights of the best epoch lie beside it in
-`best-00000028.safetensors`, by their step, and stay as long as a checkpoint names them.
+with EMA also `ema.safetensors`, and `SHA256SUMS`, which `sha256sum -c` checks too. It is written under another name and
+renamed, so that an existing checkpoint is complete. The weights of the best epoch lie beside it in
+`best-00000028.safetensors`, named by their step, and stay as long as a checkpoint refers to them.
 """
 
 import json
@@ -21,21 +21,21 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from ...data.whole_files import whole_file
 from ..runtime.tensor_files import file_sum, save_tensors, write_synced
 
-# ".old" is how a checkpoint is called while another of the same step takes its place
+# A checkpoint has the suffix ".old" while another of the same step takes its place.
 _NAME = re.compile(r"step-(\d{8})(\.old)?")
 MODEL, OPTIMIZER, EMA, STATE = "model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"
 _DAMAGED = re.compile(r"step-(\d{8})(?:\.\d+)?\.damaged")
 SUMS = "SHA256SUMS"
-BEST = "best.safetensors"  # in runs of version 0.1, whose checkpoints do not name it
+BEST = "best.safetensors"  # name in runs of version 0.1, whose checkpoints do not state it
 _BEST_NAME = re.compile(r"best(-\d{8})?\.safetensors")
 
 
 class CheckpointWriteError(OSError):
-    """A checkpoint that could not be written; those before it are untouched."""
+    """Error for a checkpoint that could not be written; earlier checkpoints are untouched."""
 
 
 class CheckpointReadError(OSError):
-    """A checkpoint that cannot be resumed; the message names the file."""
+    """Error for a checkpoint that cannot be resumed; the message names the file."""
 
 
 def save_checkpoint(
@@ -49,17 +49,18 @@ def save_checkpoint(
     ema: nn.Module | None = None,
     write: bool = True,
 ) -> Path | None:
-    """Writes the checkpoint of a step and removes all but the last `keep`.
+    """Writes the checkpoint of a step and removes all but the last `keep` checkpoints.
 
     Args:
-        folder: The run's folder of checkpoints.
-        step: Steps done.
-        model: Its parameters and buffers are saved.
-        optimizer: Its state is saved by parameter name.
-        state: Further plain data.
-        keep: At least 1.
-        ema: The average of the model's weights.
-        write: False in all processes but one; where a model is sharded every process must call this.
+        folder: Folder of the run's checkpoints.
+        step: Number of steps made.
+        model: Model whose parameters and buffers are saved.
+        optimizer: Optimizer whose state is saved by parameter name.
+        state: Further plain data, stored as JSON.
+        keep: Number of checkpoints to keep, at least 1.
+        ema: EMA of the model, or None.
+        write: Whether this process writes; True in one process only. All processes must call this if the model is
+            sharded.
 
     Raises:
         CheckpointWriteError: The disk is full or the folder cannot be written.
@@ -94,7 +95,7 @@ def save_checkpoint(
 
 
 def _remove_old(folder: Path, step: int, keep: int) -> None:
-    """Removes all but the last checkpoints, damaged ones that were made anew, and best weights that none names."""
+    """Removes all but the last checkpoints, damaged ones that were replaced, and best weights without a checkpoint."""
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     for damaged in folder.glob("step-*.damaged"):
@@ -102,7 +103,7 @@ def _remove_old(folder: Path, step: int, keep: int) -> None:
             shutil.rmtree(damaged)
     try:
         named = {str(read_state(checkpoint).get("best_file", BEST)) for checkpoint in checkpoints(folder)}
-    except (OSError, ValueError):  # one that is damaged may name any of them
+    except (OSError, ValueError):  # a damaged checkpoint may name any of the files
         return
     for file in folder.iterdir():
         if _BEST_NAME.fullmatch(file.name) and file.name not in named:
@@ -110,12 +111,12 @@ def _remove_old(folder: Path, step: int, keep: int) -> None:
 
 
 def best_name(step: int) -> str:
-    """Name of the file with the best weights, which those of a step are."""
+    """Returns the name of the file with the best weights, which are those after `step` steps."""
     return f"best-{step:08d}.safetensors"
 
 
 def save_best(folder: Path, name: str, state: dict[str, torch.Tensor]) -> None:
-    """Writes the best weights so far; those before stay as long as a checkpoint names them."""
+    """Writes the best weights so far; earlier ones stay as long as a checkpoint names them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(folder / name) as staging:
@@ -130,7 +131,7 @@ def _write_error(folder: Path, what: str, error: Exception) -> CheckpointWriteEr
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All complete checkpoints of a run, oldest first."""
+    """Lists all complete checkpoints of a run, oldest first."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / STATE).is_file()]
@@ -138,26 +139,26 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """Steps done when a checkpoint was written."""
+    """Returns the number of steps made when a checkpoint was written."""
     return int(checkpoint.name[5:13])
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint, or None."""
+    """Returns the newest complete checkpoint, or None."""
     return found[-1] if (found := checkpoints(folder)) else None
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The plain data of a checkpoint, `step` included."""
+    """Reads the plain data of a checkpoint, `step` included."""
     content: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     return content
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: nn.Module | None = None) -> None:
-    """Puts back the model's, the optimizer's and the average's tensors.
+    """Loads a checkpoint's tensors into the model, the optimizer and the EMA.
 
     Raises:
-        CheckpointReadError: A file is no safetensors file, or holds other tensors than these.
+        CheckpointReadError: A file is not a safetensors file, or its tensors do not match.
     """
     load_whole(model, read_tensors(checkpoint / MODEL), checkpoint / MODEL)
     if ema is not None:
@@ -179,11 +180,11 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def _optimizer_states(file: Path, model: nn.Module) -> dict[str, dict[str, torch.Tensor]]:
-    """The optimizer's tensors by parameter and slot.
+    """Reads the optimizer's tensors by parameter and slot.
 
     Raises:
-        CheckpointReadError: A tensor belongs to no parameter or has another shape, or a parameter lacks one that others
-            have.
+        CheckpointReadError: A tensor belongs to no parameter or has another shape, or a parameter lacks a slot that
+            others have.
     """
     states: dict[str, dict[str, torch.Tensor]] = {}
     parameters = dict(model.named_parameters())
@@ -195,17 +196,17 @@ def _optimizer_states(file: Path, model: nn.Module) -> dict[str, dict[str, torch
             expected = list(parameters[name].shape)
             raise CheckpointReadError(f"{file}: {key!r} has shape {list(tensor.shape)}, its parameter {expected}")
         states.setdefault(name, {})[slot] = tensor
-    for name, slots in states.items():  # Muon has two kinds of parameters, neither with a part of the other's slots
+    for name, slots in states.items():  # Muon's two kinds of parameters have slots of which neither contains the other
         if missing := next((set(other) - set(slots) for other in states.values() if set(other) > set(slots)), None):
             raise CheckpointReadError(f"{file}: {name!r} lacks {', '.join(sorted(missing))}, which others have")
     return states
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file.
+    """Reads the tensors of a safetensors file.
 
     Raises:
-        CheckpointReadError: It is missing or damaged.
+        CheckpointReadError: The file is missing or damaged.
     """
     try:
         return safetensors.torch.load_file(file)
@@ -214,15 +215,15 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def load_whole(model: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
-    """Puts whole tensors into a model, sharding them where it is sharded.
+    """Loads whole tensors into a model, and shards them if the model is sharded.
 
     Args:
-        model: Gets all of them.
-        state: Tensors by name.
-        file: Where they come from, for messages.
+        model: Model that receives all tensors.
+        state: Whole tensors by name.
+        file: Path of the tensors' file, for messages.
 
     Raises:
-        CheckpointReadError: They are not the model's.
+        CheckpointReadError: Names or shapes differ from the model's.
     """
     own = model.state_dict()
     shapes = {name: list(tensor.shape) for name, tensor in own.items()}
@@ -237,7 +238,7 @@ def load_whole(model: nn.Module, state: dict[str, torch.Tensor], file: Path) -> 
 
 
 def _like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
-    """A whole tensor on the device, and sharded as, another is."""
+    """Moves a whole tensor to the device of another tensor, and shards it in the same way."""
     if isinstance(model, DTensor) and tensor.shape == model.shape:
         return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
     return tensor.to(model.device)
@@ -248,12 +249,12 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def whole_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """A model's tensors, put together from all processes where they are sharded."""
+    """Returns a model's whole tensors by name, gathered from all processes if sharded."""
     return {name: _whole(tensor) for name, tensor in model.state_dict().items()}
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's tensors as "parameter name|slot"."""
+    """Returns the optimizer's whole tensors by "parameter name|slot"."""
     found: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():
@@ -262,7 +263,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def _group_numbers(optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
-    """Counters that an optimizer keeps with its groups, as LAMB does, rather than with each tensor."""
+    """Returns the counters that an optimizer, such as LAMB, keeps per group instead of per tensor."""
     return [{"step": float(group["step"])} if "step" in group else {} for group in optimizer.param_groups]
 
 

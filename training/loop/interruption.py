@@ -1,4 +1,4 @@
-"""Asking a run to stop, as a scheduler does before it takes the machine away."""
+"""Handling of requests to stop a run, as a scheduler sends before it takes the machine away."""
 
 import os
 import signal
@@ -15,12 +15,12 @@ from ..runtime.progress import Reporter
 from .checkpoints import last_checkpoint
 
 
-class Interrupted(SystemExit):  # it is no error
-    """A run that was asked to stop and has saved a checkpoint; exits with 128 + the signal, as shells do.
+class Interrupted(SystemExit):  # not an error
+    """Exit of a run that was asked to stop and has saved a checkpoint; its code is 128 + the signal, as in shells.
 
     Args:
         signum: Number of the signal.
-        step: Steps done; None where the signal came outside of the training loop.
+        step: Number of steps made; None if the signal came outside of the training loop.
         checkpoint: Newest checkpoint of the run, or None.
     """
 
@@ -37,9 +37,9 @@ class Interrupted(SystemExit):  # it is no error
 
 
 class _Handlers:
-    """Replaces the handlers of SIGTERM and SIGINT while it is open.
+    """Context that replaces the handlers of SIGTERM and SIGINT.
 
-    Signals reach the main thread alone; elsewhere it changes nothing.
+    Python delivers signals to the main thread only; in other threads the context changes nothing.
     """
 
     def __init__(self) -> None:
@@ -61,9 +61,9 @@ class _Handlers:
 
 
 class StopRequest(_Handlers):
-    """While it is open, SIGTERM and SIGINT only set `signum`; a second SIGINT interrupts as usual.
+    """Context in which SIGTERM and SIGINT only set `signum`; a second SIGINT interrupts as usual.
 
-    A request that nobody has answered when it closes reaches the handlers that were there before.
+    A request that is still unanswered on exit is passed to the previous handlers.
     """
 
     def __init__(self) -> None:
@@ -85,10 +85,10 @@ class StopRequest(_Handlers):
 
 
 class StopAtOnce(_Handlers):
-    """While it is open, SIGTERM and SIGINT raise `Interrupted` wherever the run is: reading data, evaluating, writing.
+    """Context in which SIGTERM and SIGINT raise `Interrupted` wherever the run is: reading, evaluating or writing.
 
     Args:
-        folder: The run's folder of checkpoints.
+        folder: Folder of the run's checkpoints.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,41 +102,41 @@ class StopAtOnce(_Handlers):
 
 
 class EvaluationStoppedError(Exception):
-    """A signal came while a split was evaluated."""
+    """Raised when a signal came during an evaluation."""
 
 
 class InterruptibleReporter:
-    """Passes on what a run tells, and raises `EvaluationStoppedError` after a batch where a stop was requested.
+    """Reporter that forwards everything, and raises `EvaluationStoppedError` after a batch if a stop was requested.
 
     Args:
-        reporter: Receives everything.
-        request: Asked after each batch.
+        reporter: Reporter to forward to.
+        request: Stop request, checked after each batch.
     """
 
     def __init__(self, reporter: Reporter, request: StopRequest) -> None:
         self.reporter, self.request = reporter, request
 
     def message(self, text: str) -> None:
-        """Passes on a line."""
+        """Forwards a line."""
         self.reporter.message(text)
 
     def start(self, task: str, total: int, done: int = 0) -> None:
-        """Passes on the start of a task."""
+        """Forwards the start of a task."""
         self.reporter.start(task, total, done)
 
     def advance(self, amount: int = 1, **figures: float) -> None:
-        """Passes on the progress, then looks for a request."""
+        """Forwards the progress, then checks for a request."""
         self.reporter.advance(amount, **figures)
         if self.request.signum:
             raise EvaluationStoppedError
 
     def stop(self) -> None:
-        """Passes on the end of a task."""
+        """Forwards the end of a task."""
         self.reporter.stop()
 
 
 def agreed_signal(accelerator: Accelerator, request: StopRequest) -> int:
-    """The signal that any of the processes got, the same in all of them, or 0."""
+    """Returns the signal that any of the processes received, the same in all of them; 0 if none did."""
     asked = request.signum
     if accelerator.num_processes == 1:
         return asked

@@ -1,4 +1,4 @@
-"""The end of a training step, the same for both loops: a loss that all processes agree on, signals, speed, records."""
+"""End of a training step, shared by both loops: agreement of processes on the loss, signals, speed and records."""
 
 import math
 import signal
@@ -16,18 +16,18 @@ from .training_state import TrainingState
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became infinite or not a number."""
+    """Error raised when the loss is infinite or NaN."""
 
 
 class StepEnd:
-    """What follows the backward pass of a step.
+    """Work after the backward pass of a step.
 
     Args:
-        task: What is trained.
-        record: The training's record, told of each step.
-        accelerator: All processes.
-        reporter: Told of the progress.
-        request: Asked for signals.
+        task: Training task.
+        record: Training state, updated at each step.
+        accelerator: Accelerator of all processes.
+        reporter: Receives the progress.
+        request: Stop request, checked at each step.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class StepEnd:
         self.loss, self.signum, self.first, self.begun = 0.0, 0, 0, 0.0
 
     def begin_epoch(self, epoch: int, first: int, stop: int) -> None:
-        """Shows a new epoch, or the rest of one.
+        """Starts the progress of an epoch, or of the rest of one.
 
         Args:
             epoch: Number of the epoch, from 0.
-            first: First step of it that is done now.
-            stop: Step after its last one.
+            first: Number of the first step to make.
+            stop: Number of the epoch's last step plus 1.
         """
         before = epoch * self.task.steps_per_epoch
         self.reporter.start(f"epoch {epoch + 1}/{self.task.epochs}", stop - before, first - before)
@@ -58,22 +58,22 @@ class StepEnd:
         self.first, self.begun = first, time.perf_counter()
 
     def add_piece(self, batch: dict[str, Any]) -> None:
-        """Remembers the images of a piece of the step's batch."""
+        """Records the images of one part of the step's batch."""
         self.rows += batch["index"].tolist()
         self.bad += self.task.bad_images(batch)
 
     def agree(self, step: int, loss: torch.Tensor, rate: float) -> bool:
-        """Averages the loss over all processes; returns whether the optimizer may take the step.
+        """Averages the loss over all processes; returns whether the optimizer may make the step.
 
         Args:
             step: Number of the step, from 0.
-            loss: Mean loss of this process's part of the batch, a scalar on the device.
+            loss: Mean loss of this process's share of the batch, a scalar on the device.
             rate: Learning rate of the step.
 
         Raises:
             NonFiniteLossError: The loss is not finite, and the recipe does not skip such steps.
         """
-        # read once: a signal that comes after the processes have agreed is for the next step
+        # Read once: a signal that comes after the processes have agreed counts for the next step.
         asked_to_stop = self.request.signum
         mine = torch.stack([loss, torch.tensor(float(asked_to_stop), device=loss.device)])
         self.loss, signum = self.accelerator.reduce(mine, "mean").tolist()
@@ -86,10 +86,10 @@ class StepEnd:
         return False
 
     def end(self, step: int, rate: float) -> None:
-        """Records a step that is done, and saves a checkpoint where a signal came.
+        """Records a completed step, and saves a checkpoint if a signal came.
 
         Raises:
-            Interrupted: A signal came to one of the processes.
+            Interrupted: One of the processes received a signal.
         """
         self.record.end_step(step, self.loss, rate, self.bad)
         self.rows, self.bad = [], []
@@ -100,7 +100,7 @@ class StepEnd:
             raise Interrupted(self.signum, step + 1, self.record.save(step + 1))
 
     def end_epoch(self, step: int) -> dict[str, Any]:
-        """Evaluates after `step` steps, and returns the epoch's entry of the history."""
+        """Evaluates after `step` steps and returns the epoch's entry of the history."""
         self.reporter.stop()
         return self.record.end_epoch(step, self.request)
 

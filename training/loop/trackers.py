@@ -1,4 +1,4 @@
-"""Where figures go while a run lasts: trackers of Accelerate, for either front end."""
+"""Accelerate's experiment trackers, which receive metrics during a run, for both front ends."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -14,12 +14,12 @@ TENSORBOARD = "tensorboard"
 
 
 class Trackers:
-    """The trackers of a run, in the main process; in others it does nothing.
+    """Trackers of a run; active in the main process only.
 
     Args:
-        wanted: Names; None is TensorBoard, into `folder`, where it is installed.
-        folder: Of local logs.
-        recipe: Told to the trackers.
+        wanted: Names of trackers; None selects TensorBoard if installed.
+        folder: Folder of TensorBoard's logs.
+        recipe: Recipe of the run, stored with each tracker.
 
     Raises:
         RecipeError: A tracker is not installed.
@@ -43,19 +43,19 @@ class Trackers:
                 )  # fmt: skip
 
     def log(self, figures: dict[str, float], step: int) -> None:
-        """Figures of a step."""
+        """Logs the metrics of a step."""
         for tracker in self.open:
             tracker.log(figures, step=step)
 
     def finish(self) -> None:
-        """Writes what they still hold."""
+        """Flushes and closes the trackers."""
         for tracker in self.open:
             tracker.finish()
         self.open = []
 
 
 def tracker_names(wanted: Sequence[str] | None) -> list[str]:
-    """The trackers of a recipe; None is TensorBoard where it is installed."""
+    """Returns the names of a recipe's trackers; None selects TensorBoard if installed."""
     if wanted is None:
         return [TENSORBOARD] if find_spec(TENSORBOARD) else []
     if missing := [name for name in wanted if find_spec(name) is None]:

@@ -1,4 +1,4 @@
-"""The same training on transformers' `Trainer`: its loop, callbacks and trackers; our data, loss, groups and record."""
+"""Training on transformers' `Trainer`: its loop and callbacks, with this package's data, loss, groups and records."""
 
 import logging
 import tempfile
@@ -29,15 +29,15 @@ logger = logging.getLogger("vithub")
 
 
 class HubTrainer(Trainer):
-    """Trains a task; gives the same losses, step by step, as `AccelerateLoop`, and resumes its checkpoints.
+    """Trainer that gives the same losses, step by step, as `AccelerateLoop`, and resumes its checkpoints.
 
-    Differs from `Trainer` by the batches, the loss, the optimizer and the schedule, which are the task's, and by the
-    checkpoints, which hold no pickle.
+    Differs from `Trainer` by taking batches, loss, optimizer and schedule from the task, and by checkpoints that hold
+    no pickle.
 
     Args:
-        task: What to train.
-        folder: Of the run; checkpoints go below it.
-        reporter: Told of the progress.
+        task: Training task.
+        folder: Folder of the run; checkpoints are written below it.
+        reporter: Receives the progress.
     """
 
     optimizer: Any
@@ -65,12 +65,12 @@ class HubTrainer(Trainer):
             eval_strategy="no",
             save_strategy="no",
             logging_steps=1,
-            report_to="none",  # the record tells the trackers
+            report_to="none",  # the training state logs to the trackers
             disable_tqdm=True,
         )
         task.prepare(arguments.device, self.folder)
         super().__init__(model=task.learner, args=arguments, processing_class=task.image_processor)
-        self.model_accepts_loss_kwargs = False  # the loss is a mean over the piece: the loop divides by accumulation
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over a part: the loop divides by accumulation
         self.average = weights_ema(task.learner, settings, self.accelerator)
         self.remove_callback(PrinterCallback)
         self.request = StopRequest()
@@ -80,7 +80,7 @@ class HubTrainer(Trainer):
         self.step_end: StepEnd | None = None
 
     def run(self) -> LoopResult:
-        """Trains to the end, or to an early stop; the weights to publish are in the task's model then."""
+        """Trains to the end or to an early stop; the task's model then has the weights to publish."""
         steps = self.task.total_steps
         if self.start < steps:
             with tempfile.TemporaryDirectory() as folder, self.request:
@@ -97,7 +97,7 @@ class HubTrainer(Trainer):
         return LoopResult(self.record, self.accelerator, self.record.load_published(), self.precision, "trainer")
 
     def open_record(self) -> TrainingState:
-        """The run's record, with the last checkpoint put back."""
+        """Makes the training state and restores the last checkpoint."""
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
         self.record = TrainingState(self.task, self.folder, self.accelerator, inner, self.reporter, self.average)
         self.record.restore()
@@ -105,25 +105,25 @@ class HubTrainer(Trainer):
         return self.record
 
     def create_accelerator_and_postprocess(self) -> None:
-        """As `Trainer`; with sharding on CPUs too, where the launch asks for it."""
+        """Differs from `Trainer` by sharding on CPUs too, if the launch asks for it."""
         super().create_accelerator_and_postprocess()
         shard_on_cpus(self.accelerator)
         self.is_fsdp_enabled = getattr(self.accelerator.state, "fsdp_plugin", None) is not None
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The task's batches of this process, one epoch at a time."""
+        """Returns the task's batches for this process, one epoch at a time."""
         loader = self.task.epoch_loader(self.args.process_index, self.args.world_size)
         loader.set_epoch = loader.batch_sampler.set_epoch  # type: ignore[union-attr]
         return loader
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The task's."""
+        """Returns the task's optimizer."""
         if self.optimizer is None:
             self.optimizer = self.task.optimizer()
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The task's schedule, from the step where training starts."""
+        """Returns the task's schedule, from the step where training starts."""
         if self.lr_scheduler is None:
             optimizer = optimizer or getattr(self.optimizer, "optimizer", self.optimizer)
             for group in optimizer.param_groups:
@@ -133,7 +133,7 @@ class HubTrainer(Trainer):
         return self.lr_scheduler
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        """As `Trainer`; the pieces of a step are told of each other."""
+        """Differs from `Trainer` by preparing the parts of a step's batch together."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             self.task.prepare_step(batches)
@@ -142,21 +142,21 @@ class HubTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The task's loss."""
+        """Returns the task's loss."""
         return self.task.loss(model, inputs)
 
     def training_step(self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None) -> Any:
-        """As `Trainer`, remembering the loss and the images."""
+        """Differs from `Trainer` by recording the loss and the images."""
         _step_end(self).add_piece(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.pieces.append(loss.detach())
         return loss
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Writes the run's own card, whose parts come from what was measured; the arguments of `Trainer` are ignored.
+        """Writes the run's own card from its measured results; the arguments of `Trainer` are ignored.
 
         Raises:
-            FileNotFoundError: The run has not been evaluated yet, so that there is nothing to say.
+            FileNotFoundError: The run has not been evaluated yet, so that the card would have no content.
         """
         self._finished_run()
         write_card(self.folder.parent)
@@ -172,11 +172,12 @@ class HubTrainer(Trainer):
         """Publishes the run's folder as `vithub publish` does, with its card and without checkpoints.
 
         Args:
-            commit_message: Of the commit.
-            blocking: Ignored: it returns when all is sent and read back.
-            token: As `publish`.
-            revision: As `publish`.
-            **kwargs: `repo_id` ("user/name"; without it, `hub_model_id` of the arguments), and others of `publish`.
+            commit_message: Message of the commit.
+            blocking: Ignored; the method returns when all files are sent and read back.
+            token: Access token; None takes `hub_token` of the training arguments, else the login or HF_TOKEN.
+            revision: Branch to push to, made if it does not exist; None is main.
+            **kwargs: `repo_id` ("user/name"; without it, `hub_model_id` of the training arguments), and other arguments
+                of `publish`.
         """
         self._finished_run()
         repo_id = kwargs.pop("repo_id", None) or self.args.hub_model_id
@@ -194,24 +195,24 @@ class HubTrainer(Trainer):
             )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Nothing: the record puts our checkpoints back when training begins."""
+        """Does nothing: the training state restores this package's checkpoints when training begins."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Nothing, likewise."""
+        """Does nothing: the training state restores optimizer and schedule."""
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        """Nothing, likewise."""
+        """Does nothing: the training state restores the gradient scaler."""
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Nothing: all draws are made from the seed and the step."""
+        """Does nothing: all random draws are made from the seed and the step."""
 
 
 class _NothingLeftError(Exception):
-    """A resumed run had stopped early; `Trainer` looks at `should_training_stop` only after a step."""
+    """Raised if a resumed run had stopped early; `Trainer` checks `should_training_stop` only after a step."""
 
 
 class _RecordCallback(TrainerCallback):
-    """Hands the ends of steps and epochs over to what both loops do there."""
+    """Callback that passes the ends of steps and epochs to the code shared by both loops."""
 
     def __init__(self, trainer: HubTrainer) -> None:
         self.trainer = trainer
@@ -230,7 +231,7 @@ class _RecordCallback(TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer, step = self.trainer, state.global_step
         if not _step_end(trainer).agree(step, torch.stack(trainer.pieces).sum(), trainer.task.schedule(step)):
-            trainer.model.zero_grad(set_to_none=True)  # the optimizer leaves out what has no gradient
+            trainer.model.zero_grad(set_to_none=True)  # the optimizer skips parameters without a gradient
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step, self.trainer.pieces = state.global_step - 1, []

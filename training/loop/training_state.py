@@ -1,6 +1,6 @@
-"""What a run has reached: its history, its best weights, its average of weights, its checkpoints.
+"""Training state of a run: its history, best weights, EMA and checkpoints.
 
-Both front ends tell it of every step and every epoch, and leave the rest to it.
+Both front ends report every step and every epoch to it, and it does the rest.
 """
 
 import resource
@@ -41,20 +41,21 @@ from .trackers import Trackers
 
 @dataclass
 class Progress:
-    """What a checkpoint holds besides tensors.
+    """Progress of a run: everything in a checkpoint except tensors.
 
     Args:
-        history: One entry per epoch.
-        best: Headline metric and minus the loss of the best epoch.
-        best_epoch: From 1; 0 before the first evaluation.
-        seconds: Spent in training and validation, over all resumptions.
-        loss_sum: Of the steps of the epoch that is under way.
-        skipped_steps: Steps whose loss was not finite.
-        bad_images: Training images that could not be decoded.
-        loss_steps: Steps that `loss_sum` is of.
-        changes: Fields of the recipe that were changed on resuming, each with the step and both values.
+        history: Entries of the epochs, one per evaluation.
+        best: Headline metric, and the negative loss, of the best epoch.
+        best_epoch: Number of the best epoch, from 1; 0 before the first evaluation.
+        seconds: Time spent in training and validation, over all resumptions.
+        loss_sum: Sum of the losses in the current epoch.
+        skipped_steps: Numbers of the steps whose loss was not finite.
+        bad_images: Names of training images that could not be decoded.
+        loss_steps: Number of steps summed in `loss_sum`.
+        changes: Recipe fields that were changed on resuming, each with the step and both values.
         best_file: Name of the file with the weights of the best epoch.
-        timing: Steps of the epoch that this process did, their seconds, and how long they waited for images.
+        timing: Number of steps of the current epoch made by this process, their seconds, and the seconds spent waiting
+            for images.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -71,15 +72,15 @@ class Progress:
 
 
 class TrainingState:
-    """Keeps the record of a run in `folder`, the run's folder of checkpoints.
+    """Training state that is kept in `folder`, the folder of the run's checkpoints.
 
     Args:
-        task: What is trained; its model is on its device, and the optimizer works on its parameters.
-        folder: Of checkpoints.
-        accelerator: Of all processes.
-        optimizer: Not wrapped.
-        reporter: Told of each epoch.
-        average: Of the weights, where the recipe asks for one.
+        task: Training task; its model is on its device already.
+        folder: Folder of the run's checkpoints.
+        accelerator: Accelerator of all processes.
+        optimizer: Optimizer of the model's parameters, not wrapped by Accelerate.
+        reporter: Receives a message per epoch.
+        average: EMA of the weights, or None if the recipe asks for none.
     """
 
     def __init__(
@@ -101,13 +102,13 @@ class TrainingState:
 
     @property
     def judged(self) -> nn.Module:
-        """The model that is evaluated and published: the average where there is one."""
+        """Model to evaluate and publish: the EMA if there is one."""
         if self.ema is not None:
             return self.ema.module
         return self.task.learner
 
     def restore(self) -> int:
-        """Puts back the last checkpoint, if there is one; returns the number of steps done."""
+        """Restores the last checkpoint, if there is one; returns the number of steps made."""
         checkpoint = last_checkpoint(self.folder)
         if checkpoint is None:
             return 0
@@ -126,14 +127,14 @@ class TrainingState:
         return self.resumed_from
 
     def _fill_old(self, state: dict[str, Any]) -> None:
-        """Counts the steps of an epoch under way, which checkpoints of version 0.1 do not tell."""
+        """Counts the steps of an unfinished epoch, which checkpoints of version 0.1 do not hold."""
         if "loss_steps" not in state and not self.ends_epoch(state["step"]):
             begun = state["step"] // self.task.steps_per_epoch * self.task.steps_per_epoch
             skipped = sum(number >= begun for number in self.progress.skipped_steps)
             self.progress.loss_steps = state["step"] - begun - skipped
 
     def _note_changes(self, before: dict[str, Any]) -> None:
-        """Adds to the record what the recipe has otherwise than it had when the checkpoint was written."""
+        """Records the recipe fields whose values differ from those in the checkpoint."""
         step, now = self.resumed_from, changeable(self.task.recipe)
         for name in (name for name in now if name in before and before[name] != now[name]):
             self.progress.changes.append({"step": step, "field": name, "from": before[name], "to": now[name]})
@@ -146,16 +147,16 @@ class TrainingState:
                 )
 
     def begin_epoch(self, step: int) -> None:
-        """Starts the clock of an epoch, or of the rest of one."""
+        """Starts timing an epoch, or the rest of one."""
         self._clock = self._epoch_begun = time.perf_counter()
         self._waited, self._first = 0.0, step
 
     def waited(self, seconds: float) -> None:
-        """Time that a step waited for its images."""
+        """Adds the time that a step waited for its images, in seconds."""
         self._waited += seconds
 
     def ends_epoch(self, step: int) -> bool:
-        """Whether an evaluation follows when `step` steps are done."""
+        """Whether an evaluation follows after `step` steps."""
         return step > 0 and (step % self.task.steps_per_epoch == 0 or step == self.task.total_steps)
 
     def evaluated(self, step: int) -> bool:
@@ -163,10 +164,10 @@ class TrainingState:
         return bool(self.progress.history) and int(self.progress.history[-1]["step"]) == step
 
     def catch_up(self, request: StopRequest) -> None:
-        """Evaluates the resumed epoch, where a signal came between its last step and the end of its evaluation.
+        """Evaluates the resumed epoch, if the run was stopped between its last step and the end of its evaluation.
 
         Args:
-            request: Asked during the evaluation.
+            request: Stop request, checked during the evaluation.
 
         Raises:
             Interrupted: A signal came again.
@@ -178,13 +179,13 @@ class TrainingState:
         self.end_epoch(step, request)
 
     def end_step(self, step: int, loss: float, lr: float, bad: list[str]) -> None:
-        """After the optimizer's step number `step` (from 0); saves a checkpoint where the recipe says so.
+        """Records the optimizer's step number `step` (from 0); saves a checkpoint if the recipe says so.
 
         Args:
-            step: Number of the step.
-            loss: Of its whole batch; not finite where the step was left out.
-            lr: Of the head.
-            bad: Names of its images that could not be decoded.
+            step: Number of the step, from 0.
+            loss: Loss of the whole batch; not finite if the step was skipped.
+            lr: Learning rate of the head.
+            bad: Names of the batch's images that could not be decoded.
         """
         self.losses.append(loss)
         self.trackers.log({"train/loss": loss, "train/lr": lr}, step)
@@ -202,14 +203,14 @@ class TrainingState:
             self.save(step + 1)
 
     def end_epoch(self, step: int, request: StopRequest) -> dict[str, Any]:
-        """After the last step of an epoch: evaluates, remembers the best, saves a checkpoint, returns the entry.
+        """Ends an epoch: evaluates, keeps the best weights, saves a checkpoint, and returns the history's entry.
 
         Args:
-            step: Steps done.
-            request: Asked during the evaluation and after it.
+            step: Number of steps made.
+            request: Stop request, checked during and after the evaluation.
 
         Raises:
-            Interrupted: A signal came; a checkpoint is saved, and the evaluation is made up for on resuming.
+            Interrupted: A signal came; a checkpoint is saved, and a resumed run makes up for the evaluation.
         """
         self._gather_bad_images()
         share = self.task.recipe.data.max_bad_share
@@ -217,11 +218,12 @@ class TrainingState:
         evaluation = self._evaluate(step, request)
         entry = self._entry(step, evaluation)
         self.progress.history.append(entry)
-        if step % self.task.steps_per_epoch == 0:  # else the epoch may go on, in a run that is prolonged
+        if step % self.task.steps_per_epoch == 0:  # otherwise the epoch may continue, if the run is made longer
             self.progress.loss_sum, self.progress.loss_steps = 0.0, 0
         self._tell(entry, evaluation)
         self._keep_best((evaluation.quality, -evaluation.values["loss"]), entry["epoch"], step)
-        # a step within an epoch is judged only where it is made the last; the run may still go on from before
+        # A step within an epoch is evaluated only if it is made the last one; the run may still continue from an
+        # earlier one.
         keeps = self.task.end_step is None or step % self.task.steps_per_epoch == 0
         checkpoint = self.save(step) if keeps else last_checkpoint(self.folder)
         if signum := agreed_signal(self.accelerator, request):
@@ -229,7 +231,7 @@ class TrainingState:
         return entry
 
     def _evaluate(self, step: int, request: StopRequest) -> Evaluation:
-        """The validation split; in one process it can be interrupted, many must reach its collective calls together."""
+        """Evaluates the validation split; a signal interrupts it only if no other process waits in collective calls."""
         alone = self.accelerator.num_processes == 1
         reporter = InterruptibleReporter(self.reporter, request) if alone else self.reporter
         try:
@@ -238,7 +240,7 @@ class TrainingState:
             raise Interrupted(request.signum, step, self.save(step)) from None
 
     def _entry(self, step: int, evaluation: Evaluation) -> dict[str, Any]:
-        """What the history says of an epoch."""
+        """Returns the history's entry of an epoch."""
         task, progress, per_epoch = self.task, self.progress, self.task.steps_per_epoch
         steps, trained, waited = progress.timing
         return {
@@ -255,7 +257,7 @@ class TrainingState:
         }
 
     def _tell(self, entry: dict[str, Any], evaluation: Evaluation) -> None:
-        """An epoch's line in the log, and its figures to the trackers."""
+        """Reports an epoch in one line, and logs its metrics to the trackers."""
         self.reporter.message(
             f"epoch {entry['epoch']:>3}  loss {entry['train_loss']:.4f}  "
             f"validation loss {entry['validation_loss']:.4f}  "
@@ -266,7 +268,7 @@ class TrainingState:
         self.trackers.log(told, entry["step"])
 
     def _left(self, entry: dict[str, Any]) -> str:
-        """How long the rest takes, by the steps so far, evaluations included; an early stop may come before."""
+        """Estimates the time left from the steps so far, evaluations included; an early stop may come before."""
         rest = self.task.total_steps - entry["step"]
         return f"  {time_left(entry['seconds'] / entry['step'] * rest)}" if rest else ""
 
@@ -280,12 +282,12 @@ class TrainingState:
             save_best(self.folder, self.progress.best_file, state)
 
     def _gather_bad_images(self) -> None:
-        """Makes the list of undecodable images that of all processes."""
+        """Merges the lists of undecodable images of all processes."""
         if self.accelerator.num_processes > 1:
             self.progress.bad_images = sorted(set(gather_object(self.progress.bad_images)))
 
     def save(self, step: int) -> Path | None:
-        """Saves the checkpoint of a step; the main process writes it."""
+        """Saves the checkpoint of a step; only the main process writes it."""
         now = time.perf_counter()
         self.progress.seconds += now - self._clock
         self._clock = now
@@ -303,15 +305,15 @@ class TrainingState:
         )  # fmt: skip
 
     def stops_early(self) -> bool:
-        """Whether the recipe's patience is over."""
+        """Whether the epochs without improvement have reached the recipe's `early_stop`."""
         patience, history = self.task.recipe.training.early_stop, self.progress.history
         done = history[-1]["epoch"] if history else 0
         return patience is not None and done - self.progress.best_epoch >= patience
 
     def load_published(self) -> int:
-        """Puts the weights to publish into the task's model; returns their epoch."""
+        """Loads the weights to publish into the task's model; returns their epoch."""
         self.trackers.finish()
-        undo_autocast(self.task.learner)  # what is published is judged as it is served, in fp32
+        undo_autocast(self.task.learner)  # the published weights are evaluated as they are served, in fp32
         self.accelerator.wait_for_everyone()
         last = last_checkpoint(self.folder)
         if self.task.recipe.training.publish == "best" or last is None:
@@ -328,7 +330,7 @@ def _rate(value: float) -> str:
 
 
 def peak_memory_mb() -> float:
-    """Largest memory of this process, of the GPU where there is one."""
+    """Returns the peak memory of this process in MiB, of the GPU if there is one."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

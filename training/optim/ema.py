@@ -1,4 +1,4 @@
-"""An average of the weights over the steps, sharded where they are."""
+"""Exponential moving average (EMA) of the weights over the steps, sharded as the model is."""
 
 from accelerate import Accelerator
 from timm.utils import ModelEmaV3
@@ -9,13 +9,13 @@ from ..runtime.processes import shard
 
 
 def weights_ema(learner: nn.Module, settings: TrainingSettings, accelerator: Accelerator) -> ModelEmaV3 | None:
-    """The average that a recipe asks for, or None.
+    """Makes the EMA that a recipe asks for; returns None if it asks for none.
 
     Args:
-        learner: What is averaged, on its device; not yet prepared by `accelerator`, since a sharded module cannot be
+        learner: Module to average, on its device; not yet prepared by `accelerator`, since a sharded module cannot be
             copied.
-        settings: Of the recipe.
-        accelerator: Of all processes.
+        settings: Training settings of the recipe.
+        accelerator: Accelerator, which says whether modules are sharded.
     """
     if settings.ema_decay is None:
         return None

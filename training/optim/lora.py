@@ -1,4 +1,4 @@
-"""Low-rank adapters (https://arxiv.org/abs/2106.09685) through peft: few values learn, and merge into the weights."""
+"""Low-rank adapters (https://arxiv.org/abs/2106.09685) through peft: few trained values, merged into the weights."""
 
 import json
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from ..recipe.recipe import RecipeError
 from ..recipe.sections import LoraSettings
 from .parameter_groups import is_head
 
-# Query and value projections, as the paper adapts (section 7.1), by model type.
+# Query and value projections, which the paper adapts (section 7.1), by model type.
 TARGETS = {
     "vit": ["query", "value", "q_proj", "v_proj"],
     "deit": ["query", "value", "q_proj", "v_proj"],
@@ -28,14 +28,14 @@ ADAPTER = "adapter"
 
 
 class Adapters:
-    """Puts adapters into a model, in place; all but them and the heads is frozen.
+    """Inserts adapters into a model in place and freezes everything except adapters and heads.
 
     Args:
-        model: Of ours, or of transformers.
-        settings: Rank above 0.
+        model: Model of this package or of transformers.
+        settings: LoRA settings with a rank above 0.
 
     Raises:
-        RecipeError: peft is missing, or the layers to adapt are not known or not found.
+        RecipeError: peft is missing, or the layers to adapt are unknown or not in the model.
     """
 
     def __init__(self, model: PreTrainedModel, settings: LoraSettings) -> None:
@@ -58,15 +58,15 @@ class Adapters:
                 parameter.requires_grad_(True)
 
     def merge(self) -> None:
-        """Adds the adapters to the weights they adapt; the model is then as it was, with other values."""
+        """Adds the adapters to the weights that they adapt, which restores the model's structure."""
         self.model.merge_and_unload()
 
     def save(self, folder: Path, source: str) -> None:
         """Writes `adapter_model.safetensors` and `adapter_config.json`, which `PeftModel.from_pretrained` loads.
 
         Args:
-            folder: To make.
-            source: What the adapters belong on.
+            folder: Folder to make.
+            source: Name of the model that the adapters were trained on.
         """
         folder.mkdir(parents=True, exist_ok=True)
         state = self.model.model.state_dict()
@@ -88,7 +88,7 @@ class Adapters:
 
 
 def default_targets(model: nn.Module) -> list[str]:
-    """Names of the layers to adapt in a model of a known family.
+    """Returns the names of the layers to adapt in a model of a known family.
 
     Raises:
         RecipeError: The family is not known.

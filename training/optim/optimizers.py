@@ -1,4 +1,4 @@
-"""The optimizer of a recipe, over the parameter groups of a model."""
+"""Optimizer of a recipe, built over the parameter groups of a model."""
 
 import torch
 from timm.optim import Lamb, Muon
@@ -9,15 +9,18 @@ from .parameter_groups import parameter_groups
 
 
 def build_optimizer(model: nn.Module, settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:
-    """AdamW, SGD with momentum, LAMB (https://arxiv.org/abs/1904.00962) or Muon (https://kellerjordan.github.io/posts/muon).
+    """Builds AdamW, SGD with momentum, LAMB or Muon.
 
-    LAMB does not clip, as the loop does where the recipe says so. Muon takes the matrices inside the layers; tokens,
-    embeddings, norms, biases and heads get AdamW, whose rate the scaling of Muon's steps fits.
+    Sources: LAMB (https://arxiv.org/abs/1904.00962), Muon (https://kellerjordan.github.io/posts/muon).
+
+    LAMB's own gradient clipping is off; the training loop clips if the recipe says so. Muon updates the matrices inside
+    the layers; tokens, embeddings, norms, biases and heads use AdamW, at a learning rate to which the scaling of Muon's
+    steps is matched.
 
     Args:
-        model: Its parameters that require gradients are taken.
-        settings: Of the recipe.
-        lr: Peak rate of the head.
+        model: Model whose trainable parameters are optimized.
+        settings: Training settings of the recipe.
+        lr: Peak learning rate of the head.
     """
     backbone = None if settings.backbone_lr is None else settings.backbone_lr / settings.lr
     groups = parameter_groups(model, lr, settings.weight_decay, settings.layer_decay, backbone, settings.decay_all)

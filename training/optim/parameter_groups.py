@@ -1,11 +1,11 @@
-"""Which parameters learn, which decay, and how fast each layer learns."""
+"""Parameter groups: selection of the parameters that learn, their weight decay and their learning rates."""
 
 import re
 from typing import Any
 
 from torch import nn
 
-# Learned tensors that weight decay would only shrink: DeiT's list, by our names and those of other libraries.
+# Learned tensors that weight decay would only shrink: DeiT's list, by the names in this package and other libraries.
 _NO_DECAY = re.compile(
     r"query_anchors\.weight$|(cls|dist|distillation|register|reg|mask)_tokens?$|pos(ition)?_embed(dings?)?$"
 )
@@ -21,20 +21,20 @@ def parameter_groups(
     backbone_factor: float | None = None,
     decay_all: bool = False,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer, each with its learning rate, weight decay and name.
+    """Builds groups for an optimizer, each with its learning rate, weight decay and name.
 
-    Norms, biases and other vectors, tokens and position embeddings do not decay (DeiT, table 9). With layer-wise
-    decay the head has the full rate and each layer below `layer_decay` times that of the one above it (BEiT,
-    https://arxiv.org/abs/2106.08254, appendix); embeddings are the lowest.
+    Norms, biases and other vectors, tokens and position embeddings have no weight decay (DeiT, table 9). With
+    layer-wise decay the head has the full learning rate, and each layer has `layer_decay` times that of the layer above
+    it (BEiT, https://arxiv.org/abs/2106.08254, appendix); embeddings are the lowest level.
 
     Args:
-        model: Frozen parameters are left out.
-        lr: Of the head.
-        weight_decay: Of matrices.
-        layer_decay: In (0, 1].
-        backbone_factor: The rate of all but the head, relative to the head's; None leaves it to `layer_decay`. Of a
-            detector, encoder and decoder count as head.
-        decay_all: Vectors, tokens and embeddings decay too.
+        model: Model; frozen parameters are left out.
+        lr: Learning rate of the head.
+        weight_decay: Weight decay of matrices.
+        layer_decay: Factor of the learning rate from one layer to the next lower one, in (0, 1].
+        backbone_factor: Learning rate of everything except the head, relative to the head's; None leaves it to
+            `layer_decay`. Encoder and decoder of a detector count as head.
+        decay_all: Whether vectors, tokens and embeddings have weight decay too.
     """
     depth = depth_of(model)
     detects = any(_BACKBONE in name for name, _ in model.named_parameters())
@@ -64,15 +64,15 @@ def parameter_groups(
 
 
 def freeze_parameters(model: nn.Module, lowest: int | str) -> int:
-    """Keeps parameters from learning.
+    """Excludes parameters from training.
 
     Args:
-        model: Whose parameters are frozen.
-        lowest: "backbone" for all but the head; else how many of the lowest parts, of which the embeddings are the
-            first and each layer is another.
+        model: Model whose parameters are frozen, in place.
+        lowest: "backbone" for all except the head; else the number of lowest parts to freeze, of which the embeddings
+            are the first and each layer is another.
 
     Returns:
-        The number of frozen values.
+        Number of frozen values.
     """
     depth, frozen = depth_of(model), 0
     for name, parameter in model.named_parameters():
@@ -84,31 +84,31 @@ def freeze_parameters(model: nn.Module, lowest: int | str) -> int:
 
 
 def keep_frozen_statistics(model: nn.Module) -> None:
-    """Puts frozen batch norms into evaluation mode, so that their statistics stay as they are."""
+    """Puts frozen batch norms into evaluation mode, so that their statistics do not change."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training and module.weight is not None:
             module.train(module.weight.requires_grad)
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter belongs to a classifier's last layer, by its name."""
+    """Whether a parameter belongs to a classifier's last layer, judged by its name."""
     return _HEAD.search(name) is not None and layer_of(name) is None
 
 
 def depth_of(model: nn.Module) -> int:
-    """The number of layers, by the parameters' names."""
+    """Returns the number of layers, judged by the parameters' names."""
     layers = (layer_of(name) for name, _ in model.named_parameters())
     return 1 + max((layer for layer in layers if layer is not None), default=-1)
 
 
 def layer_of(name: str) -> int | None:
-    """The number of the layer that a parameter's name tells, or None for embeddings, last norm and head."""
+    """Returns the index of the layer in a parameter's name; None for embeddings, last norm and head."""
     match = re.search(r"(?:^|\.)(?:layers?|blocks|stages)\.(\d+)\.", name)
     return int(match[1]) if match else None
 
 
 def level_of(name: str, depth: int) -> int:
-    """0 for embeddings, 1 to `depth` for layers, `depth` + 1 for the last norm, pooler and head."""
+    """Returns 0 for embeddings, 1 to `depth` for layers, and `depth` + 1 for the last norm, pooler and head."""
     layer = layer_of(name)
     if layer is not None:
         return layer + 1

@@ -1,7 +1,7 @@
-"""Dropout drawn for each sample by itself, so that it does not depend on how a batch is cut.
+"""Dropout drawn separately for each sample, so that it does not depend on how a batch is divided.
 
-torch draws one mask for a whole tensor from the state of one generator: a batch of 8 in two pieces of 4, or on two
-processes, gets other masks than in one. Here each sample has a generator of its own for the time of a forward pass.
+torch draws one mask for a whole tensor from the state of one generator: a batch of 8 in two parts of 4, or on two
+processes, gets other masks than the undivided batch. Here each sample has its own generator during a forward pass.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from torch.overrides import TorchFunctionMode
 
 
 class SampleDropout(TorchFunctionMode):
-    """Within this context the dropout of each sample, that of fused attention included, is drawn from its own seed.
+    """Context in which the dropout of each sample, also inside fused attention, is drawn from the sample's own seed.
 
-    A tensor belongs to samples if its first dimension is their number or a multiple of it, such as samples x heads.
-    Others, which no model here drops from, are left to torch. A backward pass that computes activations again would
-    draw other masks: not for activation checkpointing.
+    A tensor is per sample if its first dimension is the number of samples or a multiple of it, such as samples x heads.
+    Other tensors are left to torch; no model here applies dropout to them. A backward pass that recomputes activations
+    would draw other masks, so do not use it with activation checkpointing.
 
     Args:
-        seeds: One per sample of the piece at hand.
+        seeds: One seed per sample of the current batch part.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
@@ -31,7 +31,7 @@ class SampleDropout(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Replaces the two functions of torch that drop; calls all others."""
+        """Replaces torch's two functions that apply dropout; calls all others unchanged."""
         kwargs = kwargs or {}
         if func is functional.dropout:
             return self._dropout(*args, **kwargs)
@@ -58,7 +58,7 @@ class SampleDropout(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> torch.Tensor:
-        """softmax(Q K^T * scale + mask), dropped from, times V: (B, H, N, K) each."""
+        """Computes dropout(softmax(Q K^T * scale + mask)) V; Q, K and V are (B, H, N, K)."""
         if is_causal or enable_gqa:
             return functional.scaled_dot_product_attention(
                 query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -74,7 +74,7 @@ def _rate(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
 
 
 def drops_activations(model: nn.Module) -> bool:
-    """Whether a model has dropout: a layer of it, or attention whose weights are dropped from."""
+    """Whether a model has dropout, in a layer or on attention weights."""
     modules = list(model.modules())
     layers = any(isinstance(module, nn.Dropout) and module.p > 0 for module in modules)
     return layers or any(isinstance(rate := getattr(m, "dropout", 0.0), float) and rate > 0 for m in modules)

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step."""
+"""Learning-rate schedule as a function of the step."""
 
 import math
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from ..recipe.sections import TrainingSettings
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then a decline.
+    """Learning-rate schedule with linear warm-up, followed by the decline named by `kind`.
 
     Args:
-        kind: "cosine" (https://arxiv.org/abs/1608.03983, without restarts), "linear", "step" or "constant".
-        lr: Peak.
-        total_steps: Of the whole training.
-        warmup_steps: Of the rise from `warmup_lr` to `lr`.
-        warmup_lr: At step 0.
-        min_lr: At the last step of "cosine" and "linear".
+        kind: Decline: "cosine" (https://arxiv.org/abs/1608.03983, without restarts), "linear", "step" or "constant".
+        lr: Peak learning rate.
+        total_steps: Number of steps of the whole training.
+        warmup_steps: Number of steps of the rise from `warmup_lr` to `lr`.
+        warmup_lr: Learning rate at step 0.
+        min_lr: Learning rate at the last step of "cosine" and "linear".
         drop_steps: Steps between the drops of "step", counted from step 0.
-        drop_factor: Of the rate at each drop.
+        drop_factor: Factor applied to the learning rate at each drop.
     """
 
     kind: str
@@ -31,7 +31,7 @@ class Schedule:
     drop_factor: float = 0.1
 
     def __call__(self, step: int) -> float:
-        """The rate of a step, counted from 0."""
+        """Returns the learning rate of a step, counted from 0."""
         if step < self.warmup_steps:
             return self.warmup_lr + (self.lr - self.warmup_lr) * step / self.warmup_steps
         if self.kind == "constant":
@@ -44,18 +44,18 @@ class Schedule:
         return self.min_lr + (self.lr - self.min_lr) * share
 
     def factor(self, step: int) -> float:
-        """The rate of a step relative to the peak."""
+        """Returns the learning rate of a step relative to the peak."""
         return self(step) / self.lr
 
 
 def build_schedule(settings: TrainingSettings, batch_size: int, steps_per_epoch: int, total_steps: int) -> Schedule:
-    """The schedule of a recipe.
+    """Builds the schedule of a recipe.
 
     Args:
-        settings: Rates and lengths.
+        settings: Training settings with learning rates and lengths.
         batch_size: Images per step; with `lr_batch` all rates are scaled by batch_size / lr_batch.
-        steps_per_epoch: Optimizer steps of an epoch.
-        total_steps: Of the whole training.
+        steps_per_epoch: Number of optimizer steps per epoch.
+        total_steps: Number of steps of the whole training.
     """
     scale = 1.0 if settings.lr_batch is None else batch_size / settings.lr_batch
     unit = {"epochs": steps_per_epoch, "steps": 1, "ratio": total_steps}[settings.warmup_unit]

@@ -1,4 +1,4 @@
-"""Finds true and false where a recipe's field takes a number, which pydantic would read as 1 and 0."""
+"""Detection of true and false where a recipe's field takes a number; pydantic would read them as 1 and 0."""
 
 from typing import Any, get_args
 
@@ -6,12 +6,12 @@ from pydantic import BaseModel
 
 
 def misplaced_boolean(model: type[BaseModel], content: Any, prefix: str = "") -> tuple[str, bool] | None:
-    """The first boolean in a field that takes none, as its dotted name and the value.
+    """Finds the first boolean in a field that takes none; returns its dotted name and value, or None.
 
     Args:
-        model: Fields and sections by name.
-        content: Nested plain data for it, not yet checked.
-        prefix: Dotted name of the section, with a dot at its end.
+        model: Pydantic model that defines fields and sections.
+        content: Nested plain data for `model`, not yet validated.
+        prefix: Dotted name of the section, with a dot at its end; empty for the whole recipe.
     """
     if not isinstance(content, dict):
         return None

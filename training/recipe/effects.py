@@ -1,8 +1,8 @@
 """Tables of the recipe's options that have no effect: by task, and by the values of other options.
 
-An option without effect is an error: whoever sets it believes that it did something. Only options that were set count:
-a value is set if it was given, or if it differs from the default and from what the named preset holds. A preset's
-values may lose their effect by other options; what a person adds to it may not.
+An option without effect is an error, since whoever sets it believes that it did something. Only options that were set
+count: a value is set if it was given, or if it differs both from the default and from the named preset's value. A
+preset's values may lose their effect through other options; values that a person adds may not.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -15,16 +15,17 @@ from .presets import preset, preset_names
 from .recipe import Recipe, RecipeError, field_names, flat
 from .task_options import UNKNOWN_TO
 
-# Values that say what holds in any case: a detector's labels are not smoothed.
+# Values that are accepted although they have no effect, since they hold anyway: a detector's labels are not smoothed.
 _TRUE_ANYWAY = {("detection", "training.label_smoothing"): 0.0}
 
 
 class Condition(NamedTuple):
-    """A state of the recipe in which options have an effect.
+    """Condition on the recipe under which options have an effect.
 
     Args:
-        holds: Whether a recipe, flat by dotted names, is in it.
-        otherwise: Completes "has no effect ..." where it does not hold; {preset} stands for that argument's name.
+        holds: Function that says whether a recipe, as a flat dictionary by dotted names, meets the condition.
+        otherwise: Text that completes "has no effect ..." if the condition fails; {preset} stands for that argument's
+            name.
     """
 
     holds: Callable[[Mapping[str, Any]], bool]
@@ -32,27 +33,27 @@ class Condition(NamedTuple):
 
 
 def _given(*others: str) -> Condition:
-    """At least one of these options is on."""
+    """Condition that at least one of these options is on."""
     return Condition(lambda values: any(values[other] for other in others), f"without {' or '.join(others)}")
 
 
 def _off(other: str) -> Condition:
-    """An option is off."""
+    """Condition that an option is off."""
     return Condition(lambda values: not values[other], f"with {other}")
 
 
 def _one_of(other: str, *choices: str) -> Condition:
-    """An option has one of these values."""
+    """Condition that an option has one of these values."""
     return Condition(lambda values: values[other] in choices, f"unless {other} is {' or '.join(choices)}")
 
 
 def _not(other: str, choice: str) -> Condition:
-    """An option has another value than this one."""
+    """Condition that an option differs from this value."""
     return Condition(lambda values: values[other] != choice, f"with {other} {choice}")
 
 
 def _on_the_hub(*sources: str) -> Condition:
-    """One of these options names something on the Hub."""
+    """Condition that one of these options names something on the Hub."""
     return Condition(
         lambda values: any(_is_hub_id(values[source]) for source in sources),
         f"unless {' or '.join(sources)} is a Hub id",
@@ -68,7 +69,7 @@ def _is_hub_id(source: str | None) -> bool:
     return source.count("/") == 1 and not Path(source).expanduser().exists()
 
 
-# Options that have an effect only under a condition, in every task that knows them.
+# Options that have an effect only under a condition, in every task that accepts them.
 NEEDS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_NEVER, ("preset",)),
     (_on_the_hub("model.source", "model.backbone"), ("model.revision",)),
@@ -100,7 +101,7 @@ NEEDS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_on_the_hub("distillation.teacher"), ("distillation.revision",)),
     (_given("lora.rank"), ("lora.alpha", "lora.dropout", "lora.targets", "lora.publish")),
 )
-# As `NEEDS`, but also where the value is the named preset's: without a teacher such a preset is not what it says.
+# As `NEEDS`, but checked also for the named preset's own values: such a preset cannot work without a teacher.
 NEEDS_EVEN_IN_A_PRESET = (
     (
         _given("distillation.teacher"),
@@ -110,14 +111,16 @@ NEEDS_EVEN_IN_A_PRESET = (
 
 
 def check_effects(recipe: Recipe, given: Collection[str] = ()) -> None:
-    """Refuses a recipe in which an option is set that has no effect.
+    """Rejects a recipe in which an option is set that has no effect.
 
     Args:
-        recipe: The whole of it.
-        given: Dotted names of the options that somebody stated now, whatever the preset holds.
+        recipe: Whole recipe.
+        given: Dotted names of the options that were stated in this call; they count as set even if equal to the
+            preset's.
 
     Raises:
-        RecipeError: Each such option with its value, why it has no effect, and what to use instead where there is one.
+        RecipeError: An option has no effect; the message gives each such option with its value, the reason, and the
+            option to use instead if there is one.
     """
     problems = [problem for _, problem in _named_problems(recipe, given)]
     if problems:
@@ -125,7 +128,7 @@ def check_effects(recipe: Recipe, given: Collection[str] = ()) -> None:
 
 
 def _named_problems(recipe: Recipe, given: Collection[str]) -> Iterator[tuple[str, str]]:
-    """The name of each option that is set without effect, and what to say of it."""
+    """Yields the name of each option that is set without effect, with the message about it."""
     values, defaults = _flat(recipe), {name: default for name, (default, _) in field_names().items()}
     begun_as = _flat(preset(recipe.preset)) if recipe.preset in preset_names() else {}
     for name, value in values.items():
@@ -138,7 +141,7 @@ def _named_problems(recipe: Recipe, given: Collection[str]) -> Iterator[tuple[st
 
 
 def _reasons(task: str, name: str, values: Mapping[str, Any], from_preset: bool) -> Iterator[str]:
-    """Why an option has no effect; nothing where it has one."""
+    """Yields the reasons why an option has no effect; nothing if it has one."""
     if (unknown := _unknown(task, name)) is not None:
         instead = unknown[1]
         yield f"on task {task}{f'; use {instead}' if instead else ''}"
@@ -154,19 +157,20 @@ def _reasons(task: str, name: str, values: Mapping[str, Any], from_preset: bool)
 
 
 def has_effect_on(task: str, name: str) -> bool:
-    """Whether an option, by its dotted name, means something to a task."""
+    """Whether a task accepts an option, given by its dotted name."""
     return _unknown(task, name) is None
 
 
 def check_resumed_effects(recipe: Recipe, given: Collection[str]) -> None:
-    """Refuses options that somebody stated on resuming a run and that mean nothing to its task.
+    """Rejects options that were stated on resuming a run and that the run's task does not accept.
 
     Args:
-        recipe: Of the run, with what was stated.
-        given: Dotted names of what was stated.
+        recipe: Recipe of the run, with the stated options applied.
+        given: Dotted names of the stated options.
 
     Raises:
-        RecipeError: Each such option with its value, and what to use instead where there is one.
+        RecipeError: A task does not accept an option; the message gives each with its value and the option to use
+            instead if there is one.
     """
     stated = [name for name in given if not has_effect_on(recipe.task, name)]
     problems = [problem for name, problem in _named_problems(recipe, stated) if name in stated]
@@ -175,24 +179,24 @@ def check_resumed_effects(recipe: Recipe, given: Collection[str]) -> None:
 
 
 def _unknown(task: str, name: str) -> tuple[str, str | None] | None:
-    """The entry of an option that a task does not know: its name in the table, and what to use instead."""
+    """Returns the table entry of an option that a task does not accept: its key, and the option to use instead."""
     section = f"{name.rpartition('.')[0]}.*"
     return next(((key, UNKNOWN_TO[task][key]) for key in (name, section) if key in UNKNOWN_TO[task]), None)
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
-    """Values by dotted name; `model.fields` is one of them."""
+    """Returns the recipe's values by dotted name; `model.fields` stays one value."""
     content = recipe.model_dump()
     fields = content["model"].pop("fields")
     return flat(content) | {"model.fields": fields}
 
 
 def check_data_effects(recipe: Recipe, drawn: Collection[str]) -> None:
-    """Refuses options for drawing splits where the data has splits of its own.
+    """Rejects options for drawing splits if the data has its own splits.
 
     Args:
-        recipe: The whole of it; values of the named preset are not held against anybody.
-        drawn: Which of "validation" and "test" were drawn from the training split.
+        recipe: Whole recipe; values of the named preset are not rejected.
+        drawn: Splits, among "validation" and "test", that were drawn from the training split.
 
     Raises:
         RecipeError: Such an option is set and has no effect.

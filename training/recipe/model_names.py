@@ -1,4 +1,4 @@
-"""Names of models that begin from scratch, such as "deit-s" or "vit-b/32"."""
+"""Names of models trained from scratch, such as "deit-s" or "vit-b/32"."""
 
 import re
 
@@ -9,12 +9,12 @@ _LONG_SIZES = {"tiny": "ti", "small": "s", "base": "b", "large": "l", "huge": "h
 
 
 def is_from_scratch(source: str) -> bool:
-    """Whether a source names a classifier from scratch, such as "deit-s" or "vit-b/32"."""
+    """Whether a source names a classifier to train from scratch, such as "deit-s" or "vit-b/32"."""
     return CLASSIFIER_FROM_SCRATCH.fullmatch(source) is not None
 
 
 def misspelt_from_scratch(source: str) -> str | None:
-    """What to say of a source that begins as the name of a model from scratch does and is none, or None."""
+    """Returns a hint for a source that resembles the name of a model from scratch but is none; otherwise None."""
     match = re.fullmatch(r"(vit|deit)[-_ ]?([a-z0-9.+]*)([-_][^/]*)?(/\d*)?", source, re.IGNORECASE)
     if match is None or is_from_scratch(source):
         return None

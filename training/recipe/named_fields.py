@@ -1,4 +1,4 @@
-"""Fields of the recipe that have an argument, and an option, of their own."""
+"""Recipe fields that have their own argument in Python and their own command-line option."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ NAMED_FIELDS = {
     "lora": "lora.rank",
     "keep_checkpoints": "training.keep_checkpoints",
 }
-LORA_RANK = 8  # of `lora=True`
+LORA_RANK = 8  # rank that `lora=True` stands for
 
 
 def named_values(**arguments: Any) -> dict[str, Any]:
-    """Values by the dotted names of fields; arguments that are None or False leave the recipe's.
+    """Returns values by dotted field name; arguments that are None or False are left out.
 
     Args:
-        **arguments: By their names in `NAMED_FIELDS`.
+        **arguments: Values by argument name, as in `NAMED_FIELDS`.
     """
     given = {name: value for name, value in arguments.items() if value is not None and value is not False}
     if "lora" in given:

@@ -1,4 +1,4 @@
-"""Named recipes: files beside this one, each opening with its command, expected time and expected accuracy."""
+"""Named recipes: YAML files in `presets/`, each opening with its command, expected time and expected accuracy."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -12,31 +12,32 @@ _FOLDER = files(__package__) / "presets"
 
 
 def preset_names() -> list[str]:
-    """All named recipes."""
+    """Returns the names of all presets, sorted."""
     return sorted(file.name.removesuffix(".yaml") for file in _FOLDER.iterdir() if file.name.endswith(".yaml"))
 
 
 def preset_text(name: str) -> str:
-    """The file of a named recipe, with its opening lines."""
+    """Returns the text of a named recipe's file, with its opening comments."""
     if name not in preset_names():
         raise RecipeError(f"preset: there is no {name!r}; there are {', '.join(preset_names())}")
     return (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def preset(name: str) -> Recipe:
-    """A named recipe, with the defaults of what its file leaves out."""
+    """Returns a named recipe; fields that its file leaves out have their defaults."""
     content: dict[str, Any] = read_yaml(preset_text(name))
     return Recipe.from_dict({"preset": name, **content})
 
 
 def read_recipe(file: str | Path) -> Recipe:
-    """A recipe from a file that a run or a person wrote.
+    """Reads a recipe from a file that a run or a person wrote.
 
-    A run's recipe is taken as it is. One that a person wrote begins from the preset that its field `preset` names: what
-    it does not state, single entries of `model.fields` included, is that preset's, and without a preset the default.
+    A run's recipe is taken unchanged. A recipe that a person wrote begins from the preset in its field `preset`: fields
+    that it leaves out, including single entries of `model.fields`, come from that preset, or from the defaults if no
+    preset is named.
 
     Raises:
-        RecipeError: A wrong field, or there is no such preset; the file is named.
+        RecipeError: A field is wrong, or there is no such preset; the message names the file.
     """
     text, content = read_content(file)
     try:
@@ -49,7 +50,7 @@ def read_recipe(file: str | Path) -> Recipe:
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Nested sections of both; where both have a value, that of `changes`."""
+    """Merges nested sections; where both have a value, that of `changes` wins."""
     merged = dict(base)
     for name, value in changes.items():
         before = merged.get(name)

@@ -1,4 +1,4 @@
-"""Everything that decides a training run, typed and checked; saved whole beside the weights it made."""
+"""Recipe: all settings of a training run, typed and validated; saved completely beside the trained weights."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -27,11 +27,11 @@ from .yaml_text import read_yaml, write_yaml
 
 
 class RecipeError(ValueError):
-    """A recipe with a wrong field; the message names it, the value got and what would be right."""
+    """Error for a recipe with a wrong field; the message names the field, the value got and the accepted values."""
 
 
 class Recipe(Section):
-    """A training run."""
+    """Settings of a training run."""
 
     task: str = Field("classification", description="what is learned: classification or detection")
     preset: str = Field("from-scratch-small", description="the named recipe that this one began as")
@@ -84,20 +84,21 @@ class Recipe(Section):
         return self
 
     def with_values(self, values: dict[str, Any]) -> Self:
-        """A copy with some fields replaced.
+        """Returns a copy with some fields replaced.
 
         Args:
-            values: By dotted name, such as {"training.lr": 1e-3}; `model.fields.NAME` sets a configuration field.
+            values: Values by dotted name, such as {"training.lr": 1e-3}; `model.fields.NAME` sets a configuration
+                field.
 
         Raises:
-            RecipeError: There is no such field, or the value does not fit.
+            RecipeError: A field does not exist, or a value does not fit.
         """
         check_names(values)
         return self.from_dict(_with(self.model_dump(), values))
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """A recipe from nested plain data; what is left out has its default."""
+        """Builds a recipe from nested plain data; fields that are left out have their defaults."""
         try:
             return cls.model_validate(content)
         except ValidationError as error:
@@ -105,9 +106,9 @@ class Recipe(Section):
 
     @classmethod
     def from_yaml(cls, file: str | Path) -> Self:
-        """A recipe from a file, such as the `recipe.yaml` of a run; what is left out has its default.
+        """Reads a recipe from a file such as the `recipe.yaml` of a run; fields that are left out have their defaults.
 
-        For a file that a person wrote see `presets.read_recipe`.
+        For a file that a person wrote, use `presets.read_recipe`.
         """
         _, content = read_content(file)
         try:
@@ -116,15 +117,15 @@ class Recipe(Section):
             raise RecipeError(f"{file}: {error}") from error
 
     def to_yaml(self) -> str:
-        """The whole recipe, defaults included."""
+        """Returns the whole recipe as YAML, defaults included."""
         return write_yaml(self.model_dump(mode="json"))
 
 
 def read_content(file: str | Path) -> tuple[str, dict[str, Any]]:
-    """Text of a recipe's file, and the plain data in it, whose fields are not checked yet.
+    """Reads the text of a recipe's file and the plain data in it, whose fields are not validated yet.
 
     Raises:
-        RecipeError: The file is missing, cut short, no YAML, or holds something else than fields.
+        RecipeError: The file is missing, truncated, not YAML, or holds something other than fields.
     """
     try:
         text = Path(file).read_text(encoding="utf-8")
@@ -139,10 +140,10 @@ def read_content(file: str | Path) -> tuple[str, dict[str, Any]]:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuses dotted names of which one is no field, no section and no field of a model's configuration.
+    """Rejects dotted names that are neither a field, nor a section, nor a field of a model's configuration.
 
     Raises:
-        RecipeError: The first such name, and the fields that may have been meant.
+        RecipeError: A name is unknown; the message gives the first one and similar fields.
     """
     known = set(field_names())
     sections = {name.rpartition(".")[0] for name in known}
@@ -153,10 +154,10 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def check_values(values: dict[str, Any]) -> None:
-    """Refuses dotted names that are none, and values that do not fit their field whatever the others hold.
+    """Rejects unknown dotted names, and values that do not fit their field regardless of the other fields.
 
     Raises:
-        RecipeError: Each such field with the value got.
+        RecipeError: A name or value is wrong; the message gives each such field with the value got.
     """
     check_names(values)
     content = _with({}, values)
@@ -167,13 +168,13 @@ def check_values(values: dict[str, Any]) -> None:
     except ValidationError as error:
         problems = [
             _message(problem) for problem in error.errors() if problem["loc"]
-        ]  # the others are of several fields
+        ]  # the others concern several fields
         if problems:
             raise RecipeError("; ".join(problems)) from error
 
 
 def _with(content: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Nested data with values by dotted names put in their places."""
+    """Sets values by dotted names in nested data, in place."""
     for name, value in values.items():
         *sections, last = name.split(".")
         place = content
@@ -186,7 +187,7 @@ def _with(content: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def field_names(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, tuple[Any, str]]:
-    """Default and description of every field, by dotted name."""
+    """Returns the default and the description of every field, by dotted name."""
     found: dict[str, tuple[Any, str]] = {}
     for name, info in model.model_fields.items():
         inner = info.annotation
@@ -198,7 +199,7 @@ def field_names(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, 
 
 
 def field_choices(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, list[str]]:
-    """What each field that has choices takes, by dotted name."""
+    """Returns the accepted values of each field that has a fixed set of them, by dotted name."""
     found: dict[str, list[str]] = {}
     for name, info in model.model_fields.items():
         inner = info.annotation
@@ -210,14 +211,14 @@ def field_choices(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str
 
 
 def _choices(kind: Any) -> list[str]:
-    """The values of every `Literal` within a type."""
+    """Returns the values of every `Literal` within a type."""
     if get_origin(kind) is Literal:
         return [str(value) for value in get_args(kind)]
     return [value for part in get_args(kind) for value in _choices(part)]
 
 
 def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as one dictionary with dotted names."""
+    """Flattens nested sections to one dictionary with dotted names."""
     found: dict[str, Any] = {}
     for name, value in content.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
@@ -232,7 +233,7 @@ def _message(problem: Any) -> str:
     return f"{place}: {text[0].lower()}{text[1:]}, got {problem['input']!r}" if place else text
 
 
-# Last parts of fields as other tools name them.
+# Last parts of field names in other tools, with their names here.
 _OTHER_NAMES = {
     "learning_rate": "lr",
     "max_lr": "lr",
@@ -283,8 +284,7 @@ _OTHER_NAMES = {
 
 
 def near_fields(name: str) -> list[str]:
-    """Fields that somebody may have meant by a name, the likeliest first: by its last part, as other tools say it, or
-    by its spelling."""
+    """Returns fields similar to a wrong name: by its last part, by other tools' names for them, or by spelling."""
     known = list(field_names())
     section, _, last = name.rpartition(".")
     for wanted in (last, _OTHER_NAMES.get(last)):

@@ -6,14 +6,14 @@ from .effects import has_effect_on
 from .recipe import Recipe, flat
 
 LENGTH = ("training.epochs", "training.max_steps")
-# No number depends on them.
+# Settings on which no result depends.
 WITHOUT_EFFECT = (
     "data.workers",
     "training.checkpoint_steps",
     "training.keep_checkpoints",
     "training.trackers",
 )
-# A decision about what lies ahead; the change is recorded in the run.
+# Settings that affect only the rest of the run; a change is recorded in the run.
 RECORDED = (
     "data.max_bad_share",
     "data.on_bad_image",
@@ -26,15 +26,15 @@ MAY_CHANGE = frozenset((*WITHOUT_EFFECT, *RECORDED))
 
 
 def changeable(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe has in the fields whose changes are recorded."""
+    """Returns the values of the fields whose changes are recorded."""
     fields = flat(recipe.model_dump(mode="json"))
     return {name: fields[name] for name in RECORDED}
 
 
 def refused_changes(old: Recipe, new: Recipe) -> list[str]:
-    """Fields that two recipes differ in and that must not change, each as text with both values.
+    """Lists the fields that differ between two recipes and must not change, each as text with both values.
 
-    Fields without effect on the task are left out: an older version may have written another default of them.
+    Fields that the task does not accept are left out: an older version may have written another default for them.
     """
     before, after = flat(old.model_dump()), flat(new.model_dump())
     return [

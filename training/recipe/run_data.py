@@ -1,4 +1,4 @@
-"""What a run's folder says of the data it was trained on and reports."""
+"""Information in a run's folder about the data that it was trained on and the split that it reports."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from .yaml_text import read_yaml
 
 
 def run_data(folder: Path) -> DataSettings:
-    """The data section of a run's `recipe.yaml`; other sections are not looked at, as they may be of an older version.
+    """Reads the data section of a run's `recipe.yaml`; others are ignored, as an older version may have written them.
 
     Raises:
-        DataError: There is no recipe.
-        CheckpointError: It is damaged.
+        DataError: The folder holds no recipe.
+        CheckpointError: The recipe is damaged.
     """
     file = folder / RECIPE
     if not file.is_file():
@@ -39,7 +39,7 @@ def run_data(folder: Path) -> DataSettings:
 
 
 def reported_split(folder: Path) -> str:
-    """The split that a run's `metrics.json` reports.
+    """Returns the split that a run's `metrics.json` reports.
 
     Raises:
         CheckpointError: The file is missing or damaged.

@@ -1,4 +1,4 @@
-"""Names of the files in a run's folder that say how it came about."""
+"""Names of the files in a run's folder that record its settings and results."""
 
 RECIPE, METRICS = "recipe.yaml", "metrics.json"
 

@@ -1,7 +1,7 @@
-"""Text of a run's `recipe.yaml`: the recipe between a line with its checksum and a last line.
+"""Format of a run's `recipe.yaml`: the recipe between a first line with its checksum and a last line.
 
-A part of a YAML file is often YAML too, and fields that are left out have defaults: without the last line a file that
-was cut short would be read as another recipe.
+Part of a YAML file is often valid YAML too, and omitted fields have defaults: without the last line, a truncated file
+would be read as another recipe.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ END = "# end of the recipe"
 
 
 def seal(text: str) -> str:
-    """A recipe's text with the line before it and the line after it."""
+    """Adds the checksum line and the last line to a recipe's text."""
     body = f"{text}{END}\n"
     return f"{HEAD}{_sum(body)}\n{body}"
 
 
 def is_cut(text: str) -> bool:
-    """Whether it begins as a sealed recipe and does not end as one."""
+    """Whether a text begins as a sealed recipe and does not end as one."""
     return text.startswith(HEAD) and not text.rstrip().endswith(END)
 
 
@@ -31,20 +31,20 @@ _ALWAYS_WRITTEN = frozenset((
 
 
 def is_whole(text: str, content: Mapping[str, Any]) -> bool:
-    """Whether a run wrote a recipe, all fields that its version had; a person states a few.
+    """Whether a run wrote a recipe, with all fields that its version had; a person states only a few.
 
-    Recipes of old runs, and those that are copied from a model card, have no seal.
+    Recipes of old runs, and recipes copied from a model card, have no seal.
 
     Args:
-        text: The file's.
-        content: The plain data in it.
+        text: Text of the file.
+        content: Plain data in the file.
     """
     section = content.get("training")
     return text.startswith(HEAD) or (isinstance(section, Mapping) and section.keys() >= _ALWAYS_WRITTEN)
 
 
 def is_edited(text: str) -> bool:
-    """Whether it is a sealed recipe with another content than was written; recipes without a seal are not."""
+    """Whether a text is a sealed recipe that was changed after it was written; False for recipes without a seal."""
     if not text.startswith(HEAD):
         return False
     first, _, body = text.partition("\n")
@@ -52,7 +52,7 @@ def is_edited(text: str) -> bool:
 
 
 def unseal(text: str) -> str:
-    """A recipe's text as a person reads it."""
+    """Returns a recipe's text without the lines of the seal."""
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith((HEAD, END)))
 
 

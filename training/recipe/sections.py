@@ -1,4 +1,4 @@
-"""The groups of settings of a recipe, but for augmentation, which `data` defines."""
+"""Sections of a recipe; the augmentation section is defined in `data`."""
 
 import json
 from typing import Annotated, Any, Literal
@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]  # what torch's generators take
-# Larger than any machine or model needs: a slip of the keyboard is refused before processes or memory are taken.
+Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]  # range that torch's generators accept
+# Larger than any machine or model needs: a typing error is rejected before processes or memory are taken.
 Pixels = Annotated[int, Field(ge=1, le=65_536)]
 MOST_WORKERS = 1_024  # processes; the largest servers have some hundred cores
 MOST_LORA_RANK = 4_096  # at a width of 4,096 such an adapter is larger than the matrix
@@ -16,13 +16,13 @@ MOST_IMAGES_AT_ONCE = 2**20  # ImageNet's largest published batch is 2**16
 
 
 class Section(BaseModel):
-    """A group of settings: no other names, checked when they are set."""
+    """Group of settings; unknown names are rejected, and values are validated when set."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
 class ModelSettings(Section):
-    """What is trained."""
+    """Settings of the model."""
 
     source: str = Field(
         "deit-ti",
@@ -46,7 +46,7 @@ class ModelSettings(Section):
     @field_validator("fields", mode="before")
     @classmethod
     def _plain(cls, value: Any) -> Any:
-        """Pairs as lists, as a file holds them."""
+        """Converts tuples to lists, as a file holds them."""
         try:
             return json.loads(json.dumps(value))
         except TypeError as error:
@@ -54,7 +54,7 @@ class ModelSettings(Section):
 
 
 class DataSettings(Section):
-    """What it is trained on."""
+    """Settings of the data."""
 
     source: str = Field("digits", description="'digits', a folder, a .csv or .parquet file, or a Hub id")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
@@ -88,7 +88,7 @@ class DataSettings(Section):
     box_format: str | None = Field(None, description="such as 'xyxy pixels'; default: the usual one, or found")
 
     def reading_boxes(self) -> dict[str, Any]:
-        """The arguments of `load_box_data`, but for the source."""
+        """Returns the arguments of `load_box_data` except the source."""
         names = ["train_split", "validation_split", "test_split", "validation_fraction", "test_fraction", "split_seed"]
         given = {name: getattr(self, name) for name in names}
         columns = {"image_column": self.image_column, "objects_column": self.label_column, "revision": self.revision}
@@ -97,19 +97,19 @@ class DataSettings(Section):
         return {**given, "repair": self.repair_boxes, "box_format": self.box_format, "bad_share": share, **named}
 
     def reading(self) -> dict[str, Any]:
-        """The arguments of `load_image_data`, but for the source."""
+        """Returns the arguments of `load_image_data` except the source."""
         names = ["image_column", "label_column", "train_split", "validation_split", "test_split"]
         drawn = ["validation_fraction", "test_fraction", "split_seed", "revision"]
         return {name: getattr(self, name) for name in names + drawn}
 
     def streamed(self) -> dict[str, Any]:
-        """The arguments of `load_streamed_data`, but for the source."""
+        """Returns the arguments of `load_streamed_data` except the source."""
         names = ["image_column", "label_column", "train_split", "validation_split", "test_split"]
         return {name: getattr(self, name) for name in [*names, "held_out_images", "labels", "revision"]}
 
 
 class TrainingSettings(Section):
-    """How it learns."""
+    """Settings of the optimization."""
 
     epochs: int = Field(30, ge=1, description="passes over the training images")
     max_steps: int | None = Field(None, ge=1, description="end after so many steps; with streaming it is needed")
@@ -176,7 +176,7 @@ class TrainingSettings(Section):
 
 
 class DistillationSettings(Section):
-    """Who teaches it (DeiT, https://arxiv.org/abs/2012.12877)."""
+    """Settings of distillation from a teacher (DeiT, https://arxiv.org/abs/2012.12877)."""
 
     teacher: str | None = Field(None, description="a folder or Hub id of any image classifier; default: no teacher")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
@@ -194,7 +194,7 @@ class DistillationSettings(Section):
 
 
 class LoraSettings(Section):
-    """Low-rank adapters instead of all weights (https://arxiv.org/abs/2106.09685); needs the extra `lora`."""
+    """Settings of low-rank adapters (https://arxiv.org/abs/2106.09685); needs the extra `lora`."""
 
     rank: int | None = Field(
         None, ge=1, le=MOST_LORA_RANK, description="of the adapters; default: none, all weights learn"
@@ -208,7 +208,7 @@ class LoraSettings(Section):
 
 
 class EvaluationSettings(Section):
-    """How it is judged."""
+    """Settings of the evaluation."""
 
     crop_ratio: float = Field(0.875, gt=0, le=1, description="part of the resized image that the centre crop keeps")
     batch_size: int = Field(64, ge=1, le=MOST_IMAGES_AT_ONCE, description="images at once; no figure depends on it")

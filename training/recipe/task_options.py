@@ -1,6 +1,6 @@
-"""Tables of the recipe's options that a task does not understand; a task that is not in them does not exist."""
+"""Tables of the recipe's options that a task does not accept; every task has an entry."""
 
-# Options that a task does not know, and what to use in their place. A name that ends in * stands for a whole section.
+# Options that a task does not accept, and the options to use instead. A name that ends in * stands for a whole section.
 UNKNOWN_TO: dict[str, dict[str, str | None]] = {
     "classification": {
         "model.backbone": "model.source",
@@ -47,11 +47,11 @@ UNKNOWN_TO: dict[str, dict[str, str | None]] = {
 
 
 def register_task_options(task: str, unknown: dict[str, str | None]) -> None:
-    """Adds a task.
+    """Registers a task.
 
     Args:
-        task: Its name.
-        unknown: Options that it does not understand, as in `UNKNOWN_TO`.
+        task: Name of the task.
+        unknown: Options that the task does not accept, in the form of an entry of `UNKNOWN_TO`.
     """
     UNKNOWN_TO[task] = unknown
 

@@ -1,4 +1,4 @@
-"""YAML as people write it: 1e-3 is a number, which YAML 1.1 takes for text."""
+"""YAML reader and writer that treat 1e-3 as a number, which YAML 1.1 takes for text."""
 
 import re
 from typing import Any
@@ -10,17 +10,17 @@ _LINE_BREAK = re.compile("[\x85\u2028\u2029]")
 
 
 class _Loader(yaml.SafeLoader):
-    """Differs from `SafeLoader` by reading 1e-3 as a number."""
+    """YAML loader. Differs from `SafeLoader` by reading 1e-3 as a number."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Differs from `SafeDumper` by quoting text that looks like 1e-3, and by escaping Unicode's line breaks.
+    """YAML dumper. Differs from `SafeDumper` by quoting text such as 1e-3, and by escaping Unicode's line breaks.
 
-    Between single quotes a next-line character (U+0085) is written as a line break and read back as a newline.
+    Between single quotes, a next-line character (U+0085) would be written as a line break and read back as a newline.
     """
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        """Text; between double quotes, where each of Unicode's line breaks is escaped, if it holds one."""
+        """Represents text; text with Unicode line breaks gets double quotes, within which they are escaped."""
         style = '"' if _LINE_BREAK.search(data) else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
@@ -33,16 +33,16 @@ for _kind in (_Loader, _Dumper):
 
 
 def read_yaml(text: str) -> Any:
-    """Plain data from YAML.
+    """Reads plain data from YAML.
 
     Raises:
-        yaml.YAMLError: It is none.
+        yaml.YAMLError: The text is not YAML.
     """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+    return yaml.load(text, Loader=_Loader)  # noqa: S506  # derived from SafeLoader
 
 
 def write_yaml(content: Any) -> str:
-    """Plain data as YAML, which `read_yaml` gives back as it was."""
+    """Writes plain data as YAML that `read_yaml` restores exactly."""
     text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
     return text
 

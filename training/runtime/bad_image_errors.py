@@ -1,4 +1,4 @@
-"""Names the option that goes on without images that cannot be read, in the error of one that cannot."""
+"""Error messages that name the option for continuing without images that cannot be read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +14,12 @@ def way_past_bad_images(
     what_it_does: str,
     kinds: tuple[type[BadImageError | MissingImagesError], ...] = (BadImageError, MissingImagesError),
 ) -> Iterator[None]:
-    """Adds `on_bad_image="skip"` and what it does to the message of an error.
+    """Adds `on_bad_image="skip"` and its effect to the message of an error.
 
     Args:
-        on_bad_image: The value that holds; where it is "skip", nothing is added.
-        what_it_does: Follows the option, such as "measures without it".
-        kinds: Types of the errors.
+        on_bad_image: Value in force; if it is "skip", nothing is added.
+        what_it_does: Effect of the option, appended to the message, such as "measures without it".
+        kinds: Types of the errors to extend.
     """
     try:
         yield

@@ -1,12 +1,12 @@
-"""Bootstrap intervals from counts, without the images that were counted.
+"""Bootstrap intervals computed from counts, without the counted images.
 
-Shares of right answers have Wilson's interval instead (`data/share_intervals.py`). Other figures have bootstrap
-percentile intervals (Efron 1979), which know only of what was seen; where all resampled values are one, there is no
-interval.
+Shares of right answers have Wilson's interval instead (`data/share_intervals.py`). Other metrics have bootstrap
+percentile intervals (Efron 1979), which reflect only the observed images; if all resampled values are equal, there is
+no interval.
 
 Drawing n of n images with replacement and counting them anew is the same as drawing the counts from a multinomial
-distribution with the shares of the cells as probabilities: the images of one cell are alike in all that is computed
-from the cells. So the confusion matrix is resampled, not the images, and that is the bootstrap over images itself.
+distribution with the shares of the cells as probabilities: the images of one cell are alike in every metric that is
+computed from the cells. So resampling the confusion matrix is exactly the bootstrap over images.
 """
 
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from ...data.share_intervals import Interval
 
 
 def percentile_interval(values: np.ndarray, level: float) -> Interval:
-    """The middle part of resampled values, those that are no number left out.
+    """Returns the central part of resampled values, ignoring NaN.
 
     Args:
-        values: (samples,).
-        level: Part of them that lies inside, in (0, 1).
+        values: Resampled values, (samples,).
+        level: Share of the values inside the interval, in (0, 1).
     """
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie between 0 and 1, got {level!r}")
@@ -30,7 +30,7 @@ def percentile_interval(values: np.ndarray, level: float) -> Interval:
 
 
 def varied(values: np.ndarray) -> bool:
-    """Whether resampled values differ from each other, those that are no number left out."""
+    """Whether resampled values differ from each other, ignoring NaN."""
     known = values[~np.isnan(values)]
     return len(known) > 0 and bool(np.ptp(known) > 1e-12)
 
@@ -38,15 +38,15 @@ def varied(values: np.ndarray) -> bool:
 def resampled_counts(
     confusion: np.ndarray, samples: int, generator: np.random.Generator
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Confusion matrices of resampled images, as the images per class that are found, are there and are claimed.
+    """Draws confusion matrices of resampled images, reduced to counts per class.
 
     Args:
-        confusion: (C, C) counts, rows the true class.
-        samples: How many.
-        generator: Of the draws.
+        confusion: Counts, (C, C), rows the true class.
+        samples: Number of draws.
+        generator: Random generator of the draws.
 
     Yields:
-        Three times (C,).
+        Right answers, true images and predictions per class, each (C,).
     """
     true, predicted = np.nonzero(confusion)
     cells = confusion[true, predicted]
@@ -59,7 +59,7 @@ def resampled_counts(
 
 
 def group_draws(groups: int, samples: int, generator: np.random.Generator) -> np.ndarray:
-    """(samples, groups), how often each group is drawn when as many groups are drawn with replacement."""
+    """Draws as many groups as there are, with replacement: how often each is drawn, float64 (samples, groups)."""
     return generator.multinomial(groups, np.full(groups, 1 / groups), size=samples).astype(np.float64)
 
 

@@ -1,6 +1,6 @@
-"""Private names of libraries that training needs, each with the reason and the versions that it was tried with.
+"""Private names of libraries that training needs, each with the reason and the versions tested.
 
-A test looks for every one of them, so that a new version that lacks a name fails with a message and not in a run.
+A test looks up every name, so that a new version that lacks one fails there with a message and not during a run.
 """
 
 import importlib
@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
-# Module, dotted name in it, and why it is needed. `tests/training/runtime/test_compat.py` looks for each.
+# Module, dotted name in it, and the reason. `tests/training/runtime/test_compat.py` looks up each.
 PRIVATE_NAMES = (
     ("accelerate.state", "AcceleratorState._reset_state",
      "a second run in one process may have another precision; tried with accelerate 1.10 to 1.14"),
@@ -24,15 +24,15 @@ PRIVATE_NAMES = (
      "`save_pretrained(push_to_hub=True)` uploads before it returns, and the code must be there by then; "
      "tried with transformers 5.4 to 5.14"),
 )  # fmt: skip
-# Where `Accelerator.prepare` keeps the forward of a model that it lets autocast; tried with accelerate 1.10 to 1.14.
+# Attribute in which `Accelerator.prepare` keeps the forward of an autocast model; tested with accelerate 1.10 to 1.14.
 ORIGINAL_FORWARD = "_original_forward"
 
 
 def private_name(module: str, name: str) -> Any:
-    """What a private name stands for.
+    """Looks up a private name of a library.
 
     Raises:
-        ImportError: The library has it no longer; the message says what it was for.
+        ImportError: The library no longer has the name; the message says what it was needed for.
     """
     found: Any = importlib.import_module(module)
     for part in name.split("."):
@@ -45,7 +45,7 @@ def private_name(module: str, name: str) -> Any:
 
 
 def forget_state() -> None:
-    """Lets the next `Accelerator` of this process have other settings than the last."""
+    """Allows the next `Accelerator` of this process to have other settings than the last."""
     private_name("accelerate.state", "AcceleratorState._reset_state")()
 
 

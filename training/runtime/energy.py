@@ -1,4 +1,4 @@
-"""An estimate of the energy that a run took; nothing is measured but the time."""
+"""Estimate of the energy used by a run; only the time is measured."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ MACHINE_WATTS, GPU_WATTS = 100.0, 400.0
 
 
 def energy_estimate(seconds: float, device: str, processes: int) -> dict[str, Any]:
-    """Time multiplied by an assumed draw: 100 W for the machine and 400 W for each GPU.
+    """Multiplies the time by an assumed power: 100 W for the machine and 400 W for each GPU.
 
     Args:
-        seconds: Of training and validation.
-        device: "cuda" counts one GPU for each process, "cpu" and others none.
-        processes: Of the run.
+        seconds: Duration of training and validation.
+        device: Device type; "cuda" counts one GPU per process, "cpu" and others none.
+        processes: Number of processes of the run.
 
     Returns:
-        `kwh`, `watts` and `assumption`, a sentence's part that says where the watts come from.
+        Dictionary with `kwh`, `watts` and `assumption`, a phrase that says where the watts come from.
     """
     gpus = processes if device == "cuda" else 0
     watts = MACHINE_WATTS + GPU_WATTS * gpus

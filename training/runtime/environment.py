@@ -1,4 +1,4 @@
-"""Where and with what a run was made."""
+"""Hardware and software versions of a run."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -10,7 +10,7 @@ PACKAGES = ("vithub", "torch", "torchvision", "transformers", "accelerate", "dat
 
 
 def software_versions() -> dict[str, str]:
-    """Version of Python and of each package that computes."""
+    """Returns the versions of Python and of each package that affects results."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -21,7 +21,7 @@ def software_versions() -> dict[str, str]:
 
 
 def hardware() -> str:
-    """The processor, and the GPU where there is one, in a few words."""
+    """Describes the processor, and the GPU if there is one, in a few words."""
     name = platform.processor() or platform.machine()
     cpu_info = Path("/proc/cpuinfo")
     if cpu_info.is_file():

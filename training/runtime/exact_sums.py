@@ -1,4 +1,4 @@
-"""Sums of numbers that come out the same in any order: over batches of any size, over one process or many."""
+"""Sums that come out the same in any order: over batches of any size, and over one process or many."""
 
 import torch
 
@@ -6,7 +6,7 @@ _UNIT = 2.0**-24
 
 
 def rounded(values: torch.Tensor) -> torch.Tensor:
-    """Values as fp64 multiples of 2^-24 (6e-8); their sums are exact, and so free of order, while below 2^29."""
+    """Rounds values to multiples of 2^-24 (6e-8), float64; sums of these are exact in any order while below 2^29."""
     return (values.double() / _UNIT).round() * _UNIT
 
 

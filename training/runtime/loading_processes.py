@@ -1,4 +1,4 @@
-"""Loading processes of a run: what signals do to them, and what is said when one dies."""
+"""Loading processes of a run: their response to signals, and the error raised when one dies."""
 
 import os
 import signal
@@ -8,17 +8,17 @@ from types import FrameType
 
 
 class LoadingProcessError(RuntimeError):
-    """A loading process died."""
+    """Error raised when a loading process died."""
 
 
 def outlive_requests(worker: int) -> None:  # noqa: ARG001
-    """Lets a loading process work on when a signal asks the whole run to stop; the main process ends it.
+    """Keeps a loading process working when a signal asks the whole run to stop; the main process ends it.
 
-    Ctrl-C, `timeout` and schedulers send their signal to every process of a run. Were a loading process to end by it,
-    the main process could not end its step. A second SIGTERM, as torch and the system send it, does end it.
+    Ctrl-C, `timeout` and schedulers send their signal to every process of a run. If it ended the loading processes, the
+    main process could not finish its step. A second SIGTERM, as sent by torch and the system, does end the process.
 
     Args:
-        worker: Its number, as `DataLoader` calls a `worker_init_fn`.
+        worker: Number of the loading process, passed by `DataLoader` to its `worker_init_fn`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _await_the_second)
@@ -30,19 +30,19 @@ def _await_the_second(signum: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def named_deaths(what_now: Callable[[], str] = str) -> Iterator[None]:
-    """Says in one line that a loading process died, and what can be done.
+    """Replaces torch's error for a dead loading process by one line that says what can be done.
 
     Args:
-        what_now: Gives further text for the message, such as how the run goes on.
+        what_now: Function that returns further text for the message, such as how to continue the run.
 
     Raises:
-        LoadingProcessError: Instead of torch's `RuntimeError`.
+        LoadingProcessError: A loading process died; replaces torch's `RuntimeError`.
     """
     try:
         yield
     except RuntimeError as error:
         text = str(error)
-        if not text.startswith("DataLoader worker (pid"):  # torch has no type for it (2.8 to 2.14)
+        if not text.startswith("DataLoader worker (pid"):  # torch has no error type for it (2.8 to 2.14)
             raise
         died = text.removeprefix("DataLoader worker ").splitlines()[0].strip().rstrip(".")
         raise LoadingProcessError(

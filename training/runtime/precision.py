@@ -1,4 +1,4 @@
-"""The number format of matrix products."""
+"""Number format of matrix products: choice of precision, and removal of autocast from a model."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from .compat import ORIGINAL_FORWARD
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
-    """ "fp32", "bf16" or "fp16" for a recipe's precision: "auto" is bf16 where the device computes in it, else fp32."""
+    """Returns "fp32", "bf16" or "fp16"; "auto" is "bf16" if the device has instructions for it, else "fp32"."""
     if wanted != "auto":
         return wanted
     return "bf16" if has_fast_bf16(device) else "fp32"
@@ -26,16 +26,16 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def undo_autocast(model: nn.Module) -> None:
-    """Lets a model compute in the type of its weights again.
+    """Makes a model compute in the dtype of its weights again.
 
-    `Accelerator.prepare` puts an autocasting `forward` into the model itself, not only into what it returns.
+    `Accelerator.prepare` puts an autocasting `forward` into the model itself, not only into the returned object.
     """
     own = vars(model)
     original = own.pop(ORIGINAL_FORWARD, None)
     if original is None or "forward" not in own:
         return
     del own["forward"]
-    if model.forward != original:  # it was the model's own already, and not its class's
+    if model.forward != original:  # the replaced forward was set on the model itself, not defined by its class
         model.forward = original
 
 

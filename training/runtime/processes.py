@@ -1,4 +1,4 @@
-"""The processes of a run, as Accelerate sees them: one, or those that a launcher started."""
+"""Processes of a run as Accelerate sees them: a single one, or those that a launcher started."""
 
 import warnings
 from typing import Any
@@ -12,17 +12,17 @@ from .compat import forget_state, shard_beside
 
 
 def on_cpu() -> bool:
-    """Whether the CPU computes: there is nothing else, or it was asked for (`accelerate launch --cpu`)."""
+    """Whether the CPU computes: it is the only device, or was requested (`accelerate launch --cpu`)."""
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def process_state() -> PartialState:
-    """Number of processes and which one this is; joins them on the first call, over gloo on CPUs."""
+    """Returns the number of processes and the index of this one; the first call joins them, over gloo on CPUs."""
     return PartialState(cpu=on_cpu())
 
 
 def new_accelerator(**options: Any) -> Accelerator:
-    """An `Accelerator`; another run in this process may have had another precision."""
+    """Makes an `Accelerator`, even if an earlier run in this process had another precision."""
     process_state()
     forget_state()
     accelerator = Accelerator(cpu=on_cpu(), **options)
@@ -31,21 +31,21 @@ def new_accelerator(**options: Any) -> Accelerator:
 
 
 def shard_on_cpus(accelerator: Accelerator) -> None:
-    """Lets processes that compute on CPUs shard the model too, where the launch asks for FSDP2.
+    """Makes processes that compute on CPUs shard the model too, if the launch asks for FSDP2.
 
-    Accelerate then copies the whole model to each of them without a word, although torch shards over gloo as well.
+    Accelerate would silently copy the whole model to each of them, although torch shards over gloo as well.
     """
     state = accelerator.state
     asked = parse_flag_from_env("ACCELERATE_USE_FSDP")
     if asked and on_cpu() and state.distributed_type == DistributedType.MULTI_CPU:
         state.distributed_type = DistributedType.FSDP
         state.fsdp_plugin = FullyShardedDataParallelPlugin()
-        # the projection of patches returns a view, which nothing here changes in place
+        # The patch projection returns a view, which nothing here changes in place.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
 
 
 def shard(module: nn.Module, accelerator: Accelerator) -> None:
-    """Shards a module beside the model, as `accelerator.prepare` shards that; nothing where models are whole."""
+    """Shards a module as `accelerator.prepare` shards the model; does nothing if models are not sharded."""
     if accelerator.distributed_type == DistributedType.FSDP:
         shard_beside(accelerator, module)
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live bar in a terminal, plain lines elsewhere."""
+"""Progress reports of a run: a live bar in a terminal, plain lines elsewhere."""
 
 import logging
 import sys
@@ -15,40 +15,40 @@ logger = logging.getLogger("vithub")
 
 
 class Reporter(Protocol):
-    """What a run tells while it works."""
+    """Receiver of a run's messages and progress."""
 
     def message(self, text: str) -> None:
-        """One line that stays."""
+        """Shows one line that stays."""
 
     def start(self, task: str, total: int, done: int = 0) -> None:
-        """A task of `total` parts begins, `done` of which are done."""
+        """Begins a task of `total` parts, `done` of which are complete."""
 
     def advance(self, amount: int = 1, **figures: float) -> None:
-        """Parts of the task are done; `figures` are shown beside it."""
+        """Counts `amount` parts of the task as complete; `figures` are numbers shown beside it."""
 
     def stop(self) -> None:
-        """The task has ended."""
+        """Ends the task."""
 
 
 class QuietReporter:
-    """Only the log, at level INFO; for use from Python."""
+    """Reporter that writes messages to the log at level INFO and shows no progress; for use from Python."""
 
     def message(self, text: str) -> None:
-        """One line in the log."""
+        """Writes one line to the log."""
         logger.info(text)
 
     def start(self, task: str, total: int, done: int = 0) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def advance(self, amount: int = 1, **figures: float) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def stop(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 class TerminalReporter:
-    """A bar with figures and the time left where the output is a terminal; else a plain line every few seconds."""
+    """Reporter with a bar, numbers and the time left if the output is a terminal; else a line every few seconds."""
 
     def __init__(self, console: Console | None = None, every: float = 15.0) -> None:
         self.console = console or Console(file=sys.stderr, highlight=False)
@@ -66,13 +66,13 @@ class TerminalReporter:
         self.stop()
 
     def message(self, text: str) -> None:
-        """One line above the bar."""
+        """Prints one line above the bar."""
         (self._progress.console if self._progress else self.console).print(
             visible_lines(text), markup=False, soft_wrap=True
         )
 
     def start(self, task: str, total: int, done: int = 0) -> None:
-        """Begins a bar, or remembers when the task began."""
+        """Begins a bar in a terminal; elsewhere records when the task began."""
         self.stop()
         self._task, self._total, self._done, self._at_start = task, total, done, done
         self._begun = self._shown = time.monotonic()
@@ -85,7 +85,7 @@ class TerminalReporter:
             self._progress.add_task(task, total=total, completed=done, figures="")
 
     def advance(self, amount: int = 1, **figures: float) -> None:
-        """Moves the bar, or prints a line when it is time."""
+        """Moves the bar, or prints a line if `every` seconds have passed since the last."""
         self._done += amount
         text = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
         if self._progress is not None:
@@ -105,12 +105,12 @@ class TerminalReporter:
 
 
 def _short(value: float) -> str:
-    """Four digits, so that a learning rate of 2e-05 is not 0.0000."""
+    """Formats a value with four significant digits, so that a learning rate of 2e-05 is not shown as 0.0000."""
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def time_left(seconds: float) -> str:
-    """Seconds as text of two units at most: "3 min 20 s left"."""
+    """Formats seconds as text with at most two units, such as "3 min 20 s left"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s left"

@@ -1,4 +1,4 @@
-"""Writing of tensors as safetensors, synced to the disk, with their hash."""
+"""Functions that write tensors as safetensors, synced to the disk, and return their hash."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ def write_synced(file: Path, content: bytes) -> str:
 
 
 def file_sum(file: Path) -> str:
-    """The SHA-256 of a file."""
+    """Returns the SHA-256 of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""One pass of a model over a split, in one process or shared out over many; the same for every task."""
+"""Evaluation of a model on a split, in one process or shared among several, for every task."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -15,76 +15,76 @@ from ...data.images import BadImageError
 from ..runtime.progress import QuietReporter, Reporter
 from .partial_counts import PartialCounts
 
-Part = tuple[list[int], int]  # rows of a batch, and how many of them count
+Part = tuple[list[int], int]  # rows of a batch, and the number of rows that count
 
 
 class Metrics(Protocol):
-    """What is counted of a model's answers, batch by batch."""
+    """Counts of a model's answers, added batch by batch, from which metrics are computed."""
 
     @property
     def headline(self) -> str:
-        """The key of `compute` by which epochs and models are compared; larger is better."""
+        """Key in `compute` by which epochs and models are compared; larger is better."""
 
     def compute(self) -> dict[str, Any]:
-        """Every metric by its name."""
+        """Computes every metric, by name."""
 
     def tensors(self) -> list[torch.Tensor]:
-        """All that was counted, for a file or another process."""
+        """Returns all counts as tensors, for a file or another process."""
 
     def load(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Takes what `tensors` gave, in place of its own."""
+        """Replaces the counts by tensors in the form of `tensors`."""
 
     def merge(self, accelerator: Accelerator) -> None:
-        """Makes the counts of each process those of all processes together."""
+        """Merges the counts of all processes, in every process."""
 
     def measurements(self, names: list[str]) -> dict[str, Any]:
-        """What `metrics.json` says besides `compute`: intervals, classes, errors.
+        """Returns the entries of `metrics.json` besides `compute`: intervals, classes, errors.
 
         Args:
             names: Class names, in label order.
         """
 
     def save_plots(self, names: list[str], folder: Path) -> None:
-        """Writes plots of what was counted into a run's folder."""
+        """Writes plots of the counts into a run's folder."""
 
 
 class SplitEvaluator(Protocol):
-    """A model beside a split: what is loaded, and what is counted of the answers."""
+    """Evaluator of a model on a split: loads batches, and counts the answers."""
 
     model: nn.Module
-    name: str  # of the split
-    largest_batch: int | None  # images at once, where a model cannot take any number
+    name: str  # name of the split
+    largest_batch: int | None  # largest batch size that the model can take; None if unlimited
 
     def new_metrics(self, process: int, processes: int) -> Metrics:
-        """Empty counts for one of several processes, of which number p is given every image p + k * `processes`."""
+        """Makes empty counts for one of several processes; process p gets every image p + k * `processes`."""
 
     def __len__(self) -> int:
         """Number of images."""
 
     def parts(self, batch_size: int, process: int, processes: int) -> list[Part]:
-        """The batches of one process, as many as every other process has."""
+        """Returns the batches of one process, as many as every other process has."""
 
     def loader(self, parts: Sequence[Part], workers: int) -> Iterable[dict[str, Any]]:
-        """The batches themselves."""
+        """Loads the batches."""
 
     def add(self, metrics: Any, batch: dict[str, Any], part: Part) -> list[int]:
-        """Computes a batch and counts its answers; returns the rows that could not be decoded."""
+        """Evaluates a batch and adds it to the counts; returns the rows that could not be decoded."""
 
     def loss(self, metrics: Any, bad: list[int]) -> float | None:
-        """Loss of the split without the `bad` rows; None where the metrics hold it, or where there is none."""
+        """Returns the loss of the split without the `bad` rows; None if the metrics hold it or there is none."""
 
     def describe(self, row: int) -> str:
-        """File or row of an image, for messages."""
+        """Names the file or row of an image, for messages."""
 
 
 @dataclass
 class Evaluation:
-    """What a model did on a split.
+    """Result of a model on a split.
 
     Args:
         metrics: Counts of all processes together.
         bad_images: Names of the images that could not be decoded and were left out.
-        loss: Loss of the split, where the metrics do not hold it.
+        loss: Loss of the split, if the metrics do not hold it.
     """
 
     metrics: Metrics
@@ -93,18 +93,18 @@ class Evaluation:
 
     @property
     def values(self) -> dict[str, Any]:
-        """Every metric by its name, the loss among them."""
+        """Every metric by name, including the loss."""
         known: dict[str, Any] = self.metrics.compute()
         return known if self.loss is None else {"loss": self.loss, **known}
 
     @property
     def quality(self) -> float:
-        """The metric that chooses the best epoch, larger is better; 0 where it is not defined."""
+        """Metric that selects the best epoch; larger is better; 0 if it is undefined."""
         return float(self.values[self.metrics.headline] or 0.0)
 
 
 def default_workers() -> int:
-    """Loading processes that leave the computing ones room: none on one core, at most 8."""
+    """Returns the default number of loading processes: half of the cores, at most 8, none on a single core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if cores < 2 else min(8, cores // 2)
 
@@ -120,19 +120,19 @@ def evaluate_split(
     reporter: Reporter | None = None,
     partial: PartialCounts | None = None,
 ) -> Evaluation:
-    """Metrics of a model on a split; the model's mode is put back.
+    """Computes the metrics of a model on a split; the model's mode is restored afterwards.
 
     Args:
-        evaluator: The model and the split.
-        batch_size: Images at once, at most those that the evaluator takes.
-        workers: Loading processes.
-        accelerator: Shares the split out over its processes; every one gets the metrics of all.
-        max_bad_share: Part of the split that may be undecodable, where the evaluator skips such.
-        reporter: Told of each batch.
-        partial: Keeps the counts on disk, so that the evaluation can be resumed.
+        evaluator: Evaluator of the model on the split.
+        batch_size: Images per batch, limited by the evaluator's `largest_batch`.
+        workers: Number of loading processes.
+        accelerator: Accelerator whose processes share the split; each of them gets the metrics of all.
+        max_bad_share: Share of the split that may be undecodable, in [0, 1], if the evaluator skips such images.
+        reporter: Receives the progress of each batch.
+        partial: Partial counts kept on disk, so that the evaluation can be resumed.
 
     Raises:
-        BadImageError: An image cannot be decoded, or more than `max_bad_share` of them.
+        BadImageError: An image cannot be decoded, or more than the share `max_bad_share` of them.
     """
     reporter = reporter or QuietReporter()
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
@@ -161,7 +161,7 @@ def evaluate_split(
 
 
 def check_bad_share(bad: list[str], size: int, largest: float, split: str) -> None:
-    """Raises a `BadImageError` where more than a part `largest` of a split's images could not be decoded."""
+    """Raises a `BadImageError` if more than the share `largest` of a split's images could not be decoded."""
     if len(bad) > largest * size:
         shown = ", ".join(bad[:5]) + (" and others" if len(bad) > 5 else "")
         raise BadImageError(

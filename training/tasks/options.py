@@ -1,4 +1,4 @@
-"""Refusal of options that do nothing for a task."""
+"""Rejection of options that have no effect on a task."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from ...data.argument_names import argument
 
 
 def refuse_without_effect(kind: str, **options: Any) -> None:
-    """Raises a `ValueError` where an option is given that does nothing for a kind of model."""
+    """Raises a `ValueError` if an option is given that has no effect on a kind of model."""
     if given := [f"{argument(name)} {value!r}" for name, value in options.items() if value is not None]:
         raise ValueError(f"{' and '.join(given)} has no effect on {kind}")
 

@@ -1,4 +1,4 @@
-"""Counts of an evaluation under way, kept in files so that one that was killed can go on."""
+"""Partial counts of a running evaluation, kept in files so that a killed evaluation can be resumed."""
 
 import hashlib
 import json
@@ -17,32 +17,33 @@ from ...data.whole_files import write_whole
 from ...hub.folders import TargetError, check_target
 
 logger = logging.getLogger("vithub")
-EVERY = 32  # batches from one save to the next
+EVERY = 32  # number of batches between saves
 
 
 class Counts(Protocol):
-    """What is counted in an evaluation."""
+    """Counts of an evaluation."""
 
     def tensors(self) -> list[torch.Tensor]:
-        """All of it."""
+        """Returns all counts as tensors."""
 
     def load(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Takes what `tensors` gave."""
+        """Replaces the counts by tensors in the form of `tensors`."""
 
 
 class PartialCounts:
-    """The file of one process in a folder that all of an evaluation share.
+    """Partial counts of one process, in a folder shared by all processes of an evaluation.
 
     Args:
-        folder: Of the evaluation; removed by `remove`.
-        about: What is evaluated, plain data; counts of something else are an error.
-        made_from: Hashes of model and data; counts of others are left, with a warning, and all is counted anew.
-        process: Number of this process.
-        processes: How many share the images.
-        resume: Go on with what is there; otherwise it is discarded.
+        folder: Folder of the partial counts; removed by `remove`.
+        about: Description of the evaluation, as JSON values; counts of another evaluation are an error.
+        made_from: Hashes of model and data; counts with other hashes are discarded with a warning, and counting starts
+            anew.
+        process: Index of this process.
+        processes: Number of processes that share the images.
+        resume: Whether to continue from saved counts; otherwise they are discarded.
 
     Raises:
-        TargetError: With `resume`, the folder holds counts of something else, or cannot be written.
+        TargetError: With `resume`, the folder holds counts of another evaluation, or it cannot be written.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class PartialCounts:
             raise TargetError(f"cannot write {folder}: {error.strerror or error}") from error
 
     def load(self, counts: Counts) -> tuple[int, list[int]]:
-        """Puts saved counts back; returns the number of batches that are in them, and undecodable rows."""
+        """Restores saved counts; returns the number of counted batches, and the undecodable rows."""
         if not self.file.is_file():
             return 0, []
         try:
@@ -79,7 +80,7 @@ class PartialCounts:
         return saved.batches, saved.bad
 
     def _read(self, count: int) -> "_Saved":
-        """The file's content, whose hash is right."""
+        """Reads the file's content and verifies its hash."""
         with safe_open(self.file, framework="pt") as stored:
             metadata = stored.metadata() or {}
             tensors = [stored.get_tensor(str(number)) for number in range(count)]
@@ -89,7 +90,7 @@ class PartialCounts:
         return _Saved(tensors, metadata["about"], state["made_from"], state["batches"], state["bad"])
 
     def save(self, counts: Counts, batches: int, bad: list[int]) -> None:
-        """Keeps the counts of so many batches, every `EVERY` of them; the file is replaced as a whole."""
+        """Saves the counts after every `EVERY` batches; the file is replaced atomically."""
         if batches % EVERY:
             return
         tensors: dict[str, torch.Tensor] = {str(n): tensor.contiguous() for n, tensor in enumerate(counts.tensors())}
@@ -98,17 +99,17 @@ class PartialCounts:
         write_whole(self.file, safetensors.torch.save(tensors, metadata))
 
     def remove(self) -> None:
-        """Removes the folder, when the evaluation is whole."""
+        """Removes the folder after the evaluation is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def partial_counts(
     out: Path, about: dict[str, Any], made_from: dict[str, str], accelerator: Accelerator, resume: bool
 ) -> PartialCounts:
-    """Counts of an evaluation into `out`, kept hidden beside that folder until it is whole.
+    """Opens the partial counts of an evaluation into `out`, in a hidden folder beside it until it is complete.
 
     Raises:
-        TargetError: The folder cannot be written, or holds something already.
+        TargetError: The folder cannot be written, or `out` holds files already.
     """
     target = out.expanduser().absolute()
     if accelerator.is_main_process:
@@ -118,7 +119,7 @@ def partial_counts(
 
 
 class _Saved(NamedTuple):
-    """Content of a file: counts, what was evaluated, from what, batches that are counted, undecodable rows."""
+    """Content of a file: counts, description, hashes, number of counted batches, undecodable rows."""
 
     tensors: list[torch.Tensor]
     about: str

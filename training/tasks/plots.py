@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves, confusion matrix and reliability."""
+"""Plots of a run: learning curves, confusion matrix and reliability."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,33 +10,33 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+# Okabe and Ito's colours, distinguishable with colour blindness.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 DPI = 150
 HEADLINES = {"accuracy": "accuracy", "mean_average_precision": "mean average precision", "map": "mAP"}
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of this size in inches, free of pyplot's global state."""
+    """Makes a figure of this size in inches, independent of pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
     FigureCanvasAgg(figure)
     return figure
 
 
 def save_learning_curves(history: list[dict[str, Any]], file: Path, headline: str = "accuracy") -> None:
-    """Loss, headline, learning rate, throughput and memory against the epoch.
+    """Plots loss, headline metric, learning rate, throughput and memory against the epoch.
 
     Args:
-        history: One entry per epoch: `epoch`, `train_loss`, `validation_loss`, `validation_` and the headline (0 to 1),
-            `lr`, `images_per_second`, `peak_memory_mb`.
-        file: A .png to write.
-        headline: The metric that the epochs are compared by.
+        history: Entries of the epochs with `epoch`, `train_loss`, `validation_loss`, `validation_` and the headline's
+            name (0 to 1), `lr`, `images_per_second`, `peak_memory_mb`.
+        file: Path of the .png to write.
+        headline: Name of the metric by which epochs are compared.
     """
     figure = new_figure(11, 6)
     panels = figure.subplots(2, 3).flatten()
     losses, quality, rate, speed, memory, legend = panels
     epochs = [entry["epoch"] for entry in history]
-    marker = "o" if len(history) <= 30 else ""  # one epoch alone makes no line
+    marker = "o" if len(history) <= 30 else ""  # a single epoch would not be visible as a line
 
     def draw(axes: Any, key: str, color: str, factor: float = 1.0, label: str | None = None) -> Any:
         values = [factor * entry[key] for entry in history]
@@ -71,11 +71,12 @@ def save_learning_curves(history: list[dict[str, Any]], file: Path, headline: st
 
 
 def save_reliability(bins: list[dict[str, Any]], file: Path) -> None:
-    """How often decisions of each confidence are right, and how many there are of each.
+    """Plots the share of right decisions and the number of decisions by confidence.
 
     Args:
-        bins: `low`, `high`, `images`, `confidence` and `accuracy` each, as `reliability` of the counts gives them.
-        file: A .png to write.
+        bins: Entries with `low`, `high`, `images`, `confidence` and `accuracy`, as returned by `reliability` of the
+            counts.
+        file: Path of the .png to write.
     """
     figure = new_figure(5, 5.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -101,13 +102,13 @@ def save_reliability(bins: list[dict[str, Any]], file: Path) -> None:
 
 
 def save_confusion_matrix(confusion: np.ndarray, names: Sequence[str], file: Path, what: str = "images") -> None:
-    """True against predicted class, in per cent of the true class; counts are written in the cells of up to 20.
+    """Plots true against predicted class, in per cent of the true class; cells show counts for up to 20 classes.
 
     Args:
-        confusion: (C, C) counts, rows the true class.
-        names: C of them.
-        file: A .png to write.
-        what: Is counted.
+        confusion: Counts (C, C), rows the true class.
+        names: Class names, in label order, C of them.
+        file: Path of the .png to write.
+        what: Name of the counted things.
     """
     count = len(names)
     shown = drawable(names)
@@ -131,7 +132,7 @@ def save_confusion_matrix(confusion: np.ndarray, names: Sequence[str], file: Pat
 
 
 def drawable(names: Sequence[str], longest: int = 30) -> list[str]:
-    """Names as matplotlib can draw them: no formulas, not too long, and a number where the font lacks a letter."""
+    """Shortens and escapes names for matplotlib; a name with letters missing in the font becomes "class N"."""
     letters = get_font(findfont(FontProperties())).get_charmap()
     shown = []
     for number, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""What every task's predictions of single images have in common."""
+"""Types and entries shared by all tasks' predictions of single images."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,11 +7,11 @@ from PIL import Image
 
 from ...data.images import BadImageError
 
-OpenedImages = Iterable[tuple[str, Image.Image | BadImageError]]  # names, and images or what is wrong with them
+OpenedImages = Iterable[tuple[str, Image.Image | BadImageError]]  # names, and images or the errors in their place
 
 
 def bad_prediction(name: str, error: BadImageError) -> dict[str, Any]:
-    """What stands for the predictions of an image that cannot be decoded."""
+    """Makes the entry of an image that cannot be decoded, without predictions."""
     return {"image": name, "predictions": [], "error": str(error)}
 
 

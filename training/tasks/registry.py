@@ -1,4 +1,4 @@
-"""Registry of the tasks, and the one place that decides which task a recipe or a saved model is for."""
+"""Registry of the tasks; the only place that determines the task of a recipe or of a saved model."""
 
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ _TASKS: dict[str, Task] = {"classification": Classification(), "detection": Dete
 
 
 def register_task(task: Task, suits: Suits, unknown: dict[str, str | None]) -> None:
-    """Adds a task.
+    """Registers a task.
 
     Args:
-        task: What it can do.
-        suits: Whether a saved model is for it, see `register_model_task`.
-        unknown: Options of the recipe that it does not understand, each with what to use in its place, or None. A name
-            that ends in `*` stands for a whole section.
+        task: Task to add.
+        suits: Function that says whether a saved model belongs to the task; see `register_model_task`.
+        unknown: Recipe options that the task does not accept, each with the option to use instead, or None. A name that
+            ends in `*` stands for a whole section.
     """
     _TASKS[task.name] = task
     register_model_task(task.name, suits)
@@ -30,9 +30,9 @@ def register_task(task: Task, suits: Suits, unknown: dict[str, str | None]) -> N
 
 
 def task_of(what: Recipe | Path | Any) -> Task:
-    """The task of a recipe, of a folder with a saved model, or of a model.
+    """Returns the task of a recipe, of a folder with a saved model, or of a model.
 
-    What is no known kind of model counts as a classifier, so that loading it says what is wrong.
+    A model of unknown kind is treated as a classifier, so that loading it reports the problem.
 
     Raises:
         CheckpointError: The folder's configuration is damaged.
@@ -50,19 +50,19 @@ def build_task(recipe: Recipe, data: Any = None, processes: int = 1, teacher: An
     """Reads the data and builds the model that a recipe names.
 
     Args:
-        recipe: The recipe of the run.
-        data: A `Dataset` or `DatasetDict` in memory, instead of the recipe's source.
+        recipe: Recipe of the run.
+        data: `Dataset` or `DatasetDict` in memory that replaces the recipe's source.
         processes: Number of training processes.
-        teacher: A module instead of the recipe's teacher, which gets the student's pixels and answers with logits in
-            the order of the student's labels.
+        teacher: Module that replaces the recipe's teacher; it maps the student's pixels to logits in the order of the
+            student's labels.
     """
     return task_of(recipe).build(recipe, recipe.data.source if data is None else data, processes, teacher)
 
 
 def task_of_source(model: str) -> Task:
-    """The task of a model as a recipe names it: a model from scratch, a folder or a Hub id.
+    """Returns the task of a model as a recipe names it: a model from scratch, a folder or a Hub id.
 
-    Of a Hub id nothing is known before it is asked for; it counts as a classifier.
+    The kind of a Hub model is unknown before it is downloaded; it is treated as a classifier.
     """
     if model == DETECTOR_FROM_SCRATCH:
         return _TASKS[DETECTION]

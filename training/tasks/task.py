@@ -1,7 +1,7 @@
-"""The contract of a task: what differs between classifying, detecting, and whatever comes next.
+"""Contract of a task: everything that differs between classification, detection and further tasks.
 
-A task is a folder beside this file. It offers one `Task`, which `registry.py` lists, and a class that derives from
-`TrainingTask`. The loops, `evaluate`, `predict` and the run's folder know these contracts only.
+A task is a folder beside this file. It provides one `Task`, which `registry.py` lists, and a class derived from
+`TrainingTask`. The loops, `evaluate`, `predict` and the run's folder depend on these contracts only.
 """
 
 from abc import ABC, abstractmethod
@@ -29,23 +29,23 @@ from .train_batches import TrainBatches
 
 
 class TrainingTask(ABC):
-    """Model, data, loss and metrics of one run, shared by the Accelerate loop and `Trainer`.
+    """Training task: model, data, loss and metrics of one run, shared by the Accelerate loop and `Trainer`.
 
     Args:
-        recipe: The recipe of the run.
-        model: The model, on the CPU, in fp32.
-        image_processor: The evaluation transform, which is saved with the model.
-        batches: The training data, and which of it comes at which step.
-        end_step: Number of steps after which the training ends, where that is before its planned end.
+        recipe: Recipe of the run.
+        model: Model on the CPU, in float32.
+        image_processor: Image processor of the evaluation transform, saved with the model.
+        batches: Training data, with the batches of each step.
+        end_step: Number of steps after which the training ends, if before its planned end; else None.
     """
 
-    problem: str  # what `metrics.json` calls the task
+    problem: str  # name of the task in `metrics.json`
 
     def __init__(self, recipe: Recipe, model: PreTrainedModel, image_processor: Any, batches: TrainBatches) -> None:
         self.recipe, self.model, self.image_processor, self.batches = recipe, model, image_processor, batches
         self.end_step: int | None = None
 
-    # What each task says for itself.
+    # Members that each task defines.
 
     @property
     @abstractmethod
@@ -55,43 +55,43 @@ class TrainingTask(ABC):
     @property
     @abstractmethod
     def image_hw(self) -> list[int]:
-        """Height and width in pixels of what the model sees."""
+        """Height and width of the model's input in pixels."""
 
     @property
     @abstractmethod
     def data(self) -> Any:
-        """The data: `name`, `sizes` (images by split), `notes`, and `test`, None where there is no such split."""
+        """Data with `name`, `sizes` (images by split), `notes`, and `test` (None if there is no such split)."""
 
     @abstractmethod
     def evaluator(self, model: nn.Module, split: str, autocast: Any = None) -> SplitEvaluator:
-        """One pass of a model over a split.
+        """Returns an evaluator of a model on a split.
 
         Args:
-            model: The whole model, or the part of it that learns.
+            model: Whole model, or the module that is trained.
             split: Name of the split.
-            autocast: Context manager factory for the forward pass; None computes in fp32.
+            autocast: Context manager factory for the forward pass; None computes in float32.
         """
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        """The mean loss of a batch, or of a part of one; equal parts average to the loss of the whole.
+        """Computes the mean loss of a batch, or of part of one; equal parts average to the loss of the whole.
 
         Args:
-            model: In training mode, perhaps wrapped.
-            batch: As the train loader gives it, on the model's device.
+            model: Model in training mode, possibly wrapped.
+            batch: Batch of the train loader, on the model's device.
         """
 
-    # What a task may add.
+    # Members that a task may override.
 
     def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:  # noqa: B027  # most tasks need none
-        """Tells the pieces of a step's batch what they must know of each other before they are computed."""
+        """Exchanges data between the parts of a step's batch before they are computed."""
 
     def prepare(self, device: torch.device, folder: Path) -> None:
         """Moves the model to a device.
 
         Args:
-            device: Where to train.
-            folder: Folder of the run's checkpoints, for what is computed once and kept.
+            device: Device to train on.
+            folder: Folder of the run's checkpoints, for results that are computed once and kept.
         """
         del folder
         self.model.to(device)
@@ -99,25 +99,25 @@ class TrainingTask(ABC):
             self.model.activation_checkpointing_enable()
 
     def finish(self, folder: Path | None) -> None:  # noqa: B027  # most tasks need none
-        """Makes the model what is published; None writes nothing into the run's folder."""
+        """Converts the model to the one to publish, and writes extra files into the run's folder unless it is None."""
 
     def data_facts(self) -> dict[str, Any]:
-        """What `metrics.json` says of the data."""
+        """Returns the entries of `metrics.json` about the data."""
         return {"name": self.data.name, "sizes": self.data.sizes, "notes": self.data.notes}
 
     def sample_facts(self, split: str) -> dict[str, Any]:  # noqa: ARG002
-        """What `metrics.json` says of single images of a split."""
+        """Returns the entries of `metrics.json` about single images of a split."""
         return {}
 
     def teacher_facts(self) -> dict[str, Any] | None:
-        """What `metrics.json` says of a teacher; None where there is none."""
+        """Returns the entry of `metrics.json` about a teacher; None if there is none."""
         return None
 
-    # What is the same for all tasks.
+    # Members shared by all tasks.
 
     @property
     def learner(self) -> nn.Module:
-        """The module that is trained and kept in checkpoints."""
+        """Module that is trained and saved in checkpoints."""
         return self.model
 
     @property
@@ -127,45 +127,45 @@ class TrainingTask(ABC):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps from one evaluation to the next."""
+        """Number of steps between evaluations."""
         return self.batches.order.steps_per_epoch
 
     @property
     def epochs(self) -> int:
-        """Number of epochs; the last may be cut short."""
+        """Number of epochs; the last may be incomplete."""
         return -(-self.total_steps // self.steps_per_epoch)
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of this training."""
+        """Number of optimizer steps of this training, ended early or not."""
         return self.planned_steps if self.end_step is None else min(self.planned_steps, self.end_step)
 
     @property
     def planned_steps(self) -> int:
-        """Optimizer steps of the whole training, over which its schedule runs."""
+        """Number of optimizer steps of the whole training, over which its schedule runs."""
         return self.steps_of(self.recipe.training)
 
     def steps_of(self, settings: TrainingSettings) -> int:
-        """Optimizer steps of a whole training with these settings."""
+        """Returns the number of optimizer steps of a whole training with these settings."""
         return self.batches.planned_steps(settings)
 
     @property
     def workers(self) -> int:
-        """Loading processes."""
+        """Number of loading processes."""
         workers = self.recipe.data.workers
         return default_workers() if workers is None else workers
 
     @property
     def schedule(self) -> Schedule:
-        """Learning rate by step."""
+        """Learning-rate schedule of the run."""
         return build_schedule(self.recipe.training, self.batch_size, self.steps_per_epoch, self.planned_steps)
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """The recipe's optimizer over what learns."""
+        """Builds the recipe's optimizer over the trained parameters."""
         return build_optimizer(self.learner, self.recipe.training, self.schedule.lr)
 
     def set_lr(self, optimizer: torch.optim.Optimizer, step: int) -> float:
-        """Gives every group its rate of a step, and returns the head's."""
+        """Sets the learning rate of every group for a step, and returns the head's."""
         schedule = self.schedule
         factor = schedule.factor(step)
         for group in optimizer.param_groups:
@@ -173,24 +173,24 @@ class TrainingTask(ABC):
         return schedule(step)
 
     def train_loader(self, start: int = 0, process: int = 0, processes: int = 1) -> DataLoader[Any]:
-        """A process's batches from step `start` to the end, one per accumulation step."""
+        """Returns a process's batches from step `start` to the end, one per accumulation step."""
         return self.batches.loader(start, self.total_steps, process, processes)
 
     def epoch_loader(self, process: int = 0, processes: int = 1) -> DataLoader[Any]:
-        """A process's batches of one epoch; its `batch_sampler.set_epoch` tells which."""
+        """Returns a process's batches of one epoch, which is chosen by its `batch_sampler.set_epoch`."""
         return self.batches.epoch_loader(process, processes)
 
     def evaluate(
         self, model: nn.Module, split: str, accelerator: Accelerator, reporter: Reporter, autocast: Any = None
     ) -> Evaluation:
-        """Metrics on a split.
+        """Computes metrics on a split.
 
         Args:
-            model: As `evaluator`.
-            split: As `evaluator`.
-            accelerator: Shares the split out over its processes.
-            reporter: Told of each batch.
-            autocast: As `evaluator`.
+            model: Whole model, or the module that is trained.
+            split: Name of the split.
+            accelerator: Accelerator whose processes share the split.
+            reporter: Receives the progress of each batch.
+            autocast: Context manager factory for the forward pass; None computes in float32.
         """
         return evaluate_split(
             self.evaluator(model, split, autocast), batch_size=self.recipe.evaluation.batch_size,
@@ -199,16 +199,16 @@ class TrainingTask(ABC):
         )  # fmt: skip
 
     def step_of(self, batch: dict[str, torch.Tensor]) -> int:
-        """The training step that a batch belongs to, from 0."""
+        """Returns the training step that a batch belongs to, from 0."""
         epoch, position = int(batch["epoch"][0]), int(batch["position"][0])
         return epoch * self.steps_per_epoch + position // self.batch_size
 
     def bad_images(self, batch: dict[str, torch.Tensor]) -> list[str]:
-        """Names of the images for which others stand in a batch."""
+        """Returns the names of the undecodable images that were replaced by others in a batch."""
         return [self.batches.describe(int(row)) for row in batch["bad"] if row >= 0] if "bad" in batch else []
 
     def nonfinite_message(self, step: int, value: float, rate: float, rows: list[int], checkpoint: Path | None) -> str:
-        """What to say of a loss that is not finite, with the images of its step."""
+        """Returns the error message for a loss that is not finite, with the images of its step."""
         names = ", ".join(self.batches.describe(row) for row in rows[:8])
         more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
         return (
@@ -219,97 +219,97 @@ class TrainingTask(ABC):
 
 
 class SavedEvaluation(Protocol):
-    """A saved model beside the labelled data that it is measured on."""
+    """Saved model with the labelled data to evaluate it on."""
 
     data: str  # name of the data set
-    split: str  # the split that was asked for, or the one that is reported by default
-    rows: Any  # the table of that split
+    split: str  # requested split, or the one that is reported by default
+    rows: Any  # table of that split
 
     def evaluator(self, device: torch.device) -> SplitEvaluator:
-        """One pass over the split, with the model on a device."""
+        """Returns an evaluator of the split, and moves the model to a device."""
 
     def results(self, evaluation: Evaluation) -> dict[str, Any]:
-        """Metrics and classes, for `metrics.json`."""
+        """Returns metrics and results per class, for `metrics.json`."""
 
     def save_plots(self, folder: Path, evaluation: Evaluation, results: dict[str, Any]) -> None:
-        """Writes plots, and files of predictions, beside `metrics.json`."""
+        """Writes plots and prediction files beside `metrics.json`."""
 
 
 class ImagePredictor(Protocol):
-    """A saved model that answers single images."""
+    """Saved model that predicts single images."""
 
     def predictions(self, opened: OpenedImages) -> Iterator[dict[str, Any]]:
-        """`image` and `predictions` of each image, and an `error` of one that could not be decoded."""
+        """Yields `image` and `predictions` of each image, and an `error` for one that could not be decoded."""
 
 
 class DatasetPredictor(Protocol):
-    """A saved model beside the images of a data set, as rows of a table."""
+    """Saved model with the images of a data set, whose predictions are rows of a table."""
 
-    splits: dict[str, Any]  # a table for each
+    splits: dict[str, Any]  # tables by split name
     data: str  # name of the data set
     about: dict[str, Any]  # labels and options, for `about.json`
 
     def open(self, split: str, device: torch.device) -> Any:
-        """The images of a split; the model goes to its device."""
+        """Returns the images of a split and moves the model to its device."""
 
     def tables(self, rows: range, batch_size: int, workers: int, reporter: Reporter) -> Iterator[pa.Table]:
-        """One table per batch."""
+        """Yields one table per batch."""
 
     def finish(self, files: list[Path]) -> None:
-        """Writes what is made of all files of rows together."""
+        """Writes files that combine all files of rows."""
 
 
 class Task(Protocol):
-    """A kind of job, from a recipe or from a saved model."""
+    """Task: builds training runs from recipes, and opens saved models for evaluation and prediction."""
 
-    name: str  # `task` of a recipe
+    name: str  # value of a recipe's `task`
 
     def default_preset(self, model: str) -> str:
-        """The named recipe for a model that was named without one."""
+        """Returns the name of the preset for a model that is given without one."""
 
     def build(self, recipe: Recipe, source: Any, processes: int, teacher: Any) -> TrainingTask:
         """Reads the data and builds the model that a recipe names.
 
         Args:
-            recipe: The recipe of the run.
-            source: The recipe's data source, or a `Dataset` or `DatasetDict` in memory.
+            recipe: Recipe of the run.
+            source: Recipe's data source, or a `Dataset` or `DatasetDict` in memory.
             processes: Number of training processes.
-            teacher: A module in place of the recipe's teacher, or None.
+            teacher: Module that replaces the recipe's teacher, or None.
         """
 
     def open_evaluation(
         self, path: Path, name: str, data: Any, split: str | None, label_column: str | None, skip_bad: bool
     ) -> SavedEvaluation:
-        """A saved model and the data to measure it on.
+        """Opens a saved model and the data to evaluate it on.
 
         Args:
             path: Folder of the model.
-            name: What messages call the model.
-            data: A source or a data set in memory; None takes what the run was trained on, with the same splits.
-            split: Name of the split; None takes the one that the run reported, or "test" where there is one.
+            name: Name of the model in messages.
+            data: Data source or a data set in memory; None takes the run's training data with the same splits.
+            split: Name of the split; None takes the split that the run reported, or "test" if it exists.
             label_column: Name of the column of labels or objects; None finds it.
             skip_bad: Whether images that cannot be decoded are left out.
         """
 
     def skipping(self, own_data: bool) -> str:
-        """What `on_bad_image="skip"` does in an evaluation, for messages.
+        """Describes the effect of `on_bad_image="skip"` in an evaluation, for messages.
 
         Args:
-            own_data: Whether the model is measured on what its run was trained on.
+            own_data: Whether the model is evaluated on its run's training data.
         """
 
     def result_table(self, result: dict[str, Any]) -> Table:
-        """The result of an evaluation for a terminal."""
+        """Formats the result of an evaluation for a terminal."""
 
     def open_images(
         self, path: Path, *, top: int | None, batch_size: int | None, threshold: float | None, output: Any
     ) -> ImagePredictor:
-        """A saved model for single images; an option that has no effect on this task is a `ValueError`."""
+        """Opens a saved model for single images; raises `ValueError` for an option without effect on this task."""
 
     def open_dataset(
         self, path: Path, data: Any, *, embeddings: bool, threshold: float, skip_bad: bool
     ) -> DatasetPredictor:
-        """A saved model for a data set; an option that has no effect on this task is a `ValueError`."""
+        """Opens a saved model for a data set; raises `ValueError` for an option without effect on this task."""
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The training data of a run, and which of it comes at which step: from a table, or from a stream."""
+"""Training batches of a run, from a table or from a stream, with the order of the images by step."""
 
 from collections.abc import Callable, Sized
 from dataclasses import asdict
@@ -16,43 +16,43 @@ from ..runtime.loading_processes import outlive_requests
 
 
 class TrainBatches(Protocol):
-    """Training data that gives each process its batches."""
+    """Source of each process's training batches."""
 
     @property
     def order(self) -> TrainingOrder | StreamOrder:
-        """Which images come at which step."""
+        """Order of the images by step."""
 
     def loader(self, start: int, stop: int, process: int, processes: int) -> DataLoader[Any]:
-        """A process's batches from step `start` to `stop`, one per accumulation step."""
+        """Returns a process's batches from step `start` to `stop`, one per accumulation step."""
 
     def epoch_loader(self, process: int, processes: int) -> DataLoader[Any]:
-        """A process's batches of one epoch; its `batch_sampler.set_epoch` tells which."""
+        """Returns a process's batches of one epoch, which is chosen by its `batch_sampler.set_epoch`."""
 
     def planned_steps(self, settings: TrainingSettings) -> int:
-        """Optimizer steps of a whole training with these settings."""
+        """Returns the number of optimizer steps of a whole training with these settings."""
 
     def images_seen(self, step: int) -> int:
-        """Number of images of which undecodable ones are a share, when so many steps are done."""
+        """Returns the number of images, after `step` steps, that the share of undecodable images refers to."""
 
     def describe(self, row: int) -> str:
-        """File or row of an image, for messages."""
+        """Names the file or row of an image, for messages."""
 
     def place_at(self, step: int) -> dict[str, Any] | None:
-        """What this process must keep to go on after a step, as plain data; None where the step says it all."""
+        """Returns this process's position after a step, as plain data; None if the step alone determines it."""
 
     def go_on_at(self, places: list[dict[str, Any]]) -> None:
-        """Takes what `place_at` gave, of all processes."""
+        """Restores the positions of all processes, as returned by `place_at`."""
 
 
 class TableBatches:
-    """Rows of a table, in an order that the seed and the epoch decide.
+    """Batches of rows of a table, in an order determined by the seed and the epoch.
 
     Args:
-        recipe: Accumulation and length of the training.
-        images: Makes the training images when it is called: their augmentation may differ from one caller to the next.
-        order: Which rows come at which step.
-        workers: Loading processes.
-        collate: Makes a batch of samples.
+        recipe: Recipe with the accumulation and the length of the training.
+        images: Function that makes the training images; each call may give another augmentation.
+        order: Order of the rows by step.
+        workers: Number of loading processes.
+        collate: Function that makes a batch of samples.
     """
 
     def __init__(
@@ -62,17 +62,17 @@ class TableBatches:
 
     @property
     def order(self) -> TrainingOrder:
-        """Which rows come at which step."""
+        """Order of the rows by step."""
         return self._order
 
     def loader(self, start: int, stop: int, process: int, processes: int) -> DataLoader[Any]:
-        """A process's batches from step `start` to `stop`, one per accumulation step."""
+        """Returns a process's batches from step `start` to `stop`, one per accumulation step."""
         return self._loader(
             MicroBatches(self.order, start, stop, self.recipe.training.accumulation, process, processes)
         )
 
     def epoch_loader(self, process: int, processes: int) -> DataLoader[Any]:
-        """A process's batches of one epoch; its `batch_sampler.set_epoch` tells which."""
+        """Returns a process's batches of one epoch, which is chosen by its `batch_sampler.set_epoch`."""
         return self._loader(EpochMicroBatches(self.order, self.recipe.training.accumulation, process, processes))
 
     def _loader(self, batches: MicroBatches) -> DataLoader[Any]:
@@ -86,34 +86,34 @@ class TableBatches:
         )
 
     def planned_steps(self, settings: TrainingSettings) -> int:
-        """Optimizer steps of a whole training with these settings."""
+        """Returns the number of optimizer steps of a whole training with these settings."""
         steps = settings.epochs * self.order.steps_per_epoch
         return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
     def images_seen(self, step: int) -> int:  # noqa: ARG002
-        """Number of images of the table, whatever the step."""
+        """Returns the number of images of the table, whatever the step."""
         return len(self.images())
 
     def describe(self, row: int) -> str:
-        """File or row of an image, for messages."""
+        """Names the file or row of an image, for messages."""
         return str(self.images().describe(row))
 
     def place_at(self, step: int) -> None:
-        """Nothing: the step says it all."""
+        """Returns None: the step alone determines the position."""
 
     def go_on_at(self, places: list[dict[str, Any]]) -> None:
-        """Nothing: the step says it all."""
+        """Does nothing: the step alone determines the position."""
 
 
 class StreamedBatches:
-    """Images of a stream, in the order in which they come from a buffer that shuffles them.
+    """Batches of images of a stream, in the order in which they leave a shuffle buffer.
 
     Args:
-        recipe: Seed, shuffling and accumulation.
-        table: The stream.
-        order: Sizes.
-        images: What makes a row a sample.
-        workers: Decoding processes.
+        recipe: Recipe with the seed, the shuffle buffer and the accumulation.
+        table: Stream of rows.
+        order: Sizes of batches and epochs.
+        images: Converter of rows to samples.
+        workers: Number of decoding processes.
     """
 
     def __init__(self, recipe: Recipe, table: Any, order: StreamOrder, images: StreamedImages, workers: int) -> None:
@@ -127,7 +127,7 @@ class StreamedBatches:
         return self._order
 
     def loader(self, start: int, stop: int, process: int, processes: int) -> DataLoader[Any]:
-        """A process's batches from step `start` to `stop`, one per accumulation step.
+        """Returns a process's batches from step `start` to `stop`, one per accumulation step.
 
         Raises:
             RecipeError: The run to resume had another number of processes.
@@ -151,7 +151,7 @@ class StreamedBatches:
         )
 
     def epoch_loader(self, process: int, processes: int) -> DataLoader[Any]:
-        """Refused: `Trainer` wants to know the length of an epoch.
+        """Raises an error: `Trainer` needs the length of an epoch, which a stream does not have.
 
         Raises:
             RecipeError: Always.
@@ -160,42 +160,42 @@ class StreamedBatches:
         raise RecipeError("data.streaming: only with the front end of Accelerate")
 
     def planned_steps(self, settings: TrainingSettings) -> int:
-        """The settings' `max_steps`, without which a recipe with a stream is refused."""
+        """Returns the settings' `max_steps`, which a recipe with a stream must give."""
         return settings.max_steps or 0
 
     def images_seen(self, step: int) -> int:
-        """Number of images that were read in so many steps."""
+        """Returns the number of images read in `step` steps."""
         return step * self.order.batch_size
 
     def describe(self, row: int) -> str:
-        """Row of an image, for messages."""
+        """Names the row of an image, for messages."""
         return self.images.describe(row)
 
     def place_at(self, step: int) -> dict[str, Any]:
-        """This process's place in the stream when `step` steps are done, as plain data."""
+        """Returns this process's position in the stream after `step` steps, as plain data."""
         assert self.batches is not None
         return asdict(self.batches.place_at(step))
 
     def go_on_at(self, places: list[dict[str, Any]]) -> None:
-        """Begins at these places, one for each process."""
+        """Sets the positions to begin at, one per process."""
         self.places = places
 
 
 def table_order(recipe: Recipe, images: Sized, processes: int) -> TrainingOrder:
-    """Which rows of a table come at which step; the batch size is the recipe's, or the largest that fits fewer images.
+    """Makes the order of a table's rows; the batch size is the recipe's, or the largest that fits fewer images.
 
     Raises:
-        RecipeError: The batch cannot be shared out evenly.
+        RecipeError: The batch cannot be divided evenly.
     """
     batch_size = _batch_size(recipe, len(images), processes)
     return TrainingOrder(len(images), batch_size, recipe.seed, recipe.augmentation.repeats)
 
 
 def stream_order(recipe: Recipe, processes: int) -> StreamOrder:
-    """Sizes of the batches of a stream.
+    """Determines the sizes of a stream's batches and epochs.
 
     Raises:
-        RecipeError: The batch cannot be shared out evenly.
+        RecipeError: The batch cannot be divided evenly.
     """
     batch_size = _batch_size(recipe, recipe.training.batch_size, processes)
     return StreamOrder(batch_size, min(recipe.training.steps_per_epoch, recipe.training.max_steps or 1))

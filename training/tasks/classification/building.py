@@ -1,4 +1,4 @@
-"""From a recipe to a classification task: the images read, the classifier built, the teacher loaded."""
+"""Builder of a classification task from a recipe: reads the images, builds the classifier, loads the teacher."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,14 +27,14 @@ from .teachers import Teacher, teaches_in_bf16
 def build_classification(
     recipe: Recipe, source: Any, processes: int = 1, teacher: nn.Module | Teacher | None = None
 ) -> ClassificationTask:
-    """Reads the data and builds the model that a recipe names.
+    """Reads the data and builds the model named by a recipe.
 
     Args:
-        recipe: The recipe of the run.
-        source: The recipe's data source, or a `Dataset` or `DatasetDict` in memory.
+        recipe: Recipe of the run.
+        source: Recipe's data source, or a `Dataset` or `DatasetDict` in memory.
         processes: Number of training processes.
-        teacher: A module, or a `Teacher`, instead of the recipe's; a module gets the student's pixels and answers
-            with logits in the order of the student's labels.
+        teacher: Module or `Teacher` that replaces the recipe's teacher; a module maps the student's pixels to logits in
+            the order of the student's labels.
     """
     if recipe.data.streaming:
         images = load_streamed_data(source, **recipe.data.streamed())
@@ -57,7 +57,7 @@ def build_classification(
 
 
 def _freeze(model: nn.Module, lowest: int | str) -> None:
-    """Keeps the lowest parts of a model from learning, where something is left that learns."""
+    """Freezes the lowest parts of a model; rejects a number above that of embeddings and layers."""
     parts = 1 + depth_of(model)
     if isinstance(lowest, int) and lowest > parts:
         raise RecipeError(
@@ -70,7 +70,7 @@ def _freeze(model: nn.Module, lowest: int | str) -> None:
 def _teaching(
     recipe: Recipe, given: nn.Module | Teacher | None, pixels: PixelFormat, labels: Sequence[str]
 ) -> TeacherAnswers | None:
-    """The answers of the recipe's teacher, or of a module in its place."""
+    """Makes the answers of the recipe's teacher, or of a module in its place; None if there is no teacher."""
     settings = recipe.distillation
     if settings.teacher is None:
         return None

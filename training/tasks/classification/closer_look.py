@@ -1,4 +1,4 @@
-"""What a card shows besides the figures of a whole split: decisions on shifted images, and examples of decisions."""
+"""Details in a model card beyond a split's metrics: decisions on shifted images, and examples of decisions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ....data.labelled.dataset import LabelledImages, collate
 
-LARGEST = 256  # images that are looked at
+LARGEST = 256  # limit on the number of images
 DISTANCES = (1, 4, 8)  # pixels
 DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
@@ -25,23 +25,24 @@ def closer_look(
     batch_size: int = 64,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """How decisions change when images move by a few pixels, and some decisions on single images.
+    """Measures how decisions change when images move by a few pixels, and lists some decisions on single images.
 
-    Each image is moved in one of eight directions, drawn from `seed`; the row or column at the edge is repeated where
-    nothing comes in. At most 256 images are looked at, spaced evenly over the split.
+    Each image is moved in one of eight directions, drawn from `seed`; the row or column at the edge is repeated to fill
+    the gap. At most 256 images are used, spaced evenly over the split.
 
     Args:
-        model: Returns `logits` (B, C) for `pixel_values`.
-        images: With the evaluation transform; those that cannot be decoded are left out.
-        labels: Names, C of them.
-        multi_label: Whether an image has any number of labels; a decision is all of its yes and no then.
-        batch_size: Images at once.
-        seed: Of the directions.
+        model: Classifier that returns `logits` (B, C) for `pixel_values`.
+        images: Images with the evaluation transform; undecodable images are left out.
+        labels: Class names, in label order, C of them.
+        multi_label: Whether an image has any number of labels; a decision is then the set of all C yes-or-no answers.
+        batch_size: Images per batch.
+        seed: Seed of the directions.
 
     Returns:
-        `shifts`: `images`, `accuracy`, and under `by_pixels` for each distance in pixels `accuracy`, `changed` (share
-        of other decisions) and `probability_change` (mean absolute change for the decided labels).
-        `examples`: `image`, `true`, `predicted` and `probability` of the surest right and the surest wrong decisions.
+        Dictionary with `shifts` and `examples`. `shifts` holds `images`, `accuracy`, and in `by_pixels` for each
+        distance in pixels `accuracy`, `changed` (share of changed decisions) and `probability_change` (mean absolute
+        change for the predicted labels). `examples` holds `image`, `true`, `predicted` and `probability` of the most
+        confident right and the most confident wrong decisions.
     """
     rows = [number * len(images) // min(LARGEST, len(images)) for number in range(min(LARGEST, len(images)))]
     generator = torch.Generator().manual_seed(seed)
@@ -89,7 +90,7 @@ def closer_look(
 
 
 def shifted(pixels: torch.Tensor, directions: Sequence[tuple[int, int]], distance: int) -> torch.Tensor:
-    """(B, C, height, width), each image moved by `distance` pixels in its direction (down, right), edges repeated."""
+    """Moves each image by `distance` pixels in its direction (down, right), repeating edges; (B, C, height, width)."""
     height, width = pixels.shape[-2:]
     padded = functional.pad(pixels, (distance,) * 4, mode="replicate")
     return torch.stack(
@@ -107,7 +108,7 @@ def _change(probabilities: torch.Tensor, decided: torch.Tensor, view: int) -> fl
 
 
 def _name(images: LabelledImages, row: int) -> str:
-    """The file's own name, without the folders that it lies in, or its row."""
+    """Returns the file's name without folders, or the row if there is no file."""
     file = images.file(row)
     return Path(file).name if file else f"row {row}"
 
@@ -120,7 +121,7 @@ def _examples(
     labels: Sequence[str],
     count: int = 3,
 ) -> list[dict[str, Any]]:
-    """The surest right decisions, then the surest wrong ones; the probability is that of the decision as a whole."""
+    """Lists the most confident right decisions, then wrong ones; the probability is that of the whole decision."""
     right = (truth == decided).all(-1)
     if bool((decided.sum(-1) == 1).all()) and bool((truth.sum(-1) == 1).all()):
         sureness = probabilities.max(-1).values

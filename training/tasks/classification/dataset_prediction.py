@@ -1,4 +1,4 @@
-"""What a classifier says of the images of a data set, as rows of a table."""
+"""Predictions of a classifier for the images of a data set, as rows of a table."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,17 +19,17 @@ from .loading import load_classifier
 
 
 class LabelPredictor:
-    """Rows of a data set as rows of predictions.
+    """Predictor that turns rows of a data set into rows of predictions.
 
-    Columns: `row` (int64), `image` (its file, where it has one), `label`, `score` (of the label, 0 to 1),
-    `probabilities` and `logits` (float32, one per class), `embedding` (float32: what the classifier's last layer is
-    given), and `error` (where an image could not be decoded; then all but `row` and `image` are null).
+    Columns: `row` (int64), `image` (file name, if there is one), `label`, `score` (of the label, 0 to 1),
+    `probabilities` and `logits` (float32, one per class), `embedding` (float32, input of the classifier's last layer),
+    and `error` (set if an image could not be decoded; then all columns except `row` and `image` are null).
 
     Args:
-        path: Of the classifier.
-        data: As `finetune`; labels are not needed.
-        embeddings: Add the column `embedding`.
-        skip_bad: Whether an image that cannot be decoded is no error.
+        path: Folder of the classifier.
+        data: Data set in any form that `finetune` takes; labels are not needed.
+        embeddings: Whether to add the column `embedding`.
+        skip_bad: Whether to accept images that cannot be decoded.
     """
 
     def __init__(self, path: Path, data: Any, embeddings: bool, skip_bad: bool) -> None:
@@ -42,7 +42,7 @@ class LabelPredictor:
         self.multi_label = self.model.config.problem_type == "multi_label_classification"
 
     def open(self, split: str, device: torch.device) -> LabelledImages:
-        """The images of a split; the model goes to its device."""
+        """Returns the images of a split and moves the model to its device."""
         self.model.to(device)
         self.heads = LinearHeads(self.model) if self.embeddings else None
         transform = EvaluationTransform(self.processor)
@@ -50,7 +50,7 @@ class LabelPredictor:
         return self.images
 
     def tables(self, rows: range, batch_size: int, workers: int, reporter: Reporter) -> Iterator[pa.Table]:
-        """One table per batch."""
+        """Yields one table per batch."""
         batches = [list(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
         loader: DataLoader[Any] = DataLoader(
             self.images,
@@ -64,7 +64,7 @@ class LabelPredictor:
             reporter.advance(len(numbers))
 
     def finish(self, files: list[Path]) -> None:
-        """Nothing more than the files of rows."""
+        """Does nothing: a classifier writes only the files of rows."""
 
     @torch.inference_mode()
     def _table(self, rows: list[int], batch: dict[str, torch.Tensor]) -> pa.Table:

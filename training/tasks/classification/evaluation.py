@@ -1,4 +1,4 @@
-"""One pass of a classifier over labelled images."""
+"""Evaluation pass of a classifier over labelled images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,14 +17,14 @@ from .metrics.single_label import ClassificationMetrics
 
 
 class LabelEvaluator:
-    """A classifier beside a split of labelled images.
+    """Evaluator of a classifier on a split of labelled images.
 
     Args:
-        model: Returns `logits` (B, C) for `pixel_values`.
-        images: The split with the evaluation transform, or its cached features.
-        num_labels: C.
+        model: Classifier that returns `logits` (B, C) for `pixel_values`.
+        images: Split with the evaluation transform, or its cached features.
+        num_labels: Number of classes C.
         multi_label: Whether an image has any number of labels.
-        autocast: Context manager factory for the forward pass; None computes in the weights' own type.
+        autocast: Context manager factory for the forward pass; None computes in the dtype of the weights.
     """
 
     largest_batch: int | None = None
@@ -45,14 +45,14 @@ class LabelEvaluator:
         return len(self.images)
 
     def new_metrics(self, process: int, processes: int) -> ClassificationMetrics | MultiLabelMetrics:
-        """Empty counts for one of several processes."""
+        """Makes empty counts for one of several processes."""
         return metrics_for(self.num_labels, self.multi_label, process, processes)
 
     def parts(self, batch_size: int, process: int = 0, processes: int = 1) -> list[Part]:
-        """The batches of one process: rows, and how many of them count.
+        """Returns the batches of one process, each as rows and the number of rows that count.
 
-        Every process gets as many batches as the others, as sharded models need; one that has run out gets row 0,
-        which does not count.
+        All processes get equally many batches, as sharded models need; a process without rows left gets row 0, which
+        does not count.
         """
         own = list(range(process, len(self), processes))
         longest = -(-len(self) // processes)
@@ -60,7 +60,7 @@ class LabelEvaluator:
         return [(rows or [0], len(rows)) for rows in parts]
 
     def loader(self, parts: Sequence[Part], workers: int) -> DataLoader[Any]:
-        """The batches themselves; a few images are loaded faster without starting another process."""
+        """Loads the batches; few images are loaded without a loading process, which is faster."""
         return DataLoader(
             self.images,
             batch_sampler=[rows for rows, _ in parts],
@@ -73,7 +73,7 @@ class LabelEvaluator:
     def add(
         self, metrics: ClassificationMetrics | MultiLabelMetrics, batch: dict[str, torch.Tensor], part: Part
     ) -> list[int]:
-        """Computes a batch and counts its answers; returns the rows that could not be decoded."""
+        """Evaluates a batch and adds it to the counts; returns the rows that could not be decoded."""
         pixels = batch["pixel_values"].to(self.device)
         if self.autocast is None:
             logits = self.model(pixel_values=pixels).logits
@@ -89,10 +89,10 @@ class LabelEvaluator:
         return bad
 
     def loss(self, metrics: Any, bad: list[int]) -> None:
-        """None: the metrics hold the loss."""
+        """Returns None: the metrics hold the loss."""
 
     def describe(self, row: int) -> str:
-        """File or row of an image, for messages."""
+        """Names the file or row of an image, for messages."""
         return self.images.describe(row)
 
 

@@ -1,4 +1,4 @@
-"""Training the head alone: what a frozen backbone says of each image is computed once and kept on disk."""
+"""Training of the head alone on features of a frozen backbone, computed once per image and cached on disk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ...runtime.tensor_files import save_tensors
 
 @dataclass
 class HeadOutput:
-    """As a classifier's output: `logits` (B, L), and those of a DeiT's two heads."""
+    """Output of the heads: `logits` (B, L), and for a DeiT the logits of its two heads."""
 
     logits: torch.Tensor
     cls_logits: torch.Tensor | None = None
@@ -29,10 +29,10 @@ class HeadOutput:
 
 
 class LinearHeads(nn.Module):
-    """The linear heads of a classifier, on features in the place of pixels; the layers are the classifier's own.
+    """Linear heads of a classifier, applied to features instead of pixels; the layers are shared with the classifier.
 
     Args:
-        model: With one linear head, or with the two of a DeiT.
+        model: Classifier with one linear head, or a DeiT with two.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -49,7 +49,7 @@ class LinearHeads(nn.Module):
         self.layers = nn.ModuleList(layers[name] for name in names)
 
     def forward(self, pixel_values: torch.Tensor) -> HeadOutput:
-        """Logits of features (B, heads, D)."""
+        """Computes logits from features (B, heads, D)."""
         logits = [layer(pixel_values[:, number]) for number, layer in enumerate(self.layers)]
         if len(logits) == 1:
             return HeadOutput(logits[0])
@@ -57,7 +57,7 @@ class LinearHeads(nn.Module):
 
     @torch.no_grad()
     def features(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, heads, D), fp32: what the heads are given for pixels (B, C, height, width), and the model's logits."""
+        """Returns the heads' inputs, float32 (B, heads, D), and the model's logits for pixels (B, C, height, width)."""
         seen: list[torch.Tensor] = []
         hooks = [layer.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for layer in self.layers]
         try:
@@ -72,7 +72,7 @@ class LinearHeads(nn.Module):
 
 
 class FeatureRows(Dataset[dict[str, torch.Tensor]]):
-    """Differs from `LabelledImages` by features (heads, D) in the place of pixels."""
+    """Rows of cached features. Differs from `LabelledImages` by features (heads, D) instead of pixels."""
 
     def __init__(self, images: LabelledImages, features: torch.Tensor, labels: torch.Tensor) -> None:
         self.images, self.features, self.labels, self.name = images, features, labels, images.name
@@ -81,7 +81,7 @@ class FeatureRows(Dataset[dict[str, torch.Tensor]]):
         return len(self.features)
 
     def describe(self, index: int) -> str:
-        """File or row of an image, for messages."""
+        """Names the file or row of an image, for messages."""
         return self.images.describe(index)
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
@@ -93,7 +93,7 @@ class FeatureRows(Dataset[dict[str, torch.Tensor]]):
 
 
 def caches_features(recipe: Recipe) -> bool:
-    """Whether every epoch would show a frozen backbone the same pixels."""
+    """Whether a frozen backbone would get the same pixels in every epoch, so that its features can be cached."""
     skips = recipe.data.on_bad_image == "skip"
     static = recipe.training.freeze == "backbone" and not recipe.augmentation.varying_fields()
     return static and recipe.distillation.teacher is None and not skips and not recipe.data.streaming
@@ -102,15 +102,15 @@ def caches_features(recipe: Recipe) -> bool:
 def cached_features(
     model: nn.Module, heads: LinearHeads, images: LabelledImages, folder: Path, batch_size: int, workers: int
 ) -> FeatureRows:
-    """The features of a split, from the folder, or computed and put there.
+    """Loads the features of a split from the folder, or computes and stores them there.
 
     Args:
-        model: The whole classifier, on its device; computed in evaluation mode.
-        heads: Its heads.
-        images: With a transform that draws nothing.
-        folder: Of the run's checkpoints.
-        batch_size: Images at once.
-        workers: Loading processes.
+        model: Whole classifier on its device; it is put into evaluation mode.
+        heads: Linear heads of the classifier.
+        images: Split with a transform without random draws.
+        folder: Folder of the run's checkpoints.
+        batch_size: Images per batch.
+        workers: Number of loading processes.
     """
     file = folder / f"features_{images.name}.safetensors"
     if file.is_file():
@@ -134,11 +134,11 @@ def cached_features(
 
 @dataclass
 class CachedFeatures:
-    """The heads of a frozen backbone, and what they see in place of images.
+    """Heads of a frozen backbone, with cached features instead of images.
 
     Args:
-        heads: What learns.
-        rows: Features by split.
+        heads: Linear heads to train.
+        rows: Features by split name.
     """
 
     heads: LinearHeads
@@ -148,7 +148,7 @@ class CachedFeatures:
     def of(
         cls, model: nn.Module, splits: Sequence[LabelledImages], folder: Path, batch_size: int, workers: int
     ) -> Self:
-        """The features of some splits; arguments as `cached_features`."""
+        """Computes or loads the features of several splits; see `cached_features` for the arguments."""
         heads = LinearHeads(model)
         return cls(heads, {i.name: cached_features(model, heads, i, folder, batch_size, workers) for i in splits})
 

@@ -1,4 +1,4 @@
-"""Labels of single images: what `vithub predict` does with a classifier."""
+"""Classification of single images, as `vithub predict` does with a classifier."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ Opened = tuple[str, Image.Image | BadImageError]
 
 
 class Classifier:
-    """A saved classifier on the device that computes, and its image processor.
+    """Saved classifier with its image processor, on the GPU if there is one.
 
     Args:
         path: Folder of the model.
-        top: Labels per image.
-        batch_size: Images at once.
+        top: Number of labels per image.
+        batch_size: Images per batch.
     """
 
     def __init__(self, path: Path, top: int, batch_size: int) -> None:
@@ -32,7 +32,7 @@ class Classifier:
         cast(nn.Module, self.model).to(self.device)
 
     def predictions(self, opened: OpenedImages) -> Iterator[dict[str, Any]]:
-        """The answers, batch after batch; those before a bad image come before its error."""
+        """Yields predictions batch by batch; those before a bad image are yielded before its error is raised."""
         chunk: list[Opened] = []
         try:
             for entry in opened:
@@ -58,7 +58,7 @@ class Classifier:
             yield {"image": name, "predictions": [{"label": labels[n], "score": score} for n, score in pairs]}
 
     def _scores(self, images: Sequence[Image.Image], names: Sequence[str]) -> Sequence[torch.Tensor]:
-        """Probabilities of each image, (C,)."""
+        """Computes the probabilities of each image, (C,)."""
         if not images:
             return []
         pixels = torch.cat([self.processor(image, return_tensors="pt")["pixel_values"] for image in images])

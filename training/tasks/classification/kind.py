@@ -1,4 +1,4 @@
-"""Classification, as `registry.py` lists it."""
+"""Classification as an entry of the task registry."""
 
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from .task import ClassificationTask
 
 
 class Classification:
-    """Images to one label each, or to any number of them; see `Task`."""
+    """Task of assigning one label, or any number of labels, to each image; implements `Task`."""
 
     name = "classification"
 
     def default_preset(self, model: str) -> str:
-        """The named recipe for a model that was named without one."""
+        """Returns the name of the preset for a model that is given without one."""
         return "from-scratch-small" if is_from_scratch(model) else "finetune"
 
     def build(self, recipe: Recipe, source: Any, processes: int, teacher: Any) -> ClassificationTask:
@@ -32,21 +32,21 @@ class Classification:
     def open_evaluation(
         self, path: Path, name: str, data: Any, split: str | None, label_column: str | None, skip_bad: bool
     ) -> SavedClassifier:
-        """A saved classifier and the labelled images to measure it on."""
+        """Opens a saved classifier and the labelled images to evaluate it on."""
         return SavedClassifier(path, name, data, split, label_column, skip_bad)
 
     def skipping(self, own_data: bool) -> str:  # noqa: ARG002
-        """What `on_bad_image="skip"` does in an evaluation, for messages."""
+        """Describes the effect of `on_bad_image="skip"` in an evaluation, for messages."""
         return "measures without such images and lists them"
 
     def result_table(self, result: dict[str, Any]) -> Table:
-        """The result of an evaluation for a terminal."""
+        """Formats the result of an evaluation for a terminal."""
         return classifier_table(result)
 
     def open_images(
         self, path: Path, *, top: int | None, batch_size: int | None, threshold: float | None, output: Any
     ) -> Classifier:
-        """A saved classifier for single images, which takes neither `threshold` nor `output`."""
+        """Opens a saved classifier for single images; `threshold` and `output` are rejected."""
         refuse_without_effect("a classifier", threshold=threshold)
         if output is not None:
             raise ValueError(
@@ -57,7 +57,7 @@ class Classification:
     def open_dataset(
         self, path: Path, data: Any, *, embeddings: bool, threshold: float, skip_bad: bool
     ) -> LabelPredictor:
-        """A saved classifier for a data set; the threshold of boxes is not looked at."""
+        """Opens a saved classifier for a data set; the threshold of boxes is ignored."""
         del threshold
         return LabelPredictor(path, data, embeddings, skip_bad)
 

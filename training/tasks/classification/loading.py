@@ -1,4 +1,4 @@
-"""Any image classifier that can be loaded: a run, one of ours, one of transformers or timm."""
+"""Loader for image classifiers: a run, a model of this package, or one of transformers or timm."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from ....hub.inference_loading import load_for_inference, load_processor
 
 
 def load_classifier(source: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
-    """A classifier in evaluation mode, in the type of its weights, and its image processor.
+    """Loads a classifier in evaluation mode, in the dtype of its weights, and its image processor.
 
     Raises:
-        CheckpointError: The source is no folder with a classifier, or one of its files is missing, damaged or does not
-            fit the others.
+        CheckpointError: The source is not a folder with a classifier, or one of its files is missing, damaged or
+            inconsistent with the others.
     """
     path = locate(source, revision)
     if not path.is_dir() or not (path / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""The loss of a training step, for any image classifier: from labels, and from a teacher on top."""
+"""Loss of a training step for any image classifier: from labels, and optionally from a teacher."""
 
 from typing import Any
 
@@ -14,13 +14,14 @@ from ...recipe.sections import DistillationSettings, TrainingSettings
 class TrainingLoss:
     """Loss of a classifier's outputs.
 
-    With a teacher: (1 - alpha) * base(logits that learn from labels) + alpha * the teacher's term (DeiT, eq. 2 and 3,
-    and `distillation_loss`). Through the token these are `cls_logits` and `distillation_logits`, through the logits
-    both are `logits`. Without one it is the base loss of `logits`, the mean of both heads in a DeiT.
+    With a teacher: (1 - alpha) * base(student logits, labels) + alpha * teacher term (DeiT, eq. 2 and 3, and
+    `distillation_loss`). With a distillation token the two terms use `cls_logits` and `distillation_logits`; through
+    the logits both use `logits`. Without a teacher: the base loss of `logits`, which in a DeiT are the mean of both
+    heads.
 
     Args:
-        training: `loss`.
-        distillation: How the teacher teaches.
+        training: Training settings, of which `loss` is used.
+        distillation: Settings of the distillation.
         has_token: Whether the model has a distillation head.
         multi_label: Whether an image has any number of labels.
     """
@@ -42,12 +43,12 @@ class TrainingLoss:
         )
 
     def __call__(self, outputs: Any, targets: torch.Tensor, teacher_logits: torch.Tensor | None = None) -> torch.Tensor:
-        """Scalar, fp32.
+        """Computes the loss, a float32 scalar.
 
         Args:
-            outputs: Of the model: `logits` (B, L); of a DeiT also `cls_logits` and `distillation_logits`.
-            targets: (B, L), 0 to 1 per class.
-            teacher_logits: (B, L) for the same images.
+            outputs: Model output: `logits` (B, L); for a DeiT also `cls_logits` and `distillation_logits`.
+            targets: Target of each class, (B, L), in [0, 1].
+            teacher_logits: Teacher's logits (B, L) for the same images; None without a teacher.
         """
         if teacher_logits is None:
             return self.base(outputs.logits, targets)
@@ -58,11 +59,11 @@ class TrainingLoss:
         return (1 - self.alpha) * self.base(from_labels, targets) + self.alpha * taught
 
     def base(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean loss of logits (B, L) against targets (B, L).
+        """Computes the mean loss of logits (B, L) against targets (B, L).
 
-        Cross-entropy with class probabilities (smoothed, mixed or plain); with several labels per image binary
-        cross-entropy averaged over classes too; "bce" is that with every target above 0 taken as 1 (DeiT-III,
-        https://arxiv.org/abs/2204.07118, after https://arxiv.org/abs/2110.00476).
+        Cross-entropy with class probabilities (smoothed, mixed or plain). With several labels per image: binary
+        cross-entropy, averaged over images and classes. With "bce": binary cross-entropy with every target above 0 set
+        to 1 (DeiT-III, https://arxiv.org/abs/2204.07118, after https://arxiv.org/abs/2110.00476).
         """
         logits = logits.float()
         if self.kind == "bce":

@@ -1,4 +1,4 @@
-"""The model that a recipe names: a preset from scratch, or any image classifier that can be loaded."""
+"""Classifier named by a recipe: a preset from scratch, or any image classifier that can be loaded."""
 
 import re
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ SINGLE_LABEL = "single_label_classification"
 
 
 def build_classifier(recipe: Recipe, labels: Sequence[str], multi_label: bool = False) -> tuple[PreTrainedModel, Any]:
-    """The classifier of a recipe, in fp32, with these labels, and its image processor.
+    """Builds the classifier of a recipe, in float32 and with the given labels, and its image processor.
 
-    A model from scratch draws its weights from torch's generator. A checkpoint keeps the weights of labels that it
-    has under the same name; new ones start anew, with a warning. What is neither ours nor convertible to ours (a CNN
-    of transformers or timm) is trained as it is.
+    The weights of a model from scratch are drawn from torch's generator. A checkpoint keeps the weights of labels that
+    it has under the same name; those of new labels are initialized anew, with a warning. Third-party models that are
+    not convertible to this package (such as a CNN of transformers or timm) are trained unchanged.
 
     Raises:
         RecipeError: A field does not suit the model.
-        CheckpointError: The source is missing, or no classifier.
+        CheckpointError: The source does not exist or is not a classifier.
     """
     settings, evaluation = recipe.model, recipe.evaluation
     fields: dict[str, Any] = {"problem_type": "multi_label_classification" if multi_label else SINGLE_LABEL}
@@ -62,7 +62,7 @@ def build_classifier(recipe: Recipe, labels: Sequence[str], multi_label: bool = 
 
 
 def distillation_fields(recipe: Recipe) -> dict[str, Any]:
-    """What a DeiT's configuration says of a recipe's teacher."""
+    """Returns the fields of a DeiT's configuration that describe a recipe's distillation."""
     settings = recipe.distillation
     if settings.teacher is None:
         return {"distillation": "none"}

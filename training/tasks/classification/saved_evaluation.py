@@ -1,4 +1,4 @@
-"""A saved classifier beside labelled images: what `vithub evaluate` measures, and how it is shown."""
+"""Evaluation of a saved classifier on labelled images, as `vithub evaluate` runs and shows it."""
 
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,20 @@ from .loading import load_classifier
 
 
 class SavedClassifier:
-    """A classifier and the labelled images that it is measured on.
+    """Classifier with the labelled images to evaluate it on.
 
     Args:
         path: Folder of the model.
-        name: What messages call the model.
-        data: As `Task.open_evaluation`.
-        split: As `Task.open_evaluation`.
-        label_column: As `Task.open_evaluation`.
+        name: Name of the model in messages.
+        data: Data set in any form that `finetune` takes; None takes the run's training data.
+        split: Name of the split; None takes the split that the run reported, or for given data "test" if it exists,
+            else the last.
+        label_column: Name of the column of labels; None finds it.
         skip_bad: Whether images that cannot be decoded are left out.
 
     Raises:
-        DataError: The data cannot be used, has a label that the model does not know, or another number of labels per
-            image than the model gives.
+        DataError: The data cannot be used, has a label that the model does not know, or has single labels where the
+            model gives several per image, or the reverse.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class SavedClassifier:
         self.order = label_order(self.found.labels.names, self.model.config.id2label, only_these=self.multi_label)
 
     def evaluator(self, device: torch.device) -> LabelEvaluator:
-        """One pass over the split, with the classes in the data's order."""
+        """Returns an evaluator of the split, with the classes in the data's order."""
         self.model.to(device)
         width = len(self.order) if self.multi_label else None
         transform = EvaluationTransform(self.processor)
@@ -59,7 +60,7 @@ class SavedClassifier:
         return LabelEvaluator(_Relabelled(self.model, self.order, self.name), images, len(self.order), self.multi_label)
 
     def results(self, evaluation: Evaluation) -> dict[str, Any]:
-        """Metrics, and those of the data's classes and of others that the model took an image for."""
+        """Returns metrics, and results per class for the data's classes and other classes that the model predicted."""
         counts: Any = evaluation.metrics
         names = [self.model.config.id2label[number] for number in self.order]
         rows, confusion = counts.per_class(names), counts.confusion
@@ -75,14 +76,14 @@ class SavedClassifier:
         }
 
     def save_plots(self, folder: Path, evaluation: Evaluation, results: dict[str, Any]) -> None:  # noqa: ARG002
-        """Writes `confusion_matrix.png`, where an image has one label."""
+        """Writes `confusion_matrix.png`, if each image has one label."""
         if results["confusion"] is not None:
             confusion = np.array(results["confusion"])
             save_confusion_matrix(confusion, results["labels"], folder / "confusion_matrix.png")
 
 
 def _tables(path: Path, data: Any, split: str | None, label_column: str | None) -> tuple[LabelledTables, str]:
-    """The labelled tables to choose from and the split to take."""
+    """Returns the labelled tables and the name of the split to evaluate."""
     column = {"label_column": label_column} if label_column else {}
     if data is not None:
         found = read_labelled_tables(data, **column)
@@ -97,7 +98,7 @@ def _tables(path: Path, data: Any, split: str | None, label_column: str | None) 
 
 
 def check_split(split: str, tables: dict[str, Dataset]) -> None:
-    """Raises a `DataError` where there is no such split."""
+    """Raises a `DataError` if there is no such split."""
     if split not in tables:
         raise DataError(f"there is no split {split!r}; there are {', '.join(tables)}")
 
@@ -105,13 +106,13 @@ def check_split(split: str, tables: dict[str, Dataset]) -> None:
 def label_order(
     names: tuple[str, ...], id2label: dict[int, str], only_these: bool, model: str = "the model"
 ) -> list[int]:
-    """The model's number of each label of the data, and after them of its other ones, which an answer may be too.
+    """Returns the model's index of each label of the data, followed by its other labels, which it may predict too.
 
     Args:
-        names: Labels of the data.
-        id2label: Labels of the model by number.
-        only_these: Leave out the model's other labels.
-        model: What a message calls the model.
+        names: Label names of the data.
+        id2label: Label names of the model by index.
+        only_these: Whether to leave out the model's other labels.
+        model: Name of the model in messages.
 
     Raises:
         DataError: The model does not know a label.
@@ -127,7 +128,7 @@ def label_order(
 
 
 class _Relabelled(torch.nn.Module):
-    """A classifier whose logits are in another order, such as that of the data's labels."""
+    """Classifier with reordered logits, such as in the order of the data's labels."""
 
     def __init__(self, model: torch.nn.Module, numbers: list[int], source: str | Path) -> None:
         super().__init__()
@@ -140,7 +141,7 @@ class _Relabelled(torch.nn.Module):
 
 
 def classifier_table(result: dict[str, Any]) -> Table:
-    """The result of an evaluation for a terminal."""
+    """Formats the result of an evaluation for a terminal."""
     metrics = result["metrics"]
     title = f"{result['data']}, {result['split']} split, {result['images']} images: accuracy {metrics['accuracy']:.2%}"
     table = Table("class", title=Text(visible(title)), title_justify="left")

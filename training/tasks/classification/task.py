@@ -1,4 +1,4 @@
-"""Classification: the training task of a model that gives each image one label, or any number of them."""
+"""Classification task: training of a model that gives each image one label, or any number of labels."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -33,17 +33,17 @@ from .teacher_cache import TeacherAnswers
 
 
 class ClassificationTask(TrainingTask):
-    """A recipe with a classifier and labelled images.
+    """Training task of a classifier on labelled images.
 
     Args:
-        recipe: The recipe of the run.
-        model: The classifier, on the CPU, in fp32.
-        image_processor: The evaluation transform, which is saved with the model.
-        data: The splits.
-        order: Which images come at which step, of a table or of a stream.
-        criterion: The loss.
-        teaching: The answers of a teacher, or None.
-        adapters: Low-rank adapters that are in the model until `finish`, or None.
+        recipe: Recipe of the run.
+        model: Classifier on the CPU, in float32.
+        image_processor: Image processor of the evaluation transform, saved with the model.
+        data: Splits of labelled images.
+        order: Order of the training images by step, for a table or a stream.
+        criterion: Training loss.
+        teaching: Answers of a teacher, or None.
+        adapters: Low-rank adapters that stay in the model until `finish`, or None.
     """
 
     def __init__(
@@ -71,17 +71,17 @@ class ClassificationTask(TrainingTask):
 
     @property
     def data(self) -> ImageData:
-        """The splits."""
+        """Splits of labelled images."""
         return self._data
 
     @property
     def problem(self) -> str:  # type: ignore[override]
-        """ "single_label_classification" or "multi_label_classification"."""
+        """Problem type: "single_label_classification" or "multi_label_classification"."""
         return str(self.model.config.problem_type)
 
     @property
     def learner(self) -> nn.Module:
-        """The model, or its heads where a frozen backbone's features are cached."""
+        """Module to train: the model, or its heads if a frozen backbone's features are cached."""
         return self.model if self.cached is None else self.cached.heads
 
     @property
@@ -91,20 +91,20 @@ class ClassificationTask(TrainingTask):
 
     @property
     def image_hw(self) -> list[int]:
-        """Height and width in pixels of what the model sees."""
+        """Height and width of the model's input in pixels."""
         return list(self.pixels.image_hw)
 
     @property
     def pixels(self) -> PixelFormat:
-        """What the model sees."""
+        """Pixel format of the model's input."""
         return pixel_format(self.image_processor)
 
     def train_images(self) -> LabelledImages:
-        """The training split with the training transform."""
+        """Returns the training split with the training transform."""
         return self._images("train", self._train_transform())
 
     def evaluation_images(self, split: str) -> LabelledImages:
-        """A split with the evaluation transform, the saved processor's."""
+        """Returns a split with the evaluation transform of the saved image processor."""
         return self._images(split, EvaluationTransform(self.image_processor))
 
     def _train_transform(self) -> TrainTransform:
@@ -121,27 +121,27 @@ class ClassificationTask(TrainingTask):
         return len(self.names) if self.data.labels.multi_label else None
 
     def evaluator(self, model: nn.Module, split: str, autocast: Any = None) -> LabelEvaluator:
-        """One pass over a split; the heads of cached features see those of "validation"."""
+        """Returns an evaluator of a split; heads on cached features use those of "validation"."""
         features = None if model is self.model or self.cached is None else self.cached.rows.get(split)
         images = self.evaluation_images(split) if features is None else features
         return LabelEvaluator(model, images, len(self.names), self.data.labels.multi_label, autocast)
 
     def sample_facts(self, split: str) -> dict[str, Any]:
-        """Decisions on shifted images of a split, and examples of decisions."""
+        """Returns decisions on shifted images of a split, and examples of decisions."""
         return closer_look(
             self.model, self.evaluation_images(split), self.names, multi_label=self.data.labels.multi_label,
             batch_size=self.recipe.evaluation.batch_size, seed=self.recipe.seed,
         )  # fmt: skip
 
     def teacher_facts(self) -> dict[str, Any] | None:
-        """Name of the teacher, and how it taught."""
+        """Returns the teacher's name and the kind of distillation; None without a teacher."""
         if self.teaching is None:
             return None
         name = self.teaching.teacher.name
         return {"name": name, "kind": self.recipe.distillation.kind, "through": self.criterion.through}
 
     def prepare(self, device: torch.device, folder: Path) -> None:
-        """Moves model and teacher to a device, and fills the caches that the recipe calls for in a folder."""
+        """Moves model and teacher to a device, and fills the caches that the recipe needs in a folder."""
         super().prepare(device, folder)
         size = self.recipe.evaluation.batch_size
         if caches_features(self.recipe):
@@ -154,7 +154,7 @@ class ClassificationTask(TrainingTask):
             self.teaching.prepare(self.train_images, device, folder, size, self.workers)
 
     def finish(self, folder: Path | None) -> None:
-        """Merges adapters into the model, and saves them into the run's folder where the recipe asks for it."""
+        """Merges adapters into the model, and also saves them in the run's folder if the recipe says so."""
         if self.adapters is None:
             return
         if folder is not None and self.recipe.lora.publish == "adapter":
@@ -163,7 +163,7 @@ class ClassificationTask(TrainingTask):
         self.adapters = None
 
     def loss(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The mean loss of a batch, or of a part of one, from its labels and from the teacher."""
+        """Computes the mean loss of a batch, or of part of one, from its labels and from the teacher."""
         recipe, step = self.recipe, self.step_of(batch)
         keep_frozen_statistics(self.learner)
         targets = targets_from_labels(batch["labels"], len(self.names), recipe.training.label_smoothing)
@@ -181,7 +181,7 @@ class ClassificationTask(TrainingTask):
         return self.criterion(outputs, targets, answers)
 
     def _dropout(self, batch: dict[str, torch.Tensor], step: int) -> AbstractContextManager[Any]:
-        """Draws dropout by sample, where there is any and the graph is that of the current forward pass."""
+        """Returns a context that draws dropout per sample, if any; none if the graph is compiled or recomputed."""
         model = self.recipe.model
         if model.compile or model.activation_checkpointing or not drops_activations(self.learner):
             return nullcontext()

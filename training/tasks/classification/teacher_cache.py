@@ -1,4 +1,4 @@
-"""A teacher's answers, asked once for every training image and kept on disk."""
+"""Cache of a teacher's logits: computed once for every training image and kept on disk."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +18,10 @@ CACHE = "teacher_logits.safetensors"
 
 
 def check_cacheable(recipe: Recipe) -> None:
-    """Refuses a cache where the same image looks different in another epoch.
+    """Rejects a cache if the same image looks different in another epoch.
 
     Raises:
-        RecipeError: The fields of the augmentation that vary images are named.
+        RecipeError: The augmentation varies images; the message names its fields.
     """
     if varying := recipe.augmentation.varying_fields():
         raise RecipeError(
@@ -33,15 +33,15 @@ def check_cacheable(recipe: Recipe) -> None:
 def cached_logits(
     teacher: Teacher, images: LabelledImages, folder: Path, device: torch.device, batch_size: int, workers: int
 ) -> torch.Tensor:
-    """(N, L), fp32: the teacher's logits for each training image, from the folder, or computed and put there.
+    """Loads the teacher's logits for each training image, float32 (N, L), or computes and stores them.
 
     Args:
-        teacher: On the device.
-        images: The training split with its (unvarying) training transform.
-        folder: Of the run's checkpoints.
-        device: Where to compute.
-        batch_size: Images at once.
-        workers: Loading processes.
+        teacher: Teacher, on the device.
+        images: Training split with its training transform, which must not vary images.
+        folder: Folder of the run's checkpoints.
+        device: Device to compute on.
+        batch_size: Images per batch.
+        workers: Number of loading processes.
     """
     file = folder / CACHE
     if file.is_file():
@@ -59,11 +59,11 @@ def cached_logits(
 
 
 class TeacherAnswers:
-    """The logits of a teacher for training images, computed in each step or once for all.
+    """Logits of a teacher for training images, computed in each step or once in advance.
 
     Args:
-        teacher: The teacher.
-        cache: Whether it is asked once for every training image.
+        teacher: Teacher that computes the logits.
+        cache: Whether to compute the logits once for every training image.
     """
 
     def __init__(self, teacher: Teacher, cache: bool) -> None:
@@ -73,17 +73,17 @@ class TeacherAnswers:
     def prepare(
         self, images: Callable[[], LabelledImages], device: torch.device, folder: Path, batch_size: int, workers: int
     ) -> None:
-        """Moves the teacher to a device, and fills the cache where there is one; arguments as `cached_logits`."""
+        """Moves the teacher to a device, and fills the cache if it is used; see `cached_logits` for the arguments."""
         self.teacher.to(device)
         if self.cache and self.table is None:
             self.table = cached_logits(self.teacher, images(), folder, device, batch_size, workers)
 
     def logits(self, pixel_values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """(B, L), fp32, on the device of the pixels.
+        """Returns the teacher's logits, float32 (B, L), on the device of the pixels.
 
         Args:
-            pixel_values: (B, C, height, width), as the student sees them.
-            index: (B,) rows of the training images.
+            pixel_values: Student's input pixels, (B, C, height, width).
+            index: Rows of the training images, (B,).
         """
         if self.table is not None:
             return self.table[index.cpu()].to(pixel_values.device)

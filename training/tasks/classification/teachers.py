@@ -1,4 +1,4 @@
-"""A teacher: any classifier, asked about the pixels that the student sees."""
+"""Teacher for distillation: any classifier, evaluated on the student's pixels."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -14,15 +14,16 @@ from .loading import load_classifier
 
 
 class Teacher:
-    """Answers with logits in the order of the student's labels; it is not trained and not saved with the student.
+    """Teacher that returns logits in the order of the student's labels; neither trained nor saved with the student.
 
     Args:
-        model: Pixels (B, C, height, width) to logits, or to an output with `logits`; put into evaluation mode.
-        student: The pixels that it will be given.
-        columns: The teacher's class of each of the student's labels; None where they are the same.
-        pixels: The pixels that it expects; None where they are the student's.
-        bf16: Whether it computes in bf16.
-        name: For messages and cards.
+        model: Module that maps pixels (B, C, height, width) to logits, or to an output with `logits`; put into
+            evaluation mode.
+        student: Pixel format of the student, in which pixels arrive.
+        columns: Teacher's class index of each of the student's labels; None if they are equal.
+        pixels: Pixel format that the teacher expects; None if it is the student's.
+        bf16: Whether the teacher computes in bf16.
+        name: Name of the teacher in messages and cards.
     """
 
     def __init__(
@@ -40,11 +41,11 @@ class Teacher:
 
     @classmethod
     def load(cls, settings: DistillationSettings, student: PixelFormat, labels: Sequence[str]) -> Self:
-        """The teacher of a recipe: a classifier of ours, of transformers or of timm.
+        """Loads the teacher of a recipe: a classifier of this package, of transformers or of timm.
 
         Raises:
-            RecipeError: It does not know every label of the student by name.
-            CheckpointError: It cannot be loaded.
+            RecipeError: The teacher lacks a class with the name of one of the student's labels.
+            CheckpointError: The teacher cannot be loaded.
         """
         assert settings.teacher is not None
         model, processor = load_classifier(settings.teacher, settings.revision)
@@ -56,20 +57,20 @@ class Teacher:
         return cls(model.float(), student, columns, pixels, teaches_in_bf16(settings), settings.teacher)
 
     def to(self, device: torch.device) -> Self:
-        """Moves it to a device."""
+        """Moves the teacher to a device."""
         self.model.to(device)
         return self
 
     def logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, L), fp32, for pixels (B, C, height, width) that are normalised for the student."""
+        """Returns float32 logits (B, L) for pixels (B, C, height, width) that are normalised for the student."""
         with torch.inference_mode(), torch.autocast(pixel_values.device.type, torch.bfloat16, enabled=self.bf16):
             outputs: Any = self.model(self.adapt(pixel_values))
             logits: torch.Tensor = getattr(outputs, "logits", outputs)
             answers = logits if self.columns is None else logits[:, self.columns.to(logits.device)]
-        return answers.to(torch.float32, copy=True)  # no inference tensor: a loss may keep it for its backward pass
+        return answers.to(torch.float32, copy=True)  # no inference tensor: a loss may save it for its backward pass
 
     def adapt(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The student's pixels with the teacher's mean, deviation and size (bicubic, antialiased)."""
+        """Converts the student's pixels to the teacher's mean, standard deviation and size (bicubic, antialiased)."""
         ours, theirs = self.student, self.pixels
         if (ours.mean, ours.std) != (theirs.mean, theirs.std):
             shape = (1, -1, 1, 1)
@@ -93,10 +94,10 @@ def teaches_in_bf16(settings: DistillationSettings) -> bool:
 
 
 def teacher_columns(id2label: dict[int, str], labels: Sequence[str], name: str) -> list[int] | None:
-    """The teacher's class of each of the student's labels, by name; None where they are the same.
+    """Returns the teacher's class index of each of the student's labels, matched by name; None if they are equal.
 
     Raises:
-        RecipeError: Some label has no class of that name; they are listed.
+        RecipeError: A label has no class of that name; the message lists such labels.
     """
     by_name = {str(label): int(number) for number, label in id2label.items()}
     if unknown := [label for label in labels if label not in by_name]:

@@ -1,4 +1,4 @@
-"""Image classifiers that are not ours, as students: CNNs and others of transformers and timm."""
+"""Third-party image classifiers as models to train: CNNs and others of transformers and timm."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,30 +18,30 @@ logger = logging.get_logger(__name__)
 def third_party_classifier(
     path: Path, settings: ModelSettings, evaluation: EvaluationSettings, labels: Sequence[str], fields: dict[str, Any]
 ) -> tuple[PreTrainedModel, Any]:
-    """A classifier as transformers loads it, in fp32, with these labels, and an image processor for it.
+    """Loads a classifier with transformers, in float32 and with the given labels, and builds an image processor for it.
 
-    The head is kept where it has as many rows as there are labels, and starts anew otherwise, with a warning.
+    The head is kept if it has as many rows as there are labels; otherwise it is initialized anew, with a warning.
 
     Args:
-        path: Its folder.
-        settings: `image_size` is what it will be shown; `patch_size` must be None.
-        evaluation: Of the image processor.
-        labels: Names.
-        fields: Of its configuration.
+        path: Folder of the model.
+        settings: Model settings; `image_size` is the size of the input, and `patch_size` must be None.
+        evaluation: Settings of the image processor.
+        labels: Class names, in label order.
+        fields: Fields of the model's configuration.
 
     Raises:
         CheckpointError: transformers cannot load it, or its weights are not finite.
-        RecipeError: A patch size for a model that is none of ours.
+        RecipeError: A patch size is given for a model that is not of this package.
     """
     if settings.patch_size is not None:
         raise RecipeError(f"model.patch_size: {path} is not a ViT of ours, got {settings.patch_size}")
     names = dict(enumerate(labels))
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # its report of the new head; ours follows
+    logging.set_verbosity_error()  # silences transformers' report of the new head; ours follows
     try:
         config = AutoConfig.from_pretrained(path, **fields)
         config.id2label, config.label2id = names, {name: number for number, name in names.items()}
-        if hasattr(config, "label_names"):  # timm's, which it saves in the place of ours
+        if hasattr(config, "label_names"):  # timm's field, which it saves in place of `id2label`
             config.label_names = list(labels)
         model, report = AutoModelForImageClassification.from_pretrained(
             path,
@@ -74,7 +74,7 @@ def third_party_classifier(
 
 
 def timm_pixels(processor: Any, evaluation: EvaluationSettings) -> dict[str, Any]:
-    """What timm's configuration says of the pixels: transformers reads it there, not in the processor's file."""
+    """Returns the pixel format in timm's configuration fields, where transformers reads it, not in the processor."""
     pixels = pixel_format(processor)
     return {
         "input_size": [3, *pixels.image_hw],

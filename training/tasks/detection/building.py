@@ -1,4 +1,4 @@
-"""From a recipe to a detection task: the images with boxes read, the detector built."""
+"""Builder of a detection task from a recipe: reads the images with boxes and builds the detector."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from .task import DetectionTask
 
 
 def build_detection(recipe: Recipe, source: Any, processes: int = 1) -> DetectionTask:
-    """Reads the data and builds the detector that a recipe names.
+    """Reads the data and builds the detector named by a recipe.
 
     Args:
-        recipe: The recipe of the run.
-        source: The recipe's data source, or a data set in memory.
+        recipe: Recipe of the run.
+        source: Recipe's data source, or a data set in memory.
         processes: Number of training processes.
     """
     images = load_box_data(source, **recipe.data.reading_boxes())

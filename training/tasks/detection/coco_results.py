@@ -1,4 +1,4 @@
-"""Detections in COCO's results format (https://cocodataset.org/#format-results), under the ids of their data set."""
+"""Detections in COCO's results format (https://cocodataset.org/#format-results), with the ids of their data set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +10,15 @@ from .detections import Detections
 
 
 def coco_results(image_ids: Sequence[str], found: Sequence[Detections], classes: BoxClasses) -> list[dict[str, Any]]:
-    """One entry per box: `image_id`, `category_id`, `bbox` (left, top, width, height in pixels) and `score`.
+    """Makes one entry per box: `image_id`, `category_id`, `bbox` (left, top, width, height in pixels) and `score`.
 
-    Ids are those of the source: whole numbers where it had such. Classes that the source names by text get the number
-    of the class plus 1.
+    Ids are those of the source, as integers if the source has integers. If the source names classes by text, the
+    category id is the class number plus 1.
 
     Args:
-        image_ids: Of the images.
-        found: In each of them.
-        classes: Of the data set that the class numbers are of.
+        image_ids: Ids of the images.
+        found: Detections in each image.
+        classes: Classes of the data set, to which the class numbers refer.
     """
     categories = category_ids(classes)
     return [
@@ -36,13 +36,13 @@ def coco_results(image_ids: Sequence[str], found: Sequence[Detections], classes:
 
 
 def category_ids(classes: BoxClasses) -> list[int]:
-    """COCO's id of each class."""
+    """Returns COCO's id of each class."""
     whole = all(isinstance(key, int) for key in classes.source_ids)
     return [key if whole else number + 1 for number, key in enumerate(classes.source_ids)]
 
 
 def save_coco_results(entries: Sequence[dict[str, Any]], file: Path) -> None:
-    """Writes entries as COCO's tools read them, one per line."""
+    """Writes entries as JSON for COCO's tools, one per line."""
     lines = ",\n".join(json_text(entry) for entry in entries)
     file.write_text(f"[{lines}]\n", encoding="utf-8")
 

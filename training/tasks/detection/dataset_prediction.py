@@ -1,4 +1,4 @@
-"""Boxes that a detector finds in the images of a data set, as rows of a table and in COCO's results format."""
+"""Predictions of a detector for the images of a data set, as rows of a table and in COCO's results format."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -40,17 +40,17 @@ SCHEMA = pa.schema(
 
 
 class BoxPredictor:
-    """Rows of a data set as rows of boxes, the best first.
+    """Predictor that turns rows of a data set into rows of boxes, the highest scores first.
 
-    Columns: `row`, `image` (its file, where it has one), `image_id`, `width` and `height` (pixels of the upright
-    image), `boxes` (left, top, right, bottom in these pixels), `labels`, `scores` (0 to 1), and `error` (where an image
-    could not be decoded; then all but the first three are null).
+    Columns: `row`, `image` (file name, if there is one), `image_id`, `width` and `height` (pixels of the upright
+    image), `boxes` (left, top, right, bottom in these pixels), `labels`, `scores` (0 to 1), and `error` (set if an
+    image could not be decoded; then all columns except the first three are null).
 
     Args:
-        path: Of the detector.
-        data: With boxes or without, see `read_box_images`.
-        threshold: Least score, in [0, 1].
-        skip_bad: Whether an image that cannot be decoded is no error.
+        path: Folder of the detector.
+        data: Data set with or without boxes; see `read_box_images`.
+        threshold: Lowest score of a box, in [0, 1].
+        skip_bad: Whether to accept images that cannot be decoded.
     """
 
     def __init__(self, path: Path, data: Any, threshold: float, skip_bad: bool) -> None:
@@ -67,7 +67,7 @@ class BoxPredictor:
         self.about = {"labels": self.labels, "threshold": threshold, "categories": named}
 
     def open(self, split: str, device: torch.device) -> BoxImages:
-        """The images of a split; the model goes to its device."""
+        """Returns the images of a split and moves the model to its device."""
         self.model.to(device)
         transform = BoxEvaluationTransform(self.processor)
         self.images = BoxImages(self.splits[split], transform, name=split, skip_bad=self.skip_bad)
@@ -75,7 +75,7 @@ class BoxPredictor:
         return self.images
 
     def tables(self, rows: range, batch_size: int, workers: int, reporter: Reporter) -> Iterator[pa.Table]:
-        """One table per batch."""
+        """Yields one table per batch."""
         size = min(batch_size, MOST_AT_ONCE)
         batches = [list(rows[first : first + size]) for first in range(0, len(rows), size)]
         loader: DataLoader[Any] = DataLoader(
@@ -91,7 +91,7 @@ class BoxPredictor:
 
     @torch.inference_mode()
     def _table(self, rows: list[int], samples: Sequence[dict[str, Any]]) -> pa.Table:
-        """Images of one shape are computed together: without padding an answer does not depend on the others."""
+        """Evaluates images of one shape together: without padding, results do not depend on the rest of the batch."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for place, sample in enumerate(samples):
             if int(sample.get("bad", -1)) < 0:
@@ -121,7 +121,7 @@ class BoxPredictor:
         }
 
     def finish(self, files: list[Path]) -> None:
-        """Writes `predictions.json`, all boxes in COCO's results format under the ids of the data set."""
+        """Writes `predictions.json`, all boxes in COCO's results format with the ids of the data set."""
         whole = self.classes is None or self.classes.integer_image_ids
         target = files[0].with_name(RESULTS)
         with whole_file(target) as staging, staging.open("w", encoding="utf-8") as content:
@@ -148,7 +148,7 @@ def _coco_entries(table: pa.Table, categories: dict[str, int], whole: bool) -> I
 
 
 def categories_for(labels: Sequence[str], classes: BoxClasses | None) -> list[int]:
-    """COCO's id of each label of a model: that of the data where it has the class, else the next one that is free."""
+    """Returns COCO's id of each label of a model: the data's id if it has the class, else the next free id."""
     known = {} if classes is None else dict(zip(classes.names, category_ids(classes), strict=True))
     free = count(max(known.values(), default=0) + 1)
     return [known[label] if label in known else next(free) for label in labels]

@@ -1,23 +1,23 @@
-"""What a detector found in an image, as little as evaluation needs to keep."""
+"""Detections in an image: boxes, scores and classes, as needed for evaluation."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-MOST = 100  # detections of an image and class that COCO counts
+MOST = 100  # limit of COCO on detections per image and class
 
-RECALLS = np.linspace(0, 1, 101)  # recall at which COCO reads precision
+RECALLS = np.linspace(0, 1, 101)  # recall values at which COCO evaluates precision
 
 
 @dataclass(frozen=True)
 class Detections:
-    """Boxes found in one image, the best first.
+    """Boxes found in one image, in order of falling score.
 
     Args:
-        boxes: (m, 4) fp64, left, top, right, bottom in pixels of the upright image.
-        scores: (m,) fp64 in [0, 1], falling.
-        classes: (m,) int64, from 0.
+        boxes: Boxes (left, top, right, bottom) in pixels of the upright image, (m, 4) float64.
+        scores: Scores in [0, 1], falling, (m,) float64.
+        classes: Class numbers from 0, (m,) int64.
     """
 
     boxes: np.ndarray
@@ -29,10 +29,10 @@ class Detections:
 
     @classmethod
     def best(cls, boxes: Any, scores: Any, classes: Any, most: int | None = MOST) -> "Detections":
-        """The `most` best of each class from arrays or tensors in any order; of equal scores the first.
+        """Keeps the `most` best boxes of each class from arrays or tensors in any order; among equal scores the first.
 
         Raises:
-            ValueError: The shapes do not fit, or a number is infinite or none.
+            ValueError: The shapes do not fit, or a number is infinite or NaN.
         """
         box = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         score, number = np.asarray(scores, dtype=np.float64), np.asarray(classes, dtype=np.int64)
@@ -47,7 +47,7 @@ class Detections:
         return cls(box[order], score[order], number[order])
 
     def above(self, threshold: float) -> "Detections":
-        """Those of a score of at least `threshold`."""
+        """Keeps the boxes with a score of at least `threshold`."""
         count = int((self.scores >= threshold).sum())
         return Detections(self.boxes[:count], self.scores[:count], self.classes[:count])
 
@@ -58,7 +58,7 @@ def _counted(seen: np.ndarray, number: int) -> int:
 
 
 def intersection_over_union(found: np.ndarray, true: np.ndarray, crowd: np.ndarray | None = None) -> np.ndarray:
-    """(M, N) of boxes (M, 4) and (N, 4); of a crowd the part of the found box that it covers, as COCO has it."""
+    """Computes IoU (M, N) of boxes (M, 4) and (N, 4); for a crowd, the covered share of the found box, as COCO does."""
     first = np.maximum(found[:, None, :2], true[None, :, :2])
     second = np.minimum(found[:, None, 2:], true[None, :, 2:])
     common = (second - first).clip(0).prod(axis=2)

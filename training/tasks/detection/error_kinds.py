@@ -1,10 +1,10 @@
-"""What kind of errors a detector makes, as TIDE tells them apart (Bolya et al. 2020, https://arxiv.org/abs/2008.08115).
+"""Error analysis of a detector in TIDE's categories (Bolya et al. 2020, https://arxiv.org/abs/2008.08115).
 
-A found box is right when it overlaps a true box of its class by at least 0.5, and none of a higher score has taken
-that one. A wrong one is, by the true box it overlaps most: of the wrong class (overlap of at least 0.5), badly placed
-(0.1 to 0.5, right class), both (0.1 to 0.5, wrong class), a duplicate (0.5, right class, taken), or background (below
-0.1). A true box is missed when no right box and no error of class or place is on it. Crowds, and what lies on them,
-count for nothing.
+A found box is right if it overlaps a true box of its class by an IoU of at least 0.5 that no box with a higher score
+has taken. A wrong box is classified by the true box that it overlaps most: wrong class (IoU of at least 0.5), wrong
+location (0.1 to 0.5, right class), both (0.1 to 0.5, wrong class), duplicate (at least 0.5, right class, already
+taken), or background (below 0.1). A true box is missed if no right box and no class or location error overlaps it.
+Crowds, and boxes on them, are not counted.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ FOREGROUND, BACKGROUND = 0.5, 0.1
 
 @dataclass
 class DetectionErrors:
-    """Errors of a detector, from a score on.
+    """Errors of a detector among boxes above a score.
 
     Args:
-        threshold: Boxes of at least this score are looked at.
-        per_class: (C, 7) counts: right, then `ERRORS`; by the found class, of missed boxes by the true one.
-        confusion: (C + 1, C + 1) counts, rows the true class, columns the found one; the last row is background that
-            was taken for an object, the last column objects that were not found. A true box meets the best found box
-            that overlaps it by 0.5 or more, whatever its class.
+        threshold: Lowest score of the considered boxes.
+        per_class: Counts (C, 7): right, then `ERRORS`; by the found class, for missed boxes by the true class.
+        confusion: Counts (C + 1, C + 1), rows the true class, columns the found one; the last row is background taken
+            for an object, the last column objects that were not found. A true box is paired with the best found box
+            that overlaps it by an IoU of at least 0.5, of any class.
     """
 
     threshold: float
@@ -38,18 +38,18 @@ class DetectionErrors:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Over all classes."""
+        """Counts of right boxes and of each error over all classes."""
         return dict(zip(("correct", *ERRORS), map(int, self.per_class.sum(axis=0)), strict=True))
 
     @property
     def precision(self) -> float | None:
-        """Part of the found boxes that are right."""
+        """Share of the found boxes that are right, in [0, 1]; None if there are none."""
         counts = self.counts
         found = sum(counts.values()) - counts["missed"]
         return counts["correct"] / found if found else None
 
     def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """Plain data."""
+        """Converts the errors to plain data for JSON."""
         fields = ("correct", *ERRORS)
         rows = [dict(zip(fields, map(int, row), strict=True)) for row in self.per_class]
         return {
@@ -69,12 +69,12 @@ class _Tally:
 def count_errors(
     pairs: Sequence[tuple[Detections, ImageBoxes]], num_labels: int, threshold: float | None = None
 ) -> DetectionErrors:
-    """Errors over all images.
+    """Counts the errors over all images.
 
     Args:
         pairs: Found and true boxes of each image.
-        num_labels: C.
-        threshold: Score from which boxes are looked at; None takes `best_threshold`.
+        num_labels: Number of classes C.
+        threshold: Lowest score of the considered boxes; None takes `best_threshold`.
     """
     threshold = best_threshold(pairs) if threshold is None else threshold
     tally = _Tally(
@@ -88,7 +88,7 @@ def count_errors(
 
 
 def best_threshold(pairs: Sequence[tuple[Detections, ImageBoxes]]) -> float:
-    """The score from which on right and wrong boxes give the best F1 over all classes; 0.5 where none is right."""
+    """Finds the lowest score to accept that gives the best F1 over all classes; 0.5 if no box is right."""
     scores: list[np.ndarray] = []
     right: list[np.ndarray] = []
     total = 0
@@ -103,16 +103,16 @@ def best_threshold(pairs: Sequence[tuple[Detections, ImageBoxes]]) -> float:
     order = np.argsort(-score, kind="stable")
     score, hits = score[order], hit[order].cumsum()
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + total)
-    last = np.append(score[1:] < score[:-1], True)  # equal scores pass together
+    last = np.append(score[1:] < score[:-1], True)  # boxes of equal score are accepted together
     best = int(np.flatnonzero(last)[np.argmax(f1[last])])
     return float(score[best])
 
 
 def match_boxes(found: Detections, true: ImageBoxes, overlap: float = FOREGROUND) -> tuple[np.ndarray, np.ndarray]:
-    """Which true box each found one takes, class by class, the best scores first.
+    """Assigns found boxes to true boxes of the same class, highest scores first.
 
     Returns:
-        (m,) the number of the true box or -1, and (m,) whether a box that took none lies on a crowd of its class.
+        Index of the true box or -1, (m,), and whether a box without a true box lies on a crowd of its class, (m,).
     """
     matched, ignored = np.full(len(found), -1), np.zeros(len(found), dtype=bool)
     if not len(found) or not len(true):
@@ -155,7 +155,7 @@ def _count_image(found: Detections, true: ImageBoxes, tally: _Tally) -> None:
 
 
 def _kind(iou: np.ndarray, same: np.ndarray) -> tuple[str, int]:
-    """The kind of error of a box that took no true one, and the true box that it is about."""
+    """Returns the kind of error of a box that has no true box, and the index of the true box that it concerns."""
     if len(iou) == 0:
         return "background", -1
     right, wrong = np.where(same, iou, 0.0), np.where(same, 0.0, iou)
@@ -171,7 +171,7 @@ def _kind(iou: np.ndarray, same: np.ndarray) -> tuple[str, int]:
 
 
 def _count_confusion(found: Detections, true: ImageBoxes, confusion: np.ndarray) -> None:
-    """Pairs found with true boxes by score, whatever their classes, the right class first among good overlaps."""
+    """Pairs found with true boxes of any class, highest scores first, preferring the right class among overlaps."""
     iou = intersection_over_union(found.boxes, true.boxes, true.crowd)
     free, nothing = ~true.crowd, len(confusion) - 1
     for row in range(len(found)):

@@ -1,4 +1,4 @@
-"""One pass of a detector over images with boxes."""
+"""Evaluation pass of a detector over images with boxes."""
 
 import inspect
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ from .loading import read_outputs
 from .metrics import DetectionMetrics
 
 _LEARNED = ("class_labels", "boxes")
-MOST_AT_ONCE = 8  # images of a detector are large
+MOST_AT_ONCE = 8  # limit on the batch size, since images of a detector are large
 
 
 def batches_of_one_shape(
     shapes: Sequence[tuple[int, int]], batch_size: int, process: int = 0, processes: int = 1
 ) -> list[tuple[list[int], int]]:
-    """The batches of one process, each of images of one size: rows, and how many of them count.
+    """Returns the batches of one process, each of images of one size, as rows and the number of rows that count.
 
-    Every process gets as many batches as the others, as sharded models need; one that has run out gets row 0, which
+    All processes get equally many batches, as sharded models need; a process without batches left gets row 0, which
     does not count.
 
     Args:
-        shapes: (width, height) of each image.
-        batch_size: Most images of a batch.
-        process: Number of this process.
+        shapes: Width and height of each image, used only to group equal sizes.
+        batch_size: Largest number of images per batch.
+        process: Index of this process.
         processes: Number of processes.
     """
     by_shape: dict[tuple[int, int], list[int]] = {}
@@ -48,19 +48,19 @@ def batches_of_one_shape(
 
 
 class BoxEvaluator:
-    """A detector beside a split of images with boxes.
+    """Evaluator of a detector on a split of images with boxes.
 
-    Only boxes are kept of a batch's answers, so that memory grows with them and not with the logits. All images of a
-    batch have one shape: without padding an answer does not depend on what else is in its batch, and is the one that
-    `pipeline` gives.
+    Only the boxes of a batch are kept, so that memory grows with them and not with the logits. All images of a batch
+    have one shape: without padding, the result of an image does not depend on the rest of its batch, and equals that of
+    `pipeline`.
 
     Args:
-        model: Returns `logits` and `pred_boxes`.
-        images: The split with the evaluation transform.
-        processor: Image processor of the model, which reads the answers as `pipeline` does.
+        model: Detector that returns `logits` and `pred_boxes`.
+        images: Split with the evaluation transform.
+        processor: Image processor of the model, which decodes the outputs as `pipeline` does.
         num_labels: Number of classes of the data.
-        to_data: The data's number of each class of the model, -1 where it has none; None where they are the same.
-        autocast: Context manager factory for the forward pass; None computes in the weights' own type.
+        to_data: Data's class number of each class of the model, -1 if it has none; None if they are equal.
+        autocast: Context manager factory for the forward pass; None computes in the dtype of the weights.
     """
 
     largest_batch: int | None = MOST_AT_ONCE
@@ -83,16 +83,16 @@ class BoxEvaluator:
         return len(self.images)
 
     def new_metrics(self, process: int, processes: int) -> DetectionMetrics:  # noqa: ARG002
-        """Empty counts, the same for every process."""
+        """Makes empty counts, the same for every process."""
         return DetectionMetrics(self.num_labels)
 
     def parts(self, batch_size: int, process: int = 0, processes: int = 1) -> list[Part]:
-        """The batches of one process, each of images of one shape."""
+        """Returns the batches of one process, each of images of one shape."""
         shapes = list(zip(self.truths["width"], self.truths["height"], strict=True))
         return batches_of_one_shape(shapes, batch_size, process, processes)
 
     def loader(self, parts: Sequence[Part], workers: int) -> DataLoader[Any]:
-        """The batches themselves; a few images are loaded faster without starting another process."""
+        """Loads the batches; few images are loaded without a loading process, which is faster."""
         return DataLoader(
             self.images,
             batch_sampler=[rows for rows, _ in parts],
@@ -103,10 +103,10 @@ class BoxEvaluator:
         )
 
     def add(self, metrics: DetectionMetrics, batch: dict[str, Any], part: Part) -> list[int]:
-        """Computes a batch and counts its boxes; returns the rows that could not be decoded.
+        """Evaluates a batch and adds its boxes to the counts; returns the rows that could not be decoded.
 
         Raises:
-            ValueError: Answers are infinite or not a number; the images are named.
+            ValueError: Outputs are infinite or NaN; the message names the images.
         """
         rows, count = part
         wrong = {int(row) for row in batch.get("bad", ())}
@@ -121,35 +121,35 @@ class BoxEvaluator:
         return [row for row in rows[:count] if row in wrong]
 
     def loss(self, metrics: DetectionMetrics, bad: list[int]) -> float | None:
-        """Loss of the split as one batch, whatever it was cut into; None of models of other libraries."""
+        """Returns the loss of the split as one batch, independent of batching; None for third-party models."""
         return self.answer.loss_of(metrics, bad)
 
     def describe(self, row: int) -> str:
-        """File or row of an image, for messages."""
+        """Names the file or row of an image, for messages."""
         return self.images.describe(row)
 
 
 def _chosen(batch: dict[str, Any], places: list[int]) -> dict[str, Any]:
-    """Some images of a batch, all of one shape."""
+    """Selects images of a batch, all of one shape."""
     taken = {name: value[places] for name, value in batch.items() if isinstance(value, torch.Tensor)}
     return {**taken, "labels": [batch["labels"][place] for place in places]}
 
 
 class _Loss(NamedTuple):
-    """The part of a split's loss that a batch has, and the class terms' part of that."""
+    """Contribution of a batch to a split's loss, and the share of the class terms in it."""
 
     whole: float = 0.0
     classes: float = 0.0
 
 
 class Answers:
-    """Batches through the model and its processor.
+    """Forward pass of batches through the model, with decoding by its image processor.
 
     Args:
-        model: In any mode.
-        images: Of the split; its targets say what the loss is divided by.
-        processor: Of the model.
-        to_data: As in `BoxEvaluator`; with it there is no loss.
+        model: Detector, in any mode.
+        images: Images of the split, whose targets give the divisors of the loss.
+        processor: Image processor of the model.
+        to_data: Data's class number of each class of the model, as in `BoxEvaluator`; if given, no loss is computed.
     """
 
     def __init__(self, model: nn.Module, images: BoxImages, processor: Any, to_data: Sequence[int] | None) -> None:
@@ -169,7 +169,7 @@ class Answers:
         return loss_counts([{"class_labels": range(size)} for size in sizes], self.config)
 
     def loss_of(self, counts: DetectionMetrics, bad: Sequence[int]) -> float | None:
-        """The loss of the split, whose batches were divided by the counts of all images, bad ones among them."""
+        """Returns the split's loss, corrected for bad images: batches were divided by the counts of all images."""
         if self.divisors is None or not bad:
             return None if self.divisors is None else counts.loss_sum
         left = set(range(len(self.sizes))) - set(bad)
@@ -180,13 +180,13 @@ class Answers:
         return counts.class_loss_sum * classes / fewer_classes + others * boxes / fewer
 
     def _by_term(self, divisors: torch.Tensor) -> tuple[float, float]:
-        """What the terms of boxes, and that of classes, are divided by."""
+        """Returns the divisors of the box terms and of the class term."""
         number, matched, images, _ = divisors.tolist()
         number = max(number, 1.0)
         return number, class_divisor(self.config, matched, images * self.config.num_queries, number)
 
     def __call__(self, batch: dict[str, Any]) -> tuple[list[Detections], _Loss]:
-        """What is found in each image, and the part of the split's loss that the batch has."""
+        """Returns the detections of each image, and the batch's contribution to the split's loss."""
         arguments: dict[str, Any] = {"pixel_values": batch["pixel_values"].to(self.device)}
         if self.masked:
             arguments["pixel_mask"] = batch["pixel_mask"].to(self.device)

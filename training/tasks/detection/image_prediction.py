@@ -1,4 +1,4 @@
-"""Boxes in new images: what `vithub predict` does with a detector."""
+"""Detection in single images, as `vithub predict` does with a detector."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,16 +22,16 @@ from .plots import detection_picture
 
 
 class Detector:
-    """A saved detector on the device that computes, and its image processor.
+    """Saved detector with its image processor, on the GPU if there is one.
 
     Args:
-        path: Its folder.
-        threshold: Least score of a box, in [0, 1].
-        output: A new folder for the images with their boxes, and `annotations.json` in COCO's format with scores; None
-            writes nothing.
+        path: Folder of the model.
+        threshold: Lowest score of a box, in [0, 1].
+        output: New folder for the images with drawn boxes, and for `annotations.json` in COCO's format with scores;
+            None writes nothing.
 
     Raises:
-        CheckpointError: It cannot be loaded whole.
+        CheckpointError: The model cannot be loaded completely.
     """
 
     def __init__(self, path: Path, threshold: float, output: str | Path | None = None) -> None:
@@ -47,7 +47,7 @@ class Detector:
         self.names = [str(id2label[number]) for number in sorted(id2label)]
 
     def boxes(self, name: str, image: Image.Image) -> Detections:
-        """Boxes of an RGB image, computed by itself as `pipeline` does, cut at the edges of the image."""
+        """Finds boxes in one RGB image, processed alone as `pipeline` does, and clips them to the image."""
         inputs = self.processor(image, return_tensors="pt")
         inputs = {key: value.to(self.device) for key, value in inputs.items() if isinstance(value, torch.Tensor)}
         inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
@@ -63,7 +63,7 @@ class Detector:
         return Detections(kept.boxes.clip(0, edges), kept.scores, kept.classes)
 
     def predictions(self, opened: OpenedImages) -> Iterator[dict[str, Any]]:
-        """What is found in each image, see `as_prediction`; the folder appears when all are done."""
+        """Yields the predictions of each image, see `as_prediction`; the output folder appears after the last image."""
         if self.output is not None:
             yield from self._saved_predictions(opened, self.output)
             return
@@ -93,7 +93,7 @@ class Detector:
 
 
 def as_prediction(name: str, found: Detections, names: Sequence[str]) -> dict[str, Any]:
-    """`image` and `predictions`: `label`, `score` (0 to 1) and `box`, left, top, right, bottom in pixels."""
+    """Makes `image` and `predictions`: `label`, `score` (0 to 1) and `box` (left, top, right, bottom in pixels)."""
     rows = zip(found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
     return {
         "image": name,
@@ -105,12 +105,12 @@ def as_prediction(name: str, found: Detections, names: Sequence[str]) -> dict[st
 
 
 def _annotations(found: Detections, image: int, first: int) -> list[dict[str, Any]]:
-    """COCO's annotations of an image's boxes, with scores.
+    """Makes COCO annotations of an image's boxes, with scores.
 
     Args:
-        found: In the image.
-        image: Its number.
-        first: Number of its first annotation.
+        found: Detections in the image.
+        image: Id of the image.
+        first: Id of the first annotation.
     """
     rows = zip(found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
     annotations = []

@@ -1,4 +1,4 @@
-"""Object detection, as `registry.py` lists it."""
+"""Object detection as an entry of the task registry."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from .task import DetectionTask
 
 
 class Detection:
-    """Images to boxes with labels; see `Task`."""
+    """Task of finding labelled boxes in images; implements `Task`."""
 
     name = "detection"
 
     def default_preset(self, model: str) -> str:  # noqa: ARG002
-        """The named recipe for a model that was named without one."""
+        """Returns the name of the preset for a model that is given without one."""
         return "detr"
 
     def build(self, recipe: Recipe, source: Any, processes: int, teacher: Any) -> DetectionTask:  # noqa: ARG002
@@ -31,33 +31,33 @@ class Detection:
     def open_evaluation(
         self, path: Path, name: str, data: Any, split: str | None, label_column: str | None, skip_bad: bool
     ) -> SavedDetector:
-        """A saved detector and the images with boxes to measure it on."""
+        """Opens a saved detector and the images with boxes to evaluate it on."""
         del name
         return SavedDetector(path, data, split, label_column, skip_bad)
 
     def skipping(self, own_data: bool) -> str:
-        """What `on_bad_image="skip"` does in an evaluation, for messages.
+        """Describes the effect of `on_bad_image="skip"` in an evaluation, for messages.
 
-        Images that are missing from a run's own data stay an error, as other splits would be drawn from the rest.
+        Images missing from a run's own data remain an error, since other splits would be drawn from the rest.
         """
         skips = "measures without such images and lists them"
         return f"with {argument('data')} {skips}" if own_data else skips
 
     def result_table(self, result: dict[str, Any]) -> Table:
-        """The result of an evaluation for a terminal."""
+        """Formats the result of an evaluation for a terminal."""
         return detection_table(result)
 
     def open_images(
         self, path: Path, *, top: int | None, batch_size: int | None, threshold: float | None, output: Any
     ) -> Detector:
-        """A saved detector for single images, which takes neither `top` nor `batch_size`."""
+        """Opens a saved detector for single images; `top` and `batch_size` are rejected."""
         refuse_without_effect("a detector", top=top, batch_size=batch_size)
         return Detector(path, 0.5 if threshold is None else threshold, output)
 
     def open_dataset(
         self, path: Path, data: Any, *, embeddings: bool, threshold: float, skip_bad: bool
     ) -> BoxPredictor:
-        """A saved detector for a data set, which has no embeddings."""
+        """Opens a saved detector for a data set; `embeddings` is rejected."""
         if embeddings:
             raise ValueError(f"{argument('embeddings')} are of classifiers; {path} is a detector")
         return BoxPredictor(path, data, threshold, skip_bad)

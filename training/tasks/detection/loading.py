@@ -1,4 +1,4 @@
-"""Any object detector that can be loaded: a run, one of ours, one of transformers."""
+"""Loader for object detectors: a run, a model of this package, or one of transformers."""
 
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,17 @@ from ....hub.inference_loading import PROCESSOR, load_for_inference, load_proces
 from ....modeling.detector_output import MOST_FOUND, found_objects
 from .detections import Detections
 
-# Image processors by how they read the logits; the starts of their class names.
+# Prefixes of image processors' class names, by how they decode the logits.
 _DROPS_LAST = ("DetrImageProcessor", "YolosImageProcessor")
 _KEEPS_ALL = ("DeformableDetr", "ConditionalDetr", "RTDetr")
 
 
 def load_detector(source: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
-    """A detector in evaluation mode, in the type of its weights, and its image processor.
+    """Loads a detector in evaluation mode, in the dtype of its weights, and its image processor.
 
     Raises:
-        CheckpointError: The source is no folder with a detector, or one of its files is missing, damaged or does not
-            fit the others.
+        CheckpointError: The source is not a folder with a detector, or one of its files is missing, damaged or
+            inconsistent with the others.
     """
     path = locate(source, revision)
     if not (path / "config.json").is_file() or model_task(read_config(path)) != DETECTION:
@@ -35,18 +35,18 @@ def load_detector(source: str | Path, revision: str | None = None) -> tuple[PreT
 
 
 def read_outputs(processor: Any, outputs: Any, sizes: torch.Tensor, num_labels: int) -> list[Detections]:
-    """Boxes as `pipeline` gives them, with all scores.
+    """Decodes boxes as `pipeline` does, with all scores.
 
-    A processor of a kind that is not known here reads the outputs itself.
+    A processor of an unknown kind decodes the outputs itself.
 
     Args:
-        processor: Image processor that is saved beside the model.
-        outputs: With `logits` (B, Q, C) or (B, Q, C + 1) and `pred_boxes` (B, Q, 4).
-        sizes: (B, 2), height and width in pixels of the upright images.
-        num_labels: C.
+        processor: Image processor saved beside the model.
+        outputs: Model output with `logits` (B, Q, C) or (B, Q, C + 1) and `pred_boxes` (B, Q, 4).
+        sizes: Height and width in pixels of the upright images, (B, 2).
+        num_labels: Number of classes C.
 
     Raises:
-        ValueError: The processor would read the logits wrongly, or they are not finite.
+        ValueError: The processor would decode the logits wrongly, or they are not finite.
     """
     for name in ("logits", "pred_boxes"):
         outputs[name] = outputs[name].detach().float().cpu()
@@ -66,7 +66,7 @@ def read_outputs(processor: Any, outputs: Any, sizes: torch.Tensor, num_labels: 
 
 
 def _check_reading(kind: str, classes: int, num_labels: int) -> None:
-    """DETR's processor leaves out the last logit, "no object"; that of Deformable DETR takes all as classes."""
+    """Rejects logits that a processor misreads: DETR's drops the last, "no object"; Deformable DETR's keeps all."""
     drops_last, keeps_all = kind.startswith(_DROPS_LAST), kind.startswith(_KEEPS_ALL)
     if (drops_last and classes != num_labels + 1) or (keeps_all and classes != num_labels):
         raise ValueError(

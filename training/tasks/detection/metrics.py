@@ -1,4 +1,4 @@
-"""COCO's figures of a detector (https://cocodataset.org/#detection-eval), from boxes that come in batch by batch."""
+"""COCO's metrics of a detector (https://cocodataset.org/#detection-eval), from boxes added batch by batch."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from .detections import Detections
 from .error_kinds import count_errors
 from .plots import save_error_kinds, save_precision_recall
 
-# COCO's twelve, in its order: average precision and average recall.
+# COCO's twelve metrics in its order: average precision and average recall.
 COCO_METRICS = (
     "map", "map_50", "map_75", "map_small", "map_medium", "map_large",
     "mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large",
@@ -26,18 +26,19 @@ COCO_METRICS = (
 
 
 class EvaluatorMissingError(RuntimeError):
-    """Neither of the packages that compute COCO's figures is installed."""
+    """Error raised if neither package that computes COCO's metrics is installed."""
 
 
 @dataclass
 class CocoMetrics:
-    """What COCO's evaluation gives.
+    """Result of COCO's evaluation.
 
     Args:
-        stats: (12,), in the order of `COCO_METRICS`; -1 where there is nothing to measure.
-        precision: (10, 101, C, 4, 3): IoU from 0.5 to 0.95, recall, class, size (all, small, medium, large), most
-            detections (1, 10, 100); -1 where there is nothing to measure.
-        recall: (10, C, 4, 3), likewise.
+        stats: Metrics (12,), in the order of `COCO_METRICS`; -1 if there is nothing to measure.
+        precision: Precision (10, 101, C, 4, 3) by IoU from 0.5 to 0.95, recall, class, size (all, small, medium, large)
+            and largest number of detections (1, 10, 100); -1 if there is nothing to measure.
+        recall: Recall (10, C, 4, 3) by IoU, class, size and largest number of detections; -1 if there is nothing to
+            measure.
     """
 
     stats: np.ndarray
@@ -47,14 +48,14 @@ class CocoMetrics:
 
 @dataclass
 class DetectionMetrics:
-    """All boxes that were found and are there; memory grows with them, and with nothing else.
+    """Found and true boxes of a split, from which the metrics are computed; memory grows with the boxes only.
 
     Args:
-        num_labels: C.
-        found: In each image.
-        true: In each image.
-        loss_sum: Of all batches.
-        class_loss_sum: The class terms' part of it.
+        num_labels: Number of classes C.
+        found: Detections by row of the image.
+        true: True boxes by row of the image.
+        loss_sum: Sum of all batches' contributions to the loss.
+        class_loss_sum: Share of the class terms in `loss_sum`.
     """
 
     headline: ClassVar[str] = "map"
@@ -68,19 +69,19 @@ class DetectionMetrics:
 
     @property
     def images(self) -> int:
-        """How many were counted."""
+        """Number of counted images."""
         return len(self.true)
 
     def update(self, rows: Sequence[int], found: Sequence[Detections], true: Sequence[ImageBoxes]) -> None:
         """Adds a batch of images; the result does not depend on how they are batched.
 
         Args:
-            rows: Of the images in their split.
-            found: In each image.
-            true: In each image, crowds included.
+            rows: Rows of the images in their split.
+            found: Detections in each image.
+            true: True boxes in each image, crowds included.
 
         Raises:
-            ValueError: A class is out of range, or an image comes twice.
+            ValueError: A class is out of range, or an image is added twice.
         """
         for row, detections, boxes in zip(rows, found, true, strict=True):
             if row in self.true:
@@ -95,15 +96,15 @@ class DetectionMetrics:
         self._figures = None
 
     def pairs(self) -> list[tuple[Detections, ImageBoxes]]:
-        """Found and true boxes of each image, in the order of the rows."""
+        """Returns found and true boxes of each image, in the order of the rows."""
         return [(self.found[row], self.true[row]) for row in sorted(self.true)]
 
     def figures(self) -> CocoMetrics:
-        """COCO's evaluation of all that was counted.
+        """Runs COCO's evaluation on everything counted.
 
         Raises:
-            ValueError: Nothing was counted.
-            EvaluatorMissingError: There is no evaluator.
+            ValueError: No image was counted.
+            EvaluatorMissingError: No evaluator is installed.
         """
         if not self.true:
             raise ValueError("no image was counted")
@@ -112,12 +113,12 @@ class DetectionMetrics:
         return self._figures
 
     def compute(self) -> dict[str, float | None]:
-        """COCO's twelve figures by name, in [0, 1]; None where there is nothing to measure, where COCO says -1."""
+        """Returns COCO's twelve metrics by name, in [0, 1]; None, instead of COCO's -1, for nothing to measure."""
         stats = self.figures().stats
         return {name: _measured(value) for name, value in zip(COCO_METRICS, stats, strict=True)}
 
     def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """For each class its boxes, average precision over IoU 0.5 to 0.95, at 0.5 and at 0.75, and recall."""
+        """Lists per class the number of boxes, AP over IoU 0.5 to 0.95, at 0.5 and at 0.75, and recall."""
         figures = self.figures()
         counts = np.zeros(self.num_labels, dtype=np.int64)
         for boxes in self.true.values():
@@ -138,10 +139,10 @@ class DetectionMetrics:
         return rows
 
     def curves(self, iou: float = 0.5) -> np.ndarray:
-        """Precision at each of `RECALLS` for each class, (C, 101), not a number where the class has no boxes.
+        """Returns precision at each of `RECALLS` per class, (C, 101); NaN for a class without boxes.
 
         Args:
-            iou: From 0.5 to 0.95 in steps of 0.05: overlap from which a box counts as found.
+            iou: Lowest IoU at which a box counts as found, 0.5 to 0.95 in steps of 0.05.
         """
         step = (iou - 0.5) / 0.05
         if not -1e-9 < step < 9 + 1e-9 or abs(step - round(step)) > 1e-6:
@@ -150,7 +151,7 @@ class DetectionMetrics:
         return np.where(precision < 0, np.nan, precision)
 
     def tensors(self) -> list[torch.Tensor]:
-        """All that was counted, as tensors that a file or another process takes; see `load`."""
+        """Returns everything counted as tensors, for a file or another process; see `load`."""
         rows = sorted(self.true)
         found = [
             np.column_stack([np.full(len(d), row), d.classes, d.scores, d.boxes]) for row in rows
@@ -171,13 +172,13 @@ class DetectionMetrics:
         ]
 
     def load(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Takes what `tensors` gave, in place of its own."""
+        """Replaces the counts by tensors in the form of `tensors`."""
         self.found, self.true, self._figures = {}, {}, None
         self.loss_sum = self.class_loss_sum = 0.0
         self.add(tensors)
 
     def merge(self, accelerator: Accelerator) -> None:
-        """Makes the counts of each process those of all processes together."""
+        """Merges the counts of all processes, in every process."""
         del accelerator  # boxes are gathered as objects
         parts = gather_object([self.tensors()])
         self.load(parts[0])
@@ -185,7 +186,7 @@ class DetectionMetrics:
             self.add(tensors)
 
     def measurements(self, names: list[str]) -> dict[str, Any]:
-        """Metrics of each class, and kinds of errors, for `metrics.json`."""
+        """Returns metrics per class and kinds of errors, for `metrics.json`."""
         errors = count_errors(self.pairs(), self.num_labels)
         return {"per_class": self.per_class(names), "errors": errors.to_dict(names)}
 
@@ -195,7 +196,7 @@ class DetectionMetrics:
         save_error_kinds(count_errors(self.pairs(), self.num_labels), names, folder / "errors.png")
 
     def add(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Takes what `tensors` of another process gave, beside its own; images that are there already are not taken."""
+        """Adds the `tensors` of another process; images that are counted already are ignored."""
         sizes, found, true, ids, loss = (tensor.cpu().numpy() for tensor in tensors)
         names = ids.tobytes().decode().split("\0")
         for (row, width, height), name in zip(sizes.tolist(), names, strict=True) if len(sizes) else ():
@@ -212,16 +213,16 @@ class DetectionMetrics:
 
 
 def coco_metrics(pairs: Sequence[tuple[Detections, ImageBoxes]], num_labels: int) -> CocoMetrics:
-    """COCO's evaluation by faster-coco-eval, or by pycocotools where only that is installed.
+    """Runs COCO's evaluation with faster-coco-eval, or with pycocotools if only that is installed.
 
-    Ids are given anew and from 1: an annotation of id 0 counts as unmatched in COCO's code.
+    Ids are assigned anew from 1: COCO's code treats an annotation with id 0 as unmatched.
 
     Args:
         pairs: Found and true boxes of each image.
-        num_labels: C.
+        num_labels: Number of classes C.
 
     Raises:
-        EvaluatorMissingError: Neither is installed.
+        EvaluatorMissingError: Neither package is installed.
     """
     coco_class, evaluation_class, options = _evaluator()
     images = [{"id": n, "width": b.width, "height": b.height} for n, (_, b) in enumerate(pairs, 1)]
@@ -242,7 +243,7 @@ def coco_metrics(pairs: Sequence[tuple[Detections, ImageBoxes]], num_labels: int
     for entries in (truths, results):
         for number, entry in enumerate(entries, 1):
             entry["id"] = number
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints to stdout
         sides = []
         for entries in (truths, results):
             side = coco_class()

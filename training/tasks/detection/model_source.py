@@ -1,4 +1,4 @@
-"""The detector that a recipe names: a DETR on a pretrained backbone, or any detector that can be loaded."""
+"""Detector named by a recipe: a DETR on a pretrained backbone, or any detector that can be loaded."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,19 +15,19 @@ from ....modeling.modeling_detr import HubDetrForObjectDetection
 from ...recipe.model_names import DETECTOR_FROM_SCRATCH
 from ...recipe.recipe import Recipe, RecipeError
 
-_LONGEST = 1333 / 800  # DETR's longer side for its shorter one
+_LONGEST = 1333 / 800  # DETR's ratio of the longer to the shorter side
 
 
 def build_detector(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, Any]:
-    """The detector of a recipe, in fp32, with these classes, and its image processor.
+    """Builds the detector of a recipe, in float32 and with the given classes, and its image processor.
 
-    "detr" is a new one, drawn from torch's generator, on the backbone that `model.backbone` names; without, on a
-    ResNet-50 that is as random. Any other source is a checkpoint with a detector: classes that it has under the same
+    "detr" is a new model, drawn from torch's generator, on the backbone in `model.backbone`, or without one on a
+    randomly initialized ResNet-50. Any other source is a checkpoint with a detector: classes that it has under the same
     name keep their weights.
 
     Raises:
         RecipeError: A field does not suit the model.
-        CheckpointError: The source is missing, or no detector.
+        CheckpointError: The source does not exist or is not a detector.
     """
     settings = recipe.model
     if settings.patch_size is not None:

@@ -1,4 +1,4 @@
-"""Pictures of a detector's quality: precision against recall, kinds of errors, boxes on images."""
+"""Plots of a detector's quality: precision against recall, kinds of errors, boxes on images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,20 +13,20 @@ from ..plots import BLUE, GREEN, GREY, ORANGE, drawable, new_figure
 from .detections import RECALLS, Detections
 from .error_kinds import ERRORS, DetectionErrors
 
-# Of the bars of errors: right in green, then one colour for each of `ERRORS`.
+# Colours of the bars of errors: right in green, then one for each of `ERRORS`.
 COLORS = (GREEN, "#CC79A7", ORANGE, "#E69F00", "#F0E442", GREY, BLUE)
 DASHES = ("-", "--", "-.", ":")
-SHOWN = 12  # classes with a line of their own
+SHOWN = 12  # limit on the number of classes drawn separately
 
 
 def save_precision_recall(curves: np.ndarray, names: Sequence[str], file: Path, iou: float = 0.5) -> None:
-    """Precision against recall of each class, the most precise first, and their mean.
+    """Plots precision against recall for each class, the most precise first, and their mean.
 
     Args:
-        curves: (C, 101), precision in [0, 1] at `RECALLS`; not a number for a class without boxes.
-        names: C of them.
-        file: A .png to write.
-        iou: Overlap from which a box counts as found.
+        curves: Precision in [0, 1] at `RECALLS`, (C, 101); NaN for a class without boxes.
+        names: Class names, in label order, C of them.
+        file: Path of the .png to write.
+        iou: Lowest IoU at which a box counts as found.
     """
     figure = new_figure(7.5, 4.8)
     axes = figure.subplots()
@@ -49,12 +49,12 @@ def save_precision_recall(curves: np.ndarray, names: Sequence[str], file: Path, 
 
 
 def save_error_kinds(errors: DetectionErrors, names: Sequence[str], file: Path) -> None:
-    """How many boxes of each class are right, wrong in each way, and missed, over all classes first.
+    """Plots how many boxes are right, wrong in each way, and missed: over all classes, then per class.
 
     Args:
-        errors: Of a split.
-        names: C of them.
-        file: A .png to write.
+        errors: Errors on a split.
+        names: Class names, in label order, C of them.
+        file: Path of the .png to write.
     """
     order = np.argsort(-errors.per_class.sum(axis=1), kind="stable")[:SHOWN]
     rows = [errors.per_class.sum(axis=0), *errors.per_class[order]]
@@ -80,14 +80,14 @@ def save_error_kinds(errors: DetectionErrors, names: Sequence[str], file: Path) 
 def detection_picture(
     image: Image.Image, found: Detections, names: Sequence[str], threshold: float, true: ImageBoxes | None = None
 ) -> Image.Image:
-    """An image with the boxes found in it, their classes and scores; beside it the true ones, where they are known.
+    """Draws an image with found boxes, their classes and scores; beside it the true boxes, if given.
 
     Args:
-        image: Upright.
-        found: In it.
-        names: Of the classes.
-        threshold: Boxes of at least this score are drawn.
-        true: To draw beside.
+        image: Upright image.
+        found: Detections in the image.
+        names: Class names, in label order.
+        threshold: Lowest score of the drawn boxes.
+        true: True boxes to draw in a second picture beside the first; None draws none.
     """
     shown = found.above(threshold)
     texts = [f"{names[number]} {score:.2f}" for number, score in zip(shown.classes, shown.scores, strict=True)]
@@ -105,10 +105,10 @@ def detection_picture(
 def save_detections(
     samples: Sequence[tuple[Image.Image, Detections, ImageBoxes]], names: Sequence[str], threshold: float, file: Path
 ) -> None:
-    """A sheet of images, found boxes at the left and true ones at the right of each.
+    """Writes a sheet of images, each with found boxes at the left and true boxes at the right.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are no images.
     """
     pictures: list[Any] = [detection_picture(image, found, names, threshold, true) for image, found, true in samples]
     titles = [f"image {true.image_id}: found (left), true (right)" for _, _, true in samples]

@@ -1,4 +1,4 @@
-"""A saved detector beside images with boxes: what `vithub evaluate` measures, and how it is shown."""
+"""Evaluation of a saved detector on images with boxes, as `vithub evaluate` runs and shows it."""
 
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,16 @@ from .loading import load_detector
 from .metrics import DetectionMetrics
 from .plots import save_detections, save_error_kinds, save_precision_recall
 
-SAMPLES = 6  # images that are drawn
+SAMPLES = 6  # number of images drawn with their boxes
 
 
 class SavedDetector:
-    """A detector and the images with boxes that it is measured on.
+    """Detector with the images with boxes to evaluate it on.
 
     Args:
         path: Folder of the model.
-        data: As `Task.open_evaluation`.
-        split: As `Task.open_evaluation`.
+        data: Data set in any form that `finetune` takes; None takes the run's training data.
+        split: Name of the split; None takes "test" if it exists, else "validation".
         label_column: Name of the column of objects; None finds it.
         skip_bad: Whether images that cannot be decoded are left out.
 
@@ -54,13 +54,16 @@ class SavedDetector:
         self.rows = self.images.table
 
     def evaluator(self, device: torch.device) -> BoxEvaluator:
-        """One pass over the split, with the model on a device."""
+        """Returns an evaluator of the split, and moves the model to a device."""
         self.model.to(device)
         return BoxEvaluator(self.model, self.images, self.processor, len(self.classes.names), self.to_data)
 
     def results(self, evaluation: Evaluation) -> dict[str, Any]:
-        """Number of boxes, COCO's twelve metrics (and the loss of models of this package), classes, and errors from
-        the score that gives the best F1, with their confusion."""
+        """Returns the number of boxes, metrics, results per class, and errors with their confusion matrix.
+
+        Metrics are COCO's twelve, with the loss for models of this package; errors are counted above the score with
+        the best F1.
+        """
         counts: Any = evaluation.metrics
         names = self.classes.names
         per_class = counts.per_class(names)
@@ -73,7 +76,7 @@ class SavedDetector:
         }
 
     def save_plots(self, folder: Path, evaluation: Evaluation, results: dict[str, Any]) -> None:  # noqa: ARG002
-        """Writes `predictions.json` (COCO's results), curves, errors, confusion, and boxes on some images."""
+        """Writes `predictions.json` (COCO's results), plots (curves, errors, confusion), and boxes on some images."""
         counts: Any = evaluation.metrics
         errors = count_errors(counts.pairs(), len(self.classes.names))
         save_detection_files(folder, counts, errors, self.classes, self.images)
@@ -82,7 +85,7 @@ class SavedDetector:
 def save_detection_files(
     folder: Path, counts: DetectionMetrics, errors: DetectionErrors, classes: BoxClasses, images: BoxImages
 ) -> None:
-    """Writes `predictions.json` (COCO's results) and pictures: curves, errors, confusion, boxes on some images."""
+    """Writes `predictions.json` (COCO's results) and plots: curves, errors, confusion, boxes on some images."""
     names, pairs = classes.names, counts.pairs()
     entries = coco_results([true.image_id for _, true in pairs], [found for found, _ in pairs], classes)
     save_coco_results(entries, folder / "predictions.json")
@@ -98,7 +101,7 @@ def save_detection_files(
 
 
 def class_numbers(names: tuple[str, ...], id2label: dict[int, str]) -> list[int] | None:
-    """The data's number of each class of a model, -1 where it has none; None where they are the same.
+    """Returns the data's number of each class of a model, -1 if it has none; None if they are equal.
 
     Raises:
         DataError: The model does not know a class of the data.
@@ -115,9 +118,9 @@ def class_numbers(names: tuple[str, ...], id2label: dict[int, str]) -> list[int]
 
 
 def _source(path: Path, data: Any, skip_bad: bool, label_column: str | None) -> dict[str, Any]:
-    """The arguments of `load_box_data`: the data that was named, or what the run was trained on, with its splits.
+    """Returns the arguments of `load_box_data`: for the given data, or for the run's training data with its splits.
 
-    Of the latter no more images may be missing than in training: other splits would be drawn from the rest.
+    From the run's own data no more images may be missing than in training: other splits would be drawn from the rest.
     """
     column = {} if label_column is None else {"objects_column": label_column}
     if data is not None:
@@ -127,7 +130,7 @@ def _source(path: Path, data: Any, skip_bad: bool, label_column: str | None) -> 
 
 
 def detection_table(result: dict[str, Any]) -> Table:
-    """A result for a terminal."""
+    """Formats a result for a terminal."""
     metrics, errors = result["metrics"], result["errors"]
     title = f"{result['data']}, {result['split']} split, {result['images']} images, {result['boxes']} boxes: mAP "
     table = Table("class", title=Text(visible(title) + _percent(metrics["map"])), title_justify="left")

@@ -1,4 +1,4 @@
-"""Detection: the training task of a model that finds boxes in images."""
+"""Detection task: training of a model that finds boxes in images."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,14 +22,14 @@ from .evaluation import BoxEvaluator
 
 
 class DetectionTask(TrainingTask):
-    """A recipe with a detector and images with boxes.
+    """Training task of a detector on images with boxes.
 
     Args:
-        recipe: The recipe of the run.
-        model: The detector, on the CPU, in fp32.
-        image_processor: The evaluation transform, which is saved with the model.
-        data: The splits.
-        order: Which images come at which step.
+        recipe: Recipe of the run.
+        model: Detector on the CPU, in float32.
+        image_processor: Image processor of the evaluation transform, saved with the model.
+        data: Splits of images with boxes.
+        order: Order of the training images by step.
     """
 
     problem = "object_detection"
@@ -43,7 +43,7 @@ class DetectionTask(TrainingTask):
 
     @property
     def data(self) -> BoxData:
-        """The splits."""
+        """Splits of images with boxes."""
         return self._data
 
     @property
@@ -53,17 +53,17 @@ class DetectionTask(TrainingTask):
 
     @property
     def image_hw(self) -> list[int]:
-        """The shorter and the longer side in pixels."""
+        """Lengths of the shorter and of the longer side of the model's input, in pixels."""
         pixels = box_pixels(self.image_processor)
         return [pixels.shortest, pixels.longest]
 
     def data_facts(self) -> dict[str, Any]:
-        """What `metrics.json` says of the data: also how many boxes there are, and how they were read."""
+        """Returns the entries of `metrics.json` about the data; adds the numbers of boxes and how they were read."""
         more = {"boxes": self.data.boxes, "most_boxes": self.data.most_boxes(), "reading": self.data.reading}
         return super().data_facts() | more
 
     def train_images(self) -> BoxImages:
-        """The training split with the training transform."""
+        """Returns the training split with the training transform."""
         pixels = box_pixels(self.image_processor)
         transform = BoxTransform(self.recipe.boxes, pixels.shortest, list(pixels.mean), list(pixels.std))
         return BoxImages(self.data.train, transform, self.recipe.seed, "train", self._skips)
@@ -73,17 +73,17 @@ class DetectionTask(TrainingTask):
         return self.recipe.data.on_bad_image == "skip"
 
     def evaluation_images(self, split: str) -> BoxImages:
-        """A split with the evaluation transform, the saved processor's."""
+        """Returns a split with the evaluation transform of the saved image processor."""
         transform = BoxEvaluationTransform(self.image_processor)
         return BoxImages(self.data.splits[split], transform, self.recipe.seed, split, self._skips)
 
     def evaluator(self, model: nn.Module, split: str, autocast: Any = None) -> BoxEvaluator:
-        """One pass over a split, for COCO's metrics and the loss."""
+        """Returns an evaluator of a split for COCO's metrics and the loss."""
         images = self.evaluation_images(split)
         return BoxEvaluator(model, images, self.image_processor, len(self.names), autocast=autocast)
 
     def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Tells each piece of a step's batch what the terms of the loss are divided by, for all pieces together."""
+        """Gives each part of a step's batch the divisors of the loss terms, computed over all parts and processes."""
         config = self.model.config
         counts = torch.stack([loss_counts(batch["labels"], config) for batch in batches]).mean(0)
         device = next(self.model.parameters()).device
@@ -92,7 +92,7 @@ class DetectionTask(TrainingTask):
             batch["loss_counts"] = counts
 
     def loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        """The loss of a batch, or of a piece of one; the mean over the pieces is the loss of the whole."""
+        """Computes the loss of a batch, or of part of one; the mean over the parts is the loss of the whole batch."""
         step = self.step_of(batch)
         torch.manual_seed(derived_seed(self.recipe.seed, Stream.MODEL, step))
         arguments = {name: batch[name] for name in ("pixel_values", "pixel_mask")}
@@ -102,7 +102,7 @@ class DetectionTask(TrainingTask):
         return loss
 
     def _noised(self, batch: dict[str, Any], step: int) -> list[dict[str, Any]]:
-        """The targets with the noise of their denoising queries, drawn by sample."""
+        """Returns the targets with the noise of their denoising queries, drawn per sample."""
         labels: list[dict[str, Any]] = batch["labels"]
         slots = self.model.config.denoising_queries
         if not slots:
@@ -112,12 +112,12 @@ class DetectionTask(TrainingTask):
         return [{**target, "noise": noise} for target, noise in zip(labels, draws, strict=True)]
 
     def _sample_seeds(self, stream: int, batch: dict[str, Any], step: int) -> list[int]:
-        """One for each sample, by its place in the step's whole batch."""
+        """Returns one seed per sample, derived from its position in the step's whole batch."""
         places = (batch["position"] % self.batch_size).tolist()
         return [derived_seed(self.recipe.seed, stream, step, place) for place in places]
 
     def _dropout(self, batch: dict[str, Any], step: int) -> AbstractContextManager[Any]:
-        """Draws dropout by sample, where the graph is that of the current forward pass."""
+        """Returns a context that draws dropout per sample, if the graph is not compiled or recomputed."""
         settings = self.recipe.model
         if settings.compile or settings.activation_checkpointing:
             return nullcontext()

@@ -1,4 +1,4 @@
-"""Whether a classifier's probabilities can be taken at their word (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
+"""Calibration of a classifier's probabilities (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ BINS = 15
 
 
 class CalibrationBins:
-    """Decisions by the confidence that they were taken with, in equal-width bins (low, high] of [0, 1].
+    """Counts of decisions by confidence, in equal-width bins (low, high] of [0, 1].
 
-    A decision is the label of an image, or each yes and no to a label where an image has any number of them.
+    A decision is the predicted label of an image, or each yes or no to a label if an image has any number of labels.
 
     Attributes:
-        sums: (3, 15), fp64, per bin: the decisions, their confidence, and how many were right.
+        sums: Number of decisions, sum of their confidence, and number of right decisions per bin; (3, 15), float64.
     """
 
     def __init__(self) -> None:
         self.sums = torch.zeros(3, BINS, dtype=torch.float64)
 
     def update(self, confidence: torch.Tensor, right: torch.Tensor) -> None:
-        """Adds decisions: confidence in [0, 1] and whether each was right, both of one shape."""
+        """Adds decisions: confidence in [0, 1] and whether each was right, both of the same shape."""
         confidence = confidence.double().flatten()
         inner_edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1]
         number = torch.bucketize(confidence, inner_edges)  # an edge belongs to the bin below it
@@ -30,12 +30,12 @@ class CalibrationBins:
         self.sums.index_add_(1, number, values)
 
     def expected_error(self) -> float:
-        """Mean distance of confidence and accuracy, in [0, 1], bins weighted by their decisions (eq. 3)."""
+        """Computes the mean distance of confidence and accuracy, in [0, 1], bins weighted by decisions (eq. 3)."""
         decisions, confidence, right = self.sums
         return float((confidence - right).abs().sum() / decisions.sum())
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of each bin `low`, `high`, `images` (decisions), mean `confidence` and `accuracy` (both None if empty)."""
+        """Lists per bin `low`, `high`, `images` (decisions), mean `confidence` and `accuracy` (both None if empty)."""
         rows: list[dict[str, Any]] = []
         for number, (decisions, confidence, right) in enumerate(self.sums.T.tolist()):
             means = (confidence / decisions, right / decisions) if decisions else (None, None)

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 from counts per class: how many are found, are there, and are claimed."""
+"""Precision, recall and F1 from counts per class: true positives, positives and predictions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,18 +7,18 @@ import numpy as np
 
 
 def f1_scores(found: np.ndarray, support: np.ndarray, claimed: np.ndarray) -> np.ndarray:
-    """F1 of each class, 0 where it neither occurs nor is claimed.
+    """Computes the F1 of each class; 0 if it neither occurs nor is predicted.
 
     Args:
-        found: (..., L), times that the class was there and claimed.
-        support: (..., L), times that it was there.
-        claimed: (..., L), times that it was claimed.
+        found: True positives per class, (..., L).
+        support: Occurrences per class, (..., L).
+        claimed: Predictions per class, (..., L).
     """
     return 2 * found / np.maximum(support + claimed, 1)
 
 
 def macro_f1(found: np.ndarray, support: np.ndarray, claimed: np.ndarray) -> np.ndarray:
-    """F1 averaged over the classes that occur, (...); not a number where none does."""
+    """Computes F1 averaged over the classes that occur, (...); NaN if none occurs."""
     present = support > 0
     total = np.where(present, f1_scores(found, support, claimed), 0.0).sum(axis=-1)
     number = present.sum(axis=-1)
@@ -26,7 +26,7 @@ def macro_f1(found: np.ndarray, support: np.ndarray, claimed: np.ndarray) -> np.
 
 
 def weighted_f1(found: np.ndarray, support: np.ndarray, claimed: np.ndarray) -> np.ndarray:
-    """F1 averaged over the classes by how often each occurs, (...)."""
+    """Computes F1 averaged over the classes, weighted by their occurrences, (...)."""
     weighted: np.ndarray = (f1_scores(found, support, claimed) * support).sum(axis=-1) / support.sum(axis=-1)
     return weighted
 
@@ -34,7 +34,7 @@ def weighted_f1(found: np.ndarray, support: np.ndarray, claimed: np.ndarray) -> 
 def class_rows(
     names: Sequence[str], found: np.ndarray, support: np.ndarray, claimed: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Of each class its `label`, `precision`, `recall` and `f1` (0 where undefined) and `images`, its support."""
+    """Lists per class `label`, `precision`, `recall`, `f1` (0 where undefined) and `images` (support)."""
     scores = f1_scores(found, support, claimed)
     return [
         {

@@ -1,4 +1,4 @@
-"""Metrics of a classifier that gives each image any number of labels; memory is bounded, however many images come."""
+"""Metrics of a classifier that gives each image any number of labels; memory is bounded for any number of images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,33 +17,33 @@ from .f1_scores import class_rows, macro_f1
 from .reporting import measurements, save_plots
 from .single_label import check_finite
 
-# Logits beyond 20 (probabilities within 2e-9 of 0 or 1) are counted as 20. A bin is 0.005 wide, and 0 is an edge.
+# Logits beyond 20 (probabilities within 2e-9 of 0 or 1) are counted as 20. A bin is 0.005 wide, and 0 is a bin edge.
 REACH, BINS = 20.0, 8192
-# For intervals only: the images are dealt in turn to so many groups, whose logits are counted in wider bins.
+# For intervals only: images are assigned to groups in turn, and the logits of a group are counted in wider bins.
 GROUPS, WIDE_BINS = 50, 512
-# So many logits (images times labels) are kept as they are, 9 bytes each.
+# Limit on the number of logits (images times labels) that are kept exactly, 9 bytes each.
 EXACT_SCORES = 2**20
-_EMPTY, _ABSENT, _PRESENT = 0, 1, 2  # marks of kept logits
+_EMPTY, _ABSENT, _PRESENT = 0, 1, 2  # marks of kept logits: unused, without and with the label
 
 
 class MultiLabelMetrics:
-    """Counts of a multi-label classifier, L yes-or-no decisions per image; a yes is a probability above 0.5.
+    """Counts of a multi-label classifier, L yes-or-no decisions per image; yes means a probability above 0.5.
 
-    The ranking of the images, which average precision needs, is that of the logits themselves while all of them are
-    kept, up to `exact_scores`. Beyond it one histogram of logits per class stands for them, whose bins are 0.005 wide:
-    different logits in one bin count as equal. `precision_error` says how far that can be off: not at all up to
-    `exact_scores`, and beyond it a bound from the counts of the bins, which grows where many logits lie close together.
+    Average precision needs a ranking of the images. It uses the logits themselves as long as all of them are kept, up
+    to `exact_scores`. Beyond that it uses one histogram of logits per class with bins 0.005 wide: different logits in
+    one bin count as equal. `precision_error` gives the largest possible deviation: zero up to `exact_scores`, and
+    beyond it a bound from the bin counts, which grows where many logits lie close together.
 
     Args:
-        num_labels: L.
-        process: Of several processes that share the images, number p gets every image p + k * `processes`. With that
-            known, `intervals` of the summed counts are those of one process.
-        processes: How many.
-        exact_scores: Most logits (images times labels) that are kept as they are, 9 bytes each.
+        num_labels: Number of labels L.
+        process: Index p of this process among those that share the images; it gets every image p + k * `processes`.
+            With it, `intervals` of the summed counts equal those of one process.
+        processes: Number of processes that share the images.
+        exact_scores: Largest number of logits (images times labels) that are kept exactly, 9 bytes each.
 
     Attributes:
-        headline: The key of `compute` by which two models are compared.
-        confusion: None; there is no one class to take for another.
+        headline: Key in `compute` by which two models are compared.
+        confusion: None, since a multi-label classifier has no confusion matrix.
     """
 
     headline = "mean_average_precision"
@@ -51,27 +51,27 @@ class MultiLabelMetrics:
 
     def __init__(self, num_labels: int, process: int = 0, processes: int = 1, exact_scores: int = EXACT_SCORES) -> None:
         self.num_labels, self.process, self.processes = num_labels, process, processes
-        # each image has a place of its own among those of all processes, so that their tensors can be added up
+        # Each image has its own place among those of all processes, so that their tensors can be added.
         places = exact_scores // num_labels
         self.scores = torch.zeros(places, num_labels, dtype=torch.float64)
         self.marks = torch.full((places, num_labels), _EMPTY, dtype=torch.int8)
         self.histogram = torch.zeros(2, num_labels, BINS, dtype=torch.int32)  # without and with the label
         self.group_histogram = torch.zeros(GROUPS, 2, num_labels, WIDE_BINS, dtype=torch.int32)
         self.group_decisions = torch.zeros(GROUPS, 3, num_labels, dtype=torch.int64)  # found, support, claimed
-        self.group_images = torch.zeros(GROUPS, 2, dtype=torch.int64)  # all of them, and those with every label right
+        self.group_images = torch.zeros(GROUPS, 2, dtype=torch.int64)  # all images, and those with every label right
         self.loss_sum = torch.zeros(1, dtype=torch.float64)
         self.calibration = CalibrationBins()
 
     @property
     def images(self) -> int:
-        """How many were counted."""
+        """Number of counted images."""
         return int(self.group_images[:, 0].sum())
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Adds a batch: logits (B, L) and labels (B, L), each 0 or 1.
 
         Raises:
-            ValueError: A shape or a label does not fit, or a logit is infinite or not a number.
+            ValueError: A shape or a label does not fit, or a logit is infinite or NaN.
         """
         logits, labels = logits.detach().double().cpu(), labels.detach().cpu()
         if logits.ndim != 2 or logits.shape[1] != self.num_labels or labels.shape != logits.shape:
@@ -97,13 +97,13 @@ class MultiLabelMetrics:
 
     def _keep_logits(self, logits: torch.Tensor, present: torch.Tensor, place: torch.Tensor) -> None:
         room = place < len(self.scores)
-        room[room.clone()] = self.marks[place[room], 0] == _EMPTY  # sums of unequal processes leave gaps
+        room[room.clone()] = self.marks[place[room], 0] == _EMPTY  # sums over unequal processes leave gaps
         self.scores[place[room]] = logits[room]
         self.marks[place[room]] = torch.where(present[room], _PRESENT, _ABSENT).to(torch.int8)
 
     def _count_logits(self, logits: torch.Tensor, present: torch.Tensor, group: torch.Tensor) -> None:
         bins = ((logits + REACH) * (BINS / (2 * REACH))).floor().clamp(0, BINS - 1).long()  # (B, L)
-        row = present.long() * self.num_labels + torch.arange(self.num_labels)  # of the histogram
+        row = present.long() * self.num_labels + torch.arange(self.num_labels)  # row of the histogram
         ones = torch.ones(bins.numel(), dtype=torch.int32)
         self.histogram.view(-1).index_add_(0, (row * BINS + bins).flatten(), ones)
         group_row = group[:, None] * (2 * self.num_labels) + row
@@ -111,13 +111,14 @@ class MultiLabelMetrics:
         self.group_histogram.view(-1).index_add_(0, wide.flatten(), ones)
 
     def compute(self) -> dict[str, float]:
-        """What is known of all decisions; each but the loss in [0, 1].
+        """Computes the metrics of all decisions; each except the loss in [0, 1].
 
-        Mean average precision and macro F1 are means over the classes that occur, micro F1 is that of all decisions
-        together, accuracy the part of the images with every label right, the loss binary cross-entropy per decision.
+        Mean average precision and macro F1 are means over the classes that occur, micro F1 is computed from all
+        decisions together, accuracy is the share of images with every label right, and the loss is binary cross-entropy
+        per decision.
 
         Raises:
-            ValueError: No image was counted, or none with a label.
+            ValueError: No image was counted, or none of them has a label.
         """
         count = self.images
         if count == 0:
@@ -135,21 +136,22 @@ class MultiLabelMetrics:
         }
 
     def intervals(self, level: float = 0.95, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """Intervals (low, high) of accuracy (Wilson), mean average precision, micro and macro F1 (bootstrap).
+        """Computes intervals (low, high) of accuracy (Wilson), mean average precision, micro and macro F1 (bootstrap).
 
-        The labels of one image go together, so that neither classes nor decisions may be resampled one by one. For all
-        but the accuracy the images were dealt to 50 groups as they
-        came, and the groups are resampled: up to 50 images that is the bootstrap over images, beyond it the same
-        spread estimated from fewer draws (measured: intervals of 95 % hold the truth about 1 % less often). Mean
-        average precision is resampled with wider bins, whose deviations are set around the exact value. The
-        calibration error has no interval, as resampling makes bins look worse than they are.
+        The labels of one image belong together, so neither classes nor decisions may be resampled one by one. For all
+        metrics except accuracy, images were assigned to 50 groups in turn, and the groups are resampled: up to 50
+        images that is the bootstrap over images; beyond it, the same spread is estimated from fewer draws (measured:
+        intervals of 95 % hold the true value about 1 % less often). Mean average precision is resampled with wider
+        bins, whose deviations are added to the exact value. The calibration error has no interval, since resampling
+        increases it.
 
-        Where every resampled set of images gives the same value, as where all are right, a figure has no interval.
+        A metric has no interval if every resampled set of images gives the same value, for example if all answers are
+        right.
 
         Args:
-            level: Chance that an interval holds the true value, about.
+            level: Approximate probability that an interval holds the true value, in (0, 1).
             samples: Number of resampled sets of images.
-            seed: Of the draws.
+            seed: Seed of the draws.
         """
         exact = self.compute()
         generator = np.random.default_rng(seed)
@@ -172,7 +174,7 @@ class MultiLabelMetrics:
         }
 
     def _resampled_precision(self, draws: np.ndarray, used: np.ndarray) -> np.ndarray:
-        """(samples,), mean average precision of the groups, each as often as draws (samples, groups) says."""
+        """Computes mean average precision, (samples,), of groups weighted by draws (samples, groups)."""
         total, classes = np.zeros(len(draws)), np.zeros(len(draws))
         for label in range(self.num_labels):
             counts = self._group_counts(label)[used].astype(np.float64)  # (groups, 2, bins)
@@ -183,7 +185,7 @@ class MultiLabelMetrics:
         return np.where(classes > 0, total / np.maximum(classes, 1), np.nan)
 
     def _group_counts(self, label: int) -> np.ndarray:
-        """(groups, 2, bins), images of each group without and with a label: by rank where logits are kept."""
+        """Counts images per group without and with a label, (groups, 2, bins); bins are ranks if logits are kept."""
         if (kept := self._kept(label)) is None:
             return np.asarray(self.group_histogram[:, :, label].numpy())
         scores, present, place = kept
@@ -194,7 +196,7 @@ class MultiLabelMetrics:
         return counts
 
     def _kept(self, label: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Logits of a label, whether images have it, and their places, (images,); None where some were not kept."""
+        """Returns logits, presence and places of a label's images, each (images,); None unless all logits are kept."""
         mark = self.marks[:, label].numpy() if len(self.marks) else np.empty(0, dtype=np.int8)
         place = np.flatnonzero(mark)
         if len(place) != self.images or mark.max(initial=0) > _PRESENT:
@@ -202,7 +204,7 @@ class MultiLabelMetrics:
         return self.scores[:, label].numpy()[place], mark[place] == _PRESENT, place
 
     def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Average precision (None without positives), precision, recall, F1, in [0, 1], and images with the label."""
+        """Lists average precision (None without positives), precision, recall, F1 and number of images per class."""
         rows = class_rows(names, *self._decisions())
         return [
             {
@@ -214,16 +216,16 @@ class MultiLabelMetrics:
         ]
 
     def reliability(self) -> list[dict[str, Any]]:
-        """Confidence against accuracy of the decisions, see `CalibrationBins.rows`; "images" are decisions."""
+        """Lists confidence and accuracy of the decisions per bin; see `CalibrationBins.rows`."""
         return self.calibration.rows()
 
     def merge(self, accelerator: Accelerator) -> None:
-        """Makes the counts of each process those of all processes together."""
+        """Sums the counts of all processes, in every process."""
         device = accelerator.device
         self.load([accelerator.reduce(tensor.to(device), "sum").cpu() for tensor in self.tensors()])
 
     def measurements(self, names: list[str]) -> dict[str, Any]:
-        """What `metrics.json` says besides `compute`, see `reporting.measurements`."""
+        """Returns the entries of `metrics.json` besides `compute`; see `reporting.measurements`."""
         return measurements(self, names)
 
     def save_plots(self, names: list[str], folder: Path) -> None:
@@ -231,11 +233,11 @@ class MultiLabelMetrics:
         save_plots(self, names, folder)
 
     def tensors(self) -> list[torch.Tensor]:
-        """All that was counted; those of several processes may be added up and given to `load`."""
+        """Returns all counts as tensors; those of several processes may be added and passed to `load`."""
         return [tensor.clone() for tensor in self._tensors()]
 
     def load(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Takes counts as `tensors` gives them, in place of its own."""
+        """Replaces the counts by tensors in the form of `tensors`."""
         (
             self.histogram,
             self.group_histogram,
@@ -252,15 +254,16 @@ class MultiLabelMetrics:
         return (*counted, self.scores, self.marks, self.loss_sum, self.calibration.sums)
 
     def _decisions(self) -> np.ndarray:
-        """(3, L): found, support, claimed."""
+        """Returns true positives, positives and predictions per label, (3, L)."""
         return self.group_decisions.sum(dim=0).numpy().astype(np.float64)
 
     def precision_error(self) -> float:
-        """How far the mean average precision can be from that of the logits themselves; 0 where all are kept.
+        """Bounds the deviation of mean average precision from that of the exact logits; 0 if all are kept.
 
-        The images of a bin may truly come in any order. With F with the label and M in all above a bin that holds p
-        with it and a without, the p add sum_j (F + j) / (M + j) at best and sum_j (F + j) / (M + a + j) at worst, j = 1
-        to p, and p (F + p) / (M + a + p) as they are counted, which lies between.
+        The images of a bin may have any order. Let F be the number of images with the label, and M that of all images,
+        above a bin with p images with the label and a without. The p images add at best sum_j (F + j) / (M + j), at
+        worst sum_j (F + j) / (M + a + j), with j = 1 to p, and p (F + p) / (M + a + p) as counted, which lies between
+        the two.
         """
         absent, present = self.histogram.numpy()
         errors = [
@@ -271,7 +274,7 @@ class MultiLabelMetrics:
         return float(np.mean(errors)) if errors else 0.0
 
     def _average_precision(self) -> np.ndarray:
-        """(L,), not a number for classes without positives."""
+        """Computes average precision per label, (L,); NaN for labels without positives."""
         absent, present = self.histogram.numpy()
         found = []
         for label in range(self.num_labels):
@@ -286,14 +289,14 @@ class MultiLabelMetrics:
 
 
 def _order_error(absent: np.ndarray, present: np.ndarray) -> float:
-    """How far average precision from a histogram can be from that of the logits, (bins,) counts, the lowest first."""
+    """Bounds the deviation of average precision from a histogram, (bins,) counts from the lowest score up."""
     own, others = present[::-1].astype(np.float64), absent[::-1].astype(np.float64)
-    above = own.cumsum() - own  # with the label
+    above = own.cumsum() - own  # images with the label above each bin
     all_above = above + others.cumsum() - others
 
     def added(before: np.ndarray) -> float:
-        """Sum over bins and j = 1 to p of (above + j) / (before + j)."""
-        # the sum of 1 / (x + j) is digamma(x + p + 1) - digamma(x + 1)
+        """Sums (above + j) / (before + j) over bins and j = 1 to p."""
+        # The sum of 1 / (x + j) is digamma(x + p + 1) - digamma(x + 1).
         return float((own + (above - before) * (digamma(before + own + 1) - digamma(before + 1))).sum())
 
     best, worst = added(all_above) / own.sum(), added(all_above + others) / own.sum()
@@ -302,14 +305,14 @@ def _order_error(absent: np.ndarray, present: np.ndarray) -> float:
 
 
 def average_precision(absent: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Sum over thresholds of precision times the gain in recall, as scikit-learn has it.
+    """Computes the sum over thresholds of precision times the gain in recall, as scikit-learn does.
 
     Args:
-        absent: (..., bins), images without the label by score, the lowest first.
-        present: (..., bins), images with it.
+        absent: Images without the label per score bin, lowest score first, (..., bins).
+        present: Images with the label per score bin, lowest score first, (..., bins).
 
     Returns:
-        (...), not a number where no image has the label.
+        Average precision, (...); NaN if no image has the label.
     """
     gain = present[..., ::-1].astype(np.float64)
     found = gain.cumsum(axis=-1)
@@ -320,7 +323,7 @@ def average_precision(absent: np.ndarray, present: np.ndarray) -> np.ndarray:
 
 
 def _micro_f1(found: np.ndarray, support: np.ndarray, claimed: np.ndarray) -> np.ndarray:
-    """F1 of all decisions together, (...), from counts (..., L)."""
+    """Computes F1 of all decisions together, (...), from counts (..., L)."""
     micro: np.ndarray = 2 * found.sum(axis=-1) / np.maximum((support + claimed).sum(axis=-1), 1)
     return micro
 

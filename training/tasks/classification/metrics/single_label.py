@@ -22,11 +22,11 @@ class ClassificationMetrics:
     """Counts of a single-label classifier.
 
     Args:
-        num_labels: C.
-        confusion: (C, C), rows the true class, columns the predicted one.
-        top5: Images whose class is among the five most likely.
-        loss_sum: Of the cross-entropy.
-        calibration: Of the most likely class.
+        num_labels: Number of classes C.
+        confusion: Confusion matrix (C, C), rows the true class, columns the predicted one.
+        top5: Number of images whose class is among the five most likely.
+        loss_sum: Sum of the cross-entropy.
+        calibration: Calibration of the most likely class.
     """
 
     headline: ClassVar[str] = "accuracy"
@@ -42,14 +42,14 @@ class ClassificationMetrics:
 
     @property
     def images(self) -> int:
-        """How many were counted."""
+        """Number of counted images."""
         return int(self.confusion.sum())
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Adds a batch: logits (B, C) and class indices (B,).
 
         Raises:
-            ValueError: A shape or a label does not fit, or a logit is infinite or not a number.
+            ValueError: A shape or a label does not fit, or a logit is infinite or NaN.
         """
         logits, labels = logits.detach().float().cpu(), labels.detach().cpu().long()
         self._check(logits, labels)
@@ -72,7 +72,7 @@ class ClassificationMetrics:
             raise ValueError(f"labels must lie in 0 to {self.num_labels - 1}, got {labels.min()} to {labels.max()}")
 
     def compute(self) -> dict[str, float]:
-        """Accuracy, top-5 accuracy, loss, macro and weighted F1, calibration error; each but the loss in [0, 1]."""
+        """Computes accuracy, top-5 accuracy, macro and weighted F1, calibration error (in [0, 1]) and the loss."""
         per_class = self._per_class()
         found, support, _ = per_class
         count = float(support.sum())
@@ -88,16 +88,16 @@ class ClassificationMetrics:
         }
 
     def intervals(self, level: float = 0.95, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """Intervals (low, high) of accuracy and top-5 accuracy (Wilson), of macro and weighted F1 (bootstrap).
+        """Computes intervals (low, high) of accuracy and top-5 accuracy (Wilson), macro and weighted F1 (bootstrap).
 
-        How far a figure would move with other images of the same kind. F1 has no interval where every resampled set
-        of images gives the same value, as where all are right. The calibration error has none, as resampling makes
-        bins look worse than they are.
+        An interval shows how far a metric would move with other images of the same kind. F1 has no interval if every
+        resampled set of images gives the same value, for example if all answers are right. The calibration error has
+        none, since resampling increases it.
 
         Args:
-            level: Chance that an interval holds the true value, about.
+            level: Approximate probability that an interval holds the true value, in (0, 1).
             samples: Number of resampled sets of images.
-            seed: Of the draws.
+            seed: Seed of the draws.
         """
         generator = np.random.default_rng(seed)
         count = self.images
@@ -112,20 +112,20 @@ class ClassificationMetrics:
         }
 
     def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Precision, recall, F1 (in [0, 1]) and the number of images of each class."""
+        """Lists precision, recall, F1 (in [0, 1]) and the number of images per class."""
         return class_rows(names, *self._per_class())
 
     def reliability(self) -> list[dict[str, Any]]:
-        """Confidence against accuracy in 15 bins, see `CalibrationBins.rows`."""
+        """Lists confidence and accuracy in 15 bins; see `CalibrationBins.rows`."""
         return self.calibration.rows()
 
     def merge(self, accelerator: Accelerator) -> None:
-        """Makes the counts of each process those of all processes together."""
+        """Sums the counts of all processes, in every process."""
         device = accelerator.device
         self.load([accelerator.reduce(tensor.to(device), "sum").cpu() for tensor in self.tensors()])
 
     def measurements(self, names: list[str]) -> dict[str, Any]:
-        """What `metrics.json` says besides `compute`, see `reporting.measurements`."""
+        """Returns the entries of `metrics.json` besides `compute`; see `reporting.measurements`."""
         return measurements(self, names)
 
     def save_plots(self, names: list[str], folder: Path) -> None:
@@ -133,12 +133,12 @@ class ClassificationMetrics:
         save_plots(self, names, folder)
 
     def tensors(self) -> list[torch.Tensor]:
-        """All that was counted; those of several processes may be added up and given to `load`."""
+        """Returns all counts as tensors; those of several processes may be added and passed to `load`."""
         totals = torch.tensor([self.top5, self.loss_sum], dtype=torch.float64)
         return [self.confusion.clone(), totals, self.calibration.sums.clone()]
 
     def load(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Takes counts as `tensors` gives them, in place of its own."""
+        """Replaces the counts by tensors in the form of `tensors`."""
         confusion, totals, calibration = (tensor.detach().cpu() for tensor in tensors)
         self.confusion = confusion
         self.top5, self.loss_sum = int(totals[0]), float(totals[1])
@@ -150,10 +150,10 @@ class ClassificationMetrics:
 
 
 def check_finite(logits: torch.Tensor) -> None:
-    """Refuses logits (B, L) that cannot be ranked.
+    """Rejects logits (B, L) that cannot be ranked.
 
     Raises:
-        ValueError: One is infinite or not a number.
+        ValueError: A logit is infinite or NaN.
     """
     if not bool(torch.isfinite(logits).all()):
         bad = int((~torch.isfinite(logits)).any(dim=-1).sum())
