@@ -58,7 +58,7 @@ def test_a_strict_parser_reads_the_same_with_null_for_what_is_not_finite(content
 @pytest.mark.parametrize("room", ROOMS)
 def test_results_are_written_by_it(room):
     for file in sorted((ROOT / room).rglob("*.py")):
-        name = f"{room}/{file.name}"
+        name = file.relative_to(ROOT).as_posix()
         if name in PLAIN or name == "data/text/json_text.py":
             continue
         calls = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call)]
