@@ -4,11 +4,11 @@ Shapes: B images, C classes. The functions neither read nor change a model; `pro
 configuration, and never inferred into it.
 """
 
+from typing import Protocol
+
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
-
-from ..configuration.configuration_deit import HubDeiTConfig
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
@@ -37,9 +37,34 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: PreT
     return nn.functional.cross_entropy(logits, labels.float() if labels.is_floating_point() else labels.view(-1))
 
 
+class DistillationTerms(Protocol):
+    """Settings of the distillation term, under the names that they have in the configuration of a DeiT."""
+
+    @property
+    def distillation(self) -> str:
+        """ "soft" or "hard"."""
+
+    @property
+    def distillation_temperature(self) -> float:
+        """Temperature tau of soft distillation."""
+
+    @property
+    def distillation_reduction(self) -> str:
+        """ "deit" or "batchmean", the divisor of soft distillation."""
+
+    @property
+    def problem_type(self) -> str | None:
+        """As in the configuration: one label per image, or any number of them."""
+
+
+def with_teacher(from_labels: torch.Tensor, from_teacher: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Combines the loss from labels with the teacher's term: (1 - alpha) * labels + alpha * teacher (DeiT, eq. 2)."""
+    return (1 - alpha) * from_labels + alpha * from_teacher
+
+
 def distillation_loss(
     logits: torch.Tensor,
-    config: HubDeiTConfig,
+    config: DistillationTerms,
     teacher_logits: torch.Tensor | None = None,
     teacher_decisions: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -52,7 +77,7 @@ def distillation_loss(
 
     Args:
         logits: Student's logits, (B, C).
-        config: Configuration with `distillation` (not "none"), its temperature and reduction, and `problem_type`.
+        config: Configuration of a DeiT, or other settings of the distillation; `distillation` is not "none".
         teacher_logits: Teacher's logits, (B, C).
         teacher_decisions: Teacher's class indices, (B,), which replace `teacher_logits` in hard distillation with one
             label per image.
@@ -87,4 +112,4 @@ def distillation_loss(
     return divergence * tau**2 / divisor
 
 
-__all__ = ["classification_loss", "distillation_loss"]
+__all__ = ["DistillationTerms", "classification_loss", "distillation_loss", "with_teacher"]

@@ -14,7 +14,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_vit import HubViTConfig
-from .classification_loss import classification_loss, distillation_loss
+from .classification_loss import classification_loss, distillation_loss, with_teacher
 from .classifier_heads import HeadResizing
 from .modeling_vit import HubViTEmbeddings, HubViTModel, HubViTPreTrainedModel, freeze_mask_token, with_fields
 
@@ -162,8 +162,7 @@ class HubDeiTForImageClassification(HeadResizing, HubDeiTPreTrainedModel):
         taught = distillation_loss(student, config, teacher_logits, teacher_decisions)
         if labels is None:
             return taught
-        alpha = config.distillation_alpha
-        return (1 - alpha) * classification_loss(cls_logits, labels, config) + alpha * taught
+        return with_teacher(classification_loss(cls_logits, labels, config), taught, config.distillation_alpha)
 
 
 def _renamed(old: torch.Tensor, new: torch.Tensor | None) -> torch.Tensor:

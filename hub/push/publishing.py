@@ -170,16 +170,21 @@ def _checked_files(folder: Path, target: PushTarget, native: Path | None) -> tup
     """Files and class of `_files`, after checking that no file holds a secret."""
     try:
         files, architecture = _files(folder, target.repo_id, native)
-        findings = scan(files, target.token)
+        _refuse_secrets(files, target)
     except (OSError, SafetensorError) as error:
         if is_disk_full(error):
             raise explain(error, target.repo_id, "preparing the files", target.token) from None
         raise
+    return files, architecture
+
+
+def _refuse_secrets(files: list[PublishFile], target: PushTarget) -> None:
+    """Raises a `SecretError` where a file, as it is sent, looks like it holds a secret."""
+    findings = scan(files, target.token)
     if findings:
         raise SecretError(
             f"nothing was sent: {'; '.join(map(str, findings))}. Remove it, and revoke it if it was shared"
         )
-    return files, architecture
 
 
 def _has_our_code(folder: Path) -> bool:
@@ -251,7 +256,9 @@ def _keep_online_card(
         logger.warning("the card of %s has text that the folder's lacks; %s", target.repo_id, kept)
         return files
     content = _card(folder, target.repo_id, native, text)[CARD]
-    return [replace(file, size=len(content), content=content) if file is card else file for file in files]
+    merged = replace(card, size=len(content), content=content)
+    _refuse_secrets([merged], target)
+    return [merged if file is card else file for file in files]
 
 
 def _push(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from patience import PATIENCE
 from vithub.scripts.command_line import app, run
-from vithub.scripts.commands import assignments
+from vithub.scripts.finetune_command import assignments
 from vithub.training.recipe.recipe import Recipe, field_choices, field_names
 
 import vithub

@@ -135,7 +135,7 @@ def test_the_list_of_commands_at_80_columns_is_whole(monkeypatch, capsys):
 
 def test_the_targets_of_a_conversion_are_those_that_there_are():
     from vithub.hub.conversion.convert import TARGETS
-    from vithub.scripts.commands import CONVERSION_TARGETS
+    from vithub.scripts.convert_command import CONVERSION_TARGETS
 
     assert tuple(TARGETS) == CONVERSION_TARGETS
 

@@ -1,14 +1,22 @@
 """Loss of a training step for any image classifier: from labels, and optionally from a teacher."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from ....configuration.configuration_deit import HubDeiTConfig
-from ....modeling.classification_loss import distillation_loss
+from ....modeling.classification_loss import distillation_loss, with_teacher
 from ...recipe.recipe import RecipeError
 from ...recipe.sections import DistillationSettings, TrainingSettings
+
+
+class _Terms(NamedTuple):
+    """The recipe's distillation, see `DistillationTerms`."""
+
+    distillation: str
+    distillation_temperature: float
+    distillation_reduction: str
+    problem_type: str
 
 
 class TrainingLoss:
@@ -34,13 +42,8 @@ class TrainingLoss:
         self.alpha = distillation.alpha
         if distillation.teacher is not None and self.through == "token" and not has_token:
             raise RecipeError("distillation.through: 'token' needs a DeiT with a distillation head; take 'logits'")
-        self.settings = HubDeiTConfig(
-            distillation=distillation.kind,
-            distillation_temperature=distillation.temperature,
-            distillation_alpha=distillation.alpha,
-            distillation_reduction=distillation.reduction,
-            problem_type="multi_label_classification" if multi_label else "single_label_classification",
-        )
+        problem = "multi_label_classification" if multi_label else "single_label_classification"
+        self.terms = _Terms(distillation.kind, distillation.temperature, distillation.reduction, problem)
 
     def __call__(self, outputs: Any, targets: torch.Tensor, teacher_logits: torch.Tensor | None = None) -> torch.Tensor:
         """Computes the loss, a float32 scalar.
@@ -55,8 +58,8 @@ class TrainingLoss:
         from_labels, from_teacher = outputs.logits, outputs.logits
         if self.through == "token":
             from_labels, from_teacher = outputs.cls_logits, outputs.distillation_logits
-        taught = distillation_loss(from_teacher, self.settings, teacher_logits)
-        return (1 - self.alpha) * self.base(from_labels, targets) + self.alpha * taught
+        taught = distillation_loss(from_teacher, self.terms, teacher_logits)
+        return with_teacher(self.base(from_labels, targets), taught, self.alpha)
 
     def base(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Computes the mean loss of logits (B, L) against targets (B, L).

@@ -1,0 +1,49 @@
+"""`vithub evaluate`: measures a saved model on labelled data."""
+
+from typing import Annotated
+
+import typer
+from vithub.scripts.arguments import MOST_AT_ONCE, MOST_WORKERS, Folder
+from vithub.scripts.bad_images import check_on_bad_image
+
+
+def evaluate(
+    folder: Folder,
+    data: Annotated[str | None, typer.Option(help="as for finetune  [default: the run's own]")] = None,
+    split: Annotated[str | None, typer.Option(help="train, validation or test  [default: the one reported]")] = None,
+    output: Annotated[
+        str | None, typer.Option(help="new folder for metrics.json and pictures  [default: none]")
+    ] = None,
+    label_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, help="images at once")] = 64,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=MOST_WORKERS, help="loading processes  [default: by the number of cores]")
+    ] = None,
+    on_bad_image: Annotated[
+        str, typer.Option(help="error, or skip to measure without images that cannot be decoded")
+    ] = "error",
+    resume: Annotated[bool, typer.Option("--resume", help="go on with a killed evaluation into --output")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Evaluates a classifier (accuracy, top-5, F1, per class) or a detector (COCO's metrics, kinds of errors)."""
+    if resume and output is None:
+        raise typer.BadParameter("--resume needs --output")
+    check_on_bad_image(on_bad_image)
+    from rich.console import Console
+    from vithub.data.text.json_text import json_text
+    from vithub.training.evaluation import evaluate as run
+    from vithub.training.evaluation import result_table
+    from vithub.training.runtime.processes import process_state
+    from vithub.training.runtime.progress import TerminalReporter
+
+    with TerminalReporter() as reporter:
+        result = run(
+            folder, data, split, output=output, label_column=label_column, batch_size=batch_size, workers=workers,
+            on_bad_image=on_bad_image, resume=resume, reporter=reporter,
+        )  # fmt: skip
+    if not process_state().is_main_process:
+        return
+    if json_:
+        typer.echo(json_text(result))
+    else:
+        Console().print(result_table(folder, result))
