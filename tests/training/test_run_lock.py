@@ -27,19 +27,19 @@ with RunLock(Path(sys.argv[1])):
 VICTIM = """
 import json, os, signal, sys
 import torch
-from vithub.data import image_dataset
+from vithub.data.labelled import dataset
 from vithub.scripts.command_line import app, run
 
 torch.set_num_threads(1)
 name, arguments = json.loads(sys.argv[1])
-main, sample = os.getpid(), image_dataset.LabelledImages.__getitem__
+main, sample = os.getpid(), dataset.LabelledImages.__getitem__
 
 def struck(self, key):
     if os.getpid() != main and getattr(key, "epoch", 0) == 1:
         os.kill(os.getpid(), getattr(signal, name))
     return sample(self, key)
 
-image_dataset.LabelledImages.__getitem__ = struck
+dataset.LabelledImages.__getitem__ = struck
 sys.exit(run(lambda: app(arguments)))
 """
 

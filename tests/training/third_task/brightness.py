@@ -136,6 +136,9 @@ class Brightness:
             results=lambda evaluation: {"metrics": evaluation.values}, save_plots=lambda *_: None,
         )  # fmt: skip
 
+    def skipping(self, own_data):
+        return "measures without such photos"
+
     def result_table(self, result):
         return Table(title=f"closeness {result['metrics']['closeness']:.3f}")
 

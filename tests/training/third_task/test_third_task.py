@@ -41,7 +41,7 @@ def brightness(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(brightness, tmp_path_factory):
     recipe = Recipe().with_values(VALUES | {"training.epochs": 6})
-    return finetune(recipe=recipe, out=tmp_path_factory.mktemp("run") / "run")
+    return finetune(recipe=recipe, output=tmp_path_factory.mktemp("run") / "run")
 
 
 def test_it_learns_and_loads_as_any_model(trained, brightness):
@@ -55,8 +55,8 @@ def test_it_learns_and_loads_as_any_model(trained, brightness):
 def test_it_resumes_to_the_same_bits(front_end, trained, brightness, tmp_path, listener):
     recipe = Recipe().with_values(VALUES | {"training.epochs": 6})
     with pytest.raises(KeyboardInterrupt):
-        finetune(recipe=recipe, out=tmp_path / "run", front_end=front_end, reporter=listener(break_after=9))
-    again = finetune(out=tmp_path / "run", resume=True, front_end=front_end)
+        finetune(recipe=recipe, output=tmp_path / "run", front_end=front_end, reporter=listener(break_after=9))
+    again = finetune(output=tmp_path / "run", resume=True, front_end=front_end)
     whole, resumed = (load_file(run.folder / "model.safetensors") for run in (trained, again))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -72,4 +72,4 @@ def test_it_evaluates_and_predicts_what_it_was_trained_for(trained, brightness):
 def test_an_option_of_another_task_is_refused_by_name(brightness, tmp_path):
     recipe = Recipe().with_values(VALUES | {"boxes.crop": 0.2})
     with pytest.raises(RecipeError, match=r"boxes\.crop 0\.2 has no effect on task brightness"):
-        finetune(recipe=recipe, out=tmp_path / "run")
+        finetune(recipe=recipe, output=tmp_path / "run")

@@ -18,7 +18,7 @@ from vithub.training.tasks.detection.plots import (
     save_precision_recall,
 )
 
-from .test_detection_metrics import BOX, many, truth
+from .test_metrics import BOX, many, truth
 
 
 def colors_of(file):
