@@ -25,6 +25,20 @@ torch.set_num_threads(1)  # the tests run in parallel
 settings.register_profile("vithub", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("vithub")
 
+# Tests that take a minute or more begin first, so that no process is left to work alone at the end.
+LONG = (
+    "test_every_cell_runs",
+    "test_real_weights_there_and_back",
+    "two_processes",
+    "killed",
+    "interrupted_at_any_moment",
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
+
+
 # Sizes of a model that computes in milliseconds: 4 x 4 patches of 8 x 8 pixels.
 TINY = {
     "hidden_size": 32,
