@@ -117,7 +117,7 @@ def digits_killed(jobs: Jobs) -> dict[str, str]:
 
 def taught(jobs: Jobs) -> dict[str, str]:
     """A DeiT that learns from the first run, with mixing, accumulation and EMA."""
-    more = {"distillation.kind": "soft", "augmentation.mixup": 0.8, "training.accumulation": 2, "training.ema": 0.9}
+    more = {"distillation.kind": "soft", "augmentation.mixup": 0.8, "training.accumulation": 2, "training.ema_decay": 0.9}
     settings = [part for name, value in more.items() for part in ("--set", f"{name}={value}")]
     jobs.vithub("finetune", *DIGITS, "--max-steps", "8", "--teacher", "digits", "--output", "taught", *settings)
     return run_prints(jobs.folder / "taught")
@@ -230,7 +230,12 @@ def main() -> int:
                 sys.stderr.write(f"{name}: left out, as --data is not given\n")
                 continue
             begun = time.perf_counter()
-            found[name] = job(jobs)
+            try:
+                found[name] = job(jobs)
+            except (RuntimeError, OSError) as error:  # the others are still of use
+                found[name] = {"failed": "yes"}
+                sys.stderr.write(f"{name}: FAILED: {str(error)[-400:]}\n")
+                continue
             changed = [key for key in earlier.get(name, {}) if found[name].get(key) != earlier[name][key]]
             verdict = f"CHANGED: {', '.join(changed)}" if changed else "equal" if earlier else "recorded"
             sys.stderr.write(f"{name}: {verdict} ({time.perf_counter() - begun:.0f} s)\n")
