@@ -117,7 +117,12 @@ def digits_killed(jobs: Jobs) -> dict[str, str]:
 
 def taught(jobs: Jobs) -> dict[str, str]:
     """A DeiT that learns from the first run, with mixing, accumulation and EMA."""
-    more = {"distillation.kind": "soft", "augmentation.mixup": 0.8, "training.accumulation": 2, "training.ema_decay": 0.9}
+    more = {
+        "distillation.kind": "soft",
+        "augmentation.mixup": 0.8,
+        "training.accumulation": 2,
+        "training.ema_decay": 0.9,
+    }
     settings = [part for name, value in more.items() for part in ("--set", f"{name}={value}")]
     jobs.vithub("finetune", *DIGITS, "--max-steps", "8", "--teacher", "digits", "--output", "taught", *settings)
     return run_prints(jobs.folder / "taught")
