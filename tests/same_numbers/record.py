@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 # What differs between two equal runs.
-VOLATILE = {"seconds", "energy", "hardware", "versions", "finished", "images_per_second", "waited", "peak_memory"}
+VOLATILE = {
+    "seconds", "energy", "hardware", "versions", "finished", "images_per_second", "waited_for_images", "peak_memory_mb",
+}  # fmt: skip
 
 Job = Callable[["Jobs"], dict[str, str]]
 
