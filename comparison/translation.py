@@ -60,7 +60,6 @@ PROTOCOLS = {
         "contestant; interval: of both parts as above, combined as Zou and Donner 2008."
     ),
 }
-SUBSETS = ("all images", "right", "right by all", "matched accuracy")
 
 
 @dataclass(frozen=True)
@@ -239,7 +238,6 @@ def _equivariance(
 
 __all__ = [
     "PROTOCOLS",
-    "SUBSETS",
     "TranslationSettings",
     "at_accuracy",
     "canvas_size",
