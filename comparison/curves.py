@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ..data.share_intervals import Interval, share_interval
+from ..data.intervals import Interval, share_interval
 from .growth import crossing
 from .measurement import LEVEL, Measurement, Section, in_percent
 

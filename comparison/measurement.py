@@ -6,8 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..data.share_intervals import Interval, share_interval
-from ..training.runtime.bootstrap import percentile_interval
+from ..data.intervals import Interval, percentile_interval, share_interval
 
 LEVEL, SAMPLES = 0.95, 1000
 # Texts for protocols: the intervals of `mean_share_interval` with one trial per image, and with several.

@@ -1,5 +1,6 @@
 """Base class of data sets of decoded images, with the treatment of images that cannot be decoded."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from .samplers import SampleKey
 from .seeding import Stream, derived_generator, seeded
 
 
-class RowImages(Dataset[dict[str, Any]]):
+class RowImages(Dataset[dict[str, Any]], ABC):
     """Data set of decoded, transformed images of a table.
 
     A row is indexed by its number (evaluation), or by a `SampleKey`, from which all random choices of the transform
@@ -103,21 +104,21 @@ class RowImages(Dataset[dict[str, Any]]):
         row = self.table[index]
         return self.empty_content(Image.new("RGB", (row.get("width", 8), row.get("height", 8))), row)
 
+    @abstractmethod
     def content(self, image: Image.Image, row: dict[str, Any], index: int) -> Any:
         """Image with its annotation.
 
         Raises:
             BadImageError: The image and the annotation do not fit each other.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def empty_content(self, image: Image.Image, row: dict[str, Any]) -> Any:
         """Black image with an annotation that stands for the missing one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, content: Any) -> dict[str, Any]:
         """Sample from `content` or `empty_content`, transformed; it may draw from torch, NumPy and Python."""
-        raise NotImplementedError
 
 
 __all__ = ["RowImages"]

@@ -26,6 +26,11 @@ class SplitTables:
         return {name: table for name, table in found.items() if table is not None}
 
     @property
+    def reported(self) -> str:
+        """Name of the split that a run reports: "test" if it exists, else "validation"."""
+        return "validation" if self.test is None else "test"
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Number of images in each split, without splits that are streams."""
         return {name: len(table) for name, table in self.splits.items() if not isinstance(table, IterableDataset)}

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its stub omits it
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, without `as`
 from torch import nn
 from transformers import PreTrainedModel
 

@@ -8,9 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
-from vithub.scripts.calling import quiet_libraries
-from vithub.scripts.commands import register
+from vithub.scripts.calling import prepared, quiet_libraries
+from vithub.scripts.check_data_command import check_data
+from vithub.scripts.command_help import Command, RecipeCommand
+from vithub.scripts.compare_command import compare
+from vithub.scripts.convert_command import convert
+from vithub.scripts.demo_command import demo
+from vithub.scripts.evaluate_command import evaluate
+from vithub.scripts.explain_command import explain
+from vithub.scripts.finetune_command import finetune
+from vithub.scripts.predict_command import predict
 from vithub.scripts.printing import LineFormatter, say
+from vithub.scripts.publish_command import publish
 from vithub.scripts.termination import orderly_termination
 
 app = typer.Typer(
@@ -22,7 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-register(app)
+app.command(cls=RecipeCommand)(prepared(finetune))
+for subcommand in (evaluate, predict, convert, check_data, compare, publish, demo, explain):
+    app.command(cls=Command)(prepared(subcommand))
 
 
 def main() -> None:

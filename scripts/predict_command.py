@@ -50,8 +50,7 @@ def predict(
         with TerminalReporter() as reporter:
             target = predict_dataset(
                 folder, data, output, split=split, embeddings=embeddings, batch_size=batch_size or 32,
-                threshold=0.5 if threshold is None else threshold,
-                on_bad_image=on_bad_image, resume=resume, reporter=reporter,
+                threshold=threshold, on_bad_image=on_bad_image, resume=resume, reporter=reporter,
             )  # fmt: skip
         say(f"predictions are in {target}")
         return

@@ -34,7 +34,7 @@ def predict_dataset(
     *,
     split: str | None = None,
     embeddings: bool = False,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     rows_per_file: int = 1024,
     batch_size: int = 64,
     workers: int | None = None,
@@ -56,7 +56,7 @@ def predict_dataset(
         output: New folder; with `resume`, the folder of the same prediction.
         split: Name of the split; None takes "test" if it exists, else the last split.
         embeddings: Whether to add the column `embedding`; for classifiers only.
-        threshold: Lowest score of a reported box, in [0, 1].
+        threshold: Lowest score of a reported box, in [0, 1]; None means 0.5. For detectors only.
         rows_per_file: Number of images per file.
         batch_size: Images per batch; limited to 8 for a detector.
         workers: Number of loading processes; None derives it from the number of cores.

@@ -227,7 +227,7 @@ def _agreed(folder: Path) -> Path:
 
 def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter: Reporter) -> Run:
     """Evaluates the published weights in fp32, as they will be served, and writes the run's folder."""
-    split = "test" if task.data.test is not None else "validation"
+    split = task.data.reported
     task.finish(folder if result.accelerator.is_main_process else None)
     progress = result.record.progress
     evaluations = {
@@ -252,7 +252,7 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
         "data": task.data_facts(),
         "bad_images": {name: names for name, names in bad_images.items() if names},
         "skipped_steps": progress.skipped_steps,
-        "image_hw": task.image_hw,
+        **task.input_facts(),
         "parameters": sum(p.numel() for p in task.model.parameters()),
         "batch_size": task.batch_size,
         "seconds": round(progress.seconds, 1),

@@ -89,7 +89,7 @@ class BoxTransform:
 
 
 def _happens(probability: float) -> bool:
-    """Whether an event of a probability happens; draws in any case, so that later draws do not depend on it."""
+    """Draws whether an event happens; a number is drawn at any probability, so that later draws do not depend on it."""
     return bool(torch.rand(()) < probability)
 
 

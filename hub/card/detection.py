@@ -72,7 +72,8 @@ def about_detector(config: dict[str, Any], metrics: dict[str, Any], native: str 
     other = f"An object detector of type {markdown_code(config['model_type'])}"
     family = "A detection transformer (DETR)" if detr else other
     backbone = config.get("backbone_config") or {}
-    shortest, longest = metrics["image_hw"]
+    # Runs of version 0.1 have both sides under `image_hw`.
+    sides = metrics.get("image_sides") or dict(zip(("shortest", "longest"), metrics["image_hw"], strict=True))
     return {
         "title": f"{'DETR' if detr else config['model_type']} for {metrics['data']['name']}",
         "family": Markdown(family + (f" with {several}" if names else "")),
@@ -82,8 +83,8 @@ def about_detector(config: dict[str, Any], metrics: dict[str, Any], native: str 
         "parameters": metrics["parameters"],
         "backbone": backbone.get("backbone") or backbone.get("model_type"),
         "queries": config.get("num_queries"),
-        "shortest": shortest,
-        "longest": longest,
+        "shortest": sides["shortest"],
+        "longest": sides["longest"],
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its stub omits it
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, without `as`
 from safetensors import SafetensorError
 
 from ...data.argument_names import argument

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...data.share_intervals import share_interval
+from ...data.intervals import percentile_interval, share_interval
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,7 @@ def estimate(replicates: np.ndarray, level: float) -> Estimate:
     """First value with the percentile interval of the others; all NaN if the first value is not finite."""
     if not np.isfinite(replicates[0]):
         return Estimate(float("nan"), float("nan"), float("nan"))
-    low, high = np.nanquantile(replicates[1:], [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(replicates[0]), float(low), float(high))
+    return Estimate(float(replicates[0]), *percentile_interval(replicates[1:], level))
 
 
 __all__ = ["Estimate", "StreamingBootstrap", "estimate"]

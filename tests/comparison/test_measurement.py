@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vithub.comparison.curves import PROTOCOLS, data_section
 from vithub.comparison.measurement import mean_share_interval, weighted_interval
-from vithub.data.share_intervals import share_interval
+from vithub.data.intervals import share_interval
 
 CELL = {"interval": [0.8, 1.0], "train_images": 9, "test_images": 20, "steps": 1, "parameters": 1, "seconds": 8}
 SETTINGS = {"data": "x", "epochs": 1, "batch_size": 1, "image_size": 16, "hidden_size": 32, "layers": 1, "lr": 1}

@@ -127,3 +127,9 @@ def test_an_image_that_cannot_be_decoded_is_an_error_or_an_empty_row(finished_ru
     assert [label is None for label in table["label"].to_pylist()] == [False, False, True, False, False]
     assert table["error"].to_pylist() == [None, None, "could not be decoded", None, None]
     assert table["probabilities"][2].as_py() is None
+
+
+def test_a_threshold_is_refused_for_a_classifier(finished_run, digit_folders, tmp_path):
+    with pytest.raises(ValueError, match=r"`threshold` 0\.3 has no effect on a classifier"):
+        predict_dataset(finished_run.folder, digit_folders, tmp_path / "labels", threshold=0.3)
+    assert not (tmp_path / "labels").exists()

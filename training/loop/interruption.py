@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -36,7 +37,7 @@ class Interrupted(SystemExit):  # not an error
             self.message = f"stopped by {name} after step {step}; all of it is in {checkpoint}, {resume} goes on"
 
 
-class _Handlers:
+class _Handlers(ABC):
     """Context that replaces the handlers of SIGTERM and SIGINT.
 
     Python delivers signals to the main thread only; in other threads the context changes nothing.
@@ -50,8 +51,9 @@ class _Handlers:
             self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
+    @abstractmethod
     def _receive(self, signum: int, _frame: FrameType | None) -> None:
-        raise NotImplementedError
+        """Handles a signal."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

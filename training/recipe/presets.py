@@ -54,8 +54,8 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for name, value in changes.items():
         before = merged.get(name)
-        both = isinstance(before, dict) and isinstance(value, dict)
-        merged[name] = _merged(before, value) if both else value  # type: ignore[arg-type]
+        nested = isinstance(before, dict) and isinstance(value, dict)
+        merged[name] = _merged(before or {}, value) if nested else value
     return merged
 
 

@@ -71,6 +71,11 @@ class Recipe(Section):
             raise ValueError("training.max_steps must be given with data.streaming, whose length is not known")
         if self.data.streaming and (self.distillation.cache or self.augmentation.repeats > 1):
             raise ValueError("data.streaming sees an image once: no distillation.cache and augmentation.repeats 1")
+        if self.data.group_shapes and self.augmentation.repeats > 1:
+            raise ValueError(
+                "data.group_shapes puts each image into an epoch once: augmentation.repeats must be 1, got "
+                f"{self.augmentation.repeats}"
+            )
         if self.lora.rank is not None and self.training.freeze:
             raise ValueError(
                 f"lora.rank freezes all but adapters and head: training.freeze must be 0, got {self.training.freeze!r}"

@@ -86,6 +86,7 @@ class DataSettings(Section):
         False, description="cut boxes at their image's border and leave out those without an area, instead of an error"
     )
     box_format: str | None = Field(None, description="such as 'xyxy pixels'; default: the usual one, or found")
+    group_shapes: bool = Field(False, description="batches of a detector's images of similar shape: less padding")
 
     def reading_boxes(self) -> dict[str, Any]:
         """Returns the arguments of `load_box_data` except the source."""

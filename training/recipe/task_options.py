@@ -7,6 +7,7 @@ UNKNOWN_TO: dict[str, dict[str, str | None]] = {
         "model.backbone_stride": None,
         "data.repair_boxes": None,
         "data.box_format": None,
+        "data.group_shapes": None,
         "boxes.horizontal_flip": "augmentation.horizontal_flip",
         "boxes.vertical_flip": "augmentation.vertical_flip",
         "boxes.crop": "augmentation.crop",

@@ -13,21 +13,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...data.share_intervals import Interval
-
-
-def percentile_interval(values: np.ndarray, level: float) -> Interval:
-    """Returns the central part of resampled values, ignoring NaN.
-
-    Args:
-        values: Resampled values, (samples,).
-        level: Share of the values inside the interval, in (0, 1).
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"`level` must lie between 0 and 1, got {level!r}")
-    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
 
 def varied(values: np.ndarray) -> bool:
     """Whether resampled values differ from each other, ignoring NaN."""
@@ -63,4 +48,4 @@ def group_draws(groups: int, samples: int, generator: np.random.Generator) -> np
     return generator.multinomial(groups, np.full(groups, 1 / groups), size=samples).astype(np.float64)
 
 
-__all__ = ["group_draws", "percentile_interval", "resampled_counts", "varied"]
+__all__ = ["group_draws", "resampled_counts", "varied"]

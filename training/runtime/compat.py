@@ -12,19 +12,19 @@ from torch import nn
 # Module, dotted name in it, and the reason. `tests/training/runtime/test_compat.py` looks up each.
 PRIVATE_NAMES = (
     ("accelerate.state", "AcceleratorState._reset_state",
-     "a second run in one process may have another precision; tried with accelerate 1.10 to 1.14"),
+     "a second run in one process may have another precision; tried with accelerate 1.15.0"),
     ("accelerate.utils.fsdp_utils", "fsdp2_prepare_model",
-     "the EMA is sharded as the model is, which `prepare` does for one model only; tried with accelerate 1.10 to 1.14"),
+     "the EMA is sharded as the model is, which `prepare` does for one model only; tried with accelerate 1.15.0"),
     ("transformers", "Trainer._load_from_checkpoint",
-     "checkpoints hold no pickle and are put back by this package; tried with transformers 5.4 to 5.14"),
+     "checkpoints hold no pickle and are put back by this package; tried with transformers 5.23.0"),
     ("transformers", "Trainer._load_optimizer_and_scheduler", "as `_load_from_checkpoint`"),
     ("transformers", "Trainer._load_scaler", "as `_load_from_checkpoint`"),
     ("transformers", "Trainer._load_rng_state", "as `_load_from_checkpoint`"),
     ("transformers", "PreTrainedModel._upload_modified_files",
      "`save_pretrained(push_to_hub=True)` uploads before it returns, and the code must be there by then; "
-     "tried with transformers 5.4 to 5.14"),
+     "tried with transformers 5.23.0"),
 )  # fmt: skip
-# Attribute in which `Accelerator.prepare` keeps the forward of an autocast model; tested with accelerate 1.10 to 1.14.
+# Attribute in which `Accelerator.prepare` keeps the forward of an autocast model; tried with accelerate 1.15.0.
 ORIGINAL_FORWARD = "_original_forward"
 
 

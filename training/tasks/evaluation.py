@@ -109,6 +109,11 @@ def default_workers() -> int:
     return 0 if cores < 2 else min(8, cores // 2)
 
 
+def useful_workers(workers: int, images: int, images_each: int) -> int:
+    """Number of loading processes, at most one per `images_each` images: fewer load faster without another process."""
+    return min(workers, images // images_each)
+
+
 @torch.inference_mode()
 def evaluate_split(
     evaluator: SplitEvaluator,
@@ -170,4 +175,13 @@ def check_bad_share(bad: list[str], size: int, largest: float, split: str) -> No
         )
 
 
-__all__ = ["Evaluation", "Metrics", "Part", "SplitEvaluator", "check_bad_share", "default_workers", "evaluate_split"]
+__all__ = [
+    "Evaluation",
+    "Metrics",
+    "Part",
+    "SplitEvaluator",
+    "check_bad_share",
+    "default_workers",
+    "evaluate_split",
+    "useful_workers",
+]

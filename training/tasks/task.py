@@ -35,32 +35,34 @@ class TrainingTask(ABC):
         recipe: Recipe of the run.
         model: Model on the CPU, in float32.
         image_processor: Image processor of the evaluation transform, saved with the model.
-        batches: Training data, with the batches of each step.
+        data: Data with `name`, `sizes` (images by split), `notes`, and `reported` (name of the split to report).
+
+    Attributes:
+        batches: Training data with the batches of each step; each task sets it.
         end_step: Number of steps after which the training ends, if before its planned end; else None.
     """
 
-    problem: str  # name of the task in `metrics.json`
+    batches: TrainBatches
 
-    def __init__(self, recipe: Recipe, model: PreTrainedModel, image_processor: Any, batches: TrainBatches) -> None:
-        self.recipe, self.model, self.image_processor, self.batches = recipe, model, image_processor, batches
+    def __init__(self, recipe: Recipe, model: PreTrainedModel, image_processor: Any, data: Any) -> None:
+        self.recipe, self.model, self.image_processor, self.data = recipe, model, image_processor, data
         self.end_step: int | None = None
 
     # Members that each task defines.
 
     @property
     @abstractmethod
+    def problem(self) -> str:
+        """Name of the problem in `metrics.json`."""
+
+    @property
+    @abstractmethod
     def names(self) -> list[str]:
         """Class names, in label order."""
 
-    @property
     @abstractmethod
-    def image_hw(self) -> list[int]:
-        """Height and width of the model's input in pixels."""
-
-    @property
-    @abstractmethod
-    def data(self) -> Any:
-        """Data with `name`, `sizes` (images by split), `notes`, and `test` (None if there is no such split)."""
+    def input_facts(self) -> dict[str, Any]:
+        """Returns the entries of `metrics.json` about the size of the model's input, in pixels."""
 
     @abstractmethod
     def evaluator(self, model: nn.Module, split: str, autocast: Any = None) -> SplitEvaluator:
@@ -307,7 +309,7 @@ class Task(Protocol):
         """Opens a saved model for single images; raises `ValueError` for an option without effect on this task."""
 
     def open_dataset(
-        self, path: Path, data: Any, *, embeddings: bool, threshold: float, skip_bad: bool
+        self, path: Path, data: Any, *, embeddings: bool, threshold: float | None, skip_bad: bool
     ) -> DatasetPredictor:
         """Opens a saved model for a data set; raises `ValueError` for an option without effect on this task."""
 

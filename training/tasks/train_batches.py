@@ -1,13 +1,13 @@
 """Training batches of a run, from a table or from a stream, with the order of the images by step."""
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import asdict
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader
 
-from ...data.samplers import EpochMicroBatches, MicroBatches, TrainingOrder
+from ...data.samplers import AspectGroupedOrder, EpochMicroBatches, MicroBatches, TrainingOrder
 from ...data.streaming.images import StreamedImages, collate_streamed
 from ...data.streaming.streams import ShuffledStream, StreamBatches, StreamOrder, StreamPlace
 from ..recipe.recipe import Recipe, RecipeError
@@ -181,13 +181,17 @@ class StreamedBatches:
         self.places = places
 
 
-def table_order(recipe: Recipe, images: Sized, processes: int) -> TrainingOrder:
+def table_order(
+    recipe: Recipe, images: Sized, processes: int, aspect_ratios: Sequence[float] | None = None
+) -> TrainingOrder:
     """Makes the order of a table's rows; the batch size is the recipe's, or the largest that fits fewer images.
 
     Raises:
         RecipeError: The batch cannot be divided evenly.
     """
     batch_size = _batch_size(recipe, len(images), processes)
+    if aspect_ratios is not None:
+        return AspectGroupedOrder(aspect_ratios, batch_size, recipe.seed)
     return TrainingOrder(len(images), batch_size, recipe.seed, recipe.augmentation.repeats)
 
 

@@ -189,6 +189,11 @@ def test_an_older_run_has_a_card_without_what_it_does_not_know(detector_run, cha
     assert re.search(r"\d+ images for train, \d+ images for validation", card)
 
 
+def test_a_run_of_version_0_1_has_both_sides_under_another_name(changed):
+    _, card = changed(metrics={"image_sides": None, "image_hw": [48, 96]})
+    assert "shorter side 48 pixels, longer side at most 96" in card
+
+
 def test_a_detector_that_found_nothing_is_reported_as_such(detector_run, changed):
     metrics = json.loads(json.dumps(detector_run.metrics))
     errors = metrics["errors"]

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
-from vithub.data.share_intervals import share_interval
-from vithub.training.runtime.bootstrap import percentile_interval
+from vithub.data.intervals import percentile_interval, share_interval
 from vithub.training.tasks.classification.metrics.multi_label import MultiLabelMetrics
 from vithub.training.tasks.classification.metrics.single_label import ClassificationMetrics
 

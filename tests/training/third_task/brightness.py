@@ -92,17 +92,18 @@ class Evaluator:
 
 
 class BrightnessTask(TrainingTask):
-    problem, names, image_hw, data = "image_regression", ["brightness"], [16, 16], None
+    problem, names = "image_regression", ["brightness"]
 
     def __init__(self, recipe, model, processor, data, processes):
-        self.data, self.processor = data, processor
+        super().__init__(recipe, model, processor, data)
         order = table_order(recipe, data.splits["train"], processes)
-        super().__init__(
-            recipe, model, processor, TableBatches(recipe, lambda: self.photos("train"), order, 0, collate)
-        )
+        self.batches = TableBatches(recipe, lambda: self.photos("train"), order, 0, collate)
+
+    def input_facts(self):
+        return {"image_hw": [16, 16]}
 
     def photos(self, split):
-        return Photos(self.data.splits[split], EvaluationTransform(self.processor), self.recipe.seed, split)
+        return Photos(self.data.splits[split], EvaluationTransform(self.image_processor), self.recipe.seed, split)
 
     def evaluator(self, model, split, autocast=None):
         return Evaluator(model, self.photos(split))
@@ -123,7 +124,7 @@ class Brightness:
                               image_size=16, patch_size=8, num_labels=1, problem_type="regression")  # fmt: skip
         splits = TABLES[source]
         data = SimpleNamespace(name=source, splits=splits, sizes={n: len(t) for n, t in splits.items()}, notes=[],
-                               test=splits["test"])  # fmt: skip
+                               reported="test")  # fmt: skip
         processor = build_image_processor((16, 16))
         return BrightnessTask(recipe, HubViTForImageClassification(config), processor, data, processes)
 

@@ -14,6 +14,8 @@ from ....data.labelled.tables import read_image_tables
 from ....hub.inference_loading import refuse_nonfinite_scores, run_model
 from ...runtime.loading_processes import outlive_requests
 from ...runtime.progress import Reporter
+from ..evaluation import useful_workers
+from .evaluation import IMAGES_PER_WORKER
 from .feature_cache import LinearHeads
 from .loading import load_classifier
 
@@ -55,7 +57,7 @@ class LabelPredictor:
         loader: DataLoader[Any] = DataLoader(
             self.images,
             batch_sampler=batches,
-            num_workers=min(workers, len(rows) // 256),
+            num_workers=useful_workers(workers, len(rows), IMAGES_PER_WORKER),
             collate_fn=collate,
             worker_init_fn=outlive_requests,
         )

@@ -9,11 +9,13 @@ from torch.utils.data import DataLoader
 
 from ....data.labelled.dataset import LabelledImages, collate
 from ...runtime.loading_processes import outlive_requests
-from ..evaluation import Part
+from ..evaluation import Part, useful_workers
 from .feature_cache import FeatureRows
 from .metrics.choice import metrics_for
 from .metrics.multi_label import MultiLabelMetrics
 from .metrics.single_label import ClassificationMetrics
+
+IMAGES_PER_WORKER = 512
 
 
 class LabelEvaluator:
@@ -64,7 +66,7 @@ class LabelEvaluator:
         return DataLoader(
             self.images,
             batch_sampler=[rows for rows, _ in parts],
-            num_workers=min(workers, len(self) // 512),
+            num_workers=useful_workers(workers, len(self), IMAGES_PER_WORKER),
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=outlive_requests,
@@ -96,4 +98,4 @@ class LabelEvaluator:
         return self.images.describe(row)
 
 
-__all__ = ["LabelEvaluator"]
+__all__ = ["IMAGES_PER_WORKER", "LabelEvaluator"]

@@ -55,10 +55,10 @@ class Classification:
         return Classifier(path, 5 if top is None else top, batch_size or 32)
 
     def open_dataset(
-        self, path: Path, data: Any, *, embeddings: bool, threshold: float, skip_bad: bool
+        self, path: Path, data: Any, *, embeddings: bool, threshold: float | None, skip_bad: bool
     ) -> LabelPredictor:
         """Opens a saved classifier for a data set; the threshold of boxes is ignored."""
-        del threshold
+        refuse_without_effect("a classifier", threshold=threshold)
         return LabelPredictor(path, data, embeddings, skip_bad)
 
 

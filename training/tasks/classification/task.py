@@ -46,6 +46,8 @@ class ClassificationTask(TrainingTask):
         adapters: Low-rank adapters that stay in the model until `finish`, or None.
     """
 
+    data: ImageData
+
     def __init__(
         self,
         recipe: Recipe,
@@ -57,25 +59,20 @@ class ClassificationTask(TrainingTask):
         teaching: TeacherAnswers | None = None,
         adapters: Adapters | None = None,
     ) -> None:
-        self._data, self.criterion, self.teaching, self.adapters = data, criterion, teaching, adapters
+        super().__init__(recipe, model, image_processor, data)
+        self.criterion, self.teaching, self.adapters = criterion, teaching, adapters
         self.cached: CachedFeatures | None = None
-        self.recipe, self.image_processor = recipe, image_processor
-        super().__init__(recipe, model, image_processor, self._batches(order))
+        self.batches = self._batches(order)
 
     def _batches(self, order: TrainingOrder | StreamOrder) -> TableBatches | StreamedBatches:
         if isinstance(order, TrainingOrder):
             return TableBatches(self.recipe, self.train_images, order, self.workers, collate)
         skip = self.recipe.data.on_bad_image == "skip"
         images = StreamedImages(self._train_transform(), self._label_width(), self.recipe.seed, skip)
-        return StreamedBatches(self.recipe, self._data.train, order, images, self.workers)
+        return StreamedBatches(self.recipe, self.data.train, order, images, self.workers)
 
     @property
-    def data(self) -> ImageData:
-        """Splits of labelled images."""
-        return self._data
-
-    @property
-    def problem(self) -> str:  # type: ignore[override]
+    def problem(self) -> str:
         """Problem type: "single_label_classification" or "multi_label_classification"."""
         return str(self.model.config.problem_type)
 
@@ -89,10 +86,9 @@ class ClassificationTask(TrainingTask):
         """Class names, in label order."""
         return list(self.data.labels.names)
 
-    @property
-    def image_hw(self) -> list[int]:
-        """Height and width of the model's input in pixels."""
-        return list(self.pixels.image_hw)
+    def input_facts(self) -> dict[str, Any]:
+        """Returns `image_hw`: height and width of the model's input in pixels."""
+        return {"image_hw": list(self.pixels.image_hw)}
 
     @property
     def pixels(self) -> PixelFormat:

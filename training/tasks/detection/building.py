@@ -32,7 +32,10 @@ def build_detection(recipe: Recipe, source: Any, processes: int = 1) -> Detectio
         raise RecipeError(
             f"model.fields.num_queries: must be at least {most}, the boxes of the fullest training image, got {queries}"
         )
-    return DetectionTask(recipe, model, processor, images, table_order(recipe, images.train, processes))
+    ratios = None
+    if recipe.data.group_shapes:
+        ratios = [width / height for width, height in zip(images.train["width"], images.train["height"], strict=True)]
+    return DetectionTask(recipe, model, processor, images, table_order(recipe, images.train, processes, ratios))
 
 
 __all__ = ["build_detection"]

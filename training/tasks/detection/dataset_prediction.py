@@ -18,9 +18,10 @@ from ....data.text.json_text import json_text
 from ....data.whole_files import whole_file
 from ...runtime.loading_processes import outlive_requests
 from ...runtime.progress import Reporter
+from ..evaluation import useful_workers
 from .coco_results import category_ids
 from .detections import Detections
-from .evaluation import MOST_AT_ONCE, Answers
+from .evaluation import IMAGES_PER_WORKER, MOST_AT_ONCE, Answers
 from .loading import load_detector
 
 RESULTS = "predictions.json"
@@ -81,7 +82,7 @@ class BoxPredictor:
         loader: DataLoader[Any] = DataLoader(
             self.images,
             batch_sampler=batches,
-            num_workers=min(workers, len(rows) // 64),
+            num_workers=useful_workers(workers, len(rows), IMAGES_PER_WORKER),
             collate_fn=list,
             worker_init_fn=outlive_requests,
         )

@@ -15,12 +15,13 @@ from ....data.boxes.tables import ImageBoxes
 from ....modeling.detr_loss import class_divisor, loss_counts
 from ....modeling.modeling_detr import HubDetrForObjectDetection
 from ...runtime.loading_processes import outlive_requests
-from ..evaluation import Part
+from ..evaluation import Part, useful_workers
 from .detections import Detections
 from .loading import read_outputs
 from .metrics import DetectionMetrics
 
 _LEARNED = ("class_labels", "boxes")
+IMAGES_PER_WORKER = 64
 MOST_AT_ONCE = 8  # limit on the batch size, since images of a detector are large
 
 
@@ -96,7 +97,7 @@ class BoxEvaluator:
         return DataLoader(
             self.images,
             batch_sampler=[rows for rows, _ in parts],
-            num_workers=min(workers, len(self) // 64),
+            num_workers=useful_workers(workers, len(self), IMAGES_PER_WORKER),
             collate_fn=collate_boxes,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=outlive_requests,
@@ -216,4 +217,4 @@ class Answers:
         return Detections(found.boxes[known], found.scores[known], classes[known])
 
 
-__all__ = ["MOST_AT_ONCE", "Answers", "BoxEvaluator", "batches_of_one_shape"]
+__all__ = ["IMAGES_PER_WORKER", "MOST_AT_ONCE", "Answers", "BoxEvaluator", "batches_of_one_shape"]

@@ -55,12 +55,12 @@ class Detection:
         return Detector(path, 0.5 if threshold is None else threshold, output)
 
     def open_dataset(
-        self, path: Path, data: Any, *, embeddings: bool, threshold: float, skip_bad: bool
+        self, path: Path, data: Any, *, embeddings: bool, threshold: float | None, skip_bad: bool
     ) -> BoxPredictor:
         """Opens a saved detector for a data set; `embeddings` is rejected."""
         if embeddings:
             raise ValueError(f"{argument('embeddings')} are of classifiers; {path} is a detector")
-        return BoxPredictor(path, data, threshold, skip_bad)
+        return BoxPredictor(path, data, 0.5 if threshold is None else threshold, skip_bad)
 
 
 __all__ = ["Detection"]

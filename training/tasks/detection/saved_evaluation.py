@@ -44,7 +44,7 @@ class SavedDetector:
         self.skip_bad = skip_bad
         self.model, self.processor = load_detector(path)
         boxes = load_box_data(**_source(path, data, skip_bad, label_column))
-        self.split = split or ("test" if boxes.test is not None else "validation")
+        self.split = split or boxes.reported
         if self.split not in boxes.splits:
             raise DataError(f"there is no split {self.split!r}; there are {', '.join(boxes.splits)}")
         self.data, self.classes = boxes.name, boxes.classes

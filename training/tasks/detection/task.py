@@ -32,30 +32,28 @@ class DetectionTask(TrainingTask):
         order: Order of the training images by step.
     """
 
-    problem = "object_detection"
+    data: BoxData
 
     def __init__(
         self, recipe: Recipe, model: PreTrainedModel, image_processor: Any, data: BoxData, order: TrainingOrder
     ) -> None:
-        self._data, self.recipe, self.image_processor = data, recipe, image_processor
-        batches = TableBatches(recipe, self.train_images, order, self.workers, collate_boxes)
-        super().__init__(recipe, model, image_processor, batches)
+        super().__init__(recipe, model, image_processor, data)
+        self.batches = TableBatches(recipe, self.train_images, order, self.workers, collate_boxes)
 
     @property
-    def data(self) -> BoxData:
-        """Splits of images with boxes."""
-        return self._data
+    def problem(self) -> str:
+        """Name of the problem in `metrics.json`."""
+        return "object_detection"
 
     @property
     def names(self) -> list[str]:
         """Class names, in label order."""
         return list(self.data.classes.names)
 
-    @property
-    def image_hw(self) -> list[int]:
-        """Lengths of the shorter and of the longer side of the model's input, in pixels."""
+    def input_facts(self) -> dict[str, Any]:
+        """Returns `image_sides`: length of the shorter side, and greatest length of the longer side, in pixels."""
         pixels = box_pixels(self.image_processor)
-        return [pixels.shortest, pixels.longest]
+        return {"image_sides": {"shortest": pixels.shortest, "longest": pixels.longest}}
 
     def data_facts(self) -> dict[str, Any]:
         """Returns the entries of `metrics.json` about the data; adds the numbers of boxes and how they were read."""

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoModelForObjectDetection, pipeline
 from vithub.data.images import BadImageError
+from vithub.data.samplers import AspectGroupedOrder
 from vithub.data.seeding import Stream, derived_seed
 from vithub.hub.conversion.detr_backbones import backbone_from, load_backbone_weights
 from vithub.modeling.detr_loss import detection_loss
@@ -170,7 +171,7 @@ def test_a_new_detector_starts_from_a_classifiers_weights(tiny_detr, tmp_path):
     recipe = preset("detr-small-data").with_values({"model.backbone": str(tmp_path), "data.workers": 0})
     task = build_task(recipe, squares())
     assert task.model.detr.backbone.out_channels == 112
-    assert task.image_hw == [240, 400]
+    assert task.input_facts() == {"image_sides": {"shortest": 240, "longest": 400}}
     assert list(task.image_processor.image_mean) == [0.5] * 3
     assert list(task.image_processor.image_std) == [0.25] * 3
     own = task.model.detr.backbone.model._backbone.state_dict()
@@ -211,3 +212,14 @@ def test_a_vit_and_a_resnet_are_backbones_too(tiny_detr, tiny, randomised, tmp_p
 def test_wrong_settings_are_named(changes, message):
     with pytest.raises(RecipeError, match=message):
         build_task(preset("detr-small-data").with_values(values(**changes)), squares())
+
+
+def test_batches_of_similar_shapes_are_trained_on_where_the_recipe_asks_for_them():
+    made = values(**{"data.group_shapes": True})
+    task = build_task(preset("detr").with_values(made), squares())
+    order, table = task.batches.order, task.data.train
+    assert isinstance(order, AspectGroupedOrder)
+    ratios = [width / height for width, height in zip(table["width"], table["height"], strict=True)]
+    assert order.batch(0) == AspectGroupedOrder(ratios, order.batch_size, order.seed).batch(0)
+    with pytest.raises(RecipeError, match=r"data\.group_shapes .* augmentation\.repeats must be 1, got 2"):
+        preset("detr").with_values(made | {"augmentation.repeats": 2})

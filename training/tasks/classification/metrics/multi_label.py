@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from scipy.special import digamma
 
-from .....data.share_intervals import Interval, share_interval
-from ....runtime.bootstrap import group_draws, percentile_interval, varied
+from .....data.intervals import Interval, percentile_interval, share_interval
+from ....runtime.bootstrap import group_draws, varied
 from ....runtime.exact_sums import rounded
 from .calibration import CalibrationBins
 from .f1_scores import class_rows, macro_f1

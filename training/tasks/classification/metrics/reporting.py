@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
-from .....data.share_intervals import Interval
+from .....data.intervals import Interval
 from ...plots import save_confusion_matrix, save_reliability
 
 LARGEST_CONFUSION = 200  # limit on the number of classes for storing the confusion matrix in `metrics.json`

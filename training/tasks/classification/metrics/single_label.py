@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from .....data.share_intervals import Interval, share_interval
-from ....runtime.bootstrap import percentile_interval, resampled_counts, varied
+from .....data.intervals import Interval, percentile_interval, share_interval
+from ....runtime.bootstrap import resampled_counts, varied
 from ....runtime.exact_sums import rounded
 from .calibration import CalibrationBins
 from .f1_scores import class_rows, macro_f1, weighted_f1

@@ -1,9 +1,10 @@
-"""Wilson's confidence interval of a proportion, such as the share of correct predictions.
+"""Confidence intervals: Wilson's of a proportion, and the percentile interval of resampled values.
 
 The score interval of Wilson (1927) has a width above 0 even where all or no predictions are correct, since an error
 that was not observed may still occur; a bootstrap interval has width 0 there.
 """
 
+import numpy as np
 from scipy.stats import norm
 
 Interval = tuple[float, float]
@@ -36,4 +37,17 @@ def share_interval(part: float, whole: float, level: float = 0.95) -> Interval:
     return low, high
 
 
-__all__ = ["Interval", "share_interval"]
+def percentile_interval(values: np.ndarray, level: float) -> Interval:
+    """Returns the central part of resampled values, ignoring NaN.
+
+    Args:
+        values: Resampled values, (samples,).
+        level: Share of the values inside the interval, in (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must lie between 0 and 1, got {level!r}")
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+__all__ = ["Interval", "percentile_interval", "share_interval"]

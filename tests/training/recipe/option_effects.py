@@ -1,0 +1,210 @@
+"""Every option of a recipe with what shows its effect on each task, for `test_effects.py`."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from vithub.training.recipe.recipe import field_names
+
+
+class Changes(NamedTuple):
+    """A value that makes another run.
+
+    Args:
+        value: Of the field.
+        given: What both runs have besides.
+        seen: Where the difference is: "weights" (and all that follows from them), "figures" or "files".
+    """
+
+    value: Any
+    given: Mapping[str, Any] = MappingProxyType({})
+    seen: str = "weights"
+
+
+class Stated(NamedTuple):
+    """A field whose effect no number or file of a run of a few steps can show: where it shows, and what tests it."""
+
+    reason: str
+
+
+REFUSED = "refused"
+MIXED = {"augmentation.mixup": 0.8, "augmentation.cutmix": 1.0}
+TAUGHT = {"distillation.teacher": "TEACHER"}
+FIRST = {"training.steps_per_epoch": 2, "training.max_steps": 4, "data.streaming": True}
+# What is the same for every task: the loop's options.
+LOOP = {
+    "task": Stated("chooses between the two tables of this test"),
+    "preset": REFUSED,
+    "model.activation_checkpointing": Stated("memory and time; test_front_ends holds the losses equal"),
+    "model.compile": Stated("time; test_compiled_training"),
+    "model.revision": REFUSED,
+    "data.revision": REFUSED,
+    "data.workers": Stated("time; test_many_processes holds the losses equal"),
+    "data.validation_fraction": Changes(0.5),
+    "data.test_fraction": Changes(0.5),
+    "data.split_seed": Changes(1),
+    "data.on_bad_image": Changes("skip", {"data.source": "DAMAGED"}),
+    "data.max_bad_share": Changes(0.9, {"data.source": "DAMAGED", "data.on_bad_image": "skip"}),
+    "augmentation.repeats": Changes(2),
+    "training.epochs": Changes(1),
+    "training.max_steps": Changes(3),
+    "training.batch_size": Changes(2),
+    "training.accumulation": Stated("memory; test_front_ends holds the losses equal"),
+    "training.optimizer": Changes("sgd"),
+    "training.lr": Changes(1e-2),
+    "training.lr_batch": Changes(16),
+    "training.schedule": Changes("linear"),
+    "training.min_lr": Changes(1e-3),
+    "training.step_epochs": Changes(1, {"training.schedule": "step"}),
+    "training.step_factor": Changes(0.5, {"training.schedule": "step", "training.step_epochs": 1}),
+    "training.warmup": Changes(1),
+    "training.warmup_unit": Changes("steps", {"training.warmup": 1}),
+    "training.warmup_lr": Changes(1e-3, {"training.warmup": 1}),
+    "training.weight_decay": Changes(0.5),
+    "training.decay_all": Changes(True),
+    "training.betas": Changes((0.5, 0.9)),
+    "training.epsilon": Changes(1e-2),
+    "training.momentum": Changes(0.5, {"training.optimizer": "sgd"}),
+    "training.clip_norm": Changes(0.01),
+    "training.layer_decay": Changes(0.5),
+    "training.backbone_lr": Changes(1e-5),
+    "training.ema_decay": Changes(0.9),
+    "training.ema_warmup": Changes(False, {"training.ema_decay": 0.9}),
+    "training.precision": Changes("bf16"),
+    "training.early_stop": Changes(1, {"training.lr": 1e-12, "training.epochs": 3, "training.min_lr": 0.0}, "figures"),
+    "training.publish": Stated("which epoch's weights are published; test_finetuning"),
+    "training.keep_checkpoints": Changes(1, seen="files"),
+    "training.checkpoint_steps": Changes(1, {"training.keep_checkpoints": 99}, "files"),
+    "training.trackers": Changes(["tensorboard"], seen="files"),
+    "training.on_nonfinite": Stated("what a loss that is not finite does; test_killed_runs and test_finetuning"),
+    "evaluation.batch_size": Stated("time and memory; the figures are of whole splits"),
+    "seed": Changes(1),
+}
+STREAMED_ONLY = ("data.shuffle_buffer", "data.held_out_images", "data.labels", "training.steps_per_epoch")
+ENTRIES = {
+    "classification": LOOP
+    | {
+        "model.source": Changes("vit-s/4"),
+        "model.image_size": Changes(16),
+        "model.patch_size": Changes(6),
+        "model.backbone": REFUSED,
+        "model.backbone_stride": REFUSED,
+        "model.fields": Changes({"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}),
+        "data.source": Changes("OTHER"),
+        "data.image_column": Changes("second", {"data.source": "COLUMNS"}),
+        "data.label_column": Changes("other_label", {"data.source": "COLUMNS"}),
+        "data.train_split": Changes("first", {"data.source": "SPLITS"}),
+        "data.validation_split": Changes("second", {"data.source": "SPLITS"}, "figures"),
+        "data.test_split": Changes("second", {"data.source": "SPLITS"}, "figures"),
+        "data.streaming": Stated("the way of reading; test_streaming"),
+        **dict.fromkeys(STREAMED_ONLY, REFUSED),
+        "data.repair_boxes": REFUSED,
+        "data.box_format": REFUSED,
+        "data.group_shapes": REFUSED,
+        "augmentation.crop": Changes("none"),
+        "augmentation.scale": Changes((0.9, 1.0)),
+        "augmentation.ratio": Changes((1.0, 1.0)),
+        "augmentation.interpolation": Changes("bilinear"),
+        "augmentation.horizontal_flip": Changes(1.0),
+        "augmentation.vertical_flip": Changes(1.0),
+        "augmentation.rand_augment": Changes("rand-m9-mstd0.5-inc1"),
+        "augmentation.three_augment": Changes(True),
+        "augmentation.color_jitter": Changes(0.9),
+        "augmentation.random_erasing": Changes(1.0),
+        "augmentation.mixup": Changes(0.8),
+        "augmentation.cutmix": Changes(1.0),
+        "augmentation.mix_probability": Changes(0.0, MIXED),
+        "augmentation.mix_switch": Changes(0.0, MIXED),
+        "augmentation.mix_off_epoch": Changes(1, MIXED),
+        **{name: REFUSED for name in field_names() if name.startswith("boxes.")},
+        "training.freeze": Changes(1),
+        "training.loss": Changes("bce", {"training.label_smoothing": 0.0}),
+        "training.label_smoothing": Changes(0.3),
+        "distillation.teacher": Changes("TEACHER"),
+        "distillation.revision": REFUSED,
+        "distillation.kind": Changes("soft", TAUGHT),
+        "distillation.through": Changes("logits", TAUGHT),
+        "distillation.temperature": Changes(3.0, TAUGHT | {"distillation.kind": "soft"}),
+        "distillation.alpha": Changes(0.9, TAUGHT),
+        "distillation.reduction": Changes("batchmean", TAUGHT | {"distillation.kind": "soft"}),
+        "distillation.precision": Changes("bf16", TAUGHT | {"distillation.kind": "soft"}),
+        "distillation.cache": Changes(
+            True, TAUGHT | {"augmentation.crop": "none", "augmentation.horizontal_flip": 0.0}, "files"
+        ),
+        "lora.rank": Changes(2),
+        "lora.alpha": Changes(64, {"lora.rank": 2}),
+        "lora.dropout": Changes(0.5, {"lora.rank": 2}),
+        "lora.targets": Changes(["k_proj"], {"lora.rank": 2}),
+        "lora.publish": Stated("a file beside the weights; test_lora"),
+        "evaluation.crop_ratio": Changes(0.5, seen="figures"),
+        "evaluation.interpolation": Changes("bilinear", seen="figures"),
+    },
+    "detection": LOOP
+    | {
+        "model.source": Stated("a checkpoint in the place of a new detector; test_detector_training"),
+        "model.image_size": Changes(64),
+        "model.patch_size": REFUSED,
+        "model.backbone": Changes("BACKBONE"),
+        "model.backbone_stride": Changes(8, {"model.backbone": "BACKBONE"}),
+        "model.fields": Changes({"dropout": 0.3}),
+        "data.source": Changes("OTHER"),
+        "data.image_column": Changes("second", {"data.source": "COLUMNS"}),
+        "data.label_column": Changes("other_objects", {"data.source": "COLUMNS"}),
+        "data.train_split": Changes("first", {"data.source": "SPLITS"}),
+        "data.validation_split": Changes("second", {"data.source": "SPLITS"}, "figures"),
+        "data.test_split": Changes("second", {"data.source": "SPLITS"}, "figures"),
+        "data.streaming": REFUSED,
+        **dict.fromkeys(STREAMED_ONLY, REFUSED),
+        "data.on_bad_image": Stated("what a bad image does; seen by data.max_bad_share, which needs it"),
+        "training.early_stop": Changes(
+            1,
+            {
+                "training.lr": 1e-12,
+                "training.epochs": 3,
+                "training.min_lr": 0.0,
+                "model.fields": {"freeze_batch_norm": True},
+            },
+            "figures",
+        ),
+        "data.repair_boxes": Stated("what a box that does not fit does; test_box_checks"),
+        "data.box_format": Changes("cxcywh pixels"),
+        "data.group_shapes": Changes(True),
+        "augmentation.repeats": Changes(2),
+        **{
+            name: REFUSED for name in field_names() if name.startswith("augmentation.") and not name.endswith("repeats")
+        },
+        "boxes.horizontal_flip": Changes(0.0),
+        "boxes.vertical_flip": Changes(1.0),
+        "boxes.sides": Changes((640,)),
+        "boxes.longest": Changes(801),
+        "boxes.crop": Changes(1.0),
+        "boxes.crop_sides": Changes((800,), {"boxes.crop": 1.0}),
+        "boxes.crop_size": Changes((500, 600), {"boxes.crop": 1.0}),
+        "boxes.min_visible": Changes(1.0, {"boxes.crop": 1.0}),
+        "boxes.color_jitter": Changes(0.9),
+        "training.freeze": REFUSED,
+        "training.loss": REFUSED,
+        "training.label_smoothing": REFUSED,
+        **{name: REFUSED for name in field_names() if name.startswith(("distillation.", "lora."))},
+        "evaluation.crop_ratio": REFUSED,
+        "evaluation.interpolation": REFUSED,
+    },
+}
+CASES = [(task, name) for task, entries in ENTRIES.items() for name in entries]
+# A value that is not the default, of a field that is refused whatever its value.
+OTHER_VALUES = {
+    "preset": "deit", "model.patch_size": 8, "model.backbone": "x/y", "model.backbone_stride": 16,
+    "data.streaming": True, "data.shuffle_buffer": 7, "data.held_out_images": 7, "data.labels": ["a"],
+    "data.repair_boxes": True, "data.box_format": "xyxy pixels", "data.group_shapes": True,
+    "training.steps_per_epoch": 7,
+    "augmentation.crop": "padded", "augmentation.scale": (0.5, 1.0), "augmentation.ratio": (1.0, 1.0),
+    "augmentation.interpolation": "bilinear", "augmentation.rand_augment": "rand-m9",
+    "augmentation.three_augment": True,
+    "augmentation.mix_off_epoch": 3, "boxes.sides": (640,), "boxes.longest": 900, "boxes.crop_sides": (500,),
+    "boxes.crop_size": (300, 600), "training.freeze": 1, "training.loss": "bce", "distillation.teacher": "x/y",
+    "distillation.kind": "soft", "distillation.through": "logits", "distillation.reduction": "batchmean",
+    "distillation.precision": "bf16", "distillation.cache": True, "lora.rank": 2, "lora.alpha": 3,
+    "lora.targets": ["q_proj"], "lora.publish": "adapter", "evaluation.interpolation": "bilinear",
+}  # fmt: skip
+# What a value needs to be a recipe at all.
+ALSO = {"data.streaming": {"training.max_steps": 5}, "training.loss": {"training.label_smoothing": 0.0}}
