@@ -173,7 +173,7 @@ def compare(
             _write(kept, section.to_dict())
     about |= {
         "command": command or default_command(about, output),
-        "hardware": hardware(),
+        "hardware": hardware("cpu"),
         "threads": torch.get_num_threads(),
         "versions": software_versions(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

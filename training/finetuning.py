@@ -15,7 +15,7 @@ from ..data.boxes.loading import MissingImagesError
 from .loop.accelerate_loop import AccelerateLoop, LoopResult
 from .loop.checkpoints import whole_state
 from .loop.interruption import StopAtOnce
-from .loop.trainer import HubTrainer
+from .loop.trainer import HubTrainer, check_one_device
 from .recipe.effects import check_effects, check_resumed_effects
 from .recipe.named_fields import named_values
 from .recipe.presets import preset as named_recipe
@@ -126,6 +126,8 @@ def finetune(
     if front_end not in FRONT_ENDS:
         raise ValueError(f"{argument('front_end')} must be one of {', '.join(FRONT_ENDS)}, got {front_end!r}")
     state = process_state()
+    if front_end == "trainer":
+        check_one_device(state.num_processes)
     reporter = (reporter or QuietReporter()) if state.is_main_process else QuietReporter()
     in_memory = None if data is None or isinstance(data, str | Path) else data
     module = None if isinstance(teacher, str | Path) else teacher
@@ -261,7 +263,7 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
         "device": device,
         "processes": processes,
         "front_end": result.front_end,
-        "hardware": hardware(),
+        "hardware": hardware(device),
         "versions": software_versions(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -164,19 +164,31 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     if ema is not None:
         load_whole(ema, read_tensors(checkpoint / EMA), checkpoint / EMA)
     states = _optimizer_states(checkpoint / OPTIMIZER, model)
+    on_device = {
+        parameter
+        for group in optimizer.param_groups
+        if group.get("fused") or group.get("capturable")
+        for parameter in group["params"]
+    }
     for name, parameter in model.named_parameters():
         if name in states:
             optimizer.state[parameter] = {
-                slot: tensor if slot == "step" else _like(tensor, parameter) for slot, tensor in states[name].items()
+                slot: tensor if slot == "step" and parameter not in on_device else _like(tensor, parameter)
+                for slot, tensor in states[name].items()
             }
-    groups = read_state(checkpoint)["groups"]
-    if len(groups) != len(optimizer.param_groups):
-        raise CheckpointReadError(
-            f"{checkpoint / STATE} is of {len(groups)} parameter groups, and the optimizer has "
-            f"{len(optimizer.param_groups)}"
-        )
-    for group, numbers in zip(optimizer.param_groups, groups, strict=True):
-        group.update({name: torch.tensor(number) for name, number in numbers.items()})
+    _restore_group_numbers(optimizer, read_state(checkpoint)["groups"], checkpoint / STATE)
+
+
+def _restore_group_numbers(optimizer: torch.optim.Optimizer, saved: list[dict[str, float]], file: Path) -> None:
+    """Restores counters kept per group.
+
+    Checkpoints of version 0.1 have more groups than are made now; all groups of an optimizer count the same steps, so
+    that any number of them says the same.
+    """
+    if not saved or any(numbers != saved[0] for numbers in saved):
+        raise CheckpointReadError(f"{file}: the `groups` must all count the same steps, got {saved}")
+    for group in optimizer.param_groups:
+        group.update({name: torch.tensor(number) for name, number in saved[0].items()})
 
 
 def _optimizer_states(file: Path, model: nn.Module) -> dict[str, dict[str, torch.Tensor]]:

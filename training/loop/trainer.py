@@ -16,7 +16,7 @@ from ...hub.push.publishing import publish
 from ..optim.ema import weights_ema
 from ..recipe.run_files import METRICS
 from ..runtime.precision import resolve_precision
-from ..runtime.processes import on_cpu, process_state, shard_on_cpus
+from ..runtime.processes import on_cpu, on_cuda, process_state, shard_on_cpus
 from ..runtime.progress import Reporter
 from ..tasks.task import TrainingTask
 from .accelerate_loop import LoopResult
@@ -207,6 +207,23 @@ class HubTrainer(Trainer):
         """Does nothing: all random draws are made from the seed and the step."""
 
 
+def check_one_device(processes: int) -> None:
+    """Rejects several GPUs in one process, over which `Trainer` would divide each batch by `nn.DataParallel`.
+
+    Args:
+        processes: Number of processes of the run.
+
+    Raises:
+        ValueError: This process sees several GPUs, and no launcher gave each its process.
+    """
+    found = torch.cuda.device_count() if on_cuda() else 1
+    if processes == 1 and found > 1:
+        raise ValueError(
+            f"the front end trainer trains on one GPU per process, and this process sees {found}: begin it with "
+            f"`accelerate launch --num_processes {found}`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)"
+        )
+
+
 class _NothingLeftError(Exception):
     """Raised if a resumed run had stopped early; `Trainer` checks `should_training_stop` only after a step."""
 
@@ -251,4 +268,4 @@ def _step_end(trainer: HubTrainer) -> StepEnd:
     return trainer.step_end
 
 
-__all__ = ["HubTrainer"]
+__all__ = ["HubTrainer", "check_one_device"]

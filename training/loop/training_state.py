@@ -99,6 +99,8 @@ class TrainingState:
         self.trackers = Trackers(task.recipe.training.trackers, folder.parent / "logs", task.recipe)
         self._clock, self._epoch_begun, self._waited = time.perf_counter(), time.perf_counter(), 0.0
         self._first = 0
+        if accelerator.device.type == "cuda":  # an earlier run of the process may have needed more
+            torch.cuda.reset_peak_memory_stats(accelerator.device)
 
     @property
     def judged(self) -> nn.Module:
@@ -253,7 +255,7 @@ class TrainingState:
             "seconds": progress.seconds + time.perf_counter() - self._clock,
             "images_per_second": steps * task.batch_size / max(trained, 1e-9),
             "waited_for_images": waited / max(trained, 1e-9),
-            "peak_memory_mb": peak_memory_mb(),
+            "peak_memory_mb": peak_memory_mb(self.accelerator.device),
         }
 
     def _tell(self, entry: dict[str, Any], evaluation: Evaluation) -> None:
@@ -329,10 +331,10 @@ def _rate(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def peak_memory_mb() -> float:
-    """Returns the peak memory of this process in MiB, of the GPU if there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+def peak_memory_mb(device: torch.device) -> float:
+    """Returns the peak memory in MiB: of a CUDA device since the run began, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

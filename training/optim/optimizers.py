@@ -23,14 +23,17 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings, lr: float) -> 
         lr: Peak learning rate of the head.
     """
     backbone = None if settings.backbone_lr is None else settings.backbone_lr / settings.lr
-    groups = parameter_groups(model, lr, settings.weight_decay, settings.layer_decay, backbone, settings.decay_all)
+    groups = parameter_groups(
+        model, lr, settings.weight_decay, settings.layer_decay, backbone, settings.decay_all,
+        matrices_apart=settings.optimizer == "muon",
+    )  # fmt: skip
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
     if settings.optimizer == "lamb":
         return Lamb(groups, lr=lr, betas=settings.betas, eps=settings.epsilon, max_grad_norm=None)
     if settings.optimizer == "muon":
         for group in groups:
-            group["use_fallback"] = not (group["decays"] and group["inner"])
+            group["use_fallback"] = not group["matrices"]
         return Muon(groups, lr=lr, momentum=settings.momentum, nesterov=True, betas=settings.betas)
     kinds = {parameter.device.type for group in groups for parameter in group["params"]}
     fused = kinds <= {"cpu", "cuda"}

@@ -20,8 +20,11 @@ def parameter_groups(
     layer_decay: float = 1.0,
     backbone_factor: float | None = None,
     decay_all: bool = False,
+    matrices_apart: bool = False,
 ) -> list[dict[str, Any]]:
     """Builds groups for an optimizer, each with its learning rate, weight decay and name.
+
+    Parameters of equal rate and decay share a group, as an optimizer runs its kernels once per group.
 
     Norms, biases and other vectors, tokens and position embeddings have no weight decay (DeiT, table 9). With
     layer-wise decay the head has the full learning rate, and each layer has `layer_decay` times that of the layer above
@@ -35,10 +38,12 @@ def parameter_groups(
         backbone_factor: Learning rate of everything except the head, relative to the head's; None leaves it to
             `layer_decay`. Encoder and decoder of a detector count as head.
         decay_all: Whether vectors, tokens and embeddings have weight decay too.
+        matrices_apart: Whether the matrices inside the layers, which Muon orthogonalises, have groups of their own,
+            marked by `matrices`.
     """
     depth = depth_of(model)
     detects = any(_BACKBONE in name for name, _ in model.named_parameters())
-    groups: dict[tuple[int, bool, bool], dict[str, Any]] = {}
+    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -47,16 +52,16 @@ def parameter_groups(
         scale = layer_decay ** (depth + 1 - level)
         if backbone_factor is not None and not head:
             scale *= backbone_factor
+        decay, matrix = weight_decay if decays else 0.0, matrices_apart and decays and 0 < level <= depth
         group = groups.setdefault(
-            (level, head, decays),
+            (scale, decay, matrix),
             {
                 "params": [],
                 "lr": lr * scale,
                 "scale": scale,
-                "weight_decay": weight_decay if decays else 0.0,
-                "name": f"level {level}{', head' if head else ''}, {'decay' if decays else 'no decay'}",
-                "decays": decays,
-                "inner": 0 < level <= depth,
+                "weight_decay": decay,
+                "name": f"rate x {scale:.6g}, decay {decay:g}{', matrices of layers' if matrix else ''}",
+                "matrices": matrix,
             },
         )
         group["params"].append(parameter)

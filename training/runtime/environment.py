@@ -20,14 +20,14 @@ def software_versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> str:
-    """Describes the processor, and the GPU if there is one, in a few words."""
+def hardware(device: str) -> str:
+    """Describes the processor, and the GPUs of a run on the device type "cuda", in a few words."""
     name = platform.processor() or platform.machine()
     cpu_info = Path("/proc/cpuinfo")
     if cpu_info.is_file():
         models = [line.split(":", 1)[1].strip() for line in cpu_info.read_text().splitlines() if "model name" in line]
         name = f"{models[0]}, {len(models)} cores" if models else name
-    if torch.cuda.is_available():
+    if device == "cuda":
         name = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}; {name}"
     return name
 

@@ -16,6 +16,11 @@ def on_cpu() -> bool:
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
+def on_cuda() -> bool:
+    """Whether a CUDA device computes, rather than merely exists."""
+    return not on_cpu() and torch.cuda.is_available()
+
+
 def process_state() -> PartialState:
     """Returns the number of processes and the index of this one; the first call joins them, over gloo on CPUs."""
     return PartialState(cpu=on_cpu())
@@ -50,4 +55,4 @@ def shard(module: nn.Module, accelerator: Accelerator) -> None:
         shard_beside(accelerator, module)
 
 
-__all__ = ["new_accelerator", "on_cpu", "process_state", "shard", "shard_on_cpus"]
+__all__ = ["new_accelerator", "on_cpu", "on_cuda", "process_state", "shard", "shard_on_cpus"]

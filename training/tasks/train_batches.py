@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence, Sized
 from dataclasses import asdict
 from typing import Any, Protocol
 
-import torch
 from torch.utils.data import DataLoader
 
 from ...data.samplers import AspectGroupedOrder, EpochMicroBatches, MicroBatches, TrainingOrder
@@ -13,6 +12,7 @@ from ...data.streaming.streams import ShuffledStream, StreamBatches, StreamOrder
 from ..recipe.recipe import Recipe, RecipeError
 from ..recipe.sections import TrainingSettings
 from ..runtime.loading_processes import outlive_requests
+from ..runtime.processes import on_cuda
 
 
 class TrainBatches(Protocol):
@@ -81,7 +81,7 @@ class TableBatches:
             batch_sampler=batches,
             num_workers=self.workers,
             collate_fn=self.collate,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=on_cuda(),
             worker_init_fn=outlive_requests,
         )
 
@@ -146,7 +146,7 @@ class StreamedBatches:
             batch_sampler=self.batches,
             num_workers=self.workers,
             collate_fn=collate_streamed,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=on_cuda(),
             worker_init_fn=outlive_requests,
         )
 

@@ -136,3 +136,23 @@ def test_groups_can_be_told_apart_by_name_and_written_as_json(tiny):
     groups = parameter_groups(vithub.HubDeiTForImageClassification(tiny(vithub.HubDeiTConfig)), LR, DECAY, 0.75)
     assert len({group["name"] for group in groups}) == len(groups)
     json.dumps([{key: value for key, value in group.items() if key != "params"} for group in groups])
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.75])
+@pytest.mark.parametrize("backbone", [None, 0.1])
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_there_is_one_group_for_each_pair_of_rate_and_decay(tiny, layer_decay, backbone, decay_all):
+    model = vithub.HubDeiTForImageClassification(tiny(vithub.HubDeiTConfig, num_hidden_layers=4))
+    groups = parameter_groups(model, LR, DECAY, layer_decay, backbone, decay_all)
+    pairs = [(group["lr"], group["weight_decay"]) for group in groups]
+    assert len(set(pairs)) == len(pairs)
+    if layer_decay == 1.0:
+        assert len(pairs) == (1 if decay_all else 2) * (1 if backbone is None else 2)
+
+
+def test_muons_matrices_are_the_only_further_groups(tiny):
+    model = vithub.HubViTForImageClassification(tiny())
+    groups = parameter_groups(model, LR, DECAY, matrices_apart=True)
+    assert [group["matrices"] for group in groups].count(True) == 1
+    inside = {id(p) for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2}
+    assert {id(p) for group in groups if group["matrices"] for p in group["params"]} == inside

@@ -68,7 +68,7 @@ class LabelEvaluator:
             batch_sampler=[rows for rows, _ in parts],
             num_workers=useful_workers(workers, len(self), IMAGES_PER_WORKER),
             collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.device.type == "cuda",
             worker_init_fn=outlive_requests,
         )
 
@@ -76,7 +76,7 @@ class LabelEvaluator:
         self, metrics: ClassificationMetrics | MultiLabelMetrics, batch: dict[str, torch.Tensor], part: Part
     ) -> list[int]:
         """Evaluates a batch and adds it to the counts; returns the rows that could not be decoded."""
-        pixels = batch["pixel_values"].to(self.device)
+        pixels = batch["pixel_values"].to(self.device, non_blocking=True)
         if self.autocast is None:
             logits = self.model(pixel_values=pixels).logits
         else:

@@ -10,6 +10,7 @@ from ....data.image_processing import PixelFormat, pixel_format
 from ...recipe.recipe import RecipeError
 from ...recipe.sections import DistillationSettings
 from ...runtime.precision import has_fast_bf16
+from ...runtime.processes import process_state
 from .loading import load_classifier
 
 
@@ -89,7 +90,7 @@ class Teacher:
 def teaches_in_bf16(settings: DistillationSettings) -> bool:
     """Whether a recipe's teacher computes in bf16."""
     if settings.precision == "auto":
-        return has_fast_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return has_fast_bf16(process_state().device)
     return settings.precision == "bf16"
 
 

@@ -99,7 +99,7 @@ class BoxEvaluator:
             batch_sampler=[rows for rows, _ in parts],
             num_workers=useful_workers(workers, len(self), IMAGES_PER_WORKER),
             collate_fn=collate_boxes,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.answer.device.type == "cuda",
             worker_init_fn=outlive_requests,
         )
 
@@ -188,9 +188,9 @@ class Answers:
 
     def __call__(self, batch: dict[str, Any]) -> tuple[list[Detections], _Loss]:
         """Returns the detections of each image, and the batch's contribution to the split's loss."""
-        arguments: dict[str, Any] = {"pixel_values": batch["pixel_values"].to(self.device)}
+        arguments: dict[str, Any] = {"pixel_values": batch["pixel_values"].to(self.device, non_blocking=True)}
         if self.masked:
-            arguments["pixel_mask"] = batch["pixel_mask"].to(self.device)
+            arguments["pixel_mask"] = batch["pixel_mask"].to(self.device, non_blocking=True)
         if self.divisors is not None:
             arguments |= {"labels": [self._moved(target) for target in batch["labels"]], "loss_counts": self.divisors}
         outputs = self.model(**arguments)
@@ -207,7 +207,10 @@ class Answers:
         return [self._renumbered(one) for one in found], loss
 
     def _moved(self, target: dict[str, Any]) -> dict[str, Any]:
-        return {name: value.to(self.device) if name in _LEARNED else value for name, value in target.items()}
+        return {
+            name: value.to(self.device, non_blocking=True) if name in _LEARNED else value
+            for name, value in target.items()
+        }
 
     def _renumbered(self, found: Detections) -> Detections:
         if self.numbers is None:
