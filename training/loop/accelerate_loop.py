@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 
 from ..optim.ema import weights_ema
+from ..optim.master_weights import autocast_precision, with_master_weights
 from ..runtime.precision import resolve_precision
 from ..runtime.processes import new_accelerator, process_state
 from ..runtime.progress import Reporter
@@ -49,13 +50,14 @@ class AccelerateLoop:
         checkpoints = folder / "checkpoints"
         self.precision = resolve_precision(settings.precision, process_state().device)
         self.accelerator = new_accelerator(
-            mixed_precision="no" if self.precision == "fp32" else self.precision,
+            mixed_precision=autocast_precision(settings, self.precision),
         )
         task.prepare(self.accelerator.device, checkpoints)
         average = weights_ema(task.learner, settings, self.accelerator)
         optimizer = task.optimizer()
         runner = torch.compile(task.learner) if task.recipe.model.compile else task.learner
         self.model, self.optimizer = self.accelerator.prepare(runner, optimizer)
+        self.forward = with_master_weights(self.model, task.learner, settings, self.precision)
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
         self.record = TrainingState(task, checkpoints, self.accelerator, inner, reporter, average)
         self.start = self.record.restore()
@@ -99,7 +101,7 @@ class AccelerateLoop:
             last = micro == settings.accumulation - 1
             with accelerator.no_sync(self.model) if not last else nullcontext():
                 with accelerator.autocast():
-                    loss = task.loss(self.model, batch)
+                    loss = task.loss(self.forward, batch)
                 accelerator.backward(loss / settings.accumulation)
             pieces.append(loss.detach())
         if end.agree(step, torch.stack(pieces).mean(), rate):

@@ -14,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 from ...hub.card.model_card import write_card
 from ...hub.push.publishing import publish
 from ..optim.ema import weights_ema
+from ..optim.master_weights import autocast_precision, with_master_weights
 from ..recipe.run_files import METRICS
 from ..runtime.precision import resolve_precision
 from ..runtime.processes import on_cpu, on_cuda, process_state, shard_on_cpus
@@ -58,7 +59,7 @@ class HubTrainer(Trainer):
             gradient_accumulation_steps=settings.accumulation,
             max_grad_norm=settings.clip_norm or 0.0,
             torch_compile=task.recipe.model.compile,
-            bf16=self.precision == "bf16",
+            bf16=autocast_precision(settings, self.precision) == "bf16",
             fp16=self.precision == "fp16",
             seed=task.recipe.seed,
             remove_unused_columns=False,
@@ -143,7 +144,8 @@ class HubTrainer(Trainer):
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Returns the task's loss."""
-        return self.task.loss(model, inputs)
+        settings = self.task.recipe.training
+        return self.task.loss(with_master_weights(model, self.task.learner, settings, self.precision), inputs)
 
     def training_step(self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None) -> Any:
         """Differs from `Trainer` by recording the loss and the images."""

@@ -16,8 +16,9 @@ from accelerate.utils import gather_object
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from ..optim.master_weights import uses_master_weights
 from ..recipe.resumable import LENGTH, changeable
-from ..runtime.precision import undo_autocast
+from ..runtime.precision import resolve_precision, undo_autocast
 from ..runtime.progress import Reporter, time_left
 from ..tasks.evaluation import Evaluation, check_bad_share
 from ..tasks.task import TrainingTask
@@ -237,9 +238,16 @@ class TrainingState:
         alone = self.accelerator.num_processes == 1
         reporter = InterruptibleReporter(self.reporter, request) if alone else self.reporter
         try:
-            return self.task.evaluate(self.judged, "validation", self.accelerator, reporter, self.accelerator.autocast)
+            return self.task.evaluate(self.judged, "validation", self.accelerator, reporter, self._autocast)
         except EvaluationStoppedError:
             raise Interrupted(request.signum, step, self.save(step)) from None
+
+    def _autocast(self) -> Any:
+        """Returns the context of an evaluation's forward pass, in the precision of the training."""
+        settings, device = self.task.recipe.training, self.accelerator.device
+        if uses_master_weights(settings, resolve_precision(settings.precision, device)):
+            return torch.autocast(device.type, torch.bfloat16)
+        return self.accelerator.autocast()
 
     def _entry(self, step: int, evaluation: Evaluation) -> dict[str, Any]:
         """Returns the history's entry of an epoch."""

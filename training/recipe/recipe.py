@@ -80,6 +80,16 @@ class Recipe(Section):
             raise ValueError(
                 f"lora.rank freezes all but adapters and head: training.freeze must be 0, got {self.training.freeze!r}"
             )
+        if self.training.master_weights and self.training.precision in ("fp32", "fp16"):
+            raise ValueError(
+                "training.master_weights computes in bf16: training.precision must be bf16 or auto, got "
+                f"{self.training.precision}"
+            )
+        if self.training.master_weights and self.model.activation_checkpointing:
+            raise ValueError(
+                "training.master_weights does not go with model.activation_checkpointing, which would compute again "
+                "with the fp32 weights"
+            )
         if batch % accumulation:
             raise ValueError(f"training.batch_size {batch} must be a multiple of training.accumulation {accumulation}")
         if self.augmentation.mixes and batch // accumulation % 2:

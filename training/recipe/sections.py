@@ -156,6 +156,10 @@ class TrainingSettings(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where it is fast, else fp32"
     )
+    master_weights: bool = Field(
+        False,
+        description="bf16: compute in it throughout, on casts of the fp32 weights that learn; default: autocast",
+    )
     early_stop: int | None = Field(
         None, ge=1, description="epochs without a better validation accuracy before it stops"
     )

@@ -39,6 +39,7 @@ UNKNOWN_TO: dict[str, dict[str, str | None]] = {
         "training.freeze": "model.fields.frozen_stages",
         "training.loss": "model.fields.focal_loss",
         "training.label_smoothing": None,
+        "training.master_weights": None,
         "distillation.*": None,
         "lora.*": None,
         "evaluation.crop_ratio": "model.image_size",

@@ -120,6 +120,7 @@ ENTRIES = {
         "training.freeze": Changes(1),
         "training.loss": Changes("bce", {"training.label_smoothing": 0.0}),
         "training.label_smoothing": Changes(0.3),
+        "training.master_weights": Changes(True, {"training.precision": "bf16"}),
         "distillation.teacher": Changes("TEACHER"),
         "distillation.revision": REFUSED,
         "distillation.kind": Changes("soft", TAUGHT),
