@@ -6,6 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["OMP_NUM_THREADS"] = "1"  # the tests run in parallel; for the processes that they start, too
 
 import shutil
 from pathlib import Path
@@ -20,7 +21,7 @@ from hypothesis import settings
 import vithub
 
 transformers.utils.logging.disable_progress_bar()
-torch.set_num_threads(1)  # the tests run in parallel
+torch.set_num_threads(1)
 
 settings.register_profile("vithub", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("vithub")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import processes
 import pytest
 from patience import PATIENCE
 from vithub.comparison.comparing import Comparison
@@ -15,17 +16,21 @@ GRID = [
 ]  # fmt: skip
 
 
-def compare(data, folder, processes, *options):
-    """`vithub compare --sections data`; what it wrote."""
-    start = [sys.executable, "-m", "vithub.scripts.command_line"]
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        start[1:1] = launcher
-    command = [*start, "compare", "--data", str(data), "--sections", "data", "--output", str(folder), *options]
+def torchrun(program, arguments):
+    """The launcher that users have; `processes.launch` makes the same group without its start-up."""
+    assert program == processes.COMMAND
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [*launcher, "-m", "vithub.scripts.command_line", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False)
+
+
+def compare(start, data, folder, *options):
+    """`vithub compare --sections data`, started by a function; what it wrote."""
+    command = ["compare", "--data", str(data), "--sections", "data", "--output", str(folder), *options]
     for setting in GRID:
         command += ["--grid", setting]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False)
+    done = start(processes.COMMAND, command)
     assert done.returncode == 0, done.stderr[-6000:]
     return Comparison.load(folder)
 
@@ -41,11 +46,11 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shared(digit_folders, folders):
-    return compare(digit_folders, folders / "two", 2)
+    return compare(torchrun, digit_folders, folders / "two")
 
 
 def test_two_processes_share_each_training(digit_folders, folders, shared):
-    alone = compare(digit_folders, folders / "one", 1)
+    alone = compare(processes.run, digit_folders, folders / "one")
     assert accuracies(shared, "ViT") == accuracies(alone, "ViT")
     assert set(accuracies(shared, "CNN")) == {0, 1}  # batch norms see half of a batch, so it is another training
     for cell in ("vit-100-seed0", "vit-100-seed1"):
@@ -65,7 +70,7 @@ def test_two_processes_go_on_with_what_is_missing(digit_folders, folders, shared
     cells = folders / "two" / "cells"
     (cells / "vit-100-seed1/cell.json").unlink()
     before = {file: file.stat().st_mtime_ns for file in cells.glob("*/run/model.safetensors")}
-    again = compare(digit_folders, folders / "two", 2, "--resume")
+    again = compare(processes.launch, digit_folders, folders / "two", "--resume")
     changed = [file for file, time in before.items() if file.stat().st_mtime_ns != time]
     assert [file.parts[-3] for file in changed] == ["vit-100-seed1"]
     assert accuracies(again, "ViT") == accuracies(shared, "ViT")

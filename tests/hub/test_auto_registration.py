@@ -1,12 +1,13 @@
 """The Auto classes know our models after `import vithub`, whichever of the two packages is imported first."""
 
 import importlib
-import os
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
+from patience import PATIENCE
 from vithub.hub.import_hooks import after_import
 
 import vithub
@@ -39,6 +40,31 @@ ORDERS = {
     "our model first": "from vithub.modeling.modeling_vit import HubViTModel\nimport vithub\n" + USE,
 }
 
+# Forks a process for each order once what both packages are built on is imported, which takes as long as the rest.
+FORKS = """
+import json, os, sys, tempfile, traceback
+import huggingface_hub, numpy, PIL.Image, pydantic, safetensors.torch, tokenizers, torch, torchvision
+assert not {"transformers", "vithub", "accelerate", "datasets", "timm"} & set(sys.modules)
+found = []
+for order, *arguments in json.loads(sys.argv[1]):
+    errors = tempfile.TemporaryFile("w+")
+    child = os.fork()
+    if child == 0:
+        os.dup2(errors.fileno(), 2)
+        sys.argv[1:] = arguments
+        try:
+            exec(order, {"__name__": "__main__"})
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+    code = os.waitpid(child, 0)[1]
+    errors.seek(0)
+    found.append([code, errors.read()])
+print(json.dumps(found))
+"""
+
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory, tiny):
@@ -52,15 +78,26 @@ def saved(tmp_path_factory, tiny):
     return folder
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_the_auto_classes_know_our_models_in_a_clean_process(order, saved, tmp_path):
+@pytest.fixture(scope="module")
+def outcomes(saved, tmp_path_factory):
+    """Exit code, errors and saved folder of each order, in a process that has imported neither package before."""
+    place = tmp_path_factory.mktemp("orders")
+    task = [[order, str(saved), str(place / f"{number}")] for number, order in enumerate(ORDERS.values())]
     done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:vithub", "-c", ORDERS[order], saved, tmp_path / "again"],
-        capture_output=True, text=True, timeout=600, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-W", "error::DeprecationWarning:vithub", "-c", FORKS, json.dumps(task)],
+        capture_output=True, text=True, timeout=PATIENCE, cwd=place,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    return {name: (*found[number], place / f"{number}") for number, name in enumerate(ORDERS)}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_auto_classes_know_our_models_in_a_clean_process(order, saved, outcomes):
+    code, errors, again = outcomes[order]
+    assert code == 0, errors
     # the code of the bundle lies beside the weights
-    assert {file.name for file in saved.glob("*.py")} <= {file.name for file in (tmp_path / "again").iterdir()}
+    assert {file.name for file in saved.glob("*.py")} <= {file.name for file in again.iterdir()}
     assert list(saved.glob("modeling_*.py"))
 
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from processes import free_port
 from torch import multiprocessing
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 from vithub.modeling.detr_denoising import noised_queries
@@ -123,20 +124,13 @@ def test_two_processes_have_the_loss_of_one(tiny_detr, tmp_path):
     """Fault 1: with the same data everywhere the box terms doubled. Other data on each: the mean is the whole."""
     config = tiny_detr(dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
     batches = [targets(4, 4), targets(5, 1)]
-    multiprocessing.spawn(_worker, args=(_free_port(), str(tmp_path), config, batches), nprocs=2)
+    arguments = (free_port(), str(tmp_path), config, batches)
+    multiprocessing.start_processes(_worker, arguments, nprocs=2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for labels, one, other in zip(batches, first, second, strict=True):
         whole = _losses(config, labels, slice(0, 2))
         for name, expected in whole.items():
             assert torch.allclose((one[name] + other[name]) / 2, expected, atol=1e-6, rtol=1e-6), name
-
-
-def _free_port():
-    import socket
-
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 @pytest.mark.parametrize(

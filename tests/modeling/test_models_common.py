@@ -1,15 +1,12 @@
 """What every model of transformers must do, for each of ours."""
 
 import copy
-import os
-import subprocess
-import sys
 import textwrap
 
+import processes
 import pytest
 import torch
 import transformers
-from patience import PATIENCE
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel
@@ -340,18 +337,7 @@ def test_two_processes_share_the_work_of_one(name, tiny, randomised, tmp_path):
         torch.distributed.destroy_process_group()
         os._exit(0)  # on a busy machine torch's threads may outlive the interpreter and abort it
     """)
-    (tmp_path / "run.py").write_text(script)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        str(tmp_path / "run.py"),
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=PATIENCE
-    )
+    done = processes.launch(script)
     assert done.returncode == 0, done.stderr[-3000:]
     expected = model(pixels_for(config)).logits
     torch.testing.assert_close(load_file(tmp_path / "logits")["logits"], expected, atol=1e-5, rtol=1e-5)

@@ -2,11 +2,11 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 
 import numpy as np
+import processes
 import pytest
 import torch
 from PIL import Image
@@ -137,12 +137,13 @@ def test_an_evaluation_that_is_ended_leaves_no_half_written_folder(model, place,
         file.write_text(json.dumps({"images": images, "annotations": boxes, "categories": kinds}))
     data = place / ("data" if model == "classifier" else "boxes.json")
     arguments = [str(place / model), "--data", str(data), "--split", "train", "--output", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "vithub.scripts.command_line", "evaluate", *arguments, "--workers", "0"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    command = ["evaluate", *arguments, "--workers", "0"]
+    with (tmp_path / "errors").open("w") as file, processes.start(processes.COMMAND, command, stderr=file) as process:
         while process.poll() is None and not list(tmp_path.glob(".out-*")):
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        errors = process.communicate()[1]
+        process.wait()
+    errors = (tmp_path / "errors").read_text()
     assert process.returncode in (0, 128 + signal.SIGTERM), errors  # 0: all was written before the signal came
     assert not list(tmp_path.glob(".out-*"))
     if process.returncode:

@@ -4,11 +4,11 @@ import io
 import json
 import logging
 import os
-import subprocess
 import sys
 
 import numpy as np
 import PIL.Image
+import processes
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,8 +115,8 @@ def test_the_command_in_a_process(tmp_path):
     folder = tmp_path / "\x1b[31mrun\n"
     folder.mkdir()
     (folder / "config.json").write_text("[]")
-    command = [sys.executable, "-m", "vithub.scripts.command_line", "publish", str(folder), "a/b", "--dry-run"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "FORCE_COLOR": "1"}, check=False)
+    command = ["publish", folder, "a/b", "--dry-run"]
+    done = processes.run(processes.COMMAND, command, env={**os.environ, "FORCE_COLOR": "1"})
     assert done.returncode == 1
     check(done.stderr)
     assert r"\x1b[31mrun" in done.stderr

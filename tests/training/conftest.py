@@ -4,10 +4,18 @@ import io
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List
+from matplotlib.figure import Figure
+from pictures import save_blank
 from vithub.data.digits import digits_dataset
 from vithub.training.finetuning import finetune
 from vithub.training.recipe.recipe import Recipe
 from vithub.training.runtime.progress import QuietReporter
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(monkeypatch):
+    """Leaves pictures blank. The runs of session and module fixtures are made before and have theirs."""
+    monkeypatch.setattr(Figure, "savefig", save_blank)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,13 @@
 import json
-import os
-import signal
-import subprocess
-import sys
+import time
 
 import numpy as np
+import processes
 import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset, Features
 from datasets import Image as ImageFeature
-from patience import PATIENCE
 from PIL import Image
 from transformers import pipeline
 from vithub.data.images import BadImageError
@@ -94,20 +91,12 @@ def test_a_prediction_broken_off_goes_on_without_doing_anything_twice(predicted,
 
 def test_two_processes_one_of_them_killed_leave_the_files_of_one(predicted, finished_run, digit_folders, tmp_path):
     """The second launch resumes what the first, killed as a whole, has left."""
-    script = tmp_path / "worker.py"
-    resuming = WORKER.replace("embeddings=True", "embeddings=True, resume=True")
     task = json.dumps([str(finished_run.folder), str(digit_folders), str(tmp_path / "out")])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    script.write_text(WORKER)
-    with subprocess.Popen([*launch, task], env=environment, stderr=subprocess.DEVNULL, start_new_session=True) as first:
+    with processes.Launch(WORKER, [task]) as first:
         while first.poll() is None and len(list((tmp_path / "out").glob("part-*.parquet"))) < 2:
-            pass
-        os.killpg(first.pid, signal.SIGKILL)
-    script.write_text(resuming)
-    done = subprocess.run(
-        [*launch, task], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+            time.sleep(0.01)
+        first.kill()
+    done = processes.launch(WORKER.replace("embeddings=True", "embeddings=True, resume=True"), [task])
     assert done.returncode == 0, done.stderr[-3000:]
     both, one = rows(tmp_path / "out"), rows(predicted)
     assert both["row"].equals(one["row"])

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 
+import processes
 import pytest
 from vithub.hub.folders import TargetError
 from vithub.training.finetuning import finetune
@@ -80,11 +81,7 @@ def test_a_run_that_is_being_trained_is_not_resumed(finished_run):
 def finetuned(name, digit_folders, values, folder):
     options = [text for key, value in values.items() for text in ("--set", f"{key}={json.dumps(value)}")]
     arguments = ["finetune", "--preset", "from-scratch-small", "--data", str(digit_folders), "--output", str(folder)]
-    task = json.dumps([name, [*arguments, *options]])
-    return subprocess.run(
-        [sys.executable, "-c", VICTIM, task], capture_output=True, text=True, timeout=600, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    return processes.run(VICTIM, [json.dumps([name, [*arguments, *options]])])
 
 
 def test_a_killed_loading_process_is_one_line_and_the_run_goes_on_from_its_checkpoint(digit_folders, quick, tmp_path):

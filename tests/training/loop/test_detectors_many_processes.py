@@ -1,12 +1,9 @@
 """A detector's evaluation and its predictions on two processes of this machine, over gloo, against one."""
 
 import json
-import os
-import subprocess
-import sys
 
+import processes
 import pytest
-from patience import PATIENCE
 
 import vithub
 
@@ -24,20 +21,14 @@ print("RESULT " + json.dumps(result), flush=True)
 """
 
 
-def launch(script, task):
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(
-        [*command, json.dumps(task)], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+def launch(task):
+    done = processes.launch(WORKER, [json.dumps(task)])
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
 
 
 def test_two_processes_measure_what_one_does(detector_run, damaged_squares, tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    results = launch(script, [str(detector_run.folder), str(damaged_squares), str(tmp_path / "both")])
+    results = launch([str(detector_run.folder), str(damaged_squares), str(tmp_path / "both")])
     alone = vithub.evaluate(detector_run.folder, damaged_squares, "train", on_bad_image="skip", batch_size=4, workers=0)
     assert len(results) == 2
     assert len(alone["bad_images"]) == 2

@@ -1,12 +1,9 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 
+import processes
 import pytest
-from patience import PATIENCE
 from safetensors.torch import load_file
 from vithub.training.finetuning import finetune
 from vithub.training.loop.checkpoints import last_checkpoint, read_state
@@ -43,11 +40,7 @@ def test_a_run_asked_to_stop_saves_its_last_step_and_says_how_to_go_on(
 ):
     values = quick({"augmentation.rand_augment": None, "augmentation.random_erasing": 0.0, "data.workers": 1})
     task = json.dumps([str(digit_folders), str(tmp_path / "run"), values, name, front_end])
-    done = subprocess.run(
-        [sys.executable, "-c", WORKER, task], capture_output=True, text=True, timeout=PATIENCE, check=False,
-        start_new_session=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = processes.run(WORKER, [task])
     assert done.returncode == code, done.stderr
     checkpoint = last_checkpoint(tmp_path / "run" / "checkpoints")
     assert read_state(checkpoint)["step"] == 4

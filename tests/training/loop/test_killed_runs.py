@@ -1,11 +1,9 @@
 import json
 import random
 import signal
-import subprocess
-import sys
 
+import processes
 import pytest
-from patience import PATIENCE
 from vithub.training.loop.checkpoints import checkpoints
 
 import vithub
@@ -37,12 +35,14 @@ DETECTOR = {
 KEEPER = """
 import json, os, signal, sys
 from pathlib import Path
+import pictures
 import torch
 from vithub.training.finetuning import finetune
 from vithub.training.recipe.presets import preset
 from vithub.training.runtime.progress import QuietReporter
 from vithub.training.recipe.recipe import Recipe
 
+pictures.leave_blank()
 torch.set_num_threads(1)
 data, out, preset_name, values, deaths = json.loads(sys.argv[1])
 recipe = preset(preset_name) if preset_name else Recipe()
@@ -82,34 +82,28 @@ def keep(tmp_path):
 
     def run(data, out, values, deaths, preset_name=None):
         task = json.dumps([str(data), str(out), preset_name, values, deaths])
-        kept = subprocess.run(
-            [sys.executable, "-c", KEEPER, task],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            cwd=tmp_path,
-            check=True,
-        )
+        kept = processes.run(KEEPER, [task], cwd=tmp_path)
+        assert kept.returncode == 0, kept.stderr
         return [int(line.split()[0]) for line in kept.stdout.splitlines()]
 
     return run
 
 
-def test_a_run_killed_twenty_times_ends_equal_to_the_unbroken_one(keep, train, digit_folders, quick, tmp_path):
+def test_a_run_killed_ten_times_ends_equal_to_the_unbroken_one(keep, train, digit_folders, quick, tmp_path):
     draws = random.Random(0)
-    deaths = [draws.randint(1, 24) for _ in range(20)]
+    deaths = [draws.randint(1, 24) for _ in range(10)]
     endings = keep(digit_folders, tmp_path / "killed", quick(VALUES), [*deaths, 0])
-    assert endings == [signal.SIGKILL] * 20 + [0]
+    assert endings == [signal.SIGKILL] * 10 + [0]
     assert_equal(tmp_path / "killed", train(tmp_path / "whole", VALUES))
 
 
-def test_a_detectors_run_killed_ten_times_ends_equal_to_the_unbroken_one(keep, detector_data, quick_detector, tmp_path):
+def test_a_detectors_run_killed_six_times_ends_equal_to_the_unbroken_one(keep, detector_data, quick_detector, tmp_path):
     detector_data.to_parquet(tmp_path / "squares.parquet")
     values = quick_detector(DETECTOR)
     draws = random.Random(1)
-    deaths = [draws.randint(1, 14) for _ in range(10)]
+    deaths = [draws.randint(1, 14) for _ in range(6)]
     endings = keep(tmp_path / "squares.parquet", tmp_path / "killed", values, [*deaths, 0], "detr-small-data")
-    assert endings == [signal.SIGKILL] * 10 + [0]
+    assert endings == [signal.SIGKILL] * 6 + [0]
     whole = vithub.finetune(
         data=tmp_path / "squares.parquet", output=tmp_path / "whole", preset="detr-small-data", values=values
     )

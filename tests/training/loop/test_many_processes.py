@@ -1,19 +1,17 @@
 """Two processes on this machine, over gloo, against one."""
 
 import json
-import os
-import subprocess
-import sys
 
+import processes
 import pytest
 import torch
-from patience import PATIENCE
 from safetensors.torch import load_file
 
 # Each process runs this; what is asserted here fails the launch.
 WORKER = """
 import json, os, shutil, sys
 from pathlib import Path
+import pictures
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
@@ -23,6 +21,7 @@ from vithub.training.finetuning import finetune
 from vithub.training.recipe.recipe import Recipe
 from vithub.training.loop.checkpoints import checkpoints, restore, save_checkpoint, whole_state
 
+pictures.leave_blank()
 torch.set_num_threads(1)
 data, out, values = json.loads(sys.argv[1])
 out = Path(out)
@@ -124,15 +123,8 @@ FSDP2 = {
 @pytest.fixture(scope="module", params=[{}, FSDP2], ids=["ddp", "fsdp2"])
 def two_processes(request, tmp_path_factory, digit_folders, quick):
     out = tmp_path_factory.mktemp("two")
-    script = out / "worker.py"
-    script.write_text(WORKER)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = os.environ | request.param
-    environment |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     task = json.dumps([str(digit_folders), str(out), quick(VALUES)])
-    done = subprocess.run(
-        [*launch, task], capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False
-    )
+    done = processes.launch(WORKER, [task], env=request.param)
     assert done.returncode == 0, done.stderr[-6000:]
     return out, json.loads((out / "found.json").read_text())
 

@@ -1,7 +1,7 @@
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+import processes
 
 SCRIPT = Path(__file__).parents[2] / "faults" / "kills.py"
 # What seed 78 draws: both front ends, best and last, two by SIGKILL, and every kind of moment that was lost before.
@@ -13,11 +13,8 @@ PLACES = [
 
 
 def test_runs_interrupted_at_any_moment_and_resumed_are_equal_to_the_unbroken_one(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--kills", "12", "--hard", "2", "--seed", "78"],
-        capture_output=True, text=True, timeout=3600, check=False, cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
-    )  # fmt: skip
+    arguments = ["--kills", "12", "--hard", "2", "--seed", "78"]
+    done = processes.run(SCRIPT, arguments, cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)})
     assert done.returncode == 0, done.stderr + done.stdout
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
     assert [row[0] for row in rows[2 : 2 + len(PLACES)]] == PLACES

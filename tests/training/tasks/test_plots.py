@@ -11,6 +11,11 @@ from vithub.training.tasks.classification.metrics.choice import ClassificationMe
 from vithub.training.tasks.plots import save_confusion_matrix, save_learning_curves, save_reliability
 
 
+@pytest.fixture(autouse=True)
+def blank_pictures():
+    """Here they are looked at."""
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures that were saved, to look at what is in them."""

@@ -3,16 +3,13 @@
 import contextlib
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pyarrow.parquet as pq
 import pytest
-from patience import PATIENCE
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from vithub.data.boxes.images import read_box_images
@@ -120,19 +117,13 @@ def test_a_prediction_broken_off_goes_on_without_doing_anything_twice(predicted,
 
 
 def test_two_processes_killed_as_a_whole_and_resumed_leave_what_one_does(predicted, detector_run, coco, tmp_path):
-    script, out = tmp_path / "worker.py", tmp_path / "out"
+    out = tmp_path / "out"
     task = json.dumps([str(detector_run.folder), str(coco), str(out)])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    script.write_text(WORKER)
-    with subprocess.Popen([*launch, task], env=environment, stderr=subprocess.DEVNULL, start_new_session=True) as first:
+    with processes.Launch(WORKER, [task]) as first:
         while first.poll() is None and len(list(out.glob("part-*.parquet"))) < 2:
-            pass
-        os.killpg(first.pid, signal.SIGKILL)
-    script.write_text(WORKER.replace("workers=0", "workers=0, resume=True"))
-    done = subprocess.run(
-        [*launch, task], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+            time.sleep(0.01)
+        first.kill()
+    done = processes.launch(WORKER.replace("workers=0", "workers=0, resume=True"), [task])
     assert done.returncode == 0, done.stderr[-3000:]
     for both, one in zip(rows(out), rows(predicted), strict=True):
         assert both["row"] == one["row"]

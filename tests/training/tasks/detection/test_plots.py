@@ -21,6 +21,11 @@ from vithub.training.tasks.detection.plots import (
 from .test_metrics import BOX, many, truth
 
 
+@pytest.fixture(autouse=True)
+def blank_pictures():
+    """Here they are looked at."""
+
+
 def colors_of(file):
     with Image.open(file) as picture:
         return {tuple(pixel) for pixel in np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()}
