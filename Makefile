@@ -8,7 +8,7 @@ PROCESSES ?= auto
 
 LOWEST := .venv-lowest
 
-.PHONY: demo test check lowest tour benchmark clean
+.PHONY: demo test test-long check lowest tour benchmark clean
 
 demo: $(VENV)/installed
 	@if [ -f runs/demo/model.safetensors ]; then echo "runs/demo is there already; make clean removes it"; \
@@ -17,6 +17,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
+
+# With the long forms of tests that have one: the tour at its full size, and more kills.
+test-long: $(VENV)/installed
+	VITHUB_LONG=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Settings and fixtures that all tests share."""
 
+import json
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -16,6 +17,7 @@ import PIL.Image
 import pytest
 import torch
 import transformers
+from filelock import FileLock
 from hypothesis import settings
 
 import vithub
@@ -26,8 +28,8 @@ torch.set_num_threads(1)
 settings.register_profile("vithub", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("vithub")
 
-# Tests that take a minute or more begin first, so that no process is left to work alone at the end.
-LONG = (
+# The longest tests begin first, so that no process is left to work alone at the end.
+FIRST = (
     "test_every_cell_runs",
     "test_real_weights_there_and_back",
     "two_processes",
@@ -42,7 +44,7 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(absent)
-    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
+    items.sort(key=lambda item: not any(name in item.nodeid for name in FIRST))
 
 
 # Sizes of a model that computes in milliseconds: 4 x 4 patches of 8 x 8 pixels.
@@ -175,25 +177,65 @@ def quick():
 
 
 @pytest.fixture(scope="session")
-def digit_folders(tmp_path_factory):
-    """400 real digits as PNG files in one folder per class, so named that the order of the names is another."""
-    from vithub.data.digits import digits_dataset
+def once(tmp_path_factory):
+    """Makes a folder once for all parallel processes: `once("digits", write)` calls `write(folder)` in the first."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "once"
+    root.mkdir(exist_ok=True)
 
-    folder = tmp_path_factory.mktemp("data") / "digits"
-    for number, row in enumerate(digits_dataset().select(range(400))):
-        file = folder / WORDS[row["label"]] / f"{number:03}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        row["image"].save(file)
-    return folder
+    def give(name, make):
+        with FileLock(root / f"{name}.lock"):
+            if not (root / f"{name}.made").exists():
+                make(root / name)
+                (root / f"{name}.made").touch()
+        return root / name
+
+    return give
 
 
 @pytest.fixture(scope="session")
-def finished_run(digit_folders, tmp_path_factory, quick):
+def trained_once(once, tmp_path_factory):
+    """A run that is trained once for all parallel processes, each of which gets a copy of its folder."""
+    from vithub.training.finetuning import Run
+
+    def give(name, train):
+        def make(folder):
+            losses = train(folder).losses
+            (folder.parent / f"{name}-losses.json").write_text(json.dumps(losses))
+
+        made = once(name, make)
+        folder = shutil.copytree(made, tmp_path_factory.mktemp("runs") / name)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        losses = json.loads((made.parent / f"{name}-losses.json").read_text())
+        return Run(folder, metrics, vithub.load(folder), losses)
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def digit_folders(once):
+    """400 real digits as PNG files in one folder per class, so named that the order of the names is another."""
+    from vithub.data.digits import digits_dataset
+
+    def write(folder):
+        for number, row in enumerate(digits_dataset().select(range(400))):
+            file = folder / WORDS[row["label"]] / f"{number:03}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            row["image"].save(file)
+
+    return once("digits", write)
+
+
+@pytest.fixture(scope="session")
+def finished_run(digit_folders, trained_once, quick):
     """A run that has learned something, about half of the labels; tests read its folder and do not write to it."""
     from vithub.training.recipe.recipe import Recipe
 
-    out = tmp_path_factory.mktemp("runs") / "finished"
-    return vithub.finetune(data=digit_folders, output=out, recipe=Recipe(), values=quick({"training.epochs": 10}))
+    def train(folder):
+        values = quick({"training.epochs": 10})
+        return vithub.finetune(data=digit_folders, output=folder, recipe=Recipe(), values=values)
+
+    return trained_once("finished", train)
 
 
 @pytest.fixture(scope="session")
@@ -237,10 +279,13 @@ def quick_detector():
 
 
 @pytest.fixture(scope="session")
-def detector_run(detector_data, quick_detector, tmp_path_factory):
+def detector_run(detector_data, quick_detector, trained_once):
     """The run of a detector that has learned something; tests read its folder and do not write to it."""
-    out = tmp_path_factory.mktemp("runs") / "detector"
-    return vithub.finetune(data=detector_data, output=out, preset="detr-small-data", values=quick_detector())
+
+    def train(folder):
+        return vithub.finetune(data=detector_data, output=folder, preset="detr-small-data", values=quick_detector())
+
+    return trained_once("detector", train)
 
 
 @pytest.fixture(scope="session")

@@ -211,6 +211,9 @@ def _work(task, stdout, stderr):
     for number, given in ((1, stdout), (2, stderr)):
         os.dup2(given, number)
         os.close(given)
+    # not the server's: whether they are buffered, and can be rewound, goes by what the descriptors were when they began
+    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
     os.environ.clear()
     os.environ.update(task["environment"])
     os.chdir(task["folder"])

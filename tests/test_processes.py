@@ -38,6 +38,11 @@ def test_errors_signals_and_what_is_done_at_exit_are_those_of_a_fresh_process(tm
     assert done.stderr.endswith("ValueError: no such thing\n")
     assert processes.run("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)").returncode == -signal.SIGKILL
     waiting = "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(3600)"
+    ours, theirs = os.pipe()
+    code = "import sys\nsys.stdout.reconfigure(errors='replace')\nprint('told')"
+    with os.fdopen(ours) as told, processes.start(code, stdout=theirs, stderr=theirs):
+        os.close(theirs)
+        assert told.read() == "told\n"
     with processes.start(waiting, cwd=tmp_path) as one:
         while not (tmp_path / "begun").exists():
             assert one.poll() is None

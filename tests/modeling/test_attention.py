@@ -63,6 +63,7 @@ def test_bf16_on_a_cpu_takes_the_products_in_training_and_agrees_with_sdpa(tiny,
 
 # raised inside torch when it traces flex attention
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @torch.no_grad()  # on a CPU flex attention has no backward pass
@@ -74,6 +75,8 @@ def test_maps_are_right_under_every_backend_and_leave_it_alone(tiny, randomised,
     model.set_attn_implementation(backend)
     model.train(mode == "train")
     got = model(pixels, output_attentions=True)
+    with torch.compiler.set_stance("force_eager"):  # to generate flex attention's code takes most of a minute
+        plain = model(pixels)
     assert model.config._attn_implementation == backend
     assert len(got.attentions) == 2
     for weights, expected_weights in zip(got.attentions, expected.attentions, strict=True):
@@ -81,7 +84,8 @@ def test_maps_are_right_under_every_backend_and_leave_it_alone(tiny, randomised,
         torch.testing.assert_close(weights, expected_weights, atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 15), atol=1e-6, rtol=0)
     torch.testing.assert_close(got.last_hidden_state, expected.last_hidden_state, atol=1e-5, rtol=1e-5)
-    assert model(pixels).attentions is None
+    assert plain.attentions is None
+    torch.testing.assert_close(plain.last_hidden_state, expected.last_hidden_state, atol=1e-5, rtol=1e-5)
 
 
 def test_maps_can_be_asked_for_in_the_configuration(tiny):

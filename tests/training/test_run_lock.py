@@ -27,10 +27,12 @@ with RunLock(Path(sys.argv[1])):
 # A training whose loading process gets a signal once it has given an image.
 VICTIM = """
 import json, os, signal, sys
+import pictures
 import torch
 from vithub.data.labelled import dataset
 from vithub.scripts.command_line import app, run
 
+pictures.leave_blank()
 torch.set_num_threads(1)
 name, arguments = json.loads(sys.argv[1])
 main, sample = os.getpid(), dataset.LabelledImages.__getitem__

@@ -375,7 +375,7 @@ def test_real_weights_there_and_back(real_files, tmp_path):
     back = convert(tmp_path / "ours", tmp_path / "back", to="transformers")
     assert_same_bits(tensors_of(source), tensors_of(tmp_path / "back"))
     assert back.max_difference <= TOLERANCE
-    to_timm = convert(tmp_path / "ours", tmp_path / "timm", to="timm")
+    to_timm = convert(tmp_path / "ours", tmp_path / "timm", to="timm", image_size=126)  # a sixteenth of the tokens
     assert to_timm.max_difference <= TOLERANCE
 
 

@@ -15,6 +15,7 @@ RICH = {
     "training.clip_norm": 0.5,
     "training.layer_decay": 0.7,
     "training.ema_decay": 0.9,
+    "training.checkpoint_steps": 3,
 }  # fmt: skip
 OTHERS = [
     {"training.optimizer": "sgd", "training.schedule": "linear", "training.lr": 0.05},
@@ -28,9 +29,15 @@ def same(one, other):
     return files[0].keys() == files[1].keys() and all(torch.equal(files[0][name], files[1][name]) for name in files[0])
 
 
+@pytest.fixture(scope="module")
+def rich(train, tmp_path_factory):
+    """The unbroken run of `RICH` on the accelerate loop; tests read its folder and do not write to it."""
+    return train(tmp_path_factory.mktemp("runs") / "rich", RICH)
+
+
 @pytest.mark.parametrize("values", [RICH, *OTHERS], ids=["rich", "sgd", "lamb", "bf16"])
-def test_trainer_gives_the_losses_and_the_weights_of_the_accelerate_loop(train, tmp_path, values):
-    accelerate = train(tmp_path / "accelerate", values)
+def test_trainer_gives_the_losses_and_the_weights_of_the_accelerate_loop(train, rich, tmp_path, values):
+    accelerate = rich if values is RICH else train(tmp_path / "accelerate", values)
     trainer = train(tmp_path / "trainer", values, front_end="trainer")
     assert trainer.losses == accelerate.losses
     assert same(trainer, accelerate)
@@ -42,19 +49,17 @@ def test_trainer_gives_the_losses_and_the_weights_of_the_accelerate_loop(train, 
 
 @pytest.mark.parametrize(("first", "second"), [("accelerate", "trainer"), ("trainer", "accelerate")])
 @pytest.mark.parametrize("steps", [3, 7])
-def test_a_run_of_one_front_end_goes_on_in_the_other(train, listener, tmp_path, first, second, steps):
-    values = RICH | {"training.checkpoint_steps": 3}
+def test_a_run_of_one_front_end_goes_on_in_the_other(train, rich, listener, tmp_path, first, second, steps):
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "run", values, front_end=first, reporter=listener(steps + 1))
-    resumed = train(tmp_path / "run", values, front_end=second, resume=True)
-    whole = train(tmp_path / "whole", values)
-    assert resumed.losses == whole.losses[steps:]
-    assert same(resumed, whole)
+        train(tmp_path / "run", RICH, front_end=first, reporter=listener(steps + 1))
+    resumed = train(tmp_path / "run", RICH, front_end=second, resume=True)
+    assert resumed.losses == rich.losses[steps:]
+    assert same(resumed, rich)
     history = [
         {key: value for key, value in entry.items() if not key.startswith(("images", "waited", "peak", "seconds"))}
         for entry in resumed.metrics["history"]
     ]
-    assert history == [{key: entry[key] for key in history[0]} for entry in whole.metrics["history"]]
+    assert history == [{key: entry[key] for key in history[0]} for entry in rich.metrics["history"]]
 
 
 @pytest.mark.parametrize("front_end", ["accelerate", "trainer"])

@@ -12,9 +12,11 @@ from vithub.training.loop.interruption import Interrupted, StopRequest
 # A training that gets a signal at its third step, as from outside.
 WORKER = """
 import json, os, signal, sys
+import pictures
 from vithub.scripts.command_line import app, run
 from vithub.training.runtime.progress import TerminalReporter
 
+pictures.leave_blank()
 data, out, values, name, front_end = json.loads(sys.argv[1])
 count, advance = [0], TerminalReporter.advance
 

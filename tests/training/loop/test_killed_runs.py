@@ -4,6 +4,7 @@ import signal
 
 import processes
 import pytest
+from patience import LONG
 from vithub.training.loop.checkpoints import checkpoints
 
 import vithub
@@ -89,21 +90,23 @@ def keep(tmp_path):
     return run
 
 
-def test_a_run_killed_ten_times_ends_equal_to_the_unbroken_one(keep, train, digit_folders, quick, tmp_path):
-    draws = random.Random(0)
-    deaths = [draws.randint(1, 24) for _ in range(10)]
+def test_a_run_killed_again_and_again_ends_equal_to_the_unbroken(keep, train, digit_folders, quick, tmp_path):
+    draws, kills = random.Random(0), 20 if LONG else 10
+    deaths = [draws.randint(1, 24) for _ in range(kills)]
     endings = keep(digit_folders, tmp_path / "killed", quick(VALUES), [*deaths, 0])
-    assert endings == [signal.SIGKILL] * 10 + [0]
+    assert endings == [signal.SIGKILL] * kills + [0]
     assert_equal(tmp_path / "killed", train(tmp_path / "whole", VALUES))
 
 
-def test_a_detectors_run_killed_six_times_ends_equal_to_the_unbroken_one(keep, detector_data, quick_detector, tmp_path):
+def test_a_detectors_run_killed_again_and_again_ends_equal_to_the_unbroken(
+    keep, detector_data, quick_detector, tmp_path
+):
     detector_data.to_parquet(tmp_path / "squares.parquet")
     values = quick_detector(DETECTOR)
-    draws = random.Random(1)
-    deaths = [draws.randint(1, 14) for _ in range(6)]
+    draws, kills = random.Random(1), 10 if LONG else 6
+    deaths = [draws.randint(1, 14) for _ in range(kills)]
     endings = keep(tmp_path / "squares.parquet", tmp_path / "killed", values, [*deaths, 0], "detr-small-data")
-    assert endings == [signal.SIGKILL] * 6 + [0]
+    assert endings == [signal.SIGKILL] * kills + [0]
     whole = vithub.finetune(
         data=tmp_path / "squares.parquet", output=tmp_path / "whole", preset="detr-small-data", values=values
     )

@@ -43,8 +43,7 @@ def cnns(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("library", ["transformers", "timm"])
-@pytest.mark.parametrize("front_end", ["accelerate", "trainer"])
+@pytest.mark.parametrize(("library", "front_end"), [("transformers", "trainer"), ("timm", "accelerate")])
 def test_a_cnn_is_trained_saved_and_served_as_it_is(train, cnns, digit_folders, tmp_path, library, front_end):
     run = train(tmp_path / "run", FREE | {"model.source": str(cnns / library)}, front_end=front_end)
     assert run.losses[-1] < run.losses[0]
