@@ -3,13 +3,13 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from patience import PATIENCE
@@ -68,34 +68,38 @@ def photos(tmp_path_factory):
 
 
 class Server:
-    """`vithub demo`, or another program that serves the page, in a process of its own."""
+    """`vithub demo`, or another program that serves the page, in a process of its own.
 
-    def __init__(self, command, **options):
+    Args:
+        start: Starts the process, given where its output goes.
+    """
+
+    def __init__(self, start):
         # gradio itself gives its server 5 seconds to start and its first answer 3, which a busy machine exceeds
         for _ in range(20):
-            self._start(command, options)
+            self._start(start)
             if self.url or not re.search(r"Server failed to start|localhost is not accessible", self.output):
                 break
             self.process.wait(PATIENCE)
+            self.stdout.close()  # it has ended, and is started once more or is an error
         assert self.url, self.output
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
-    def _start(self, command, options):
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
-            **options,
-        )  # fmt: skip
+    def _start(self, start):
+        ours, theirs = os.pipe()
+        self.process = start(theirs)
+        os.close(theirs)
+        self.stdout = os.fdopen(ours)
         self.output, self.url = "", None
-        for line in self.process.stdout:
+        for line in self.stdout:
             self.output += line
             if found := re.search(r"serving on (http://\S+)", line):
                 self.url = found[1]
                 break
 
     def _read(self):
-        for line in self.process.stdout:
+        for line in self.stdout:
             self.output += line
 
     def __enter__(self):
@@ -105,15 +109,13 @@ class Server:
         self.process.send_signal(signal.SIGINT)
         self.code = self.process.wait(PATIENCE)
         self.reader.join(PATIENCE)
-        self.process.stdout.close()
+        self.stdout.close()
 
 
 def serve(*arguments):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vithub.scripts.command_line", "demo", *map(str, arguments), "--port", str(port)]
-    return Server(command, env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "True", "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "True"}
+    command = ["demo", *arguments, "--port", processes.free_port()]
+    return Server(lambda out: processes.start(processes.COMMAND, command, env=environment, stdout=out, stderr=out))
 
 
 class Visit:
@@ -272,11 +274,15 @@ def test_a_space_serves_the_same_page_without_this_package(browser, folders, pho
         "sys.path.insert(0, '.'); import vithub; assert 'space' in vithub.__file__, vithub.__file__; "
         "import runpy; sys.argv = ['app.py']; runpy.run_path('app.py', run_name='__main__')"
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {**os.environ, "GRADIO_SERVER_PORT": port, "OMP_NUM_THREADS": "1"}
-    with Server([sys.executable, "-c", launcher], cwd=space, env=environment) as server:
+    environment = {**os.environ, "GRADIO_SERVER_PORT": str(processes.free_port())}
+
+    def start(out):
+        return subprocess.Popen(
+            [sys.executable, "-c", launcher], stdout=out, stderr=out, start_new_session=True, cwd=space,
+            env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as for a job in front
+        )  # fmt: skip
+
+    with Server(start) as server:
         visit = Visit(browser, server.url.replace("0.0.0.0", "127.0.0.1"))
         visit.upload(photos / "disc.png")
         visit.overlay()

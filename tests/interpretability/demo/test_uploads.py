@@ -4,16 +4,14 @@ import json
 import os
 import re
 import signal
-import socket
 import stat
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from PIL import Image
@@ -60,19 +58,15 @@ def serve(model, tmp_path):
     started = []
 
     def start(*arguments):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         place = tmp_path / f"temporary-{len(started)}"
         place.mkdir()
-        command = [sys.executable, "-m", "vithub.scripts.command_line", "demo", str(model), *map(str, arguments)]
-        environment = {**os.environ, "TMPDIR": str(place), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "TMPDIR": str(place)}
         environment.pop("GRADIO_TEMP_DIR", None)
-        process = subprocess.Popen(
-            [*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=environment, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
+        command = ["demo", model, *arguments, "--port", processes.free_port()]
+        ours, theirs = os.pipe()
+        process = processes.start(processes.COMMAND, command, env=environment, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        process.stdout = os.fdopen(ours)
         started.append(process)
         told = ""
         for line in process.stdout:
@@ -85,9 +79,8 @@ def serve(model, tmp_path):
 
     yield start
     for process in started:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
         process.stdout.close()
 
 
@@ -116,13 +109,14 @@ def test_uploads_are_gone_when_the_page_ends(ending, serve, pictures):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert files_in(folder)
     process.send_signal(ending)
-    output = process.communicate(timeout=PATIENCE)[0]
+    output = process.stdout.read()
+    process.wait()
     assert process.returncode in ((0, 130) if ending == signal.SIGINT else (143,)), output
     assert "Traceback" not in output
     assert list(place.iterdir()) == []
 
 
-def test_a_page_that_was_killed_leaves_nothing_once_another_begins(tmp_path):
+def test_a_page_that_was_killed_leaves_nothing_once_another_begins(tmp_path, tmp_path_factory):
     code = (
         "import sys, time\n"
         "from vithub.interpretability.demo.files import PageFiles\n"
@@ -131,9 +125,11 @@ def test_a_page_that_was_killed_leaves_nothing_once_another_begins(tmp_path):
         "print('made', flush=True)\n"
         "time.sleep(600)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    with process.stdout:
-        assert process.stdout.readline() == "made\n"
+    told = tmp_path_factory.mktemp("told") / "output"
+    with told.open("w") as output, processes.start(code, stdout=output) as process:
+        while "made" not in told.read_text():
+            assert process.poll() is None
+            time.sleep(0.01)
         remove_left_over(tmp_path)
         assert len(files_in(tmp_path)) == 1  # it runs
         process.kill()
