@@ -1,6 +1,7 @@
 """Base class of data sets of decoded images, with the treatment of images that cannot be decoded."""
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import Dataset
 from .columns import IMAGE
 from .images import BadImageError, decode_image, shown_path
 from .samplers import SampleKey
-from .seeding import Stream, derived_generator, seeded
+from .seeding import Stream, sample_generator, seeded
 
 
 class RowImages(Dataset[dict[str, Any]], ABC):
@@ -62,8 +63,7 @@ class RowImages(Dataset[dict[str, Any]], ABC):
         """
         if isinstance(key, SampleKey):
             content, index, bad = self._readable(key)
-            with seeded(self.seed, Stream.SAMPLE, key.epoch, key.position):
-                sample = self.sample(content)
+            sample = self.drawn_sample(content, key)
             sample |= {"epoch": torch.tensor(key.epoch), "position": torch.tensor(key.position)}
         else:
             index, bad = int(key), -1
@@ -79,25 +79,27 @@ class RowImages(Dataset[dict[str, Any]], ABC):
 
     def _readable(self, key: SampleKey) -> tuple[Any, int, int]:
         """Content of the key's row or of its replacement, its row, and the row that could not be decoded, or -1."""
-        index, bad = key.index, -1
-        draws = derived_generator(self.seed, Stream.REPLACEMENT, key.epoch, key.position)
-        for _ in range(100):
-            try:
-                return self.read(index), index, bad
-            except BadImageError:
-                if not self.skip_bad:
-                    raise
-                bad, index = key.index, int(draws.integers(len(self)))
+        try:
+            return self.read(key.index), key.index, -1
+        except BadImageError:
+            if not self.skip_bad:
+                raise
+        draws = sample_generator(self.seed, Stream.REPLACEMENT, key.epoch, key.position)
+        for _ in range(99):
+            index = int(draws.integers(len(self)))
+            with suppress(BadImageError):
+                return self.read(index), index, key.index
         raise BadImageError(f"split {self.name!r}: 100 images drawn one after the other could not be decoded")
 
     def read(self, index: int) -> Any:
-        """Content of a row, with its image decoded, upright and RGB.
+        """Content of a row, with its image decoded, upright and RGB, by the transform's own `decode` if it has one.
 
         Raises:
             BadImageError: The image cannot be decoded.
         """
         row = self.table[index]
-        return self.content(decode_image(row[IMAGE], self.place(index)), row, index)
+        decode = getattr(self.transform, "decode", decode_image)
+        return self.content(decode(row[IMAGE], self.place(index)), row, index)
 
     def blank(self, index: int) -> Any:
         """Substitute for a row that cannot be decoded: a black image of the size that the table states, or 8 x 8."""
@@ -119,6 +121,19 @@ class RowImages(Dataset[dict[str, Any]], ABC):
     @abstractmethod
     def sample(self, content: Any) -> dict[str, Any]:
         """Sample from `content` or `empty_content`, transformed; it may draw from torch, NumPy and Python."""
+
+    def drawn_sample(self, content: Any, key: SampleKey) -> dict[str, Any]:
+        """Sample whose random choices depend on its key alone: `sample` with the three global generators seeded."""
+        with seeded(self.seed, Stream.SAMPLE, key.epoch, key.position):
+            return self.sample(content)
+
+    def finish(self, batch: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
+        """Batch of samples with `pixel_values` as the model takes them, on a device; all else stays on the host."""
+        finish = getattr(self.transform, "finish", None)
+        if finish is None:
+            return {**batch, "pixel_values": batch["pixel_values"].to(device, non_blocking=True)}
+        finished: dict[str, Any] = finish(batch, device)
+        return finished
 
 
 __all__ = ["RowImages"]

@@ -29,6 +29,22 @@ def derived_generator(*key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(key))
 
 
+def sample_generator(seed: int, stream: int, epoch: int, position: int) -> np.random.Generator:
+    """NumPy generator of one sample's draws.
+
+    It is Philox (https://doi.org/10.1145/2063384.2063405), which encrypts a counter: (seed, stream) is the key, and
+    (epoch, position) the upper part of the counter, whose lower 64 bits count the draws. Two samples therefore never
+    share a number's counter, and nothing is hashed or filled before the first draw.
+    """
+    key = np.array([seed, stream], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, position, epoch, 0], dtype=np.uint64)))
+
+
+def generator_from_torch() -> np.random.Generator:
+    """NumPy generator that is seeded by a draw from torch's global generator, for single calls."""
+    return sample_generator(int(torch.randint(2**63 - 1, ())), Stream.SAMPLE, 0, 0)
+
+
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
     """Context that seeds Python, NumPy and torch (CPU), and restores their states at its end.
@@ -50,4 +66,4 @@ def seeded(*key: int) -> Iterator[None]:
             torch.set_rng_state(states[2])
 
 
-__all__ = ["Stream", "derived_generator", "derived_seed", "seeded"]
+__all__ = ["Stream", "derived_generator", "derived_seed", "generator_from_torch", "sample_generator", "seeded"]

@@ -51,9 +51,10 @@ INSIDE = {
     "data": {
         "text": {""},
         "": {"text"},
-        "labelled": {"", "text"},
-        "boxes": {"", "text", "labelled"},
-        "streaming": {"", "text", "labelled"},
+        "pixels": {""},
+        "labelled": {"", "text", "pixels"},
+        "boxes": {"", "text", "labelled", "pixels"},
+        "streaming": {"", "text", "labelled", "pixels"},
     },
 }
 # The card templates are data that hub reads; the facade alone knows all rooms.

@@ -1,16 +1,14 @@
 """Torch data set of labelled images in a stream, and collation of its samples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
 from ..columns import IMAGE, LABEL
 from ..images import BadImageError, decode_image
-from ..labelled.dataset import collate, label_tensor
-from ..seeding import Stream, seeded
+from ..labelled.dataset import collate, label_tensor, transformed
 from .streams import StreamKey
 
 
@@ -18,7 +16,7 @@ class StreamedImages(Dataset[dict[str, torch.Tensor]]):
     """Data set that differs from `LabelledImages` by keys that carry their rows.
 
     Args:
-        transform: Transform from a PIL image to a tensor.
+        transform: Training transform, a `TrainTransform`.
         num_labels: Number of classes where rows have any number of labels; None where each row has one label.
         seed: Seed of the random choices.
         skip_bad: Whether images that cannot be decoded are skipped instead of raising; `collate_streamed` replaces
@@ -27,7 +25,7 @@ class StreamedImages(Dataset[dict[str, torch.Tensor]]):
 
     def __init__(
         self,
-        transform: Callable[[Image.Image], torch.Tensor],
+        transform: Any,
         num_labels: int | None = None,
         seed: int = 0,
         skip_bad: bool = False,
@@ -47,14 +45,19 @@ class StreamedImages(Dataset[dict[str, torch.Tensor]]):
         if self.skip_bad:
             sample["bad"] = torch.tensor(-1)
         try:
-            image = decode_image(key.row[IMAGE], self.describe(key.index))
+            decode = getattr(self.transform, "decode", decode_image)
+            image = decode(key.row[IMAGE], self.describe(key.index))
         except BadImageError:
             if not self.skip_bad:
                 raise
             return sample
-        with seeded(self.seed, Stream.SAMPLE, key.epoch, key.position):
-            pixels = self.transform(image)
-        return {"pixel_values": pixels, "labels": label_tensor(key.row[LABEL], self.num_labels), **sample}
+        pixels = transformed(self.transform, image, (self.seed, key))
+        return {**pixels, "labels": label_tensor(key.row[LABEL], self.num_labels), **sample}
+
+    def finish(self, batch: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
+        """Batch of samples with `pixel_values` as the model takes them, on a device; all else stays on the host."""
+        finished: dict[str, Any] = self.transform.finish(batch, device)
+        return finished
 
 
 def collate_streamed(samples: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

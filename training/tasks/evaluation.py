@@ -104,9 +104,12 @@ class Evaluation:
 
 
 def default_workers() -> int:
-    """Returns the default number of loading processes: half of the cores, at most 8, none on a single core."""
+    """Returns the default number of loading processes: one per core, shared by a launch's processes; none on one core.
+
+    A launcher of several processes per machine states their number in LOCAL_WORLD_SIZE.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if cores < 2 else min(8, cores // 2)
+    return 0 if cores < 2 else max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
 
 
 def useful_workers(workers: int, images: int, images_each: int) -> int:

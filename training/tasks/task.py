@@ -22,6 +22,7 @@ from ..optim.optimizers import build_optimizer
 from ..optim.schedules import Schedule, build_schedule
 from ..recipe.recipe import Recipe
 from ..recipe.sections import TrainingSettings
+from ..runtime.batch_loading import KeptLoaders
 from ..runtime.progress import Reporter
 from .evaluation import Evaluation, SplitEvaluator, default_workers, evaluate_split
 from .predictions import OpenedImages
@@ -39,6 +40,7 @@ class TrainingTask(ABC):
 
     Attributes:
         batches: Training data with the batches of each step; each task sets it.
+        loaders: Loaders of the splits that are evaluated again and again.
         end_step: Number of steps after which the training ends, if before its planned end; else None.
     """
 
@@ -47,6 +49,7 @@ class TrainingTask(ABC):
     def __init__(self, recipe: Recipe, model: PreTrainedModel, image_processor: Any, data: Any) -> None:
         self.recipe, self.model, self.image_processor, self.data = recipe, model, image_processor, data
         self.end_step: int | None = None
+        self.loaders = KeptLoaders()
 
     # Members that each task defines.
 
@@ -97,6 +100,7 @@ class TrainingTask(ABC):
         """
         del folder
         self.model.to(device)
+        self.batches.device = device
         if self.recipe.model.activation_checkpointing:
             self.model.activation_checkpointing_enable()
 

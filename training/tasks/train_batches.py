@@ -11,12 +11,13 @@ from ...data.streaming.images import StreamedImages, collate_streamed
 from ...data.streaming.streams import ShuffledStream, StreamBatches, StreamOrder, StreamPlace
 from ..recipe.recipe import Recipe, RecipeError
 from ..recipe.sections import TrainingSettings
-from ..runtime.loading_processes import outlive_requests
-from ..runtime.processes import on_cuda
+from ..runtime.batch_loading import BatchLoader
 
 
 class TrainBatches(Protocol):
     """Source of each process's training batches."""
+
+    device: torch.device  # device to deliver the images on; all else stays on the host
 
     @property
     def order(self) -> TrainingOrder | StreamOrder:
@@ -59,6 +60,7 @@ class TableBatches:
         self, recipe: Recipe, images: Callable[[], Any], order: TrainingOrder, workers: int, collate: Any
     ) -> None:
         self.recipe, self.images, self._order, self.workers, self.collate = recipe, images, order, workers, collate
+        self.device = torch.device("cpu")
 
     @property
     def order(self) -> TrainingOrder:
@@ -76,14 +78,7 @@ class TableBatches:
         return self._loader(EpochMicroBatches(self.order, self.recipe.training.accumulation, process, processes))
 
     def _loader(self, batches: MicroBatches) -> DataLoader[Any]:
-        return DataLoader(
-            self.images(),
-            batch_sampler=batches,
-            num_workers=self.workers,
-            collate_fn=self.collate,
-            pin_memory=on_cuda(),
-            worker_init_fn=outlive_requests,
-        )
+        return BatchLoader(self.images(), batches, self.collate, self.workers, self.device)
 
     def planned_steps(self, settings: TrainingSettings) -> int:
         """Returns the number of optimizer steps of a whole training with these settings."""
@@ -119,6 +114,7 @@ class StreamedBatches:
     def __init__(self, recipe: Recipe, table: Any, order: StreamOrder, images: StreamedImages, workers: int) -> None:
         self.recipe, self.table, self._order, self.images, self.workers = recipe, table, order, images, workers
         self.places: list[dict[str, Any]] = []
+        self.device = torch.device("cpu")
         self.batches: StreamBatches | None = None
 
     @property
@@ -141,14 +137,7 @@ class StreamedBatches:
         self.batches = StreamBatches(
             stream, self.order, start, stop, self.recipe.training.accumulation, process, processes, place
         )
-        return DataLoader(
-            self.images,
-            batch_sampler=self.batches,
-            num_workers=self.workers,
-            collate_fn=collate_streamed,
-            pin_memory=on_cuda(),
-            worker_init_fn=outlive_requests,
-        )
+        return BatchLoader(self.images, self.batches, collate_streamed, self.workers, self.device)
 
     def epoch_loader(self, process: int, processes: int) -> DataLoader[Any]:
         """Raises an error: `Trainer` needs the length of an epoch, which a stream does not have.

@@ -65,7 +65,7 @@ def test_without_augmentation_it_is_the_evaluation_transform(photo):
 
 def test_rand_augment_is_timms_own(photo):
     settings = Augmentation(crop="none", horizontal_flip=0, rand_augment="rand-m9-mstd0.5-inc1")
-    ours = TrainTransform(settings, (32, 32), MEAN, STD).image_steps[-1]
+    ours = TrainTransform(settings, (32, 32), MEAN, STD).rand_augment
     theirs = create_transform(
         32, is_training=True, auto_augment="rand-m9-mstd0.5-inc1", interpolation="bicubic", mean=MEAN, std=STD
     ).transforms[2]

@@ -54,7 +54,7 @@ def closer_look(
     try:
         for first in range(0, len(rows), batch_size):
             part = rows[first : first + batch_size]
-            batch = collate([images[row] for row in part])
+            batch = images.finish(collate([images[row] for row in part]))
             pixels = batch["pixel_values"]
             distances = [d for d in DISTANCES if d == 1 or d <= min(pixels.shape[-2:]) // 8]
             directions = [DIRECTIONS[number] for number in drawn[first : first + batch_size]]

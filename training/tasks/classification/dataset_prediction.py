@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.utils.data import DataLoader
 
 from ....data.labelled.dataset import EvaluationTransform, LabelledImages, collate
 from ....data.labelled.tables import read_image_tables
 from ....hub.inference_loading import refuse_nonfinite_scores, run_model
-from ...runtime.loading_processes import outlive_requests
+from ...runtime.batch_loading import BatchLoader
 from ...runtime.progress import Reporter
 from ..evaluation import useful_workers
 from .evaluation import IMAGES_PER_WORKER
@@ -54,13 +53,8 @@ class LabelPredictor:
     def tables(self, rows: range, batch_size: int, workers: int, reporter: Reporter) -> Iterator[pa.Table]:
         """Yields one table per batch."""
         batches = [list(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
-        loader: DataLoader[Any] = DataLoader(
-            self.images,
-            batch_sampler=batches,
-            num_workers=useful_workers(workers, len(rows), IMAGES_PER_WORKER),
-            collate_fn=collate,
-            worker_init_fn=outlive_requests,
-        )
+        useful = useful_workers(workers, len(rows), IMAGES_PER_WORKER)
+        loader = BatchLoader(self.images, batches, collate, useful, self.model.device)
         for numbers, batch in zip(batches, loader, strict=True):
             yield self._table(numbers, batch)
             reporter.advance(len(numbers))

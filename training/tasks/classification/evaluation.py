@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from ....data.labelled.dataset import LabelledImages, collate
-from ...runtime.loading_processes import outlive_requests
+from ...runtime.batch_loading import BatchLoader, KeptLoaders
 from ..evaluation import Part, useful_workers
 from .feature_cache import FeatureRows
 from .metrics.choice import metrics_for
@@ -27,6 +26,7 @@ class LabelEvaluator:
         num_labels: Number of classes C.
         multi_label: Whether an image has any number of labels.
         autocast: Context manager factory for the forward pass; None computes in the dtype of the weights.
+        loaders: Loaders to use again; None makes a new one.
     """
 
     largest_batch: int | None = None
@@ -38,7 +38,9 @@ class LabelEvaluator:
         num_labels: int,
         multi_label: bool = False,
         autocast: Any = None,
+        loaders: KeptLoaders | None = None,
     ) -> None:
+        self.loaders = loaders or KeptLoaders()
         self.model, self.images, self.name, self.autocast = model, images, images.name, autocast
         self.num_labels, self.multi_label = num_labels, multi_label
         self.device = next(model.parameters()).device
@@ -61,16 +63,10 @@ class LabelEvaluator:
         parts = [own[first : first + batch_size] for first in range(0, longest, batch_size)]
         return [(rows or [0], len(rows)) for rows in parts]
 
-    def loader(self, parts: Sequence[Part], workers: int) -> DataLoader[Any]:
+    def loader(self, parts: Sequence[Part], workers: int) -> BatchLoader:
         """Loads the batches; few images are loaded without a loading process, which is faster."""
-        return DataLoader(
-            self.images,
-            batch_sampler=[rows for rows, _ in parts],
-            num_workers=useful_workers(workers, len(self), IMAGES_PER_WORKER),
-            collate_fn=collate,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=outlive_requests,
-        )
+        useful = useful_workers(workers, len(self), IMAGES_PER_WORKER)
+        return self.loaders.loader(self.images, [rows for rows, _ in parts], collate, useful, self.device)
 
     def add(
         self, metrics: ClassificationMetrics | MultiLabelMetrics, batch: dict[str, torch.Tensor], part: Part

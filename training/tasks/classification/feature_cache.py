@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import safetensors.torch
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ....data.labelled.dataset import LabelledImages, collate
 from ....data.samplers import SampleKey
 from ....data.whole_files import whole_file
 from ...optim.parameter_groups import is_head
 from ...recipe.recipe import Recipe, RecipeError
-from ...runtime.loading_processes import outlive_requests
+from ...runtime.batch_loading import BatchLoader
 from ...runtime.tensor_files import save_tensors
 
 
@@ -119,9 +119,9 @@ def cached_features(
             return FeatureRows(images, stored["features"], stored["labels"])
     device, parts, labels = next(model.parameters()).device, [], []
     model.eval()
-    loader: DataLoader[Any] = DataLoader(
-        images, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=outlive_requests
-    )
+    numbers = range(len(images))
+    batches = [numbers[first : first + batch_size] for first in range(0, len(numbers), batch_size)]
+    loader = BatchLoader(images, batches, collate, workers, device)
     for batch in loader:
         parts.append(heads.features(model, batch["pixel_values"].to(device))[0].cpu())
         labels.append(batch["labels"])

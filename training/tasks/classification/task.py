@@ -62,6 +62,7 @@ class ClassificationTask(TrainingTask):
         super().__init__(recipe, model, image_processor, data)
         self.criterion, self.teaching, self.adapters = criterion, teaching, adapters
         self.cached: CachedFeatures | None = None
+        self._evaluation_images: dict[str, LabelledImages] = {}
         self.batches = self._batches(order)
 
     def _batches(self, order: TrainingOrder | StreamOrder) -> TableBatches | StreamedBatches:
@@ -101,7 +102,9 @@ class ClassificationTask(TrainingTask):
 
     def evaluation_images(self, split: str) -> LabelledImages:
         """Returns a split with the evaluation transform of the saved image processor."""
-        return self._images(split, EvaluationTransform(self.image_processor))
+        if split not in self._evaluation_images:
+            self._evaluation_images[split] = self._images(split, EvaluationTransform(self.image_processor))
+        return self._evaluation_images[split]
 
     def _train_transform(self) -> TrainTransform:
         pixels = self.pixels
@@ -120,7 +123,9 @@ class ClassificationTask(TrainingTask):
         """Returns an evaluator of a split; heads on cached features use those of "validation"."""
         features = None if model is self.model or self.cached is None else self.cached.rows.get(split)
         images = self.evaluation_images(split) if features is None else features
-        return LabelEvaluator(model, images, len(self.names), self.data.labels.multi_label, autocast)
+        return LabelEvaluator(
+            model, images, len(self.names), self.data.labels.multi_label, autocast, loaders=self.loaders
+        )
 
     def sample_facts(self, split: str) -> dict[str, Any]:
         """Returns decisions on shifted images of a split, and examples of decisions."""

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch.utils.data import DataLoader
 
 from ....data.labelled.dataset import LabelledImages, collate
 from ....data.whole_files import whole_file
 from ...recipe.recipe import Recipe, RecipeError
-from ...runtime.loading_processes import outlive_requests
+from ...runtime.batch_loading import BatchLoader
 from ...runtime.tensor_files import save_tensors
 from .teachers import Teacher
 
@@ -48,9 +47,9 @@ def cached_logits(
         table = safetensors.torch.load_file(file)["logits"]
         if len(table) == len(images):
             return table
-    loader = DataLoader(
-        images, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=outlive_requests
-    )
+    rows = range(len(images))
+    batches = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+    loader = BatchLoader(images, batches, collate, workers, device)
     table = torch.cat([teacher.logits(batch["pixel_values"].to(device)).cpu() for batch in loader])
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as staging:

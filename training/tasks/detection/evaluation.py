@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from ....data.boxes.dataset import BoxImages, collate_boxes
 from ....data.boxes.tables import ImageBoxes
 from ....modeling.detr_loss import class_divisor, loss_counts
 from ....modeling.modeling_detr import HubDetrForObjectDetection
-from ...runtime.loading_processes import outlive_requests
+from ...runtime.batch_loading import BatchLoader, KeptLoaders
 from ..evaluation import Part, useful_workers
 from .detections import Detections
 from .loading import read_outputs
@@ -62,6 +61,7 @@ class BoxEvaluator:
         num_labels: Number of classes of the data.
         to_data: Data's class number of each class of the model, -1 if it has none; None if they are equal.
         autocast: Context manager factory for the forward pass; None computes in the dtype of the weights.
+        loaders: Loaders to use again; None makes a new one.
     """
 
     largest_batch: int | None = MOST_AT_ONCE
@@ -74,7 +74,9 @@ class BoxEvaluator:
         num_labels: int,
         to_data: Sequence[int] | None = None,
         autocast: Any = None,
+        loaders: KeptLoaders | None = None,
     ) -> None:
+        self.loaders = loaders or KeptLoaders()
         self.model, self.images, self.name, self.autocast = model, images, images.name, autocast
         self.num_labels = num_labels
         self.truths = images.table.remove_columns("image")
@@ -92,16 +94,10 @@ class BoxEvaluator:
         shapes = list(zip(self.truths["width"], self.truths["height"], strict=True))
         return batches_of_one_shape(shapes, batch_size, process, processes)
 
-    def loader(self, parts: Sequence[Part], workers: int) -> DataLoader[Any]:
+    def loader(self, parts: Sequence[Part], workers: int) -> BatchLoader:
         """Loads the batches; few images are loaded without a loading process, which is faster."""
-        return DataLoader(
-            self.images,
-            batch_sampler=[rows for rows, _ in parts],
-            num_workers=useful_workers(workers, len(self), IMAGES_PER_WORKER),
-            collate_fn=collate_boxes,
-            pin_memory=self.answer.device.type == "cuda",
-            worker_init_fn=outlive_requests,
-        )
+        useful = useful_workers(workers, len(self), IMAGES_PER_WORKER)
+        return self.loaders.loader(self.images, [rows for rows, _ in parts], collate_boxes, useful, self.answer.device)
 
     def add(self, metrics: DetectionMetrics, batch: dict[str, Any], part: Part) -> list[int]:
         """Evaluates a batch and adds its boxes to the counts; returns the rows that could not be decoded.

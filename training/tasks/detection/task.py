@@ -38,6 +38,7 @@ class DetectionTask(TrainingTask):
         self, recipe: Recipe, model: PreTrainedModel, image_processor: Any, data: BoxData, order: TrainingOrder
     ) -> None:
         super().__init__(recipe, model, image_processor, data)
+        self._evaluation_images: dict[str, BoxImages] = {}
         self.batches = TableBatches(recipe, self.train_images, order, self.workers, collate_boxes)
 
     @property
@@ -72,13 +73,18 @@ class DetectionTask(TrainingTask):
 
     def evaluation_images(self, split: str) -> BoxImages:
         """Returns a split with the evaluation transform of the saved image processor."""
-        transform = BoxEvaluationTransform(self.image_processor)
-        return BoxImages(self.data.splits[split], transform, self.recipe.seed, split, self._skips)
+        if split not in self._evaluation_images:
+            transform = BoxEvaluationTransform(self.image_processor)
+            images = BoxImages(self.data.splits[split], transform, self.recipe.seed, split, self._skips)
+            self._evaluation_images[split] = images
+        return self._evaluation_images[split]
 
     def evaluator(self, model: nn.Module, split: str, autocast: Any = None) -> BoxEvaluator:
         """Returns an evaluator of a split for COCO's metrics and the loss."""
         images = self.evaluation_images(split)
-        return BoxEvaluator(model, images, self.image_processor, len(self.names), autocast=autocast)
+        return BoxEvaluator(
+            model, images, self.image_processor, len(self.names), autocast=autocast, loaders=self.loaders
+        )
 
     def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
         """Gives each part of a step's batch the divisors of the loss terms, computed over all parts and processes."""
