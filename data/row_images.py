@@ -35,6 +35,7 @@ class RowImages(Dataset[dict[str, Any]], ABC):
         self, table: Table, transform: Any, seed: int = 0, name: str = "train", skip_bad: bool = False
     ) -> None:
         self.table, self.transform, self.seed, self.name, self.skip_bad = table, transform, seed, name, skip_bad
+        self.cache: Any = None  # a `PixelCache` of the decoded rows, or None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -98,8 +99,12 @@ class RowImages(Dataset[dict[str, Any]], ABC):
             BadImageError: The image cannot be decoded.
         """
         row = self.table[index]
-        decode = getattr(self.transform, "decode", decode_image)
-        return self.content(decode(row[IMAGE], self.place(index)), row, index)
+        image: Any = None if self.cache is None else self.cache.get(index)
+        if image is None:
+            image = getattr(self.transform, "decode", decode_image)(row[IMAGE], self.place(index))
+            if self.cache is not None and isinstance(image, torch.Tensor):
+                self.cache.put(index, image)
+        return self.content(image, row, index)
 
     def blank(self, index: int) -> Any:
         """Substitute for a row that cannot be decoded: a black image of the size that the table states, or 8 x 8."""

@@ -22,8 +22,8 @@ _STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 class EvaluationTransform:
     """Evaluation transform: the image processor that is saved beside the weights, applied to an image.
 
-    The stock processor of this package is followed step by step in uint8 (`levels`), by its own methods, and `finish`
-    normalises whole batches on the model's device to the same bits; other processors are called as they are.
+    The stock processor of this package is followed step by step in uint8 (`decode`, `levels`), by its own methods, and
+    `finish` normalises whole batches on the model's device to the same bits; other processors are called as they are.
     """
 
     def __init__(self, image_processor: Any) -> None:
@@ -34,8 +34,8 @@ class EvaluationTransform:
         self.finish = Finish(image_processor.image_mean, image_processor.image_std) if self.in_levels else None
 
     def decode(self, value: Any, name: str = "image") -> Any:
-        """Decodes an image, to pixels or, for a processor that is called as it is, to an image of Pillow."""
-        return decode_pixels(value, name) if self.in_levels else decode_image(value, name)
+        """Decodes an image to its `levels`, or to an image of Pillow for a processor that is called as it is."""
+        return self.levels(decode_pixels(value, name)) if self.in_levels else decode_image(value, name)
 
     def levels(self, image: Image.Image | torch.Tensor) -> torch.Tensor:
         """First half: resized and cut pixels (C, height, width), uint8; fp32 where the processor cannot be split."""
@@ -121,7 +121,9 @@ def transformed(transform: Any, image: Any, drawn_by: tuple[int, Any] | None) ->
             generator = sample_generator(seed, Stream.SAMPLE, key.epoch, key.position)
         pixels, draws = transform.drawn(image, generator)
         return {"pixel_values": pixels, "draws": draws}
-    return {"pixel_values": transform.levels(image) if hasattr(transform, "levels") else transform(image)}
+    if hasattr(transform, "levels"):
+        return {"pixel_values": image if isinstance(image, torch.Tensor) else transform.levels(image)}
+    return {"pixel_values": transform(image)}
 
 
 def label_tensor(value: Any, num_labels: int | None) -> torch.Tensor:

@@ -60,6 +60,18 @@ def _on_the_hub(*sources: str) -> Condition:
     )
 
 
+def _several_readings(values: Mapping[str, Any]) -> bool:
+    """Whether an image is read more than once."""
+    varying = any(values[f"augmentation.{name}"] for name in _VARYING) or values["augmentation.crop"] != "none"
+    features = values["training.freeze"] == "backbone" and not varying and values["distillation.teacher"] is None
+    return not features and (values["training.epochs"] > 1 or values["augmentation.repeats"] > 1)
+
+
+_VARYING = (
+    "horizontal_flip", "vertical_flip", "rand_augment", "three_augment", "color_jitter", "random_erasing", "mixup",
+    "cutmix",
+)  # fmt: skip
+_READ_AGAIN = Condition(_several_readings, "where each image is read once: in one epoch, or for features that are kept")
 _NEVER = Condition(lambda _: False, "on a recipe that is there already; begin from another one with {preset}")
 
 
@@ -79,6 +91,8 @@ NEEDS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_on_the_hub("data.source"), ("data.revision",)),
     (_given("data.streaming"), ("data.shuffle_buffer", "data.held_out_images", "data.labels")),
     (_given("data.streaming"), ("training.steps_per_epoch",)),
+    (_off("data.streaming"), ("data.cache",)),
+    (_READ_AGAIN, ("data.cache",)),
     (_off("data.streaming"), ("data.validation_fraction", "data.test_fraction", "data.split_seed", "training.epochs")),
     (_one_of("data.on_bad_image", "skip"), ("data.max_bad_share",)),
     (_one_of("augmentation.crop", "random_resized"), ("augmentation.scale", "augmentation.ratio")),

@@ -8,6 +8,7 @@ from .recipe import Recipe, flat
 LENGTH = ("training.epochs", "training.max_steps")
 # Settings on which no result depends.
 WITHOUT_EFFECT = (
+    "data.cache",
     "data.workers",
     "training.checkpoint_steps",
     "training.keep_checkpoints",

@@ -69,6 +69,10 @@ class DataSettings(Section):
     workers: int | None = Field(
         None, ge=0, le=MOST_WORKERS, description="loading processes; default: by the number of cores"
     )
+    cache: Literal["off", "memory"] = Field(
+        "off",
+        description="memory: keep decoded images for later epochs, in half of the memory that is free at first",
+    )
     streaming: bool = Field(
         False, description="read the training images in order and never all; Parquet, WebDataset, Hub"
     )

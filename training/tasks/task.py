@@ -26,7 +26,7 @@ from ..runtime.batch_loading import KeptLoaders
 from ..runtime.progress import Reporter
 from .evaluation import Evaluation, SplitEvaluator, default_workers, evaluate_split
 from .predictions import OpenedImages
-from .train_batches import TrainBatches
+from .train_batches import TrainBatches, pixel_caches
 
 
 class TrainingTask(ABC):
@@ -40,6 +40,7 @@ class TrainingTask(ABC):
 
     Attributes:
         batches: Training data with the batches of each step; each task sets it.
+        caches: Caches of decoded images by split, if the recipe asks for them.
         loaders: Loaders of the splits that are evaluated again and again.
         end_step: Number of steps after which the training ends, if before its planned end; else None.
     """
@@ -50,6 +51,7 @@ class TrainingTask(ABC):
         self.recipe, self.model, self.image_processor, self.data = recipe, model, image_processor, data
         self.end_step: int | None = None
         self.loaders = KeptLoaders()
+        self.caches = pixel_caches(data.sizes) if recipe.data.cache == "memory" else {}
 
     # Members that each task defines.
 

@@ -1,11 +1,14 @@
 """Training batches of a run, from a table or from a stream, with the order of the images by step."""
 
-from collections.abc import Callable, Sequence, Sized
+import os
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import asdict
 from typing import Any, Protocol
 
+import torch
 from torch.utils.data import DataLoader
 
+from ...data.pixels.cache import SHARE, PixelCache, available_memory
 from ...data.samplers import AspectGroupedOrder, EpochMicroBatches, MicroBatches, TrainingOrder
 from ...data.streaming.images import StreamedImages, collate_streamed
 from ...data.streaming.streams import ShuffledStream, StreamBatches, StreamOrder, StreamPlace
@@ -170,6 +173,20 @@ class StreamedBatches:
         self.places = places
 
 
+def pixel_caches(sizes: Mapping[str, int | None]) -> dict[str, PixelCache]:
+    """Makes empty caches of the splits that are read again in every epoch.
+
+    They may take `SHARE` of the memory that is available now, divided among the processes of a launch on this machine
+    and between the splits by their numbers of images.
+
+    Args:
+        sizes: Number of images of each split.
+    """
+    again = {split: size for split, size in sizes.items() if split in ("train", "validation") and size}
+    budget = SHARE * available_memory() / int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    return {split: PixelCache(size, int(budget * size / sum(again.values()))) for split, size in again.items()}
+
+
 def table_order(
     recipe: Recipe, images: Sized, processes: int, aspect_ratios: Sequence[float] | None = None
 ) -> TrainingOrder:
@@ -209,4 +226,4 @@ def _batch_size(recipe: Recipe, images: int, processes: int) -> int:
     return fitting
 
 
-__all__ = ["StreamedBatches", "TableBatches", "TrainBatches", "stream_order", "table_order"]
+__all__ = ["StreamedBatches", "TableBatches", "TrainBatches", "pixel_caches", "stream_order", "table_order"]

@@ -47,6 +47,15 @@ def test_trainer_gives_the_losses_and_the_weights_of_the_accelerate_loop(train, 
     assert not [path for path in trainer.folder.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
 
 
+def test_a_cache_of_decoded_images_and_loading_processes_change_no_number(train, tmp_path):
+    values = {"augmentation.color_jitter": 0.3, "augmentation.random_erasing": 0.5, "augmentation.vertical_flip": 0.5}
+    plain = train(tmp_path / "plain", values)
+    cached = train(tmp_path / "cached", values | {"data.cache": "memory", "data.workers": 2})
+    assert cached.losses == plain.losses
+    assert same(cached, plain)
+    assert cached.metrics["test"] == plain.metrics["test"]
+
+
 @pytest.mark.parametrize(("first", "second"), [("accelerate", "trainer"), ("trainer", "accelerate")])
 @pytest.mark.parametrize("steps", [3, 7])
 def test_a_run_of_one_front_end_goes_on_in_the_other(train, rich, listener, tmp_path, first, second, steps):

@@ -96,6 +96,7 @@ ENTRIES = {
         "data.train_split": Changes("first", {"data.source": "SPLITS"}),
         "data.validation_split": Changes("second", {"data.source": "SPLITS"}, "figures"),
         "data.test_split": Changes("second", {"data.source": "SPLITS"}, "figures"),
+        "data.cache": Stated("time; test_front_ends holds the weights equal"),
         "data.streaming": Stated("the way of reading; test_streaming"),
         **dict.fromkeys(STREAMED_ONLY, REFUSED),
         "data.repair_boxes": REFUSED,
@@ -154,6 +155,7 @@ ENTRIES = {
         "data.train_split": Changes("first", {"data.source": "SPLITS"}),
         "data.validation_split": Changes("second", {"data.source": "SPLITS"}, "figures"),
         "data.test_split": Changes("second", {"data.source": "SPLITS"}, "figures"),
+        "data.cache": REFUSED,
         "data.streaming": REFUSED,
         **dict.fromkeys(STREAMED_ONLY, REFUSED),
         "data.on_bad_image": Stated("what a bad image does; seen by data.max_bad_share, which needs it"),
@@ -195,6 +197,7 @@ CASES = [(task, name) for task, entries in ENTRIES.items() for name in entries]
 # A value that is not the default, of a field that is refused whatever its value.
 OTHER_VALUES = {
     "preset": "deit", "model.patch_size": 8, "model.backbone": "x/y", "model.backbone_stride": 16,
+    "data.cache": "memory",
     "data.streaming": True, "data.shuffle_buffer": 7, "data.held_out_images": 7, "data.labels": ["a"],
     "data.repair_boxes": True, "data.box_format": "xyxy pixels", "data.group_shapes": True,
     "training.steps_per_epoch": 7,

@@ -272,6 +272,13 @@ def test_a_value_that_is_the_default_is_never_refused():
         ({"data.streaming": True, "training.max_steps": 5, "training.epochs": 3}, "epochs 3 .* with data.streaming"),
         ({"data.streaming": True, "training.max_steps": 5, "data.split_seed": 3}, "split_seed 3 .* with data.stream"),
         ({"data.revision": "main"}, "data.revision 'main' has no effect unless data.source is a Hub id"),
+        ({"data.cache": "memory", "training.epochs": 1}, "cache 'memory' has no effect where each image is read once"),
+        (
+            {"data.cache": "memory", "training.freeze": "backbone", "augmentation.crop": "none",
+             "augmentation.horizontal_flip": 0},
+            "cache 'memory' has no effect where each image is read once",
+        ),
+        ({"data.cache": "memory", "data.streaming": True, "training.max_steps": 5}, "cache 'memory' .* with data.stre"),
         ({"lora.alpha": 3, "seed": 2}, r"^lora\.alpha 3 has no effect without lora\.rank$"),
     ],
 )  # fmt: skip

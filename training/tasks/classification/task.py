@@ -112,9 +112,11 @@ class ClassificationTask(TrainingTask):
 
     def _images(self, split: str, transform: Callable[[Any], torch.Tensor]) -> LabelledImages:
         skip = self.recipe.data.on_bad_image == "skip"
-        return LabelledImages(
+        images = LabelledImages(
             self.data.splits[split], transform, self._label_width(), self.recipe.seed, split, skip_bad=skip
         )
+        images.cache = self.caches.get(split)
+        return images
 
     def _label_width(self) -> int | None:
         return len(self.names) if self.data.labels.multi_label else None
