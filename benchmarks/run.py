@@ -1,226 +1,201 @@
-"""Speed and memory of vithub, transformers and timm with the same weights: `python benchmarks/run.py --help`.
+"""Speed and memory of vithub against its peers, all of it in one command.
 
-Each contender lives in a process of its own; one computes at a time, and in each round they take turns in another
-order, so that what else the machine does falls on all alike. docs/speed.md says what the figures mean.
+    python benchmarks/run.py                                # short: some minutes on two quiet cores
+    python benchmarks/run.py --full                         # more rounds, longer
+    python benchmarks/run.py --only matcher,detr-step       # some cases
+
+Each contender is a process of its own; one computes at a time, and in each round they take turns in another order.
+Figures are medians over the rounds, ratios those of neighbouring turns, with the machine's rate in matrix products
+beside. Each case is written to the file of results as soon as it is measured, so that a run that was cut off goes on
+with `--resume`.
 """
 
 import argparse
 import json
 import os
+import platform
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from report import OURS, PEERS, describe_machine, describe_versions, summarise, table_of
-from rich.console import Console
-from worker import seconds_of_others
+SUITE = Path(__file__).resolve().parent / "suite"
+sys.path.insert(0, str(SUITE))
+from arms import CASES  # noqa: E402
+from drawing import picture, table  # noqa: E402
 
-_JOB_OPTIONS = ("model", "image_size", "batch_size", "threads", "device", "drop_path", "allocator")
-MODES, PRECISIONS = ("inference", "training"), ("fp32", "bf16")
-TOLERANCE = 1e-4  # of logits, between any two contenders, fp32
-VARIANTS = ("fused-attention", "product-attention", "convolution", "masking")
-DISTURBED = 0.05  # share of the processor, used by others, that spoils a measurement
-# glibc then keeps freed memory. By default the heap's layout at launch decides whether each step gives its memory back
-# and fetches it anew, which makes processes with the same work differ by up to a fifth.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-os.environ.update(
-    HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1", KINETO_LOG_LEVEL="99"
-)
+OTHERS = ("activations", "loader")  # cases that are no contest of steps
+SIZES: dict[str, tuple[int, float]] = {"tiny": (1, 0.0), "short": (3, 0.5), "full": (7, 3.0)}  # rounds, seconds
+SHORT_LEAVES_OUT = {"inference-64", "resolution-448", "depth-24", "finetuning"}
+# glibc then keeps freed memory, without which equal processes differ by up to a fifth.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "ACCELERATE_USE_CPU": "true", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+}  # fmt: skip
 
 
-class Worker:
-    """A contender's process."""
+class Arm:
+    """Process of a contender."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
-        self.name = job["contender"]
-        command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
-        environment = os.environ | (KEEP_MEMORY if job["allocator"] == "keep" else {})
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
-        self._send(job)
+    def __init__(self, case: str, library: str, size: str, folder: str) -> None:
+        self.library, pipe = library, subprocess.PIPE
+        command = [sys.executable, str(SUITE / "arm.py")]
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, env=os.environ | ENVIRONMENT, bufsize=1
+        )
+        self._send({"case": case, "library": library, "size": size, "folder": folder})
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(message) + "\n")
         self.process.stdin.flush()
 
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Sends a request and waits for its answer."""
+    def measure(self, seconds: float) -> dict[str, float]:
+        """Figures of steps for at least so many seconds, at least one."""
+        self._send({"seconds": seconds})
         assert self.process.stdout is not None
-        self._send(request)
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the process of {self.name} ended without an answer, with code {self.process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        if not (line := self.process.stdout.readline()):
+            raise RuntimeError(f"the process of {self.library} ended with code {self.process.wait()}: see above")
+        found: dict[str, float] = json.loads(line)
+        return found
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self.process.kill()
+    def close(self) -> None:
+        """Ends the process."""
         self.process.communicate()
 
 
-def check_agreement(job: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Compares what the contenders compute; a `RuntimeError` says where they differ."""
-    answers = {}
-    for name in names:
-        with Worker(job | {"contender": name}) as worker:
-            answers[name] = worker.ask(do="check")
-    ours, logits = answers[names[0]], [value for row in answers[names[0]]["logits"] for value in row]
-    if max(logits) - min(logits) < 1:
-        raise RuntimeError("the logits are nearly constant: their agreement would say nothing")
-    differences: dict[str, float] = {}
-    for name in names[1:]:
-        theirs = [value for row in answers[name]["logits"] for value in row]
-        differences[name] = max(abs(a - b) for a, b in zip(logits, theirs, strict=True))
-        if not differences[name] <= TOLERANCE:
-            raise RuntimeError(f"logits of {names[0]} and {name} differ by {differences[name]:.1e}")
-        if answers[name]["parameters"] != ours["parameters"]:
-            raise RuntimeError(f"{names[0]} has {ours['parameters']} parameters, {name} {answers[name]['parameters']}")
-        for figure in ("loss", "gradient_norm"):
-            if not abs(answers[name][figure] / ours[figure] - 1) <= TOLERANCE:
-                raise RuntimeError(f"{figure} of {names[0]} is {ours[figure]}, of {name} {answers[name][figure]}")
+def run_case(name: str, size: str) -> dict[str, Any]:
+    """Figures of a case: each contender's medians, our speed to each other's by pair, the product rate."""
+    libraries, _, images = CASES[name]
+    rounds, seconds = SIZES[size]
+    if name == "finetuning":
+        rounds = 1
+    measured: dict[str, list[dict[str, float]]] = {library: [] for library in libraries}
+    rates = []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        arms = []
+        for library in (*libraries, "product"):
+            arm = Arm(name, library, size, folder)
+            stack.callback(arm.close)
+            if library == "product":
+                rate = arm
+            else:
+                arm.measure(0) if name != "finetuning" else None  # builds, and lets libraries choose their kernels
+                arms.append(arm)
+        for number in range(rounds):
+            turn = number % len(arms)
+            for arm in arms[turn:] + arms[:turn]:
+                measured[arm.library].append(arm.measure(seconds))
+            rates.append(rate.measure(0)["gflops"])
+    ours = measured[libraries[0]]
     return {
-        "parameters": ours["parameters"],
-        "largest_logit": max(map(abs, logits)),
-        "fp32_logits_differ_from_ours": differences,
-        "bf16_logits_differ_from_own_fp32": {name: answer["bf16_difference"] for name, answer in answers.items()},
+        "images": 2 if size == "tiny" and images else images,
+        "contenders": {
+            library: {
+                "seconds": statistics.median(row["seconds"] for row in rows),
+                "rounds": [row["seconds"] for row in rows],
+                "peak_mb": max(row["peak_mb"] for row in rows),
+            }
+            for library, rows in measured.items()
+        },
+        "ours_to": {
+            library: statistics.median(b["seconds"] / a["seconds"] for a, b in zip(ours, rows, strict=True))
+            for library, rows in measured.items()
+            if library != libraries[0]
+        },
+        "product_gflops": statistics.median(rates),
     }
 
 
-class Quiet:
-    """Repeats a measurement that other processes disturbed, whatever it showed, while patience lasts."""
+def run_other(name: str, size: str) -> dict[str, Any]:
+    """Figures of a case that is no contest of steps."""
+    if name == "activations":
+        from activations import activations
 
-    def __init__(self, patience: float) -> None:
-        self.deadline = time.monotonic() + patience
-        self.limit = DISTURBED * (os.cpu_count() or 1)
-        self.repeated = self.disturbed = 0
-
-    def measure(self, worker: Worker, seconds: float) -> dict[str, Any]:
-        """A measurement made in peace, or the last one before the patience ends; that is counted as disturbed."""
-        while True:
-            self.wait()
-            figures = worker.ask(do="measure", seconds=seconds)
-            if figures["cores_of_others"] <= self.limit:
-                return figures
-            if time.monotonic() > self.deadline:
-                self.disturbed += 1
-                return figures
-            self.repeated += 1
-
-    def wait(self) -> None:
-        """Until others leave the processor alone for a second, or the patience ends."""
-        others = self.limit + 1
-        while others > self.limit and time.monotonic() < self.deadline:
-            before, start = seconds_of_others(), time.monotonic()
-            time.sleep(1)
-            others = (seconds_of_others() - before) / (time.monotonic() - start)
+        return activations(size)
+    program = Path(__file__).with_name("loader.py")
+    if not program.is_file():
+        return {"not_available": "there is no benchmarks/loader.py"}
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False, timeout=900)
+    return {"code": done.returncode, "output": done.stdout.splitlines()[-40:]}
 
 
-def run_case(job: dict[str, Any], names: tuple[str, ...], options: argparse.Namespace) -> dict[str, Any]:
-    """Per round, each contender's measurement; the order moves on by one from round to round."""
-    quiet, measured = Quiet(options.patience * 60), []
-    with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(job | {"contender": name})) for name in names]
-        for worker in workers:  # loads, and lets the libraries choose and compile their kernels
-            worker.ask(do="measure", seconds=min(options.seconds, 1))
-        for number in range(options.rounds):
-            turn = number % len(workers)
-            order = workers[turn:] + workers[:turn]
-            measured.append({worker.name: quiet.measure(worker, options.seconds) for worker in order})
-        case = {"rounds": measured, "repeated": quiet.repeated, "disturbed": quiet.disturbed}
-        if options.profile:
-            case["time_by_operation"] = {}
-            for worker in (worker for worker in workers if worker.name != "gemm"):
-                quiet.wait()
-                case["time_by_operation"][worker.name] = worker.ask(do="profile")
-    return case
+def described(options: argparse.Namespace) -> dict[str, Any]:
+    """Date, command, machine and versions."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    processor = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]]),
+        "size": options.size,
+        "machine": {
+            "processor": processor, "cores": os.cpu_count(), "system": platform.platform(),
+            "load_before": os.getloadavg()[0],
+        },
+        "versions": {name: version(name) for name in ("vithub", "torch", "transformers", "timm")},
+        "cases": {},
+    }  # fmt: skip
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--model", choices=("Ti", "S", "B", "L", "H"), default="S", help="size; patches of 16, H of 14")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels")
-    parser.add_argument("--batch-size", type=int, default=16, help="images per step")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each contender")
-    parser.add_argument("--seconds", type=float, default=5, help="per measurement, at least; and at least two steps")
-    parser.add_argument("--patience", type=float, default=3, help="minutes per case to wait for a quiet machine")
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 means torch's own choice")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
-    parser.add_argument("--mode", nargs="+", choices=MODES, default=MODES)
-    parser.add_argument("--drop-path", type=float, default=0.0, help="stochastic depth; transformers' ViT has none")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=(), help="ours with one choice undone, too")
-    parser.add_argument("--profile", action="store_true", help="also the time by operation of one step")
-    parser.add_argument(
-        "--allocator",
-        choices=("keep", "default"),
-        default="keep",
-        help="keep: freed memory stays in the process; default: the luck of each launch is in the figures",
-    )
-    parser.add_argument("--json", type=Path, default=Path("runs/benchmark.json"), help="file for all figures")
-    parser.add_argument("--quick", action="store_true", help="batches of 4, 2 rounds of 1 second: to see that it runs")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [*CASES, *OTHERS]
+    parser.add_argument("--full", action="store_true", help="all cases, 7 rounds of 3 seconds")
+    parser.add_argument("--tiny", action="store_true", help="tiny models, one round: to see that it runs")
+    parser.add_argument("--only", help=f"cases with commas, of {', '.join(names)}")
+    parser.add_argument("--resume", action="store_true", help="leave out the cases that the file has already")
+    parser.add_argument("--json", type=Path, default=Path("runs/benchmark.json"), help="results (runs/benchmark.json)")
     options = parser.parse_args(arguments)
-    if options.quick:
-        options.batch_size, options.rounds, options.seconds = 4, 2, 1.0
-        options.patience = 0.0
-    for name in ("image_size", "batch_size", "rounds", "seconds"):
-        if getattr(options, name) <= 0:
-            parser.error(f"--{name.replace('_', '-')} must be positive, got {getattr(options, name)}")
-    if not 0 <= options.drop_path < 1:
-        parser.error(f"--drop-path must be in [0, 1), got {options.drop_path}")
+    if options.full and options.tiny:
+        parser.error("--full and --tiny are both sizes: give one")
+    options.size = "full" if options.full else "tiny" if options.tiny else "short"
+    chosen = options.only.split(",") if options.only else None
+    if unknown := set(chosen or []) - set(names):
+        parser.error(f"--only takes {', '.join(names)}, got {', '.join(sorted(unknown))}")
+    leaves_out = SHORT_LEAVES_OUT if options.size == "short" else set()
+    options.cases = chosen or [name for name in names if name not in leaves_out]
     return options
 
 
 def main() -> None:
-    """Measures, prints tables and writes the JSON file."""
+    """Measures the cases, and writes results, table and picture after each."""
     options = parse()
-    from shared_weights import write_weights  # reads the environment above
-
-    console, names = Console(), (OURS, *PEERS)
-    variants = [f"{OURS}+{name}" for name in options.variants]
-    console.width = max(console.width, 120)  # where it is no terminal
-    machine = describe_machine(options.device, options.threads)
-    if machine["load_before"] > 0.5:
-        console.print(f"The load of this machine is {machine['load_before']:.1f}: other work will be in the figures.")
-    job = {key: getattr(options, key) for key in _JOB_OPTIONS}
-    result: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]]),
-        "machine": machine,
-        "versions": describe_versions(),
-        "settings": job | {"rounds": options.rounds, "seconds": options.seconds},
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        operations = write_weights(Path(folder), options.model, options.image_size)
-        job["weights"] = folder
-        result |= {"operations_per_image": operations, "agreement": check_agreement(job, names), "cases": []}
-        largest = max(result["agreement"]["fp32_logits_differ_from_ours"].values())
-        console.print(f"Same weights in all three: fp32 logits differ by {largest:.1e} at most.")
-        for mode in options.mode:
-            for precision in options.precision:
-                case: dict[str, Any] = {"mode": mode, "precision": precision}
-                case |= run_case(job | case, (*names, *variants, "gemm"), options)
-                case |= summarise(case.pop("rounds"), options.batch_size, operations[mode])
-                result["cases"].append(case)
-                console.print(table_of(case))
-                for name, shares in case.get("time_by_operation", {}).items():
-                    parts = (f"{operation} {share:.0%}" for operation, share in shares.items())
-                    console.print(f"{name}: {', '.join(parts)}")
+    result = described(options)
+    if options.resume and options.json.is_file():
+        before = json.loads(options.json.read_text(encoding="utf-8"))
+        if before["size"] != options.size:
+            sys.exit(f"run.py: {options.json} is of the size {before['size']}, not {options.size}: name another file")
+        result["cases"] = before["cases"]
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    console.print(f"All figures: {options.json}")
+    failed = []
+    for name in options.cases:
+        if options.resume and name in result["cases"]:
+            continue
+        begun = time.monotonic()
+        try:
+            found = run_case(name, options.size) if name in CASES else run_other(name, options.size)
+        except (RuntimeError, subprocess.SubprocessError, OSError) as error:
+            failed.append(name)
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        result["cases"][name] = found
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        ratios = ", ".join(f"{ratio:.2f} x {library}" for library, ratio in found.get("ours_to", {}).items())
+        print(f"{name} ({time.monotonic() - begun:.0f} s) {ratios}", flush=True)
+    if result["cases"]:
+        options.json.with_suffix(".md").write_text(table(result), encoding="utf-8")
+        picture(result, options.json.with_suffix(".png"))
+        print(table(result))
+    if failed:
+        sys.exit(f"run.py: not measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
