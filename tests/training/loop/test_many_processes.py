@@ -1,12 +1,14 @@
 """Two processes on this machine, over gloo, against one."""
 
 import json
+from pathlib import Path
 
 import processes
 import pytest
 import torch
 from safetensors.torch import load_file
 
+BENCHMARKS = str(Path(__file__).parents[3] / "benchmarks")
 # Each process runs this; what is asserted here fails the launch.
 WORKER = """
 import json, os, shutil, sys
@@ -21,13 +23,20 @@ from vithub.training.finetuning import finetune
 from vithub.training.recipe.recipe import Recipe
 from vithub.training.loop.checkpoints import checkpoints, restore, save_checkpoint, whole_state
 
+sys.path.append(sys.argv[2])
+from communication import closed_form, counted_steps
+
 pictures.leave_blank()
 torch.set_num_threads(1)
 data, out, values = json.loads(sys.argv[1])
 out = Path(out)
 found = {}
 for front_end in ("accelerate", "trainer"):
-    run = finetune(data=data, output=out / front_end, recipe=Recipe(), values=values, front_end=front_end)
+    with counted_steps() as sent:  # of the loop on Accelerate
+        run = finetune(data=data, output=out / front_end, recipe=Recipe(), values=values, front_end=front_end)
+    if front_end == "accelerate":
+        whole = type(run.model).from_pretrained(run.folder)
+        found["sent"] = sent[-1], closed_form(whole, 2, "ACCELERATE_USE_FSDP" in os.environ, 2)
     found[front_end] = {"losses": run.losses, "metrics": run.metrics}
     shared_out = all(isinstance(parameter, DTensor) for parameter in run.model.parameters())
     assert shared_out == ("ACCELERATE_USE_FSDP" in os.environ)
@@ -124,7 +133,7 @@ FSDP2 = {
 def two_processes(request, tmp_path_factory, digit_folders, quick):
     out = tmp_path_factory.mktemp("two")
     task = json.dumps([str(digit_folders), str(out), quick(VALUES)])
-    done = processes.launch(WORKER, [task], env=request.param)
+    done = processes.launch(WORKER, [task, BENCHMARKS], env=request.param)
     assert done.returncode == 0, done.stderr[-6000:]
     return out, json.loads((out / "found.json").read_text())
 
@@ -157,3 +166,13 @@ def test_an_evaluation_shared_out_counts_each_image_once(two_processes, one_proc
 def test_one_set_of_files_is_written(two_processes, one_process):
     folder, _ = two_processes
     assert listed(folder / "accelerate") == listed(one_process.folder) == listed(folder / "trainer")
+
+
+def test_a_step_sends_the_bytes_of_the_closed_form(two_processes):
+    """As docs/scaling.md gives them; the rest, such as the agreement on the loss, is under one percent."""
+    counted, expected = two_processes[1]["sent"]
+    assert expected
+    for kind, wanted in expected.items():
+        assert counted[kind] == pytest.approx(wanted, rel=0.01), kind
+    others = sum(count for kind, count in counted.items() if kind not in expected)
+    assert others < 0.01 * sum(expected.values())
