@@ -10,7 +10,7 @@ from torch import nn
 
 from ..configuration.configuration_detr import HubDetrConfig
 from .box_geometry import center_to_corners, corners_to_center
-from .detr_loss import box_losses, class_loss, weigh
+from .detr_loss import as_divisors, box_losses, class_loss, denoised_boxes, weigh
 from .detr_matcher import Matches
 from .detr_targets import PaddedTargets
 
@@ -24,6 +24,7 @@ class NoisedQueries:
         boxes: Initial box of each slot, (B, S, 4); (0.5, 0.5, 0.5, 0.5) in unused slots.
         target: Index of the image's target box that each slot should reconstruct, (B, S).
         used: Whether each slot holds a copy of a target, (B, S) bool.
+        places: Image and slot of each used slot, (2, U) int64, row by row.
         allowed: Attention mask, (B, 1, S + Q, S + Q) bool, True where attention is allowed: each copy of the targets
             attends to itself and to the Q queries, which do not attend to the copies.
         targets: Targets that were copied.
@@ -33,6 +34,7 @@ class NoisedQueries:
     boxes: torch.Tensor
     target: torch.Tensor
     used: torch.Tensor
+    places: torch.Tensor
     allowed: torch.Tensor
     targets: PaddedTargets
 
@@ -48,18 +50,21 @@ def noised_queries(targets: PaddedTargets, config: HubDetrConfig) -> NoisedQueri
         targets: Targets of the batch; noise is drawn where they have none.
         config: Configuration of the model.
     """
-    device = targets.labels.device
-    slots = torch.arange(config.denoising_queries, device=device)[None]  # (1, S)
-    count = torch.tensor(targets.counts, device=device)[:, None]  # (B, 1)
-    whole = torch.where(count > len(slots[0]), len(slots[0]), len(slots[0]) // count.clamp(min=1) * count)
-    used = slots < whole  # (B, S)
-    target = torch.where(used, slots % count.clamp(min=1), 0)
-    copy = torch.where(used, slots // count.clamp(min=1), -1 - slots)  # an unused slot is a group of its own
+    device, queries = targets.labels.device, config.denoising_queries
+    # Which slot copies which box follows from the numbers of boxes alone, which the host knows.
+    whole = [denoised_boxes(count, config) for count in targets.counts]
+    slots, count = torch.arange(queries)[None], torch.tensor(targets.counts)[:, None].clamp(min=1)  # (1, S), (B, 1)
+    taken = slots < torch.tensor(whole)[:, None]  # (B, S)
+    index = torch.where(taken, slots % count, 0)
+    copy = torch.where(taken, slots // count, -1 - slots)  # an unused slot is a group of its own
+    pairs = [(image, slot) for image, number in enumerate(whole) for slot in range(number)]
+    places = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T.contiguous()
+    used, target, copy, places = (tensor.to(device, non_blocking=True) for tensor in (taken, index, copy, places))
 
     classes = targets.labels.gather(1, target)
     draws = targets.noise
     if draws is None:
-        draws = torch.rand(len(targets.counts), config.denoising_queries, 6, device=device)
+        draws = torch.rand(len(targets.counts), queries, 6, device=device)
     flipped = draws[..., 0] < config.denoising_label_noise
     classes = torch.where(flipped, (draws[..., 1] * config.num_labels).long(), classes)
     boxes = targets.boxes.gather(1, target[..., None].expand(-1, -1, 4))
@@ -67,12 +72,12 @@ def noised_queries(targets: PaddedTargets, config: HubDetrConfig) -> NoisedQueri
     center = boxes[..., :2] + signed[..., :2] * boxes[..., 2:] / 2
     size = boxes[..., 2:] * (1 + signed[..., 2:])
     corners = center_to_corners(torch.cat([center, size], dim=-1)).clamp(0, 1)
-    boxes = torch.where(used[..., None], corners_to_center(corners), 0.5)
+    boxes = corners_to_center(corners).masked_fill(~used[..., None], 0.5)
 
-    group = torch.cat([copy, slots.new_full((len(copy), config.num_queries), -1 - config.denoising_queries)], dim=1)
-    is_query = group == -1 - config.denoising_queries
+    group = torch.cat([copy, copy.new_full((len(copy), config.num_queries), -1 - queries)], dim=1)
+    is_query = group == -1 - queries
     allowed = (group[:, :, None] == group[:, None, :]) | is_query[:, None, :]
-    return NoisedQueries(classes, boxes, target, used, allowed[:, None], targets)
+    return NoisedQueries(classes, boxes, target, used, places, allowed[:, None], targets)
 
 
 class HubDetrDenoisingEmbedding(nn.Module):
@@ -103,13 +108,13 @@ def denoising_loss(
         The loss, and its terms as `detection_loss` returns them, with "_dn" after their names.
     """
     layers = logits.shape[0]
-    number = max(float(counts[3]), 1.0)
-    image, slot = noised.used.nonzero(as_tuple=True)
-    layer = torch.arange(layers, device=logits.device).repeat_interleave(len(image))
-    matches = Matches(layer, image.repeat(layers), slot.repeat(layers), noised.target[image, slot].repeat(layers))
-    wanted = noised.targets.labels[image, noised.target[image, slot]]
+    number = as_divisors(counts, logits.device)[3].clamp(min=1)
+    image, slot = noised.places
+    target = noised.target[image, slot]
+    layer = torch.arange(layers, device=logits.device)[:, None].expand(-1, len(image)).reshape(-1)
+    matches = Matches(layer, image.repeat(layers), slot.repeat(layers), target.repeat(layers))
     chosen = logits[:, image, slot][:, None]  # (L, 1, used, classes)
-    classes = wanted.expand(layers, 1, -1)
+    classes = noised.targets.labels[image, target].expand(layers, 1, -1)
     terms = {"loss_ce": class_loss(chosen, classes, config, number, number, number)}
     terms["loss_bbox"], terms["loss_giou"] = box_losses(boxes, noised.targets, matches, number)
     return weigh(terms, config, "_dn")

@@ -40,8 +40,9 @@ def sine_positions(
     Returns:
         Positions (B or 1, N, D), fp32. The last row and column of the image are at 1 (2 pi), whatever padding follows.
     """
-    shown = torch.ones(1, *size, device=device) if mask is None else mask.float()
-    rows, columns = shown.cumsum(1), shown.cumsum(2)
+    shown = torch.ones(1, *size, device=device, dtype=torch.bool) if mask is None else mask
+    # Counted in whole numbers: sums of floats have no deterministic form on CUDA.
+    rows, columns = (shown.cumsum(axis, dtype=torch.int32).float() for axis in (1, 2))
     rows = rows / (rows[:, -1:] + 1e-6)
     columns = columns / (columns[:, :, -1:] + 1e-6)
     halves = [sine_embedding(places, width // 2, temperature) for places in (rows, columns)]

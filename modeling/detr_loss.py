@@ -14,6 +14,8 @@ from .box_geometry import center_to_corners, generalized_iou, l1_distance
 from .detr_matcher import Matches, match_queries
 from .detr_targets import PaddedTargets
 
+Count = float | torch.Tensor  # a number, or a scalar tensor that the host does not read
+
 
 def loss_counts(labels: Sequence[dict[str, Any]], config: HubDetrConfig) -> torch.Tensor:
     """Counts that the terms of the loss are divided by: boxes, matched boxes, images, denoised boxes, (4,) fp32.
@@ -27,28 +29,45 @@ def loss_counts(labels: Sequence[dict[str, Any]], config: HubDetrConfig) -> torc
 def counts_of_sizes(sizes: Sequence[int], config: HubDetrConfig) -> torch.Tensor:
     """Counts as `loss_counts` returns them, computed from the number of boxes of each image."""
     matched = sum(min(size, config.num_queries) for size in sizes)
-    room = config.denoising_queries
-    denoised = sum(room if size > room else room // size * size for size in sizes if size)
+    denoised = sum(denoised_boxes(size, config) for size in sizes)
     return torch.tensor([sum(sizes), matched, len(sizes), denoised], dtype=torch.float32)
 
 
-def average_over_processes(counts: torch.Tensor) -> torch.Tensor:
-    """Mean of the counts over all processes, which must all call it at the same step."""
+def denoised_boxes(size: int, config: HubDetrConfig) -> int:
+    """Number of denoising queries that an image with `size` boxes uses: whole copies of all its boxes."""
+    room = config.denoising_queries
+    return room if size > room else room // size * size if size else 0
+
+
+def average_over_processes(counts: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Mean of the counts over all processes, which must all call it at the same step.
+
+    Args:
+        counts: Counts of this process, (4,) fp32.
+        device: Device on which the processes exchange data; a single process leaves the counts where they are.
+    """
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         return counts
-    counts = counts.clone()
+    counts = counts.to(device, non_blocking=True, copy=True)
     distributed.all_reduce(counts)
     return counts / distributed.get_world_size()
 
 
-def class_divisor(config: HubDetrConfig, matched: float, total: float, boxes: float) -> float:
+def as_divisors(counts: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """The four counts as scalars on a device, the number of boxes at least 1; the host does not read them."""
+    exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no fp64
+    boxes, matched, images, denoised = counts.to(device, exact, non_blocking=True).unbind()
+    return boxes.clamp(min=1), matched, images, denoised
+
+
+def class_divisor(config: HubDetrConfig, matched: Count, total: Count, boxes: Count) -> Count:
     """Divisor of the class term: the number of boxes (focal loss), or the sum of the queries' weights."""
     return boxes if config.focal_loss else matched + config.eos_coefficient * (total - matched)
 
 
 def class_loss(
-    logits: torch.Tensor, classes: torch.Tensor, config: HubDetrConfig, matched: float, total: float, boxes: float
+    logits: torch.Tensor, classes: torch.Tensor, config: HubDetrConfig, matched: Count, total: Count, boxes: Count
 ) -> torch.Tensor:
     """Class term of each layer, (L,).
 
@@ -63,7 +82,8 @@ def class_loss(
     logits = logits.float()
     divisor = class_divisor(config, matched, total, boxes)
     if config.focal_loss:
-        one_hot = nn.functional.one_hot(classes, config.num_labels + 1)[..., :-1].to(logits)
+        # Comparing instead of `one_hot`, which reads the largest class back on some devices.
+        one_hot = (classes[..., None] == torch.arange(config.num_labels, device=classes.device)).to(logits)
         entropy = nn.functional.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
         missed = (logits.sigmoid() - one_hot).abs()  # 1 - probability of the true outcome
         weight = (config.focal_alpha * one_hot + (1 - config.focal_alpha) * (1 - one_hot)) * missed**config.focal_gamma
@@ -75,7 +95,7 @@ def class_loss(
 
 
 def box_losses(
-    boxes: torch.Tensor, targets: PaddedTargets, matches: Matches, divisor: float
+    boxes: torch.Tensor, targets: PaddedTargets, matches: Matches, divisor: Count
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """L1 and 1 - generalised IoU terms of each layer, (L,) each: sums over the matched pairs, divided by `divisor`.
 
@@ -119,8 +139,7 @@ def detection_loss(
     """
     matches = match_queries(logits, boxes, targets, config)
     counted = counts_of_sizes(targets.counts, config) if counts is None else counts
-    number, matched, images, _ = counted.tolist()
-    number = max(number, 1.0)
+    number, matched, images, _ = as_divisors(counted, logits.device)
     classes = torch.full(logits.shape[:3], config.num_labels, dtype=torch.int64, device=logits.device)
     classes[matches.layer, matches.image, matches.query] = targets.labels[matches.image, matches.target]
     terms = {
@@ -148,11 +167,13 @@ def weigh(
 
 
 __all__ = [
+    "as_divisors",
     "average_over_processes",
     "box_losses",
     "class_divisor",
     "class_loss",
     "counts_of_sizes",
+    "denoised_boxes",
     "detection_loss",
     "loss_counts",
     "weigh",

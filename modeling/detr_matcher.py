@@ -82,7 +82,7 @@ def match_queries(logits: torch.Tensor, boxes: torch.Tensor, targets: PaddedTarg
                 place = [torch.full_like(pair[0], number) for number in (layer, image)]
                 pieces.append(torch.stack([*place, *pair]))
     table = torch.cat(pieces, dim=1) if pieces else torch.empty(4, 0, dtype=torch.int64)
-    return Matches(*table.to(logits.device, torch.int64).unbind(0))
+    return Matches(*table.to(torch.int64).to(logits.device, non_blocking=True).unbind(0))
 
 
 def _refuse(costs: torch.Tensor, targets: PaddedTargets) -> None:

@@ -39,14 +39,23 @@ class PaddedTargets:
     image_ids: list[Any]
     noise: torch.Tensor | None = None
 
+    def to(self, device: torch.device, non_blocking: bool = True) -> "PaddedTargets":
+        """Copies the tensors to a device, by default without waiting for its work."""
+        labels, boxes = (tensor.to(device, non_blocking=non_blocking) for tensor in (self.labels, self.boxes))
+        noise = None if self.noise is None else self.noise.to(device, non_blocking=non_blocking)
+        return PaddedTargets(labels, boxes, self.counts, self.image_ids, noise)
+
 
 def read_targets(
-    labels: Sequence[dict[str, Any]], batch: int, config: HubDetrConfig, device: torch.device
+    labels: Sequence[dict[str, Any]] | PaddedTargets, batch: int, config: HubDetrConfig, device: torch.device
 ) -> PaddedTargets:
     """Checks the targets of a batch and pads them to tensors.
 
+    The checks read values, so that targets on an accelerator make the host wait for it; targets on the CPU do not.
+
     Args:
-        labels: One dict per image, as `HubDetrForObjectDetection` takes them.
+        labels: One dict per image, as `HubDetrForObjectDetection` takes them; or what this function returned before,
+            which is not checked again.
         batch: Number of images B.
         config: Configuration of the model.
         device: Device of the model.
@@ -54,11 +63,15 @@ def read_targets(
     Raises:
         ValueError: Targets are wrong; the message names the image and the fault.
     """
+    if isinstance(labels, PaddedTargets):
+        if len(labels.counts) != batch:
+            raise ValueError(f"`labels` must be targets of the {batch} images, got those of {len(labels.counts)}")
+        return labels.to(device)
     check_targets(labels, batch, config)
-    targets = pad_targets(labels, device)
+    targets = pad_targets(labels, labels[0]["boxes"].device if labels else device)
     check_values(targets, config)
-    targets.noise = _noise(labels, config.denoising_queries, device) if config.denoising_queries else None
-    return targets
+    targets.noise = _noise(labels, config.denoising_queries) if config.denoising_queries else None
+    return targets.to(device)
 
 
 def check_targets(labels: Sequence[dict[str, Any]], batch: int, config: HubDetrConfig) -> None:
@@ -125,7 +138,7 @@ def pad_targets(labels: Sequence[dict[str, Any]], device: torch.device) -> Padde
     boxes = torch.zeros(len(labels), most, 4, device=device)
     if total := sum(counts):
         place = torch.tensor([image * most + n for image, count in enumerate(counts) for n in range(count)])
-        place = place.to(device)
+        place = place.to(device, non_blocking=True)
         flat_labels = torch.cat([target["class_labels"].reshape(-1) for target in labels]).to(device)
         flat_boxes = torch.cat([target["boxes"].reshape(-1, 4) for target in labels]).to(boxes)
         assert len(flat_labels) == len(flat_boxes) == total
@@ -135,7 +148,7 @@ def pad_targets(labels: Sequence[dict[str, Any]], device: torch.device) -> Padde
     return PaddedTargets(classes, boxes, counts, image_ids)
 
 
-def _noise(labels: Sequence[dict[str, Any]], slots: int, device: torch.device) -> torch.Tensor | None:
+def _noise(labels: Sequence[dict[str, Any]], slots: int) -> torch.Tensor | None:
     """Noise (B, S, 6) in [0, 1) that the targets carry; None where they carry none."""
     given = [target["noise"] for target in labels if "noise" in target]
     if not given:
@@ -146,7 +159,7 @@ def _noise(labels: Sequence[dict[str, Any]], slots: int, device: torch.device) -
             f"`noise` must be ({slots}, 6) for each of the {len(labels)} images or for none, got {shapes} for "
             f"{len(given)} of them"
         )
-    return torch.stack(given).to(device, torch.float32)
+    return torch.stack(given).float()
 
 
 def image_name(target: dict[str, Any], position: int) -> Any:

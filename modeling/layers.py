@@ -4,6 +4,7 @@ Shapes: B images, C channels, N tokens, D = hidden size, M = width of the MLP.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -94,12 +95,49 @@ class HubViTLayerScale(nn.Module):
         return hidden_states * self.scale
 
 
+class KeptSamples(NamedTuple):
+    """Samples whose branch stochastic depth keeps.
+
+    Args:
+        mask: Whether each sample is kept, (B,) bool.
+        rows: Indices of the kept samples, ascending, (K,) int64.
+    """
+
+    mask: torch.Tensor
+    rows: torch.Tensor
+
+    def to(self, device: torch.device) -> "KeptSamples":
+        """Copies both tensors to a device, which does not have to finish its work first."""
+        return KeptSamples(self.mask.to(device, non_blocking=True), self.rows.to(device, non_blocking=True))
+
+
+def draw_kept_samples(
+    samples: int,
+    drop_path: float,
+    batch_window: tuple[int, int] | None = None,
+    generator: torch.Generator | None = None,
+) -> KeptSamples:
+    """Draws the samples that keep their branch, on the CPU: the number of rows must be known before a device is asked.
+
+    Args:
+        samples: Number of samples B.
+        drop_path: Probability to drop a sample's branch, in (0, 1).
+        batch_window: (first, total) where these B samples are a part of a batch of `total`: with the same state of the
+            generator, samples are then dropped as in the whole batch, however it is split.
+        generator: Generator of the CPU; None takes torch's.
+    """
+    first, total = batch_window or (0, samples)
+    mask = torch.rand(total, generator=generator)[first : first + samples] < 1 - drop_path
+    return KeptSamples(mask, torch.tensor([row for row, kept in enumerate(mask.tolist()) if kept], dtype=torch.int64))
+
+
 def add_residual(
     hidden_states: torch.Tensor,
     branch: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]],
     drop_path: float = 0.0,
     skip: bool = True,
     batch_window: tuple[int, int] | None = None,
+    kept: KeptSamples | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Computes x + branch(x), with stochastic depth per sample (Huang et al. 2016, https://arxiv.org/abs/1603.09382).
 
@@ -112,22 +150,26 @@ def add_residual(
         drop_path: Probability to drop a sample's branch, in [0, 1).
         skip: Whether dropped samples are left out of the branch's computation. A compiled graph, whose shapes are
             fixed, computes them in any case.
-        batch_window: (first, total) where these B samples are a part of a batch of `total`: with the same state of the
-            generator, samples are then dropped as in the whole batch, however it is split.
+        batch_window: (first, total) of these samples, see `draw_kept_samples`.
+        kept: Kept samples, on the device of the input; None draws them.
     """
     if drop_path == 0:
         update, more = branch(hidden_states)
         return hidden_states + update, more
-    keep = 1 - drop_path
-    first, total = batch_window or (0, hidden_states.shape[0])
-    draws = torch.rand(total, device=hidden_states.device)[first : first + hidden_states.shape[0]]
-    kept = draws < keep  # (B,)
+    keep, batch, device = 1 - drop_path, hidden_states.shape[0], hidden_states.device
     if torch.compiler.is_compiling() or not skip:
-        factor = (kept / keep).to(hidden_states.dtype).view(-1, 1, 1)
+        if kept is not None:
+            mask = kept.mask
+        elif torch.compiler.is_compiling():
+            first, total = batch_window or (0, batch)
+            mask = torch.rand(total, device=device)[first : first + batch] < keep
+        else:
+            mask = draw_kept_samples(batch, drop_path, batch_window).mask.to(device, non_blocking=True)
+        factor = (mask / keep).to(hidden_states.dtype).view(-1, 1, 1)
         update, more = branch(hidden_states)
         return hidden_states + update * factor, more
-    rows = kept.nonzero().squeeze(1)
-    update, more = branch(hidden_states[rows])
+    rows = (kept or draw_kept_samples(batch, drop_path, batch_window).to(device)).rows
+    update, more = branch(hidden_states.index_select(0, rows))  # indexing by brackets sorts in its backward pass
     return hidden_states.index_add(0, rows, update.to(hidden_states.dtype), alpha=1 / keep), more
 
 
@@ -136,6 +178,8 @@ __all__ = [
     "HubViTMLP",
     "HubViTPatchEmbedding",
     "HubViTSwiGLU",
+    "KeptSamples",
     "add_residual",
+    "draw_kept_samples",
     "runs_in_half_precision",
 ]

@@ -303,7 +303,7 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         pixel_mask: torch.Tensor | None = None,
-        labels: Sequence[dict[str, Any]] | None = None,
+        labels: Sequence[dict[str, Any]] | PaddedTargets | None = None,
         loss_counts: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> HubDetrObjectDetectionOutput:
@@ -315,7 +315,7 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
             labels: For each image `class_labels` (n,) int64 in 0..C-1 and `boxes` (n, 4) floats: center x, center y,
                 width, height relative to the image WITHOUT padding, so that an image's targets and predictions do
                 not depend on its batch. `image_id` is used in messages; `noise` (S, 6) in [0, 1) is the noise of the
-                denoising queries in training, drawn where it is not given; other entries are ignored.
+                denoising queries in training, drawn if missing; or all of them as `read_targets` returns them.
             loss_counts: Divisors of the loss as the function `loss_counts` returns them, where these images are a
                 piece of a batch; None counts `labels`, in training averaged over all processes.
             **kwargs: Further arguments of `HubDetrModel.forward`, such as `output_attentions`.
@@ -361,7 +361,7 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
 
     @torch.compiler.disable
     def _targets(
-        self, labels: Sequence[dict[str, Any]], pixel_values: torch.Tensor
+        self, labels: Sequence[dict[str, Any]] | PaddedTargets, pixel_values: torch.Tensor
     ) -> tuple[PaddedTargets, NoisedQueries | None]:
         """Checked targets, and in training the denoising queries made from them, where the model has such."""
         targets = read_targets(labels, len(pixel_values), self.config, pixel_values.device)
@@ -382,7 +382,7 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
         if counts is None:
             counts = counts_of_sizes(targets.counts, self.config)
             if self.training:  # processes may differ in evaluation batches, not in training steps
-                counts = average_over_processes(counts.to(logits.device)).cpu()
+                counts = average_over_processes(counts, logits.device)
         slots = 0 if noised is None else self.config.denoising_queries
         loss, terms = detection_loss(logits[:, :, slots:], boxes[:, :, slots:], targets, self.config, counts)
         if noised is not None:

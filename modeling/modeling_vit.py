@@ -3,6 +3,7 @@
 Shapes: B images, C channels, P prefix tokens (CLS, registers), N tokens (P and the patches), D = hidden size, L labels.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from .attention import HubViTAttention
 from .classification_loss import classification_loss
 from .classifier_heads import HeadResizing
 from .input_size import InputSizing
-from .layers import HubViTLayerScale, HubViTMLP, HubViTPatchEmbedding, HubViTSwiGLU, add_residual
+from .layers import HubViTLayerScale, HubViTMLP, HubViTPatchEmbedding, HubViTSwiGLU, KeptSamples, add_residual
 from .modeling_base import HubPreTrainedModel
 from .position_embeddings import resample_position_embeddings, sincos_position_embeddings
 
@@ -98,11 +99,10 @@ class HubViTEmbeddings(nn.Module):
         prefix = self.prefix_tokens()
         if self.config.num_position_prefix:
             prefix = [token + positions[:, i : i + 1] for i, token in enumerate(prefix)]
-        if self.register_tokens is not None:
-            prefix.append(self.register_tokens)
-        tokens = [token.expand(batch, -1, -1) for token in prefix]
-        tokens.append(patches + positions[:, self.config.num_position_prefix :])
-        embeddings: torch.Tensor = self.dropout(self.norm(torch.cat(tokens, dim=1)))
+        prefix += [] if self.register_tokens is None else [self.register_tokens]
+        patches = patches + positions[:, self.config.num_position_prefix :]
+        tokens = torch.cat([*(token.expand(batch, -1, -1) for token in prefix), patches], dim=1)
+        embeddings: torch.Tensor = self.dropout(self.norm(tokens))
         return embeddings
 
 
@@ -128,14 +128,15 @@ class HubViTLayer(GradientCheckpointingLayer):
         hidden_states: torch.Tensor,
         output_attentions: bool = False,
         batch_window: tuple[int, int] | None = None,
+        kept_samples: tuple[KeptSamples | None, KeptSamples | None] = (None, None),
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Maps (B, N, D) to (B, N, D), with the attention weights when asked for; `kwargs` go to the attention."""
         rate = self.drop_path if self.training else 0.0
         skips = self.skips and not output_attentions  # attention maps include dropped samples
         attend = partial(self.attend, output_attentions=output_attentions, **kwargs)
-        hidden_states, weights = add_residual(hidden_states, attend, rate, skips, batch_window)
-        hidden_states, _ = add_residual(hidden_states, self.transform, rate, self.skips, batch_window)
+        hidden_states, weights = add_residual(hidden_states, attend, rate, skips, batch_window, kept_samples[0])
+        hidden_states, _ = add_residual(hidden_states, self.transform, rate, self.skips, batch_window, kept_samples[1])
         return hidden_states, weights if output_attentions else None
 
     def attend(
@@ -243,6 +244,7 @@ class HubViTModel(HubViTPreTrainedModel):
         interpolate_pos_encoding: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        kept_samples: Sequence[tuple[KeptSamples | None, KeptSamples | None]] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """Encodes images.
@@ -253,6 +255,7 @@ class HubViTModel(HubViTPreTrainedModel):
             interpolate_pos_encoding: Not needed, as any size works; False refuses sizes other than `image_size`.
             output_attentions: Whether to return each layer's weights, (B, heads, N, N), under any implementation.
             output_hidden_states: Whether to return the embeddings and layer outputs, before the last LayerNorm.
+            kept_samples: Samples that stochastic depth keeps in each layer's two branches; None draws them.
             **kwargs: `batch_window` (see `add_residual`), and arguments of the attention implementation.
 
         Returns:
@@ -263,17 +266,15 @@ class HubViTModel(HubViTPreTrainedModel):
                 f"`pixel_values` of {tuple(pixel_values.shape[2:])} differ from `image_size` "
                 f"{self.config.image_hw}, and `interpolate_pos_encoding=False` forbids resampling"
             )
-        if output_attentions is None:
-            output_attentions = self.config.output_attentions
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
+        attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        states_too = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         hidden_states = self.embeddings(pixel_values, bool_masked_pos)
         all_states, all_weights = [hidden_states], []
-        for layer in self.layers:
-            hidden_states, weights = layer(hidden_states, output_attentions=output_attentions, **kwargs)
-            if output_hidden_states:
+        for layer, kept in zip(self.layers, kept_samples or [(None, None)] * len(self.layers), strict=True):
+            hidden_states, weights = layer(hidden_states, attentions, kept_samples=kept, **kwargs)
+            if states_too:
                 all_states.append(hidden_states)
-            if output_attentions:
+            if attentions:
                 all_weights.append(weights)
         if not self.config.norm_after_pool:
             hidden_states = self.layernorm(hidden_states)
@@ -283,8 +284,8 @@ class HubViTModel(HubViTPreTrainedModel):
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
             pooler_output=pooled if self.pooler is None else self.pooler(pooled),
-            hidden_states=tuple(all_states) if output_hidden_states else None,
-            attentions=tuple(all_weights) if output_attentions else None,
+            hidden_states=tuple(all_states) if states_too else None,
+            attentions=tuple(all_weights) if attentions else None,
         )
 
     def pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -373,9 +374,8 @@ class HubViTForMaskedImageModeling(HubViTPreTrainedModel):
         loss = None
         if bool_masked_pos is not None and return_loss:
             mask = bool_masked_pos.to(reconstruction).view(batch, 1, rows, 1, columns, 1)
-            error = (
-                (pixel_values - reconstruction).abs().view(batch, channels, rows, patch_height, columns, patch_width)
-            )
+            cells = (batch, channels, rows, patch_height, columns, patch_width)
+            error = (pixel_values - reconstruction).abs().view(cells)
             masked_pixels = mask.sum() * patch_height * patch_width
             loss = (error * mask).sum() / (masked_pixels + 1e-5) / channels
         return MaskedImageModelingOutput(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
@@ -25,6 +26,7 @@ from .recipe.resumable import LENGTH
 from .resuming import check_length, ended_early, finish_at_last_checkpoint, prepare_checkpoints, run_to_resume
 from .run_folder import free_run_folder, open_run_folder, read_run_recipe, write_recipe, write_run
 from .runtime.bad_image_errors import way_past_bad_images
+from .runtime.cuda_settings import cuda_facts, deterministic_algorithms, fast_arithmetic, without_effect
 from .runtime.energy import energy_estimate
 from .runtime.environment import hardware, software_versions
 from .runtime.loading_processes import named_deaths
@@ -166,9 +168,25 @@ def finetune(
         state.wait_for_everyone()
         task = _prepared_task(chosen, in_memory, module, folder, resume, finish, reporter)
         _announce(task, folder, reporter)
-        loop = HubTrainer(task, folder, reporter) if front_end == "trainer" else AccelerateLoop(task, folder, reporter)
+        stack.enter_context(deterministic_algorithms(chosen.training, state.device))
+        front = HubTrainer if front_end == "trainer" else AccelerateLoop
+        with fast_arithmetic(chosen.training, state.device):
+            loop = front(task, folder, reporter)
+            for note in _without_effect(task, state.device):
+                reporter.message(note)
+            with way_past_bad_images(chosen.data.on_bad_image, _TRAINS_WITHOUT):
+                result = loop.run()
         with way_past_bad_images(chosen.data.on_bad_image, _TRAINS_WITHOUT):
-            return complete_run(task, loop.run(), folder, reporter)
+            return complete_run(task, result, folder, reporter)
+
+
+def _without_effect(task: TrainingTask, device: torch.device) -> list[str]:
+    """Names the options of speed and determinism that are set and do nothing for this device and model."""
+    settings = task.recipe.training
+    found = without_effect(settings, device)
+    if settings.channels_last is True and not task.channels_last:
+        found.append("training.channels_last does nothing: the model has no convolutions in layers of their own")
+    return found
 
 
 def _go_on(folder: Path) -> str:
@@ -259,6 +277,12 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
         "batch_size": task.batch_size,
         "seconds": round(progress.seconds, 1),
         "precision": result.precision,
+        "computation": {
+            "compiled": task.compiled,
+            "channels_last": task.channels_last,
+            **cuda_facts(task.recipe.training, result.accelerator.device),
+            "without_effect": _without_effect(task, result.accelerator.device),
+        },
         "energy": energy_estimate(progress.seconds, device, processes),
         "device": device,
         "processes": processes,

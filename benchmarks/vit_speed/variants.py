@@ -32,8 +32,8 @@ def _masking() -> None:
     """Stochastic depth that computes the dropped samples and multiplies them by 0."""
     original = modeling_vit.add_residual
 
-    def masked(states: Any, branch: Any, rate: float, _: bool = True, batch_window: Any = None) -> Any:
-        return original(states, branch, rate, False, batch_window)
+    def masked(states: Any, branch: Any, rate: float, _: bool = True, *others: Any) -> Any:
+        return original(states, branch, rate, False, *others)
 
     modeling_vit.add_residual = masked
 

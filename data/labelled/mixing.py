@@ -19,7 +19,8 @@ def targets_from_labels(labels: torch.Tensor, num_labels: int, smoothing: float 
     """
     if labels.ndim == 2:
         return labels.float() * (1 - smoothing) + smoothing / 2
-    one_hot = torch.nn.functional.one_hot(labels, num_labels).float()
+    # `one_hot` reads the largest label back on some devices.
+    one_hot = labels.new_zeros(len(labels), num_labels, dtype=torch.float32).scatter_(1, labels[:, None], 1.0)
     return one_hot * (1 - smoothing) + smoothing / num_labels
 
 

@@ -1,7 +1,7 @@
 """Training loop on Accelerate."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..optim.master_weights import autocast_precision, with_master_weights
 from ..runtime.precision import resolve_precision
 from ..runtime.processes import new_accelerator, process_state
 from ..runtime.progress import Reporter
+from ..tasks.compilation import compile_layers
 from ..tasks.task import TrainingTask
 from .interruption import StopRequest
 from .step import StepEnd
@@ -55,7 +56,9 @@ class AccelerateLoop:
         task.prepare(self.accelerator.device, checkpoints)
         average = weights_ema(task.learner, settings, self.accelerator)
         optimizer = task.optimizer()
-        runner = torch.compile(task.learner) if task.recipe.model.compile else task.learner
+        if task.compiled == "layers":
+            compile_layers(task.learner)
+        runner = torch.compile(task.learner) if task.compiled == "whole" else task.learner
         self.model, self.optimizer = self.accelerator.prepare(runner, optimizer)
         self.forward = with_master_weights(self.model, task.learner, settings, self.precision)
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
@@ -89,14 +92,19 @@ class AccelerateLoop:
 
     def _step(self, loader: Iterator[Any], step: int, end: StepEnd) -> None:
         """Makes one optimizer step: forward and backward passes over the batch's parts, optimizer, records."""
+        asked = time.perf_counter()
+        batches = [next(loader) for _ in range(self.task.recipe.training.accumulation)]
+        self.record.waited(time.perf_counter() - asked)
+        self.task.prepare_step(batches)
+        for loaded in batches:
+            end.add_piece(loaded)
+        self._compute(batches, step, end)
+
+    def _compute(self, batches: Sequence[dict[str, Any]], step: int, end: StepEnd) -> None:
+        """Computes a step from its parts on the host; what runs on the device is not waited for."""
         task, accelerator, settings = self.task, self.accelerator, self.task.recipe.training
         rate, pieces = task.set_lr(self.optimizer, step), []
-        asked = time.perf_counter()
-        batches = [next(loader) for _ in range(settings.accumulation)]
-        self.record.waited(time.perf_counter() - asked)
-        task.prepare_step(batches)
         for micro, loaded in enumerate(batches):
-            end.add_piece(loaded)
             batch = send_to_device(loaded, accelerator.device, non_blocking=True)
             last = micro == settings.accumulation - 1
             with accelerator.no_sync(self.model) if not last else nullcontext():
@@ -109,7 +117,7 @@ class AccelerateLoop:
                 accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
             self.optimizer.step()
         self.optimizer.zero_grad()
-        end.end(step, rate)
+        end.end(step)
 
 
 __all__ = ["AccelerateLoop", "LoopResult"]

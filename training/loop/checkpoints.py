@@ -250,9 +250,11 @@ def load_whole(model: nn.Module, state: dict[str, torch.Tensor], file: Path) -> 
 
 
 def _like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
-    """Moves a whole tensor to the device of another tensor, and shards it in the same way."""
+    """Moves a whole tensor to the device of another one, in its memory format, and shards it in the same way."""
     if isinstance(model, DTensor) and tensor.shape == model.shape:
         return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
+    if tensor.shape == model.shape:  # fused optimizers need states in the memory format of their parameters
+        return torch.empty_like(model, dtype=tensor.dtype).copy_(tensor)
     return tensor.to(model.device)
 
 

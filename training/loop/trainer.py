@@ -19,6 +19,7 @@ from ..recipe.run_files import METRICS
 from ..runtime.precision import resolve_precision
 from ..runtime.processes import on_cpu, on_cuda, process_state, shard_on_cpus
 from ..runtime.progress import Reporter
+from ..tasks.compilation import compilation, compile_layers
 from ..tasks.task import TrainingTask
 from .accelerate_loop import LoopResult
 from .checkpoints import last_checkpoint, read_state
@@ -58,7 +59,7 @@ class HubTrainer(Trainer):
             per_device_train_batch_size=task.batch_size // settings.accumulation // process_state().num_processes,
             gradient_accumulation_steps=settings.accumulation,
             max_grad_norm=settings.clip_norm or 0.0,
-            torch_compile=task.recipe.model.compile,
+            torch_compile=compilation(task.recipe, task.model, process_state().device) == "whole",
             bf16=autocast_precision(settings, self.precision) == "bf16",
             fp16=self.precision == "fp16",
             seed=task.recipe.seed,
@@ -73,6 +74,8 @@ class HubTrainer(Trainer):
         super().__init__(model=task.learner, args=arguments, processing_class=task.image_processor)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over a part: the loop divides by accumulation
         self.average = weights_ema(task.learner, settings, self.accelerator)
+        if task.compiled == "layers":
+            compile_layers(task.learner)
         self.remove_callback(PrinterCallback)
         self.request = StopRequest()
         self.add_callback(_RecordCallback(self))
@@ -254,7 +257,7 @@ class _RecordCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step, self.trainer.pieces = state.global_step - 1, []
-        _step_end(self.trainer).end(step, self.trainer.task.schedule(step))
+        _step_end(self.trainer).end(step)
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = self.trainer

@@ -6,6 +6,7 @@ Both front ends report every step and every epoch to it, and it does the rest.
 import resource
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ..optim.master_weights import uses_master_weights
 from ..recipe.resumable import LENGTH, changeable
 from ..runtime.precision import resolve_precision, undo_autocast
 from ..runtime.progress import Reporter, time_left
+from ..tasks.compilation import undo_compilation
 from ..tasks.evaluation import Evaluation, check_bad_share
 from ..tasks.task import TrainingTask
 from .checkpoints import (
@@ -182,7 +184,7 @@ class TrainingState:
         self.end_epoch(step, request)
 
     def end_step(self, step: int, loss: float, lr: float, bad: list[str]) -> None:
-        """Records the optimizer's step number `step` (from 0); saves a checkpoint if the recipe says so.
+        """Records the loss and the images of the optimizer's step number `step` (from 0).
 
         Args:
             step: Number of the step, from 0.
@@ -195,15 +197,20 @@ class TrainingState:
         if loss - loss == 0:
             self.progress.loss_sum += loss
             self.progress.loss_steps += 1
-            if self.ema is not None:
-                self.ema.update(self.task.learner, step=step)
         else:
             self.progress.skipped_steps.append(step)
         self.progress.bad_images = sorted({*self.progress.bad_images, *bad})
         self.progress.timing = (step + 1 - self._first, time.perf_counter() - self._epoch_begun, self._waited)
+
+    def average(self, step: int) -> None:
+        """Updates the EMA by the weights after step number `step`, if there is one."""
+        if self.ema is not None:
+            self.ema.update(self.task.learner, step=step)
+
+    def saves_after(self, step: int) -> bool:
+        """Whether the recipe asks for a checkpoint after step number `step`, within an epoch."""
         every = self.task.recipe.training.checkpoint_steps
-        if every is not None and (step + 1) % every == 0 and not self.ends_epoch(step + 1):
-            self.save(step + 1)
+        return every is not None and (step + 1) % every == 0 and not self.ends_epoch(step + 1)
 
     def end_epoch(self, step: int, request: StopRequest) -> dict[str, Any]:
         """Ends an epoch: evaluates, keeps the best weights, saves a checkpoint, and returns the history's entry.
@@ -237,8 +244,11 @@ class TrainingState:
         """Evaluates the validation split; a signal interrupts it only if no other process waits in collective calls."""
         alone = self.accelerator.num_processes == 1
         reporter = InterruptibleReporter(self.reporter, request) if alone else self.reporter
+        # Compiled layers would be compiled again for evaluation, and for its last batch once more.
+        eager = torch.compiler.set_stance("force_eager") if self.task.compiled == "layers" else nullcontext()
         try:
-            return self.task.evaluate(self.judged, "validation", self.accelerator, reporter, self._autocast)
+            with eager:
+                return self.task.evaluate(self.judged, "validation", self.accelerator, reporter, self._autocast)
         except EvaluationStoppedError:
             raise Interrupted(request.signum, step, self.save(step)) from None
 
@@ -323,6 +333,7 @@ class TrainingState:
     def load_published(self) -> int:
         """Loads the weights to publish into the task's model; returns their epoch."""
         self.trackers.finish()
+        undo_compilation(self.task.learner)
         undo_autocast(self.task.learner)  # the published weights are evaluated as they are served, in fp32
         self.accelerator.wait_for_everyone()
         last = last_checkpoint(self.folder)

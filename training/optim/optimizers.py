@@ -3,6 +3,7 @@
 import torch
 from timm.optim import Lamb, Muon
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from ..recipe.sections import TrainingSettings
 from .parameter_groups import parameter_groups
@@ -40,4 +41,23 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings, lr: float) -> 
     return torch.optim.AdamW(groups, lr=lr, betas=settings.betas, eps=settings.epsilon, fused=fused)
 
 
-__all__ = ["build_optimizer"]
+def skips_by_flag(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer can leave out a step by a flag on its device, which the host does not have to read.
+
+    torch's fused optimizers take such a flag as the attribute `found_inf`, which `torch.amp.GradScaler` sets too
+    (tried with torch 2.8 to 2.14). Sharded parameters are left out: the flag would have to be sharded as they are.
+    """
+    groups = optimizer.param_groups
+    whole = not any(isinstance(parameter, DTensor) for group in groups for parameter in group["params"])
+    return isinstance(optimizer, torch.optim.AdamW) and whole and all(group["fused"] for group in groups)
+
+
+def set_skip_flag(optimizer: torch.optim.Optimizer, flag: torch.Tensor | None) -> None:
+    """Makes the next steps depend on a flag, 1.0 to leave a step out and 0.0 to make it; None removes the flag."""
+    if flag is not None:
+        optimizer.found_inf = flag  # type: ignore[attr-defined]
+    elif hasattr(optimizer, "found_inf"):
+        del optimizer.found_inf
+
+
+__all__ = ["build_optimizer", "set_skip_flag", "skips_by_flag"]

@@ -90,6 +90,10 @@ class Recipe(Section):
                 "training.master_weights does not go with model.activation_checkpointing, which would compute again "
                 "with the fp32 weights"
             )
+        if self.training.deterministic and self.training.cudnn_benchmark:
+            raise ValueError(
+                "training.cudnn_benchmark must be false with training.deterministic, as it chooses by time, got True"
+            )
         if batch % accumulation:
             raise ValueError(f"training.batch_size {batch} must be a multiple of training.accumulation {accumulation}")
         if self.augmentation.mixes and batch // accumulation % 2:

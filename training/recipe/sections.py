@@ -41,7 +41,9 @@ class ModelSettings(Section):
     )
     fields: dict[str, Any] = Field(default_factory=dict, description="fields of the configuration, e.g. drop_path_rate")
     activation_checkpointing: bool = Field(False, description="recompute layers in the backward pass to save memory")
-    compile: bool = Field(False, description="torch.compile")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="torch.compile, layer by layer where layers are ours; auto: our classifiers on CUDA"
+    )
 
     @field_validator("fields", mode="before")
     @classmethod
@@ -163,6 +165,16 @@ class TrainingSettings(Section):
     master_weights: bool = Field(
         False,
         description="bf16: compute in it throughout, on casts of the fp32 weights that learn; default: autocast",
+    )
+    deterministic: bool = Field(
+        False, description="CUDA: the same bits from run to run, by slower operations; CPUs give them anyway"
+    )
+    tf32: bool = Field(True, description="CUDA: products and convolutions of fp32 numbers in TF32 while training")
+    cudnn_benchmark: bool = Field(
+        False, description="CUDA: time cuDNN's convolutions first and take the fastest, for images of one size"
+    )
+    channels_last: bool | Literal["auto"] = Field(
+        "auto", description="memory format of convolutions (CNNs and backbones, not ViTs); auto: on CUDA"
     )
     early_stop: int | None = Field(
         None, ge=1, description="epochs without a better validation accuracy before it stops"

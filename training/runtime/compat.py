@@ -26,6 +26,8 @@ PRIVATE_NAMES = (
 )  # fmt: skip
 # Attribute in which `Accelerator.prepare` keeps the forward of an autocast model; tried with accelerate 1.15.0.
 ORIGINAL_FORWARD = "_original_forward"
+# Attribute in which `nn.Module.compile` keeps the compiled call, for which torch has no way back; torch 2.8 to 2.14.
+COMPILED_CALL = "_compiled_call_impl"
 
 
 def private_name(module: str, name: str) -> Any:
@@ -54,4 +56,4 @@ def shard_beside(accelerator: Accelerator, module: nn.Module) -> None:
     private_name("accelerate.utils.fsdp_utils", "fsdp2_prepare_model")(accelerator, module)
 
 
-__all__ = ["ORIGINAL_FORWARD", "PRIVATE_NAMES", "forget_state", "private_name", "shard_beside"]
+__all__ = ["COMPILED_CALL", "ORIGINAL_FORWARD", "PRIVATE_NAMES", "forget_state", "private_name", "shard_beside"]

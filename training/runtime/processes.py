@@ -32,6 +32,7 @@ def new_accelerator(**options: Any) -> Accelerator:
     forget_state()
     accelerator = Accelerator(cpu=on_cpu(), **options)
     shard_on_cpus(accelerator)
+    accelerator.sync_gradients = True  # shared by all; a run that failed within a step has left it off
     return accelerator
 
 

@@ -18,12 +18,15 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from ...data.argument_names import stated
+from ...data.seeding import derived_seed
 from ..optim.optimizers import build_optimizer
 from ..optim.schedules import Schedule, build_schedule
 from ..recipe.recipe import Recipe
 from ..recipe.sections import TrainingSettings
 from ..runtime.batch_loading import KeptLoaders
 from ..runtime.progress import Reporter
+from .batch_places import BatchPlace
+from .compilation import channels_last, compilation, put_channels_last
 from .evaluation import Evaluation, SplitEvaluator, default_workers, evaluate_split
 from .predictions import OpenedImages
 from .train_batches import TrainBatches, pixel_caches
@@ -43,6 +46,8 @@ class TrainingTask(ABC):
         caches: Caches of decoded images by split, if the recipe asks for them.
         loaders: Loaders of the splits that are evaluated again and again.
         end_step: Number of steps after which the training ends, if before its planned end; else None.
+        compiled: What is compiled: "no", "layers" or "whole"; known after `prepare`.
+        channels_last: Whether convolutions have channels last in memory; known after `prepare`.
     """
 
     batches: TrainBatches
@@ -52,6 +57,7 @@ class TrainingTask(ABC):
         self.end_step: int | None = None
         self.loaders = KeptLoaders()
         self.caches = pixel_caches(data.sizes) if recipe.data.cache == "memory" else {}
+        self.compiled, self.channels_last = "no", False
 
     # Members that each task defines.
 
@@ -90,8 +96,13 @@ class TrainingTask(ABC):
 
     # Members that a task may override.
 
-    def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:  # noqa: B027  # most tasks need none
-        """Exchanges data between the parts of a step's batch before they are computed."""
+    def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Prepares the parts of a step's batch on the host, before they are copied to the device and computed.
+
+        Whatever the step must know as a number is read here: reading it from the device would wait for its work.
+        """
+        for batch in batches:
+            batch["place"] = BatchPlace.of(batch)
 
     def prepare(self, device: torch.device, folder: Path) -> None:
         """Moves the model to a device.
@@ -103,6 +114,10 @@ class TrainingTask(ABC):
         del folder
         self.model.to(device)
         self.batches.device = device
+        self.compiled = compilation(self.recipe, self.model, device)
+        self.channels_last = channels_last(self.recipe, self.model, device)
+        if self.channels_last:
+            put_channels_last(self.model)
         if self.recipe.model.activation_checkpointing:
             self.model.activation_checkpointing_enable()
 
@@ -206,14 +221,24 @@ class TrainingTask(ABC):
             reporter=reporter,
         )  # fmt: skip
 
-    def step_of(self, batch: dict[str, torch.Tensor]) -> int:
+    def step_of(self, batch: dict[str, Any]) -> int:
         """Returns the training step that a batch belongs to, from 0."""
-        epoch, position = int(batch["epoch"][0]), int(batch["position"][0])
-        return epoch * self.steps_per_epoch + position // self.batch_size
+        place = BatchPlace.of(batch)
+        return place.epoch * self.steps_per_epoch + place.positions[0] // self.batch_size
 
-    def bad_images(self, batch: dict[str, torch.Tensor]) -> list[str]:
+    def sample_seeds(self, stream: int, batch: dict[str, Any]) -> list[int]:
+        """Returns one seed per sample of a batch, derived from its position in the step's whole batch.
+
+        Args:
+            stream: Purpose of the draws, one of `Stream`.
+            batch: Batch, or part of one.
+        """
+        step, positions = self.step_of(batch), BatchPlace.of(batch).positions
+        return [derived_seed(self.recipe.seed, stream, step, position % self.batch_size) for position in positions]
+
+    def bad_images(self, batch: dict[str, Any]) -> list[str]:
         """Returns the names of the undecodable images that were replaced by others in a batch."""
-        return [self.batches.describe(int(row)) for row in batch["bad"] if row >= 0] if "bad" in batch else []
+        return [self.batches.describe(row) for row in BatchPlace.of(batch).bad]
 
     def nonfinite_message(self, step: int, value: float, rate: float, rows: list[int], checkpoint: Path | None) -> str:
         """Returns the error message for a loss that is not finite, with the images of its step."""

@@ -68,7 +68,7 @@ def test_a_compiled_run_is_the_uncompiled_one(train, plain, captured, tmp_path, 
     check_same(run, plain, torch.rand(4, 3, *2 * [plain.model.config.image_size]))
 
 
-@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:The .grad attribute:UserWarning")  # of the compiler
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # raised inside torch's compiler
 def test_a_compiled_detector_is_the_uncompiled_one(detector_data, quick_detector, plain_detector, captured, tmp_path):
     """On one front end: both compile any task's model alike, as the classifier's runs above show."""
     run = train_detector(detector_data, quick_detector, tmp_path / "run", "trainer", **{"model.compile": True})

@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import dropout, scaled_dot_product_attention
-from vithub.training.optim.sample_dropout import SampleDropout, drops_activations
+from vithub.training.optim.sample_dropout import SampleDropout, drops_activations, kept_values
 
 import vithub
 
@@ -60,6 +63,64 @@ def test_fused_attention_drops_from_the_weights_of_the_formula(masked):
     kept = dropped != 0
     torch.testing.assert_close(dropped[kept], weights[kept] / 0.6)
     assert 0.3 < 1 - (kept.sum() / (weights > 0).sum()).item() < 0.5
+
+
+@pytest.mark.parametrize("masked", ["no", "own", "shared"])
+def test_attention_of_a_part_drops_as_in_the_whole_and_leaves_no_other_draws(masked):
+    query, key, value = (random(6, 2, 9, 4, seed=seed) for seed in range(3))
+    mask = {"no": None, "own": random(6, 1, 9, 9, seed=3), "shared": random(1, 1, 9, 9, seed=3)}[masked]
+    states = []
+    for first, last in ((0, 6), (0, 2), (2, 6)):
+        own = mask[first:last] if masked == "own" else mask
+        torch.manual_seed(first)  # the state of torch's generator must not count
+        with SampleDropout(SEEDS[first:last]):
+            parts = [tensor[first:last] for tensor in (query, key, value)]
+            states.append([scaled_dot_product_attention(*parts, own, 0.4) for _ in range(2)])
+    assert not torch.equal(*states[0])
+    for whole, *cut in zip(*states, strict=True):
+        assert torch.equal(torch.cat(cut), whole)
+
+
+def reference(keys, size):
+    """The hash in NumPy's unsigned integers: the 16-bit halves of every word, as signed numbers."""
+    first, second = (row[:, None] for row in keys)
+    with np.errstate(over="ignore"):
+        x = np.arange(-(-size // 2), dtype=np.uint32)[None] ^ first
+        x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+        x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+        x = ((x ^ (x >> 16)) + second) * np.uint32(0x85EBCA6B)
+        x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+        x = x ^ (x >> 16)
+    return x.view(np.int16)[:, :size]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("size", [1, 7, 4096, 100_001])
+def test_the_masks_are_the_same_bits_as_in_another_implementation(device, size):
+    keys = np.random.default_rng(0).integers(0, 2**32, (2, 5), dtype=np.uint32)
+    got = kept_values(keys, size, 0.3, torch.device(device)).cpu().numpy()
+    assert np.array_equal(got, reference(keys, size) >= round(0.3 * 65536) - 32768)
+
+
+@given(seed=st.integers(0, 2**63 - 1), rate=st.sampled_from([0.01, 0.1, 0.5, 0.9]))
+@settings(max_examples=15)
+def test_masks_of_near_seeds_and_calls_are_independent_and_of_the_rate(seed, rate):
+    size, context = 20_000, SampleDropout([seed, seed + 1, seed + 2])
+    masks = torch.cat([kept_values(context._keys(), size, rate, torch.device("cpu")) for _ in range(2)]).double()
+    spread = (rate * (1 - rate) / size) ** 0.5
+    assert ((masks.mean(1) - (1 - rate)).abs() < 6 * spread).all()
+    centred = (masks - (1 - rate)) / (rate * (1 - rate)) ** 0.5
+    others = centred @ centred.T / size  # correlations of samples and calls
+    assert (others - torch.diag(others.diag())).abs().max() < 6 / size**0.5
+    for lag in (1, 2, 64, 4096):  # neighbours, both halves of a word, rows
+        assert ((centred[:, lag:] * centred[:, :-lag]).mean(1).abs() < 6 / (size - lag) ** 0.5).all()
+
+
+def test_no_mask_is_another_one_shifted():
+    masks = kept_values(SampleDropout([5, 6])._keys(), 3000, 0.5, torch.device("cpu")).double() - 0.5
+    spectra = torch.fft.rfft(masks, n=8192)
+    agreement = torch.fft.irfft(spectra[0] * spectra[1].conj(), n=8192) * 4 / 3000  # for every shift
+    assert agreement.abs().max() < 0.12  # 1 where one is the other
 
 
 def test_a_model_with_dropout_anywhere_is_known(tiny):

@@ -6,7 +6,7 @@ from vithub.training.finetuning import finetune
 from vithub.training.loop.training_state import peak_memory_mb
 from vithub.training.recipe.recipe import Recipe
 from vithub.training.runtime.environment import hardware
-from vithub.training.runtime.processes import on_cuda
+from vithub.training.runtime.processes import new_accelerator, on_cuda, process_state
 from vithub.training.tasks.classification.evaluation import LabelEvaluator
 from vithub.training.tasks.train_batches import TableBatches, table_order
 
@@ -16,6 +16,7 @@ import vithub
 @pytest.fixture
 def unused_gpus(monkeypatch):
     """Two GPUs that exist, as torch tells of them; the run is asked to compute on the CPU."""
+    process_state()  # made once for all runs of a process, hence before GPUs are pretended
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -51,3 +52,14 @@ class _Images:
 
     def __getitem__(self, row):
         return {}
+
+
+def test_a_run_after_one_that_failed_within_a_step_makes_its_steps():
+    failed = new_accelerator()
+    failed.sync_gradients = False  # as between two parts of a batch
+    accelerator = new_accelerator()
+    parameter = torch.nn.Parameter(torch.ones(1))
+    optimizer = accelerator.prepare(torch.optim.SGD([parameter], lr=1.0))
+    parameter.grad = torch.ones(1)
+    optimizer.step()
+    assert parameter.item() == 0

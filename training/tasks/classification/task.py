@@ -1,6 +1,6 @@
 """Classification task: training of a model that gives each image one label, or any number of labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from ....data.samplers import TrainingOrder
 from ....data.seeding import Stream, derived_seed
 from ....data.streaming.images import StreamedImages
 from ....data.streaming.streams import StreamOrder
+from ....modeling.layers import KeptSamples, draw_kept_samples
 from ....modeling.modeling_vit import HubViTPreTrainedModel
 from ...optim.lora import ADAPTER, Adapters
 from ...optim.parameter_groups import keep_frozen_statistics
 from ...optim.sample_dropout import SampleDropout, drops_activations
 from ...recipe.recipe import Recipe
+from ..batch_places import BatchPlace
 from ..task import TrainingTask
 from ..train_batches import StreamedBatches, TableBatches
 from .closer_look import closer_look
@@ -165,31 +167,63 @@ class ClassificationTask(TrainingTask):
         self.adapters.merge()
         self.adapters = None
 
-    def loss(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Prepares the parts of a step's batch; draws the samples that stochastic depth keeps."""
+        super().prepare_step(batches)
+        for batch in batches:
+            if drawn := self._kept_samples(batch):
+                batch["kept_mask"] = torch.stack([one.mask for one in drawn])
+                batch["kept_rows"] = torch.cat([one.rows for one in drawn])  # copied to the device as one tensor
+                batch["kept_sizes"] = [len(one.rows) for one in drawn]
+
+    def _kept_samples(self, batch: dict[str, Any]) -> list[KeptSamples]:
+        """Draws the kept samples of every branch with stochastic depth, in the model's order."""
+        model, place = self.learner, BatchPlace.of(batch)
+        if not isinstance(model, HubViTPreTrainedModel) or not model.config.drop_path_rate:
+            return []
+        generator = torch.Generator().manual_seed(self._model_seed(batch))
+        count, window = len(place.positions), (place.positions[0] % self.batch_size, self.batch_size)
+        rates = [rate for rate in model.config.drop_path_rates if rate for _ in range(2)]
+        return [draw_kept_samples(count, rate, window, generator) for rate in rates]
+
+    def _kept_by_layer(self, batch: dict[str, Any]) -> list[tuple[KeptSamples | None, KeptSamples | None]]:
+        """Returns the kept samples of each layer's two branches, on the batch's device."""
+        rows = batch["kept_rows"].split(batch["kept_sizes"])
+        drawn = [KeptSamples(mask, part) for mask, part in zip(batch["kept_mask"].unbind(), rows, strict=True)]
+        pairs = iter(zip(drawn[::2], drawn[1::2], strict=True))
+        model = self.learner
+        assert isinstance(model, HubViTPreTrainedModel)
+        return [next(pairs) if rate else (None, None) for rate in model.config.drop_path_rates]
+
+    def _model_seed(self, batch: dict[str, Any]) -> int:
+        return derived_seed(self.recipe.seed, Stream.MODEL, self.step_of(batch))
+
+    def loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         """Computes the mean loss of a batch, or of part of one, from its labels and from the teacher."""
-        recipe, step = self.recipe, self.step_of(batch)
+        recipe, step, place = self.recipe, self.step_of(batch), BatchPlace.of(batch)
         keep_frozen_statistics(self.learner)
         targets = targets_from_labels(batch["labels"], len(self.names), recipe.training.label_smoothing)
         pixels = batch["pixel_values"]
         off = recipe.augmentation.mix_off_epoch
-        if recipe.augmentation.mixes and (off is None or int(batch["epoch"][0]) < off):
+        if recipe.augmentation.mixes and (off is None or place.epoch < off):
             pixels, targets = mix_batch(pixels, targets, recipe.augmentation, recipe.seed, Stream.MIX, step)
-        torch.manual_seed(derived_seed(recipe.seed, Stream.MODEL, step))
+        torch.manual_seed(self._model_seed(batch))
         arguments: dict[str, Any] = {}
-        if isinstance(self.learner, HubViTPreTrainedModel):
-            arguments["batch_window"] = (int(batch["position"][0]) % self.batch_size, self.batch_size)
-        with self._dropout(batch, step):
+        if "kept_rows" in batch:
+            arguments["kept_samples"] = self._kept_by_layer(batch)
+        elif isinstance(self.learner, HubViTPreTrainedModel):
+            arguments["batch_window"] = (place.positions[0] % self.batch_size, self.batch_size)
+        with self._dropout(batch):
             outputs = model(pixel_values=pixels, **arguments)
-        answers = None if self.teaching is None else self.teaching.logits(pixels, batch["index"])
+        answers = None if self.teaching is None else self.teaching.logits(pixels, place.rows)
         return self.criterion(outputs, targets, answers)
 
-    def _dropout(self, batch: dict[str, torch.Tensor], step: int) -> AbstractContextManager[Any]:
+    def _dropout(self, batch: dict[str, Any]) -> AbstractContextManager[Any]:
         """Returns a context that draws dropout per sample, if any; none if the graph is compiled or recomputed."""
         model = self.recipe.model
-        if model.compile or model.activation_checkpointing or not drops_activations(self.learner):
+        if self.compiled != "no" or model.activation_checkpointing or not drops_activations(self.learner):
             return nullcontext()
-        places = (batch["position"] % self.batch_size).tolist()
-        return SampleDropout([derived_seed(self.recipe.seed, Stream.DROPOUT, step, place) for place in places])
+        return SampleDropout(self.sample_seeds(Stream.DROPOUT, batch))
 
 
 __all__ = ["ClassificationTask"]

@@ -1,6 +1,6 @@
 """Cache of a teacher's logits: computed once for every training image and kept on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -77,15 +77,16 @@ class TeacherAnswers:
         if self.cache and self.table is None:
             self.table = cached_logits(self.teacher, images(), folder, device, batch_size, workers)
 
-    def logits(self, pixel_values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    def logits(self, pixel_values: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         """Returns the teacher's logits, float32 (B, L), on the device of the pixels.
 
         Args:
             pixel_values: Student's input pixels, (B, C, height, width).
-            index: Rows of the training images, (B,).
+            rows: Row of each image in the training split.
         """
-        if self.table is not None:
-            return self.table[index.cpu()].to(pixel_values.device)
+        if self.table is not None:  # on the CPU, as it may be large
+            chosen = self.table.index_select(0, torch.tensor(rows))
+            return chosen.to(pixel_values.device, non_blocking=True)
         return self.teacher.logits(pixel_values)
 
 

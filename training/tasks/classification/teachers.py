@@ -39,6 +39,7 @@ class Teacher:
         self.model = model.eval().requires_grad_(False)
         self.student, self.pixels, self.bf16, self.name = student, pixels or student, bf16, name
         self.columns = None if columns is None else torch.tensor(columns)
+        self._renormalisation: torch.Tensor | None = None  # own mean and std, theirs, (4, 1, C, 1, 1)
 
     @classmethod
     def load(cls, settings: DistillationSettings, student: PixelFormat, labels: Sequence[str]) -> Self:
@@ -60,6 +61,7 @@ class Teacher:
     def to(self, device: torch.device) -> Self:
         """Moves the teacher to a device."""
         self.model.to(device)
+        self.columns = None if self.columns is None else self.columns.to(device)
         return self
 
     def logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -67,18 +69,20 @@ class Teacher:
         with torch.inference_mode(), torch.autocast(pixel_values.device.type, torch.bfloat16, enabled=self.bf16):
             outputs: Any = self.model(self.adapt(pixel_values))
             logits: torch.Tensor = getattr(outputs, "logits", outputs)
-            answers = logits if self.columns is None else logits[:, self.columns.to(logits.device)]
+            answers = logits
+            if self.columns is not None:
+                self.columns = self.columns.to(logits.device)  # once: later it is there
+                answers = logits.index_select(1, self.columns)
         return answers.to(torch.float32, copy=True)  # no inference tensor: a loss may save it for its backward pass
 
     def adapt(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Converts the student's pixels to the teacher's mean, standard deviation and size (bicubic, antialiased)."""
         ours, theirs = self.student, self.pixels
         if (ours.mean, ours.std) != (theirs.mean, theirs.std):
-            shape = (1, -1, 1, 1)
-            own_mean, own_std, mean, std = (
-                torch.tensor(values, device=pixel_values.device, dtype=torch.float32).view(shape)
-                for values in (ours.mean, ours.std, theirs.mean, theirs.std)
-            )
+            if self._renormalisation is None or self._renormalisation.device != pixel_values.device:
+                values = torch.tensor([ours.mean, ours.std, theirs.mean, theirs.std], dtype=torch.float32)
+                self._renormalisation = values.view(4, 1, -1, 1, 1).to(pixel_values.device)
+            own_mean, own_std, mean, std = self._renormalisation
             pixel_values = (pixel_values.float() * own_std + own_mean - mean) / std
         if tuple(pixel_values.shape[2:]) != tuple(theirs.image_hw):
             pixel_values = nn.functional.interpolate(

@@ -180,7 +180,7 @@ class Answers:
         """Returns the divisors of the box terms and of the class term."""
         number, matched, images, _ = divisors.tolist()
         number = max(number, 1.0)
-        return number, class_divisor(self.config, matched, images * self.config.num_queries, number)
+        return number, float(class_divisor(self.config, matched, images * self.config.num_queries, number))
 
     def __call__(self, batch: dict[str, Any]) -> tuple[list[Detections], _Loss]:
         """Returns the detections of each image, and the batch's contribution to the split's loss."""

@@ -13,7 +13,8 @@ from ....data.boxes.dataset import BoxEvaluationTransform, BoxImages, box_pixels
 from ....data.boxes.tables import BoxData
 from ....data.samplers import TrainingOrder
 from ....data.seeding import Stream, derived_seed
-from ....modeling.detr_loss import average_over_processes, loss_counts
+from ....modeling.detr_loss import average_over_processes, counts_of_sizes
+from ....modeling.detr_targets import PaddedTargets, read_targets
 from ...optim.sample_dropout import SampleDropout
 from ...recipe.recipe import Recipe
 from ..task import TrainingTask
@@ -87,45 +88,50 @@ class DetectionTask(TrainingTask):
         )
 
     def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Gives each part of a step's batch the divisors of the loss terms, computed over all parts and processes."""
+        """Checks and pads the targets, and gives each part of a step's batch the divisors of the loss terms.
+
+        The divisors are computed over all parts and processes.
+
+        Raises:
+            ValueError: Targets are wrong; the message names the image.
+        """
+        super().prepare_step(batches)
+        for batch in batches:
+            batch["labels"] = self._targets(batch)
         config = self.model.config
-        counts = torch.stack([loss_counts(batch["labels"], config) for batch in batches]).mean(0)
-        device = next(self.model.parameters()).device
-        counts = average_over_processes(counts.to(device)).cpu()
+        counts = torch.stack([counts_of_sizes(batch["labels"].counts, config) for batch in batches]).mean(0)
+        counts = average_over_processes(counts, next(self.model.parameters()).device)
         for batch in batches:
             batch["loss_counts"] = counts
 
     def loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         """Computes the loss of a batch, or of part of one; the mean over the parts is the loss of the whole batch."""
-        step = self.step_of(batch)
-        torch.manual_seed(derived_seed(self.recipe.seed, Stream.MODEL, step))
+        torch.manual_seed(derived_seed(self.recipe.seed, Stream.MODEL, self.step_of(batch)))
         arguments = {name: batch[name] for name in ("pixel_values", "pixel_mask")}
-        arguments["labels"] = self._noised(batch, step)
-        with self._dropout(batch, step):
+        arguments["labels"] = self._targets(batch)
+        with self._dropout(batch):
             loss: torch.Tensor = model(**arguments, loss_counts=batch.get("loss_counts")).loss
         return loss
 
-    def _noised(self, batch: dict[str, Any], step: int) -> list[dict[str, Any]]:
-        """Returns the targets with the noise of their denoising queries, drawn per sample."""
-        labels: list[dict[str, Any]] = batch["labels"]
-        slots = self.model.config.denoising_queries
-        if not slots:
+    def _targets(self, batch: dict[str, Any]) -> PaddedTargets:
+        """Returns the checked targets of a batch, with the noise of their denoising queries, drawn per sample."""
+        labels = batch["labels"]
+        if isinstance(labels, PaddedTargets):
             return labels
-        seeds = self._sample_seeds(Stream.NOISE, batch, step)
-        draws = [torch.rand(slots, 6, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return [{**target, "noise": noise} for target, noise in zip(labels, draws, strict=True)]
+        config = self.model.config
+        targets = read_targets(labels, len(labels), config, batch["pixel_values"].device)
+        if config.denoising_queries:
+            shape, seeds = (config.denoising_queries, 6), self.sample_seeds(Stream.NOISE, batch)
+            draws = [torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+            targets.noise = torch.stack(draws).to(targets.boxes.device, non_blocking=True)
+        return targets
 
-    def _sample_seeds(self, stream: int, batch: dict[str, Any], step: int) -> list[int]:
-        """Returns one seed per sample, derived from its position in the step's whole batch."""
-        places = (batch["position"] % self.batch_size).tolist()
-        return [derived_seed(self.recipe.seed, stream, step, place) for place in places]
-
-    def _dropout(self, batch: dict[str, Any], step: int) -> AbstractContextManager[Any]:
+    def _dropout(self, batch: dict[str, Any]) -> AbstractContextManager[Any]:
         """Returns a context that draws dropout per sample, if the graph is not compiled or recomputed."""
         settings = self.recipe.model
-        if settings.compile or settings.activation_checkpointing:
+        if self.compiled != "no" or settings.activation_checkpointing:
             return nullcontext()
-        return SampleDropout(self._sample_seeds(Stream.DROPOUT, batch, step))
+        return SampleDropout(self.sample_seeds(Stream.DROPOUT, batch))
 
 
 __all__ = ["DetectionTask"]
