@@ -125,7 +125,7 @@ class HubDetrConfig(HubConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs = self._further_fields(kwargs)
-        check_number_of_labels(kwargs)
+        check_number_of_labels(self, kwargs)
         check_label_maps(self)
         self.backbone_config = backbone_configuration(self.backbone_config)
         super().__post_init__(**kwargs)
@@ -150,9 +150,11 @@ class HubDetrConfig(HubConfig):
             numbers = all(isinstance(v, (int, float)) and 0 <= v < float("inf") for v in values.values())
             if not numbers or not any(values.values()):
                 raise ValueError(f"{', '.join(f'`{n}`' for n in names)} must be at least 0, not all 0, got {values}")
-        for heads in (4, self.encoder_attention_heads, self.decoder_attention_heads):
-            if self.d_model % heads:
-                raise ValueError(f"`d_model` must be a multiple of 4 and of the numbers of heads, got {self.d_model}")
+        if self.d_model % 4:
+            raise ValueError(f"`d_model` must be a multiple of 4, got {self.d_model}")
+        for name in ("encoder_attention_heads", "decoder_attention_heads"):
+            if self.d_model % (heads := getattr(self, name)):
+                raise ValueError(f"`d_model` must be a multiple of `{name}`, got {self.d_model} and {heads}")
         if self.denoising_queries and not self.anchor_queries:
             raise ValueError(
                 f"`denoising_queries` start from boxes: they need `anchor_queries=True`, got {self.denoising_queries}"

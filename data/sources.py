@@ -23,6 +23,7 @@ from datasets import (
 from datasets.exceptions import DatasetsError
 from datasets.utils import are_progress_bars_disabled
 
+from .argument_names import argument
 from .digits import digits_dataset
 from .image_files import ImageFiles, ignored_notes, ignored_text, images_below
 from .images import EXTENSIONS, real_path, shown_path, stored_path
@@ -230,7 +231,10 @@ def _find_column(table: Dataset, named: str | None, what: str, usual: tuple[str,
     columns = ", ".join(table.column_names)
     if named is not None:
         if named not in table.column_names:
-            raise DataError(f"there is no {what} column {named!r}; the columns are: {columns}")
+            raise DataError(
+                f"there is no {what} column {named!r}, which {argument(f'{what}_column')} names; the columns are: "
+                f"{columns}"
+            )
         return named
     typed = [name for name, feature in table.features.items() if fits(feature)]
     if len(typed) == 1:
@@ -242,10 +246,21 @@ def _find_column(table: Dataset, named: str | None, what: str, usual: tuple[str,
 
 
 def encoded_images(table: Dataset, column: str, folder: Path | None) -> Dataset:
-    """Converts `column` of a table to encoded images, {"bytes", "path"}; relative paths start from `folder`."""
+    """Converts `column` of a table to encoded images, {"bytes", "path"}; relative paths start from `folder`.
+
+    Raises:
+        DataError: The column holds neither images, nor encoded images, nor paths; the message names its type.
+    """
     feature = table.features[column]
     if isinstance(feature, Image):
         return table.cast_column(column, Image(decode=False))
+    scalar = feature.dtype if isinstance(feature, Value) else None
+    texts = ("string", "large_string", "binary", "large_binary", "null")
+    flat = isinstance(feature, List) and isinstance(feature.feature, Value)  # a nested list may be an array of pixels
+    if (scalar is not None and scalar not in texts) or flat:
+        raise DataError(
+            f"column {column!r} must hold images, paths of images or their encoded bytes, got {_described(feature)}"
+        )
     if isinstance(feature, Value) and feature.dtype in ("string", "large_string"):
         base = folder or Path()
 
@@ -254,6 +269,11 @@ def encoded_images(table: Dataset, column: str, folder: Path | None) -> Dataset:
 
         table = table.map(absolute, batched=True, input_columns=[column], desc=None, load_from_cache_file=False)
     return table.cast_column(column, Image(decode=False))
+
+
+def _described(feature: Any) -> str:
+    """Type of a column of numbers, dates or flat lists, in words."""
+    return f"lists of {feature.feature.dtype}" if isinstance(feature, List) else str(feature.dtype)
 
 
 __all__ = [

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset, IterableDataset
 
+from .argument_names import argument
 from .sources import SPLIT_NAMES, DataError
 
 Table = TypeVar("Table")
@@ -62,7 +63,10 @@ def find_splits(tables: Mapping[str, Table], named: Mapping[str, str | None]) ->
         name = named.get(role)
         if name is not None:
             if name not in tables:
-                raise DataError(f"there is no split {name!r} for {role}; the splits are: {', '.join(tables)}")
+                raise DataError(
+                    f"there is no split {name!r} for {role}, which {argument(f'{role}_split')} names; the splits are: "
+                    f"{', '.join(tables)}"
+                )
             found[role] = tables[name]
         else:
             matches = [split for split in tables if split.lower() in usual]

@@ -38,24 +38,19 @@ def load_any_model(
         token: Access token of the Hub; None uses the token of the login.
 
     Raises:
-        CheckpointError: The checkpoint is missing, damaged or of an unknown kind.
+        CheckpointError: The checkpoint is missing, damaged or of an unknown kind, or a folder with `config.json` does
+            not say how an image becomes pixels.
     """
     path = locate(source, revision, token)
     if not path.is_dir() or not (path / "config.json").is_file():
         opened = open_checkpoint(path, verify=False)
         return opened.model, opened.image_processor
     auto_class = _auto_class(read_config(path))
-    return load_for_inference(auto_class, path, _KINDS[auto_class]), _image_processor(path)
+    return load_for_inference(auto_class, path, _KINDS[auto_class]), load_processor(path)
 
 
 def _auto_class(config: dict[str, Any]) -> Any:
     return _AUTO_CLASSES.get(model_task(config) or "", AutoModel)
-
-
-def _image_processor(path: Path) -> Any:
-    if (path / "preprocessor_config.json").is_file() or "architecture" in read_config(path):
-        return load_processor(path)
-    return open_checkpoint(path, verify=False).image_processor
 
 
 __all__ = ["load_any_model"]

@@ -46,25 +46,34 @@ class Checkpoint:
     folder: Path | None = None
 
 
-def locate(source: str | Path, revision: str | None = None, token: str | None = None) -> Path:
+def locate(
+    source: str | Path, revision: str | None = None, token: str | None = None, *, field: str | None = None
+) -> Path:
     """The local file or folder of a source: the path itself, or the downloaded snapshot of a Hub id.
+
+    Args:
+        source: Path or Hub id.
+        revision: Branch, tag or commit on the Hub.
+        token: Access token of the Hub; None uses the token of the login.
+        field: Setting that names the source, for messages; None where the source is an argument.
 
     Raises:
         CheckpointError: The source is neither a path nor a Hub id, or the folder's `config.json` or weight index is
             damaged.
     """
     path = Path(source).expanduser()
+    stated = "" if field is None else f"{field}: "
     if path.exists():
         if revision is not None:
-            raise CheckpointError(f"{source} is a local path, which has no revision {revision!r}")
+            raise CheckpointError(f"{stated}{source} is a local path, which has no revision {revision!r}")
         return _checked(path)
     name = str(source).removeprefix("hf-hub:").removeprefix("hf_hub:")
     try:
         validate_repo_id(name)
     except HFValidationError:
-        raise CheckpointError(f"{source} is no file or folder, and no Hub id (user/name)") from None
+        raise CheckpointError(f"{stated}{source} is no file or folder, and no Hub id (user/name)") from None
     if name.count("/") != 1:
-        raise CheckpointError(f"{source} is no file or folder; a Hub id looks like user/name")
+        raise CheckpointError(f"{stated}{source} is no file or folder; a Hub id looks like user/name")
     files = ["*.json", "*.safetensors"]
     return _checked(Path(snapshot_download(name, revision=revision, token=token, allow_patterns=files)))
 
@@ -135,10 +144,21 @@ def read_config(folder: Path) -> dict[str, Any]:
                 raise _wrong(file, f"auto_map.{name}", "FILE.CLASS, such as modeling_x.Model", reference)
     if not isinstance(config.get("backbone_config") or {}, dict):
         raise _wrong(file, "backbone_config", "an object", config["backbone_config"])
+    for name in ("dtype", "torch_dtype"):
+        _check_dtype(file, name, config.get(name))
     labels = config.get("id2label")
     if labels is not None and not (isinstance(labels, dict) and all(number.isdecimal() for number in labels)):
         raise _wrong(file, "id2label", "an object that names each number", labels)
     return config
+
+
+def _check_dtype(file: Path, name: str, stated: Any) -> None:
+    """Raises unless a data type is absent, names one of torch, or is an object of them, as of models in parts."""
+    if stated is None or isinstance(stated, dict):
+        return
+    found = getattr(torch, stated.removeprefix("torch."), None) if isinstance(stated, str) else None
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise _wrong(file, name, "a floating-point type of torch, such as float32", stated)
 
 
 def code_references(stated: dict[str, Any]) -> list[Any]:

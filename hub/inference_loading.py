@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoModel, PreTrainedModel
 
 from ..modeling.modeling_base import HubPreTrainedModel
 from .checkpoints import (
@@ -45,7 +45,7 @@ def load_for_inference(auto_class: Any, folder: Path, what: str) -> PreTrainedMo
         CheckpointError: A file is missing or damaged, or a tensor is missing, unknown, of another shape or type, or
             not finite; the message names file and tensor.
     """
-    read_config(folder)
+    refuse_unknown_type(folder)
     files = weight_files(folder)
     types = _stored_types(files)
     verbosity = transformers.utils.logging.get_verbosity()
@@ -75,6 +75,21 @@ def load_for_inference(auto_class: Any, folder: Path, what: str) -> PreTrainedMo
     model.eval()
     assert isinstance(model, PreTrainedModel)
     return model
+
+
+def refuse_unknown_type(folder: Path) -> None:
+    """Raises a `CheckpointError` where `config.json` names a model type that transformers has no class for.
+
+    transformers' own error says that the code beside the weights must be run, which is never done here.
+    """
+    config = read_config(folder)
+    model_type = config.get("model_type")
+    if model_type is not None and model_type not in CONFIG_MAPPING:
+        code = "; the code beside it is not run" if config.get("auto_map") else ""
+        raise CheckpointError(
+            f"{folder / 'config.json'}: model_type {model_type!r} is unknown to transformers "
+            f"{transformers.__version__}{code}"
+        )
 
 
 def load_processor(folder: Path) -> Any:
@@ -220,6 +235,7 @@ __all__ = [
     "load_for_inference",
     "load_processor",
     "refuse_nonfinite_scores",
+    "refuse_unknown_type",
     "run_model",
     "weight_files",
 ]

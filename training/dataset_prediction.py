@@ -139,6 +139,8 @@ def _open(target: Path, about: dict[str, Any], resume: bool) -> None:
 def _about(target: Path) -> dict[str, Any]:
     try:
         content = json.loads((target / ABOUT).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise TargetError(f"{target / ABOUT} is no readable JSON: it is nested too deeply") from None
     except (OSError, ValueError) as error:
         raise TargetError(f"{target / ABOUT} is no readable JSON: {error}") from error
     if not isinstance(content, dict):

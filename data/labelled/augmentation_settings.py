@@ -28,7 +28,7 @@ class Augmentation(BaseModel):
     rand_augment: str | None = Field(None, description="timm's policy string; DeiT: rand-m9-mstd0.5-inc1")
     three_augment: bool = Field(False, description="exactly one of greyscale, solarise, Gaussian blur (DeiT-III)")
     color_jitter: float = Field(
-        0.0, ge=0, description="strength for brightness, contrast, saturation; off with rand_augment"
+        0.0, ge=0, le=10, description="strength for brightness, contrast, saturation; off with rand_augment"
     )
     random_erasing: Probability = Field(0.0, description="probability to fill a rectangle with noise")
     repeats: int = Field(1, ge=1, description="copies of an image in a batch, augmented differently (DeiT: 3)")

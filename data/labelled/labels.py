@@ -36,7 +36,7 @@ def find_labels(tables: dict[str, Dataset], column: str) -> LabelSet:
         names = tuple(inner.names)
     elif isinstance(inner, Value) and inner.dtype.startswith(("string", "large_string", "int", "uint", "bool")):
         values = {
-            value for table in tables.values() for value in _flat(table[column], multi_label) if value is not None
+            value for table in tables.values() for value in _flat(table[column], multi_label) if not _is_blank(value)
         }
         names = tuple(str(value) for value in sorted(values))
     else:
@@ -75,7 +75,12 @@ def numbered(table: Dataset, column: str, labels: LabelSet, split: str) -> Datas
 def _known(item: Any, feature: Any, to_number: dict[str, int]) -> bool:
     if isinstance(feature, ClassLabel):
         return isinstance(item, int) and 0 <= item < len(to_number)
-    return item is not None and str(item) in to_number
+    return not _is_blank(item) and str(item) in to_number
+
+
+def _is_blank(value: Any) -> bool:
+    """Whether a cell has no label: it is empty, or holds nothing but spaces."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _is_number(feature: Any) -> bool:

@@ -39,9 +39,11 @@ def remote_classes(folder: Path) -> dict[str, str]:
 def refuse_code(name: str, folder: Path) -> RemoteCodeError:
     """Error for a model whose code the user did not allow to run."""
     files = sorted({f"{reference.split('.')[0]}.py" for reference in remote_classes(folder).values()})
+    model_type = read_config(folder).get("model_type")
+    stated = "" if model_type is None else f" (model_type {model_type!r})"
     return RemoteCodeError(
-        f"{name} is a model with code of its own ({', '.join(files)}), which was not run. Read it; if you trust it, "
-        "pass trust_remote_code=True and the revision that you read"
+        f"{name}{stated} is a model with code of its own ({', '.join(files)}), which was not run. Read it; if you "
+        "trust it, pass trust_remote_code=True and the revision that you read"
     )
 
 

@@ -1,6 +1,6 @@
 """Readers of each kind of checkpoint: ours, transformers, timm and the original files of DeiT and DETR."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..checkpoints import (
     CheckpointError,
     checkpoint_of,
     floating_dtype,
+    listed,
     read_checkpoint,
     refuse_nonfinite,
 )
@@ -107,7 +108,10 @@ def _from_ours(checkpoint: Checkpoint, task: str | None, fields: dict[str, Any])
     config_class = CONFIG_CLASSES[checkpoint.config["model_type"]]
     own = head_of((checkpoint.config.get("architectures") or [""])[0])
     model_class = model_class_for(config_class, task or own)
-    model, info = model_class.from_pretrained(checkpoint.folder, output_loading_info=True, **fields)
+    options: dict[str, Any] = {"ignore_mismatched_sizes": True, **fields}  # our error names the tensors and config.json
+    model, info = model_class.from_pretrained(checkpoint.folder, output_loading_info=True, **options)
+    if not fields.get("ignore_mismatched_sizes"):
+        _refuse_other_shapes(checkpoint.name, info["mismatched_keys"])
     _refuse_missing(checkpoint.name, info["missing_keys"], allow_heads=task not in (None, own))
     processor = _saved_processor(checkpoint) or default_processor(model.config)
     return Conversion(model, processor, checkpoint.name, "vithub", fresh=sorted(info["missing_keys"]))
@@ -177,7 +181,8 @@ def _from_original(checkpoint: Checkpoint, task: str | None, fields: dict[str, A
     try:
         config = config_from_original(checkpoint.state)
     except ValueError as error:
-        raise CheckpointError(f"{checkpoint.name}: {error}") from error
+        stated = "" if checkpoint.folder is None else "/config.json names no model type, and without one"
+        raise CheckpointError(f"{checkpoint.name}{stated}: {error}") from error
     built = _build(config, checkpoint.state, "timm", "image-classification", task, checkpoint.name, fields)
     built.family = "deit-original"
     built.image_processor = default_processor(config)
@@ -228,6 +233,12 @@ def _build(
 def _refuse_missing(name: str, missing: Sequence[str], allow_heads: bool) -> None:
     if refused := sorted(key for key in missing if not (allow_heads and _bare(key).startswith(_HEADS))):
         raise KeyMismatchError(f"{name}: missing tensors: {', '.join(refused)}")
+
+
+def _refuse_other_shapes(name: str, mismatched: Iterable[tuple[str, Any, Any]]) -> None:
+    shapes = [f"{key} {tuple(stored)}, the model's is {tuple(own)}" for key, stored, own in mismatched]
+    if shapes:
+        raise KeyMismatchError(f"{name}: tensors have other shapes than config.json says: {listed(sorted(shapes))}")
 
 
 def _bare(key: str) -> str:

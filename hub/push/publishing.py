@@ -146,6 +146,8 @@ def publish(
         paths = find_paths(files)
         for found in paths:
             logger.warning("%s", found)
+        if note := _lack_of_processor(folder):
+            logger.warning("%s", note)
         if dry_run:
             return PublishReport(repo_id, files, tag=tag, dry_run=True, paths=paths)
         if check and not native and _has_our_code(folder):
@@ -185,6 +187,20 @@ def _refuse_secrets(files: list[PublishFile], target: PushTarget) -> None:
         raise SecretError(
             f"nothing was sent: {'; '.join(map(str, findings))}. Remove it, and revoke it if it was shared"
         )
+
+
+def _lack_of_processor(folder: Path) -> str | None:
+    """Warning for a folder that does not say how an image becomes pixels; None where it does.
+
+    The configuration of a timm model states the preprocessing itself.
+    """
+    files = ("preprocessor_config.json", "processor_config.json")
+    if any((folder / name).is_file() for name in files) or "architecture" in read_config(folder):
+        return None
+    return (
+        f"{folder} holds no preprocessor_config.json: whoever loads the published model has to find out how its images "
+        "were resized and normalised"
+    )
 
 
 def _has_our_code(folder: Path) -> bool:

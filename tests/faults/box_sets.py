@@ -157,6 +157,9 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+SHORT = {("VOC", "missing"), ("VOC", "with name ' '"), ("YOLO", "a folder")}
+
+
 def _file_case(kind: str, file: str, what: str, damage: damaging.Damage, stocked: str) -> Case:
     """A damaged file of a data set."""
 
@@ -170,7 +173,7 @@ def _file_case(kind: str, file: str, what: str, damage: damaging.Damage, stocked
     names = (Path(file).name, Path(file).stem, "set")
     return Case(AREA, f"{kind}, {file} {what}", f"vithub check-data SET  ({file} {what})", partial(_check, target),
                 prepare, partial(_same_boxes, told_of=Path(file).name), names, True, 30,
-                kind != "COCO" and what == "cut in half")  # fmt: skip
+                kind != "COCO" and (what == "cut in half" or (kind, what) in SHORT))  # fmt: skip
 
 
 def _voc(shared: Path) -> Path:

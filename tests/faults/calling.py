@@ -2,10 +2,11 @@
 
 import contextlib
 import io
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .case import CommandError
@@ -21,6 +22,19 @@ def command(*words: Any) -> str:
 
     arguments = [os.fspath(word) if isinstance(word, os.PathLike) else str(word) for word in words]
     return captured(lambda: run(lambda: app(arguments)))
+
+
+@contextlib.contextmanager
+def warned() -> Iterator[io.StringIO]:
+    """What is logged meanwhile, from warnings on, as a person sees it on stderr."""
+    told = io.StringIO()
+    handler, logger = logging.StreamHandler(told), logging.getLogger("vithub")
+    handler.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield told
+    finally:
+        logger.removeHandler(handler)
 
 
 def captured(call: Callable[[], int]) -> str:
@@ -46,4 +60,4 @@ def captured(call: Callable[[], int]) -> str:
     return said
 
 
-__all__ = ["captured", "command"]
+__all__ = ["captured", "command", "warned"]

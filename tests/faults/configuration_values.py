@@ -44,7 +44,7 @@ _VIT = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 32,
     "patch_size": 8, "num_labels": 3,
 }  # fmt: skip
-SHORT_FIELDS = {"hidden_size", "layer_norm_eps", "num_queries", "distillation"}
+SHORT_FIELDS = {"hidden_size", "layer_norm_eps", "num_queries", "distillation", "encoder_attention_heads"}
 
 
 def _classes() -> dict[str, tuple[type, type, dict[str, Any]]]:
@@ -102,6 +102,7 @@ def cases(seed: int) -> Iterator[Case]:
             for what, value in values.items():
                 call = f"{config_class.__name__}({field}={str(value)[:40]!r} as {type(value).__name__})"
                 short = field in SHORT_FIELDS and what in ("not a number", "10**7", "text", "True")
+                short |= (field, what) == ("num_labels", "None")
                 labels = ("id2label", "label2id", "num_labels") if field in INHERITED else ()
                 yield Case(
                     AREA, f"{kind}.{field} = {what}", call, partial(_act, kind, field, value),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from . import damaging, stock
-from .calling import command
+from .calling import command, warned
 from .case import Case, Place
 from .judging import strict_json
 
@@ -140,8 +140,12 @@ def cases(seed: int) -> Iterator[Case]:
             yield folder_case(name, what, "config.json", damage, short=name == "predict" and what == "empty")
         for what in ("missing", "cut in half"):
             processor = "preprocessor_config.json"
-            optional = name in ("load", "convert", "publish --dry-run")  # a model can be used without one
-            yield folder_case(name, what, processor, damaging.DAMAGES[what], same=optional)
+            optional = name in ("load", "convert")  # a model can be used without one
+            if name == "publish --dry-run" and what == "missing":
+                yield _published_without_a_processor()
+            else:
+                yield folder_case(name, what, processor, damaging.DAMAGES[what], same=optional,
+                                  short=name == "explain" and what == "missing")  # fmt: skip
         for file, unread in _NOT_READ.items():
             if name in unread:
                 yield folder_case(name, "random bytes", file, damaging.DAMAGES["random bytes"])
@@ -154,12 +158,41 @@ def cases(seed: int) -> Iterator[Case]:
             yield folder_case(name, what, "model.safetensors", damaging.flip(place))
     for what, damage in damaging.JSON_FORMS.items():
         yield _own_data("metrics.json", what, damage)
+    yield _own_data("recipe.yaml", "without its last two lines", _without_last_lines, short=True)
     for what in ("missing", "empty", "cut in half", "random bytes", "zeros"):
         yield _own_data("recipe.yaml", what, damaging.DAMAGES[what])
         yield _own_data("metrics.json", what, damaging.DAMAGES[what])
 
 
-def _own_data(file: str, what: str, damage: damaging.Damage) -> Case:
+def _published_without_a_processor() -> Case:
+    """A model may be published without an image processor, as backbones are; it must be told."""
+    processor = "preprocessor_config.json"
+
+    def prepare(place: Place) -> None:
+        folder = damaging.copy(stock.run(place.shared), place.folder / "model")
+        damaging.apply(damaging.DAMAGES["missing"], folder / processor)
+
+    def act(place: Place) -> tuple[list[str], list[str], str]:
+        whole = _publish(stock.run(place.shared), place.folder, place.shared)
+        with warned() as told:
+            return _publish(place.folder / "model", place.folder, place.shared), whole, told.getvalue()
+
+    def right(answer: tuple[list[str], list[str], str]) -> str | None:
+        found, whole, told = answer
+        if processor not in told:
+            return f"answered without a word of {processor}"
+        return None if found == [name for name in whole if name != processor] else f"other files: {found}"
+
+    call = f"vithub publish --dry-run FOLDER, with {processor} missing"
+    return Case(AREA, call.removeprefix("vithub "), call, act, prepare, right, (processor,), True, 60, True)
+
+
+def _without_last_lines(file: Path) -> None:
+    """What is left is whole YAML of whole fields."""
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-2]))
+
+
+def _own_data(file: str, what: str, damage: damaging.Damage, short: bool = False) -> Case:
     """`vithub evaluate` of a run on its own data, which `recipe.yaml` and `metrics.json` name."""
 
     def prepare(place: Place) -> None:
@@ -170,6 +203,7 @@ def _own_data(file: str, what: str, damage: damaging.Damage) -> Case:
     return Case(
         AREA, call.removeprefix("vithub "), call, lambda place: command("evaluate", place.folder / "model", "--json"),
         prepare, lambda answer: f"answered, although {file} is {what}", (file,), True,
+        short=short,
     )  # fmt: skip
 
 

@@ -26,6 +26,8 @@ CODE = ("architectures", "auto_map")  # which code a model is
 # Fields that may be so: no code is named, and none sent, or that of another repository.
 _LEGAL = {("auto_map", what): ("publish --dry-run",)
           for what in ("null", "an empty list", "an empty object", "code of another")}  # fmt: skip
+SHORT = {("architectures", "a number"), ("architectures", "an object"), ("dtype", "unknown text"),
+         ("dtype", "a list of numbers"), ("id2label", "null"), ("model_type", "unknown text")}  # fmt: skip
 _SHARD = "model-00001-of-"
 
 
@@ -111,7 +113,7 @@ def cases(seed: int) -> Iterator[Case]:
 
 
 def _field(command: str, field: str, what: str, value: Any) -> Case:
-    short = field == "architectures" and what in ("a number", "an object") and command == "load"
+    short = (field, what) in SHORT and command == "load"
     return folder_case(
         command, f"with {field} {what}", "config.json", damaging.with_value((field,), value), area=AREA, fault=False,
         also=(field,), short=short, same=None if command in _LEGAL.get((field, what), ()) else True,

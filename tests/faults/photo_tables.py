@@ -234,6 +234,9 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], set[str] | None, str]] = {
 }
 
 
+SHORT = ("an open quote", "labels of floats", "a label of spaces", "images of numbers", "images of lists")
+
+
 def _changed(change: Callable[[Path], None], place: Place) -> None:
     folder = _photos(place)
     change(folder)
@@ -254,12 +257,12 @@ def cases(seed: int) -> Iterator[Case]:
                 AREA, f"{kind} {what}", f"vithub finetune --data {name}  ({what})", partial(_train, name),
                 partial(_write, name, make), partial(_labelled, wanted),
                 (name, "label", "image", "row ", "class", "column", "no such file"), False, 60,
-                what in ("an open quote", "labels of floats"),
+                what in SHORT,
             )  # fmt: skip
     for what, (change, wanted, text) in FOLDERS.items():
         yield Case(
             AREA, f"folder with {what}", f"vithub finetune --data PHOTOS  ({what})", partial(_train, "photos"),
-            partial(_changed, change), partial(_told, wanted, text), (text,) if text else (), False, 60,
+            partial(_changed, change), partial(_told, wanted, text), (text, text.upper()) if text else (), False, 60,
             what == "an empty class",
         )  # fmt: skip
 

@@ -31,6 +31,10 @@ VALUES = {
     "Python object": "!!python/object/apply:os.getpid []",
 }
 SHORT = {"true", "not a number", "2**64", "reversed range"}
+SHORT_PAIRS = {
+    ("augmentation.color_jitter", "1e308"), ("data.image_column", "text"), ("data.label_column", "text"),
+    ("data.train_split", "text"), ("model.source", "text"), ("distillation.teacher", "text"),
+}  # fmt: skip
 SHORT_FIELDS = {"augmentation.scale", "seed", "lora.rank", "training.label_smoothing", "evaluation.crop_ratio"}
 # What other fields need, so that a field has an effect.
 CONTEXT: dict[str, dict[str, Any]] = {
@@ -50,6 +54,9 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "training.label_smoothing": {"training.loss": "cross_entropy"},
     "data.max_bad_share": {"data.on_bad_image": "skip"},
 }
+# What a message calls the thing that a field names, where it does not name the field.
+CALLED = {"data.source": ("no data set at",)}
+SECONDS, COMPILING = 15, 300  # of computing; a compiler needs minutes where it has no cache
 # They say how long a run is, or that it is another: 2**64 steps are no mistake that could be told.
 _NOT_RUN = {
     ("training.epochs", "2**64"), ("training.max_steps", "2**64"), ("training.epochs", "1e308"),
@@ -119,11 +126,15 @@ def cases(seed: int) -> Iterator[Case]:
                 continue
             last = field.rsplit(".", 1)[-1]
             # whether it is told of by its name or by the value; of the whole run's loss where that is what it broke
-            names = (field, last, "finite", "--set", *((text,) if len(text) > 4 else ()))
+            option = f"--{last.replace('_', '-')}"  # the field as an option of the command
+            told = (*CALLED.get(field, ()), *((text,) if len(text) > 4 else ()))
+            names = (field, last, option, "finite", "--set", *told)
+            seconds = COMPILING if (field, text) == ("model.compile", "true") else SECONDS
             yield Case(
                 AREA, f"{field} = {what}", f"vithub finetune --set '{field}={text[:60]}'", partial(_act, field, text),
                 _prepare,
-                partial(_right, field, text), names, False, 15, field in SHORT_FIELDS and what in SHORT,
+                partial(_right, field, text), names, False, seconds,
+                (field in SHORT_FIELDS and what in SHORT) or (field, what) in SHORT_PAIRS,
             )  # fmt: skip
 
 

@@ -44,18 +44,21 @@ def _as_unbroken(answer: tuple[Path, Path]) -> str | None:
 
 def _case(name: str, file: str, damage: damaging.Damage, *, also: tuple[str, ...] = (), kept: str | None = BEFORE,
           fault: bool = True, short: bool = False) -> Case:  # fmt: skip
-    """`--resume` of a run whose last checkpoint is damaged; what is whole of it must stay."""
+    """`--resume` of a run whose last checkpoint is damaged; what is whole of it must stay.
+
+    `file` may have a `*` for the step in its name: the last such file is damaged.
+    """
 
     def prepare(place: Place) -> None:
         folder = stock.copied_run(place.shared, place.folder / "run")
         (folder / "model.safetensors").unlink()  # as before its end
         (folder / "metrics.json").unlink()
-        damaging.apply(damage, folder / file)
+        damaging.apply(damage, sorted(folder.glob(file))[-1])
         if kept is not None:
             place.keep(folder / kept)
 
     return Case(AREA, name, f"vithub finetune --output RUN --resume  ({name})", _resume, prepare, _as_unbroken,
-                (Path(file).name, *also), fault, 60, short)  # fmt: skip
+                (Path(file).name.split("*")[0], *also), fault, 60, short)  # fmt: skip
 
 
 def _checkpoints(seed: int) -> Iterator[Case]:
@@ -77,8 +80,8 @@ def _checkpoints(seed: int) -> Iterator[Case]:
         what, value = list(STATE_VALUES.items())[STATE_KEYS.index(key) % len(STATE_VALUES)]
         yield _case(f"state.json with {key} {what}", f"{LAST}/state.json", damaging.with_value((key,), value))
     for what in ("missing", "cut in half", "random bytes", "zeros"):
-        best = "checkpoints/best.safetensors"
-        yield _case(f"best.safetensors {what}", best, damaging.DAMAGES[what])
+        best = "checkpoints/best-*.safetensors"
+        yield _case(f"best.safetensors {what}", best, damaging.DAMAGES[what], short=what == "zeros")
 
 
 def _cut(share: float, file: Path) -> None:
@@ -121,7 +124,7 @@ def _of_another_model(shared: Path) -> Path:
     return stock.made(shared, "predicted-by-another", make)
 
 
-def _prediction(name: str, file: str, damage: damaging.Damage | None) -> Case:
+def _prediction(name: str, file: str, damage: damaging.Damage | None, short: bool = False) -> Case:
     def prepare(place: Place) -> None:
         out = damaging.copy(_predicted(place.shared), place.folder / "out")
         if damage is None:
@@ -132,7 +135,7 @@ def _prediction(name: str, file: str, damage: damaging.Damage | None) -> Case:
     return Case(
         AREA, name, f"vithub predict RUN --data PHOTOS --output OUT --resume  ({name})", _predict_rest, prepare,
         lambda answer: None if answer[0] == answer[1] else "other rows than an unbroken prediction has", (file, "out"),
-        True, 60, damage is None,
+        True, 60, short or damage is None,
     )  # fmt: skip
 
 
@@ -151,7 +154,7 @@ def cases(seed: int) -> Iterator[Case]:
         yield _prediction(f"part-000001.parquet {what}", "part-000001.parquet", damage)
     yield _prediction("part-000001.parquet of another model", "part-000001.parquet", None)
     for what, damage in damaging.JSON_FORMS.items():
-        yield _prediction(f"about.json {what}", "about.json", damage)
+        yield _prediction(f"about.json {what}", "about.json", damage, short=what == "deep nesting")
 
 
 __all__ = ["cases"]

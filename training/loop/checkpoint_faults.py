@@ -122,6 +122,8 @@ def _state_fault(checkpoint: Path) -> str | None:
         state: Any = json.loads(file.read_bytes())
     except ValueError as error:
         return f"{file} is no JSON ({error})"
+    except RecursionError:
+        return f"{file} is no JSON (it is nested too deeply)"
     kinds = {
         "step": int, "groups": list, "history": list, "best": list, "best_epoch": int, "seconds": int | float,
         "loss_sum": int | float, "skipped_steps": list, "bad_images": list,

@@ -9,6 +9,7 @@ from ...data.argument_names import argument
 from ...data.sources import DataError
 from ...hub.checkpoints import CheckpointError, read_json
 from .run_files import METRICS, RECIPE
+from .sealed_file import is_cut
 from .sections import DataSettings
 from .yaml_text import read_yaml
 
@@ -24,9 +25,12 @@ def run_data(folder: Path) -> DataSettings:
     if not file.is_file():
         raise DataError(f"{folder} holds no {RECIPE}, so that its data is not known; name it with {argument('data')}")
     try:
-        content = read_yaml(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        content = read_yaml(text)
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise CheckpointError(f"{file} is no readable YAML: {' '.join(str(error).split())}") from error
+    if is_cut(text):
+        raise CheckpointError(f"{file} was cut short: its last line is missing")
     section = content.get("data", {}) if isinstance(content, dict) else None
     if not isinstance(section, dict):
         raise CheckpointError(f"{file} holds no recipe: its data section must name fields and values")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from ...image_files import is_file
+from ...image_files import is_file, is_folder
 from ...images import EXTENSIONS, shown_path
 from ...sources import DataError, read_lines
 from ...splits import split_role
@@ -40,7 +40,7 @@ def read_voc(folder: Path) -> RawBoxes:
     names: set[str] = set()
     for split, own in by_split.items():
         splits[split] = [_image(file, folder) for file in own]
-        names |= {item.category for image in splits[split] for item in image.objects if item.category is not None}
+        names |= {item.category for image in splits[split] for item in image.objects if _is_name(item.category)}
     notes = []
     numbers = [
         value for images in splits.values() for image in images for item in image.objects for value in item.box[:2]
@@ -49,8 +49,13 @@ def read_voc(folder: Path) -> RawBoxes:
     if numbers and min(numbers) >= 1:
         notes.append("coordinates count from 1, as those of Pascal VOC do: 1 was taken off xmin and ymin")
         splits = {split: [_from_zero(image) for image in images] for split, images in splits.items()}
-    if left_out := _without_annotations(by_split):
-        notes.append(f"{left_out} images without an annotation file were left out")
+    if left_out := _without_annotations(splits, files):
+        first = left_out[0]
+        notes.append(
+            f"{len(left_out)} image{'' if len(left_out) == 1 else 's'} without an annotation file left out, such as "
+            f"{shown_path(first.relative_to(folder) if first.is_relative_to(folder) else first)}, which lacks "
+            f"{shown_path(first.with_suffix('.xml').name)}"
+        )
     categories = {name: name for name in sorted(names)}
     found = {split: RawBoxSplit(images) for split, images in splits.items()}
     return RawBoxes(shown_path(folder.name), "Pascal VOC", found, categories, BoxFormat("xyxy", "pixels"), notes)
@@ -97,10 +102,15 @@ def _image(file: Path, root: Path) -> RawImage:
         box = item.find("bndbox")
         values = [_number(box.findtext(corner) if box is not None else None) for corner in CORNERS]
         name = item.findtext("name")
-        objects.append(RawObject(values, name.strip() if name else None, f"object[{number}].bndbox"))
+        objects.append(RawObject(values, name and (name.strip() or name), f"object[{number}].bndbox"))
     size = [_number(tree.findtext(f"size/{side}")) for side in ("width", "height")]
     declared = (size[0], size[1]) if all(isinstance(side, float) and side > 0 for side in size) else None
     return RawImage(place, shown_path(file.stem), objects, declared, _find(file, tree.findtext("filename")))
+
+
+def _is_name(category: Any) -> bool:
+    """Whether a box has a class: an empty name, or one of spaces, is a fault that the checks report."""
+    return isinstance(category, str) and bool(category.strip())
 
 
 def _number(text: str | None) -> Any:
@@ -131,13 +141,18 @@ def _from_zero(image: RawImage) -> RawImage:
     return image._replace(objects=shifted)
 
 
-def _without_annotations(by_split: dict[str, list[Path]]) -> int:
-    """Number of images beside the annotation files that have none."""
-    count = 0
-    for folder in {file.parent for files in by_split.values() for file in files}:
-        known = {file.stem for file in folder.glob("*.xml")}
-        count += sum(file.suffix.lower() in EXTENSIONS and file.stem not in known for file in folder.iterdir())
-    return count
+def _without_annotations(splits: dict[str, list[RawImage]], annotations: list[Path]) -> list[Path]:
+    """Images without an annotation file, in the folders of the images and of the annotation files."""
+    known = {file.stem for file in annotations}
+    used = {image.file.parent for images in splits.values() for image in images if image.file is not None}
+    folders = used | {file.parent for file in annotations}
+    return sorted(
+        file
+        for folder in folders
+        if is_folder(folder)
+        for file in folder.iterdir()
+        if file.suffix.lower() in EXTENSIONS and file.stem not in known
+    )
 
 
 __all__ = ["read_voc"]

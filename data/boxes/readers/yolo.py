@@ -133,6 +133,9 @@ def _image(image: Path, root: Path) -> RawImage:
     place = shown_path(image.relative_to(root) if image.is_relative_to(root) else image)
     name, labels = shown_path(image.stem), _label_file(image)
     if not is_file(labels):
+        if is_folder(labels) or labels.is_symlink():
+            what = "a folder" if is_folder(labels) else "a link to a file that is not there"
+            raise DataError(f"{shown_path(labels)} is {what}, and should be the text file of the boxes of {place}")
         return RawImage(place, name, [], None, image)
     try:
         lines = labels.read_text(encoding="utf-8-sig").splitlines()

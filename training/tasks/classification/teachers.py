@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ....data.image_processing import PixelFormat, pixel_format
+from ....hub.checkpoints import CheckpointError
 from ...recipe.recipe import RecipeError
 from ...recipe.sections import DistillationSettings
 from ...runtime.precision import has_fast_bf16
@@ -50,7 +51,10 @@ class Teacher:
             CheckpointError: The teacher cannot be loaded.
         """
         assert settings.teacher is not None
-        model, processor = load_classifier(settings.teacher, settings.revision)
+        try:
+            model, processor = load_classifier(settings.teacher, settings.revision)
+        except CheckpointError as error:
+            raise CheckpointError(f"distillation.teacher: {error}") from error
         columns = teacher_columns(dict(model.config.id2label), labels, settings.teacher)
         pixels = pixel_format(processor)
         for module in model.modules():

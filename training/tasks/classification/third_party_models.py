@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 
 from ....data.image_processing import build_image_processor, pixel_format
 from ....hub.checkpoints import CheckpointError, refuse_nonfinite
+from ....hub.inference_loading import refuse_unknown_type
 from ...recipe.recipe import RecipeError
 from ...recipe.sections import EvaluationSettings, ModelSettings
 
@@ -35,6 +36,7 @@ def third_party_classifier(
     """
     if settings.patch_size is not None:
         raise RecipeError(f"model.patch_size: {path} is not a ViT of ours, got {settings.patch_size}")
+    refuse_unknown_type(path)
     names = dict(enumerate(labels))
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # silences transformers' report of the new head; ours follows

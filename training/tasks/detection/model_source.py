@@ -40,7 +40,7 @@ def build_detector(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedMod
         return _from_scratch(recipe, labels)
     if settings.backbone is not None:
         raise RecipeError(f"model.backbone: {settings.source} has one already; model.source detr takes another")
-    path = locate(settings.source, settings.revision)
+    path = locate(settings.source, settings.revision, field="model.source")
     opened = open_checkpoint(path, task="object-detection", labels=list(labels), dtype=torch.float32, **settings.fields)
     pixels = box_pixels(opened.image_processor)
     shortest = settings.image_size or pixels.shortest
@@ -54,7 +54,8 @@ def _from_scratch(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedMode
     values: dict[str, Any] = {"id2label": dict(enumerate(labels)), **settings.fields}
     start = None
     if settings.backbone is not None:
-        start = backbone_from(locate(settings.backbone, settings.revision), settings.backbone_stride)
+        place = locate(settings.backbone, settings.revision, field="model.backbone")
+        start = backbone_from(place, settings.backbone_stride)
         values["backbone_config"] = start.config
     try:
         model = HubDetrForObjectDetection(HubDetrConfig(**values))
