@@ -7,7 +7,16 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from ..checkpoints import INDEX, PICKLES, WEIGHTS, CheckpointError, code_references, read_config, read_index
+from ..checkpoints import (
+    INDEX,
+    PICKLES,
+    WEIGHTS,
+    CheckpointError,
+    code_references,
+    read_config,
+    read_index,
+    read_json,
+)
 
 # Purpose of the files of a published model, by pattern; the first pattern that matches applies.
 _BELONGS = {
@@ -174,6 +183,8 @@ def check_model_folder(folder: Path) -> set[str]:
             raise CheckpointError(
                 f"{folder / name} is a link to {target}, outside the folder; put the file itself there"
             )
+    if (folder / "preprocessor_config.json").is_file():
+        read_json(folder / "preprocessor_config.json")
     return code_files(folder, config.get("auto_map") or {})
 
 

@@ -119,7 +119,7 @@ def test_a_size_beyond_any_model_is_refused_before_memory_is_taken(field, size):
 
 
 @pytest.mark.parametrize("config_class", [HubViTConfig, HubDeiTConfig, HubDetrConfig])
-@pytest.mark.parametrize("count", [10**7, 10**12, -1, 2.5, True])
+@pytest.mark.parametrize("count", [10**7, 10**12, -1, 2.5, True, None])
 def test_an_impossible_number_of_labels_is_refused_before_memory_is_taken(config_class, count):
     tracemalloc.start()
     try:
@@ -204,3 +204,8 @@ def test_output_attentions_is_a_field_under_every_implementation():
     assert config.output_attentions
     config.output_attentions = False
     assert not config.output_attentions
+
+
+@pytest.mark.parametrize("config_class", [HubViTConfig, HubDeiTConfig, HubDetrConfig])
+def test_no_number_of_labels_beside_their_names_is_the_number_of_names(config_class):
+    assert config_class(num_labels=None, id2label={0: "a", 1: "b", 2: "c"}).num_labels == 3

@@ -42,7 +42,9 @@ def test_no_object_is_a_column_of_the_cross_entropy_only(tiny_detr):
     ("fields", "message"),
     [
         ({"num_queries": 0}, "`num_queries` must be a whole number of at least 1, got 0"),
-        ({"d_model": 30}, "`d_model` must be a multiple of 4 and of the numbers of heads, got 30"),
+        ({"d_model": 30}, "`d_model` must be a multiple of 4, got 30"),
+        ({"encoder_attention_heads": 3}, "`d_model` must be a multiple of `encoder_attention_heads`, got 256 and 3"),
+        ({"decoder_attention_heads": 7}, "`d_model` must be a multiple of `decoder_attention_heads`, got 256 and 7"),
         ({"dropout": 1.0}, r"`dropout` must lie in \[0, 1\), got 1.0"),
         ({"denoising_queries": 10}, "they need `anchor_queries=True`, got 10"),
         ({"class_cost": 0, "bbox_cost": 0, "giou_cost": 0}, "not all 0"),

@@ -140,7 +140,7 @@ def cases(seed: int) -> Iterator[Case]:
             yield folder_case(name, what, "config.json", damage, short=name == "predict" and what == "empty")
         for what in ("missing", "cut in half"):
             processor = "preprocessor_config.json"
-            optional = name in ("load", "convert")  # a model can be used without one
+            optional = name in ("load", "convert") and what == "missing"  # a model can be used without one
             if name == "publish --dry-run" and what == "missing":
                 yield _published_without_a_processor()
             else:
@@ -152,7 +152,7 @@ def cases(seed: int) -> Iterator[Case]:
         for what, damage in damaging.JSON_FORMS.items():
             yield folder_case(name, what, "config.json", damage, short=name == "load" and what == "a list")
         for what in ("null", "a list", "text", "a number"):
-            yield folder_case(name, what, "preprocessor_config.json", damaging.JSON_FORMS[what])
+            yield folder_case(name, what, "preprocessor_config.json", damaging.JSON_FORMS[what], same=False)
         for place in (0, 3, 9, 40):
             what = f"with a flipped bit in byte {place}"
             yield folder_case(name, what, "model.safetensors", damaging.flip(place))

@@ -56,7 +56,7 @@ def test_classifiers_detectors_and_backbones_compute_as_they_were_saved(tiny, ra
         randomised(model).save_pretrained(folder)
         if isinstance(model, DetrForObjectDetection):
             DetrImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-        elif not isinstance(model, vithub.HubDeiTForImageClassification | Dinov2Model):
+        else:
             build_image_processor((32, 32)).save_pretrained(folder)
         loaded, processor = load_any_model(folder)
         assert type(loaded) is type(model)
@@ -64,6 +64,12 @@ def test_classifiers_detectors_and_backbones_compute_as_they_were_saved(tiny, ra
         with torch.no_grad():
             torch.testing.assert_close(loaded(pixels)[0], model(pixels)[0], rtol=1e-5, atol=1e-6)
         assert processor(torch.zeros(3, 40, 40), return_tensors="pt")["pixel_values"].shape == (1, 3, 32, 32)
+
+
+def test_a_folder_that_does_not_say_how_an_image_becomes_pixels_is_refused(tiny, tmp_path):
+    vithub.HubDeiTForImageClassification(tiny(vithub.HubDeiTConfig)).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"holds no preprocessor_config\.json, which says how"):
+        load_any_model(tmp_path)
 
 
 def test_a_folder_of_timm_is_loaded_in_the_wrapper(tmp_path):

@@ -242,6 +242,42 @@ def test_a_processor_that_makes_other_pixels_is_named(sound, damaged, tmp_path):
         vithub.predict(folder, sound / "photo.png")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "answers"),
+    [
+        ("dtype", "evil", r"dtype must be a floating-point type of torch, such as float32, got 'evil'"),
+        ("dtype", "int64", r"dtype must be a floating-point type of torch, such as float32, got 'int64'"),
+        ("dtype", 5, r"dtype must be .*, got 5"),
+        ("dtype", [5], r"dtype must be .*, got \[5\]"),
+        ("torch_dtype", True, r"torch_dtype must be .*, got True"),
+        ("id2label", None, r"config\.json says"),
+        ("model_type", "evil", r"model_type 'evil'"),
+    ],
+)
+def test_a_field_of_a_strangers_configuration_is_named_by_every_door(field, value, answers, damaged, sound):
+    def change(content):
+        config = json.loads(content)
+        if field == "id2label":  # by which three classes become the two of the default
+            config["label2id"] = None
+        return json.dumps(config | {field: value}).encode()
+
+    folder = damaged("classifier", "config.json", change)
+    if field == "id2label":
+        state = load_file(folder / "model.safetensors")
+        for name in ("classifier.weight", "classifier.bias"):
+            state[name] = torch.cat([state[name], state[name][:1]])
+        save_file(state, folder / "model.safetensors", {"format": "pt"})
+    for door in (*doors(sound, folder), lambda: vithub.load(folder)):
+        with pytest.raises(ValueError, match=answers):
+            door()
+
+
+def test_a_configuration_of_nothing_is_named(damaged):
+    folder = damaged("classifier", "config.json", lambda _: b"{}")
+    with pytest.raises(CheckpointError, match=r"config\.json names no model type, and without one: these are not"):
+        vithub.load(folder)
+
+
 def test_scores_that_overflow_are_an_error_and_not_json(sound, damaged):
     folder = damaged("classifier", "config.json", bytes)
     state = load_file(folder / "model.safetensors")

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -141,6 +142,35 @@ def test_damaged_xml_and_json_are_named(voc, coco):
     file.write_text(file.read_text()[:300])
     with pytest.raises(DataError, match=r"annotations\.json cannot be read"):
         read_box_source(file)
+
+
+def test_an_image_of_pascal_whose_annotations_are_missing_is_told_of(voc, tmp_path):
+    root = voc()
+    (root / "Annotations" / "3.xml").unlink()
+    (note,) = [text for text in read_box_source(root).notes if "annotation file" in text]
+    assert re.fullmatch(r"1 image without an annotation file left out, such as \S+/3\.\w+, which lacks 3\.xml", note)
+
+
+def test_a_class_of_spaces_in_pascal_is_a_fault_with_its_value(voc):
+    root = voc()
+    file = root / "Annotations" / "3.xml"
+    file.write_text(re.sub("<name>[^<]+</name>", "<name>  </name>", file.read_text(), count=1))
+    checked = inspect_boxes(read_box_source(root))
+    assert set(checked.source.categories) == {"bird", "cat", "dog"}
+    assert [(fault.kind, fault.value) for fault in checked.faults.of("error")] == [("class id", "  ")]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_what_stands_in_the_place_of_a_file_of_labels_is_refused(link, yolo):
+    root = yolo()
+    file = next(root.rglob("3.txt"))
+    file.unlink()
+    if link:
+        file.symlink_to(root / "gone.txt")
+    else:
+        file.mkdir()
+    with pytest.raises(DataError, match=r"3\.txt is a (folder|link to a file that is not there), and should be"):
+        check(root)
 
 
 def test_yolo_without_a_description_is_called_by_numbers(yolo, scenes):

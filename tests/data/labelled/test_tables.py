@@ -124,16 +124,29 @@ def test_a_set_to_evaluate_on_is_not_cut(class_folders):
         ("/nowhere/at/all", {}, "no data set at /nowhere/at/all"),
         (lambda: table([0, 0, 0], names=["cat"]), {}, "only the class 'cat'"),
         (lambda: table([0, 0, 0, 0] * 5, names=["cat", "dog"]), {}, "no training image has the class dog"),
-        (lambda: table([0, 1] * 5), {"label_column": "species"}, "no label column 'species'; the columns are: label"),
+        (
+            lambda: table([0, 1] * 5),
+            {"label_column": "species"},
+            "no label column 'species', which `label_column` names; the columns are: label",
+        ),
         (
             lambda: table([0, 1] * 5),
             {"image_column": "photo"},
-            "no image column 'photo'; the columns are: image",
+            "no image column 'photo', which `image_column` names; the columns are: image",
         ),
-        (lambda: table([0, 1] * 5), {"test_split": "final"}, "no split 'final' for test; the splits are: train"),
+        (
+            lambda: table([0, 1] * 5),
+            {"test_split": "final"},
+            "no split 'final' for test, which `test_split` names; the splits are: train",
+        ),
         (lambda: DatasetDict(x=table([0, 1]), y=table([0, 1])), {}, "no training split among: x, y"),
         (lambda: table([0, 1, -1] * 5), {}, "row 2 of split 'train' has the label -1.*cat, dog, numbered 0 to 1"),
         (lambda: table([0, 1, None] * 5), {}, "row 2 of split 'train' has the label None"),
+        (
+            lambda: table(["cat", "dog", " "] * 5, feature=Value("string")),
+            {},
+            "row 2 of split 'train' .* ' '; .* cat, dog",
+        ),
         (lambda: table([0.5, 1.5] * 5, feature=Value("float32")), {}, "must hold class labels, whole numbers or names"),
         (lambda: table([0, 1]), {}, "2 images are too few"),
         (lambda: table([0, 1] * 5), {"validation_fraction": 0.6, "test_fraction": 0.5}, "got 0.6 and 0.5"),
@@ -143,6 +156,16 @@ def test_a_set_to_evaluate_on_is_not_cut(class_folders):
 def test_what_is_wrong_with_a_data_set_is_named(source, options, message):
     with pytest.raises(DataError, match=message):
         load_image_data(source() if callable(source) else source, **options)
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [([1, 2] * 5, "int64"), ([True] * 10, "bool"), ([0.5] * 10, "float64"), ([[1, 2]] * 10, "lists of int64")],
+)
+def test_a_column_that_holds_no_images_is_named_with_its_type(images, told):
+    data = Dataset.from_dict({"image": images, "label": ["cat", "dog"] * 5})
+    with pytest.raises(DataError, match=rf"column 'image' must hold images, paths .*, got {told}$"):
+        load_image_data(data)
 
 
 def test_a_class_without_images_is_named(class_folders):

@@ -10,6 +10,8 @@ import pytest
 import safetensors.numpy
 from hub_server import ClientError
 
+import vithub
+
 CARD = """---
 license: apache-2.0
 ---
@@ -238,6 +240,15 @@ def test_a_dry_run_lists_everything_and_asks_nothing(command, hub, tmp_path):
     assert code == 0
     assert re.search(r"\.env +\d+ B +no +environment", text)
     assert "4 files" in text
+
+
+def test_a_model_without_an_image_processor_is_published_with_a_warning(tmp_path, caplog):
+    folder = write_model(tmp_path / "run")
+    vithub.publish(folder, "ada/dry", dry_run=True)
+    assert "preprocessor_config.json" not in caplog.text
+    (folder / "preprocessor_config.json").unlink()
+    assert len(vithub.publish(folder, "ada/dry", dry_run=True).sent) == 3
+    assert "holds no preprocessor_config.json: whoever loads the published model" in caplog.text
 
 
 def test_a_secret_stops_the_push_and_is_named_but_not_shown(command, hub, tmp_path, tokens, client):

@@ -4,8 +4,10 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vithub.hub.checkpoints import CheckpointError
 from vithub.training.recipe.presets import preset, preset_names, read_recipe
 from vithub.training.recipe.recipe import Recipe, RecipeError
+from vithub.training.recipe.run_data import run_data
 from vithub.training.recipe.sealed_file import HEAD, seal, unseal
 from vithub.training.recipe.yaml_text import write_yaml
 from vithub.training.run_folder import read_run_recipe, write_recipe
@@ -28,6 +30,9 @@ def test_no_cut_of_the_file_is_read_as_another_recipe(folder):
         if length < len(WHOLE) - 1:  # without the end of the last line it is still the whole recipe
             with pytest.raises(RecipeError, match=r"recipe\.yaml"):
                 Recipe.from_yaml(file)
+            with pytest.raises(CheckpointError, match=r"recipe\.yaml"):
+                run_data(folder)
+    assert run_data(folder) == RECIPE.data
     assert Recipe.from_yaml(file) == RECIPE
 
 
