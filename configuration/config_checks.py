@@ -35,16 +35,9 @@ def check_largest(config: Any, *names: str) -> None:
             raise ValueError(f"`{name}` must be at most {_LARGEST[name]}, got {value!r}")
 
 
-def check_number_of_labels(config: Any, given: Mapping[str, Any]) -> None:
-    """Checks that `num_labels` is a number of classes, before transformers builds a dictionary of that size.
-
-    Args:
-        config: Configuration, whose `id2label` is already set.
-        given: Fields that are no attributes yet, of which `num_labels` is read. None is accepted beside `id2label`.
-    """
+def check_number_of_labels(given: Mapping[str, Any]) -> None:
+    """Checks that `num_labels` is a number of classes, before transformers builds a dictionary of that size."""
     value = given.get("num_labels", 0)
-    if value is None and config.id2label is not None:
-        return
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_LABELS:
         raise ValueError(f"`num_labels` must be a whole number of at most {MOST_LABELS}, got {value!r}")
 

@@ -125,7 +125,7 @@ class HubDetrConfig(HubConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs = self._further_fields(kwargs)
-        check_number_of_labels(self, kwargs)
+        check_number_of_labels(kwargs)
         check_label_maps(self)
         self.backbone_config = backbone_configuration(self.backbone_config)
         super().__post_init__(**kwargs)

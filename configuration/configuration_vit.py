@@ -124,7 +124,7 @@ class HubViTConfig(HubConfig):
         if isinstance(self.patch_size, list):
             self.patch_size = as_pair("patch_size", self.patch_size)
         check_positive_int(self, "hidden_size", "num_hidden_layers", "num_attention_heads", "num_channels")
-        check_number_of_labels(self, kwargs)
+        check_number_of_labels(kwargs)
         check_label_maps(self)
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
