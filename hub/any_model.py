@@ -7,12 +7,13 @@ from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForObjectDetection,
-    PreTrainedModel,
 )
 
 from ..configuration.model_task import CLASSIFICATION, DETECTION, model_task
 from .checkpoints import locate, read_config
 from .conversion.opening import open_checkpoint
+from .exported.exported_model import load_exported
+from .exported.forms import choose_form
 from .inference_loading import load_for_inference, load_processor
 
 _AUTO_CLASSES = {CLASSIFICATION: AutoModelForImageClassification, DETECTION: AutoModelForObjectDetection}
@@ -24,8 +25,8 @@ _KINDS = {
 
 
 def load_any_model(
-    source: str | Path, revision: str | None = None, token: str | None = None
-) -> tuple[PreTrainedModel, Any]:
+    source: str | Path, revision: str | None = None, token: str | None = None, backend: str | None = None
+) -> tuple[Any, Any]:
     """Loads a model in evaluation mode and its image processor.
 
     The folder's configuration decides what is loaded: a classifier (a timm model in the wrapper of transformers), a
@@ -36,6 +37,7 @@ def load_any_model(
         source: Folder, file or Hub id of the checkpoint.
         revision: Branch, tag or commit on the Hub.
         token: Access token of the Hub; None uses the token of the login.
+        backend: Exported form to run, such as "onnx"; see `choose_form`.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged or of an unknown kind, or a folder with `config.json` does
@@ -45,6 +47,8 @@ def load_any_model(
     if not path.is_dir() or not (path / "config.json").is_file():
         opened = open_checkpoint(path, verify=False)
         return opened.model, opened.image_processor
+    if (form := choose_form(path, backend)) is not None:
+        return load_exported(path, form.name), load_processor(path)
     auto_class = _auto_class(read_config(path))
     return load_for_inference(auto_class, path, _KINDS[auto_class]), load_processor(path)
 

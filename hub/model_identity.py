@@ -3,14 +3,21 @@
 import hashlib
 from pathlib import Path
 
+from .exported.forms import check_files, choose_form
 from .inference_loading import PROCESSOR, weight_files
 
 
-def model_identity(folder: Path) -> dict[str, str]:
-    """SHA-256 hashes of a folder's `weights` (with their configuration) and of its `processor`."""
-    processor = folder / PROCESSOR
+def model_identity(folder: Path, backend: str | None = None) -> dict[str, str]:
+    """SHA-256 hashes of a folder's `weights` (with their configuration) and of its `processor`.
+
+    Args:
+        folder: Folder of the model.
+        backend: Exported form in place of the weights; see `choose_form`.
+    """
+    processor, form = folder / PROCESSOR, choose_form(folder, backend)
+    weights = weight_files(folder) if form is None else [folder / name for name in check_files(folder, form)["files"]]
     return {
-        "weights": _hash([folder / "config.json", *weight_files(folder)]),
+        "weights": _hash([folder / "config.json", *weights]),
         "processor": _hash([processor] if processor.is_file() else []),
     }
 

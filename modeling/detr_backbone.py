@@ -97,7 +97,7 @@ class HubDetrBackbone(nn.Module):
             pixel_values = nn.functional.pad(pixel_values, padding)
         rows, columns = pixel_values.shape[-2] // patch_height, pixel_values.shape[-1] // patch_width
         tokens = self.model(pixel_values).last_hidden_state[:, self.model.config.num_prefix_tokens :]
-        return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns), pixel_mask
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, rows, columns), pixel_mask
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:

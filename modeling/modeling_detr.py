@@ -229,7 +229,7 @@ class HubDetrModel(HubDetrPreTrainedModel):
         ).to(tokens.dtype)
         padding = None if mask is None else additive_mask(mask.flatten(1)[:, None, None], tokens.dtype)
         memory, encoder_states, encoder_maps = self.encoder(tokens, positions, padding, attentions, **kwargs)
-        content, queries, self_mask = self._queries(len(tokens), tokens.dtype, noised)
+        content, queries, self_mask = self._queries(tokens.shape[0], tokens.dtype, noised)
         decoded: DecoderStates = self.decoder(
             content, queries, memory, positions, self_mask, padding, attentions, **kwargs
         )

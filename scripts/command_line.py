@@ -16,6 +16,7 @@ from vithub.scripts.convert_command import convert
 from vithub.scripts.demo_command import demo
 from vithub.scripts.evaluate_command import evaluate
 from vithub.scripts.explain_command import explain
+from vithub.scripts.export_command import export
 from vithub.scripts.finetune_command import finetune
 from vithub.scripts.predict_command import predict
 from vithub.scripts.printing import LineFormatter, say
@@ -24,7 +25,7 @@ from vithub.scripts.termination import orderly_termination
 
 app = typer.Typer(
     name="vithub",
-    help="Vision transformers that live on the Hugging Face Hub: train, evaluate, convert and publish them.",
+    help="Vision transformers that live on the Hugging Face Hub: train, evaluate, convert, export and publish them.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -32,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=RecipeCommand)(prepared(finetune))
-for subcommand in (evaluate, predict, convert, check_data, compare, publish, demo, explain):
+for subcommand in (evaluate, predict, convert, check_data, compare, publish, export, demo, explain):
     app.command(cls=Command)(prepared(subcommand))
 
 

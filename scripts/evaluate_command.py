@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import typer
-from vithub.scripts.arguments import MOST_AT_ONCE, MOST_WORKERS, Folder
+from vithub.scripts.arguments import MOST_AT_ONCE, MOST_WORKERS, Backend, Folder
 from vithub.scripts.bad_images import check_on_bad_image
 
 
@@ -23,6 +23,7 @@ def evaluate(
         str, typer.Option(help="error, or skip to measure without images that cannot be decoded")
     ] = "error",
     resume: Annotated[bool, typer.Option("--resume", help="go on with a killed evaluation into --output")] = False,
+    backend: Backend = None,
     json_: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
     """Evaluates a classifier (accuracy, top-5, F1, per class) or a detector (COCO's metrics, kinds of errors)."""
@@ -39,7 +40,7 @@ def evaluate(
     with TerminalReporter() as reporter:
         result = run(
             folder, data, split, output=output, label_column=label_column, batch_size=batch_size, workers=workers,
-            on_bad_image=on_bad_image, resume=resume, reporter=reporter,
+            on_bad_image=on_bad_image, resume=resume, backend=backend, reporter=reporter,
         )  # fmt: skip
     if not process_state().is_main_process:
         return

@@ -4,7 +4,7 @@ import sys
 from typing import Annotated
 
 import typer
-from vithub.scripts.arguments import MOST_AT_ONCE, Folder
+from vithub.scripts.arguments import MOST_AT_ONCE, Backend, Folder
 from vithub.scripts.bad_images import check_on_bad_image, fail_after_all
 from vithub.scripts.printing import say
 
@@ -36,6 +36,7 @@ def predict(
         str, typer.Option(help="error: answer the others, then fail; skip: answer the others (see also --data)")
     ] = "error",
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --output")] = False,
+    backend: Backend = None,
 ) -> None:
     """Predicts the labels of images, or the boxes in them; writes those of a whole data set to files."""
     if (data is None) == (not images) or (data is not None and output is None):
@@ -50,20 +51,20 @@ def predict(
         with TerminalReporter() as reporter:
             target = predict_dataset(
                 folder, data, output, split=split, embeddings=embeddings, batch_size=batch_size or 32,
-                threshold=threshold, on_bad_image=on_bad_image, resume=resume, reporter=reporter,
+                threshold=threshold, on_bad_image=on_bad_image, resume=resume, backend=backend, reporter=reporter,
             )  # fmt: skip
         say(f"predictions are in {target}")
         return
     of_data = {"--split": split, "--embeddings": embeddings, "--resume": resume}
     if useless := [name for name, value in of_data.items() if value]:
         raise typer.BadParameter(f"{', '.join(useless)} goes with --data alone, not with images")
-    _predict_images(folder, images or [], json_, on_bad_image, top, batch_size, threshold, output)
+    _predict_images(folder, images or [], json_, on_bad_image, top, batch_size, threshold, output, backend)
 
 
 def _predict_images(
     folder: str, images: list[str], json_: bool, on_bad_image: str, top: int | None,
     batch_size: int | None, threshold: float | None,
-    output: str | None,
+    output: str | None, backend: str | None,
 ) -> None:  # fmt: skip
     """Predicts every image that can be decoded, and fails at the end if one could not be."""
     from rich.console import Console
@@ -72,7 +73,14 @@ def _predict_images(
 
     found = []
     for prediction in predict_stream(
-        folder, images, top=top, batch_size=batch_size, threshold=threshold, output=output, on_bad_image="skip"
+        folder,
+        images,
+        top=top,
+        batch_size=batch_size,
+        threshold=threshold,
+        output=output,
+        on_bad_image="skip",
+        backend=backend,
     ):
         found.append(prediction)
         if json_:

@@ -40,6 +40,7 @@ def predict_dataset(
     workers: int | None = None,
     on_bad_image: str = "error",
     resume: bool = False,
+    backend: str | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
     """Writes predictions as `part-000000.parquet` and so on: `rows_per_file` images each, in the order of the data set.
@@ -62,6 +63,7 @@ def predict_dataset(
         workers: Number of loading processes; None derives it from the number of cores.
         on_bad_image: "error", or "skip" to write null predictions for images that cannot be decoded.
         resume: Whether to continue an earlier prediction in `output`.
+        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
         reporter: Receives the progress; None writes to the log.
 
     Raises:
@@ -74,7 +76,9 @@ def predict_dataset(
     reporter = (reporter or QuietReporter()) if state.is_main_process else QuietReporter()
     target = Path(output).expanduser()
     path, skip_bad = locate(folder), on_bad_image == "skip"
-    predictor = task_of(path).open_dataset(path, data, embeddings=embeddings, threshold=threshold, skip_bad=skip_bad)
+    predictor = task_of(path).open_dataset(
+        path, data, embeddings=embeddings, threshold=threshold, skip_bad=skip_bad, backend=backend
+    )
     tables = predictor.splits
     split = split or ("test" if "test" in tables else list(tables)[-1])
     if split not in tables:
@@ -88,7 +92,7 @@ def predict_dataset(
     state.wait_for_everyone()
     images = predictor.open(split, state.device)
     files = [(number, _file(target, number)) for number in range(-(-len(images) // rows_per_file))]
-    of_model, mine = model_identity(path), []
+    of_model, mine = model_identity(path, backend), []
     for number, file in files[state.process_index :: state.num_processes]:
         rows = range(number * rows_per_file, min(len(images), (number + 1) * rows_per_file))
         made_from = {**of_model, "data": rows_identity(tables[split], rows)}

@@ -34,6 +34,7 @@ def evaluate(
     workers: int | None = None,
     on_bad_image: str = "error",
     resume: bool = False,
+    backend: str | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Computes metrics of a classifier or detector on labelled images, preprocessed as `pipeline` does.
@@ -49,6 +50,8 @@ def evaluate(
         on_bad_image: "error", or "skip" to leave out and list the images that cannot be decoded.
         resume: Whether to continue an evaluation into `output` that was killed; its partial counts lie beside that
             folder.
+        backend: Exported form to run: "onnx", "onnx-int8", "openvino", ...; "torch" for the weights; None takes the
+            weights if they are there, else the only form.
         reporter: Receives the progress; None writes to the log.
 
     Returns:
@@ -70,13 +73,13 @@ def evaluate(
     task = task_of(path)
     with way_past_bad_images(on_bad_image, task.skipping(own_data=data is None)):
         skip_bad = on_bad_image == "skip"
-        saved = task.open_evaluation(path, str(folder), data, split, label_column, skip_bad)
+        saved = task.open_evaluation(path, str(folder), data, split, label_column, skip_bad, backend)
         evaluator = saved.evaluator(accelerator.device)
         about = {"model": str(folder), "data": saved.data, "split": saved.split}
         size = len(saved.rows)
         partial = None
         if output is not None:
-            made_from = {**model_identity(path), "data": rows_identity(saved.rows, range(size))}
+            made_from = {**model_identity(path, backend), "data": rows_identity(saved.rows, range(size))}
             largest = min(batch_size, evaluator.largest_batch or batch_size)
             counted = {**about, "images": size, "batch_size": largest}
             partial = partial_counts(Path(output), counted, made_from, accelerator, resume)

@@ -31,6 +31,7 @@ def predict(
     threshold: float | None = None,
     output: str | Path | None = None,
     on_bad_image: str = "error",
+    backend: str | None = None,
 ) -> list[dict[str, Any]]:
     """Predicts the most likely labels of images, or the boxes that a detector finds, in order, as `pipeline` does.
 
@@ -43,6 +44,8 @@ def predict(
         output: New folder for a detector's images with drawn boxes, and for `annotations.json` in COCO's format with
             scores.
         on_bad_image: "error", or "skip" to answer the other images; a bad image then has an `error` and no predictions.
+        backend: Exported form to run: "onnx", "onnx-int8", "openvino", ...; "torch" for the weights; None takes the
+            weights if they are there, else the only form.
 
     Returns:
         A dictionary per image with `image` (its name) and `predictions`: a list of `label` and `score` (0 to 1), the
@@ -55,8 +58,9 @@ def predict(
         ValueError: An option belongs to the other kind of model.
     """
     found = predict_stream(
-        folder, images, top=top, batch_size=batch_size, threshold=threshold, output=output, on_bad_image=on_bad_image
-    )
+        folder, images, top=top, batch_size=batch_size, threshold=threshold, output=output, on_bad_image=on_bad_image,
+        backend=backend,
+    )  # fmt: skip
     return list(found)
 
 
@@ -70,6 +74,7 @@ def predict_stream(
     threshold: float | None = None,
     output: str | Path | None = None,
     on_bad_image: str = "error",
+    backend: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Predicts images one after the other, for more images than memory can hold predictions of.
 
@@ -85,7 +90,9 @@ def predict_stream(
     if not names:
         raise DataError("there are no images: name files, folders or URLs")
     path, skip_bad = locate(folder), on_bad_image == "skip"
-    model = task_of(path).open_images(path, top=top, batch_size=batch_size, threshold=threshold, output=output)
+    model = task_of(path).open_images(
+        path, top=top, batch_size=batch_size, threshold=threshold, output=output, backend=backend
+    )
     return model.predictions((name, _opened(name, skip_bad)) for name in names)
 
 

@@ -17,6 +17,7 @@ from ...data.text.markdown_text import Markdown, markdown_block, markdown_code, 
 from ...data.text.terminal_text import visible
 from ..checkpoints import CheckpointError, read_config, read_json
 from . import detection as _detection  # noqa: F401  # importing it registers the card of detectors
+from .exported_forms import exported_facts
 from .facts import duration, energy, label_names, percent
 from .header import UNKNOWN_LICENCE, base_model, card_header, hub_id, public_name, write_eval_results
 from .kinds import TEMPLATES, card_kind
@@ -101,7 +102,10 @@ def _merged(
         generated = card_header(recipe, config, metrics)
         header, fields = merge_header(old, generated)
         values = _values(folder, recipe, config, metrics, native)
-        templates = (card_kind(metrics).template, TEMPLATES / "training_and_licence.md")
+        templates = [card_kind(metrics).template, TEMPLATES / "training_and_licence.md"]
+        if (exported := exported_facts(folder)) is not None:
+            templates.insert(1, TEMPLATES / "exported_forms.md")
+            values |= exported | {"hub_task": card_kind(metrics).hub_task}
         parts = _render(templates, values, header, public_recipe(recipe_text), location or str(folder))
     body, edited = merge_body(old, parts)
     foreign = old_text is not None and not _is_ours(old)
@@ -256,4 +260,4 @@ def read_text(file: Path) -> str:
         raise CheckpointError(f"{file} is no text in UTF-8: {error}") from error
 
 
-__all__ = ["package_link", "published_card", "read_text", "render_card", "write_card"]
+__all__ = ["CARD", "package_link", "published_card", "read_text", "render_card", "write_card"]

@@ -17,6 +17,7 @@ from ..checkpoints import (
     read_index,
     read_json,
 )
+from ..exported.forms import RECORD, check_files, form_of, read_records
 
 # Purpose of the files of a published model, by pattern; the first pattern that matches applies.
 _BELONGS = {
@@ -36,6 +37,7 @@ _BELONGS = {
     "*.png": "picture of the card",
     "*.jpg": "picture of the card",
     "*.svg": "picture of the card",
+    RECORD: "record of the exported forms",
     "LICENSE*": "licence",
     "NOTICE*": "licence",
     ".gitattributes": "what git stores as large files",
@@ -113,11 +115,16 @@ def select_files(folder: Path, replaced: dict[str, bytes] | None = None) -> list
         CheckpointError: The folder holds no complete model.
     """
     code = check_model_folder(folder)
+    forms = {
+        file: f"exported form, {name}"
+        for name in read_records(folder)
+        for file in check_files(folder, form_of(name))["files"]
+    }
     found: dict[str, PublishFile] = {}
     for file in sorted(folder.rglob("*")):
         path = file.relative_to(folder).as_posix()
         if file.is_file():
-            sent, why = _decide(path, code)
+            sent, why = (True, forms[path]) if path in forms else _decide(path, code)
             if leads_out(file, folder):
                 sent, why = False, "link that leads out of the folder"
             elif sent and not _is_utf8(path):

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from .configuration.configuration_detr import HubDetrConfig
     from .configuration.configuration_vit import HubViTConfig
     from .data.boxes.report import check_data
+    from .deployment.exporting import export
     from .hub.conversion.convert import convert
     from .hub.conversion.opening import load, load_image_processor
+    from .hub.exported.exported_model import load_exported
     from .hub.push.publishing import publish
     from .interpretability.analysis.attention_distance import attention_distance
     from .interpretability.analysis.layer_features import layer_features
@@ -60,11 +62,13 @@ _HOMES = {
     "compare": "comparison.comparing",
     "convert": "hub.conversion.convert",
     "evaluate": "training.evaluation",
+    "export": "deployment.exporting",
     "explain": "interpretability.explanation.explaining",
     "faithfulness": "interpretability.faithfulness.measurement",
     "finetune": "training.finetuning",
     "layer_features": "interpretability.analysis.layer_features",
     "load": "hub.conversion.opening",
+    "load_exported": "hub.exported.exported_model",
     "load_image_processor": "hub.conversion.opening",
     "patch_filters": "interpretability.analysis.patch_filters",
     "position_similarity": "interpretability.analysis.position_similarity",
@@ -97,10 +101,12 @@ __all__ = [
     "convert",
     "evaluate",
     "explain",
+    "export",
     "faithfulness",
     "finetune",
     "layer_features",
     "load",
+    "load_exported",
     "load_image_processor",
     "patch_filters",
     "position_similarity",

@@ -311,7 +311,14 @@ class Task(Protocol):
         """
 
     def open_evaluation(
-        self, path: Path, name: str, data: Any, split: str | None, label_column: str | None, skip_bad: bool
+        self,
+        path: Path,
+        name: str,
+        data: Any,
+        split: str | None,
+        label_column: str | None,
+        skip_bad: bool,
+        backend: str | None = None,
     ) -> SavedEvaluation:
         """Opens a saved model and the data to evaluate it on.
 
@@ -322,6 +329,7 @@ class Task(Protocol):
             split: Name of the split; None takes the split that the run reported, or "test" if it exists.
             label_column: Name of the column of labels or objects; None finds it.
             skip_bad: Whether images that cannot be decoded are left out.
+            backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
         """
 
     def skipping(self, own_data: bool) -> str:
@@ -335,12 +343,26 @@ class Task(Protocol):
         """Formats the result of an evaluation for a terminal."""
 
     def open_images(
-        self, path: Path, *, top: int | None, batch_size: int | None, threshold: float | None, output: Any
+        self,
+        path: Path,
+        *,
+        top: int | None,
+        batch_size: int | None,
+        threshold: float | None,
+        output: Any,
+        backend: str | None = None,
     ) -> ImagePredictor:
         """Opens a saved model for single images; raises `ValueError` for an option without effect on this task."""
 
     def open_dataset(
-        self, path: Path, data: Any, *, embeddings: bool, threshold: float | None, skip_bad: bool
+        self,
+        path: Path,
+        data: Any,
+        *,
+        embeddings: bool,
+        threshold: float | None,
+        skip_bad: bool,
+        backend: str | None = None,
     ) -> DatasetPredictor:
         """Opens a saved model for a data set; raises `ValueError` for an option without effect on this task."""
 

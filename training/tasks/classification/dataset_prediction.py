@@ -31,11 +31,12 @@ class LabelPredictor:
         data: Data set in any form that `finetune` takes; labels are not needed.
         embeddings: Whether to add the column `embedding`.
         skip_bad: Whether to accept images that cannot be decoded.
+        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
     """
 
-    def __init__(self, path: Path, data: Any, embeddings: bool, skip_bad: bool) -> None:
+    def __init__(self, path: Path, data: Any, embeddings: bool, skip_bad: bool, backend: str | None = None) -> None:
         self.splits, self.data = read_image_tables(data)
-        self.model, self.processor = load_classifier(path)
+        self.model, self.processor = load_classifier(path, backend=backend)
         self.path = path
         self.embeddings, self.skip_bad = embeddings, skip_bad
         self.labels = [self.model.config.id2label[number] for number in range(self.model.config.num_labels)]

@@ -23,11 +23,12 @@ class Classifier:
         path: Folder of the model.
         top: Number of labels per image.
         batch_size: Images per batch.
+        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
     """
 
-    def __init__(self, path: Path, top: int, batch_size: int) -> None:
+    def __init__(self, path: Path, top: int, batch_size: int, backend: str | None = None) -> None:
         self.path, self.top, self.batch_size = path, top, batch_size
-        self.model, self.processor = load_classifier(path)
+        self.model, self.processor = load_classifier(path, backend=backend)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         cast(nn.Module, self.model).to(self.device)
 

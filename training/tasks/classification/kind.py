@@ -30,10 +30,17 @@ class Classification:
         return build_classification(recipe, source, processes, teacher)
 
     def open_evaluation(
-        self, path: Path, name: str, data: Any, split: str | None, label_column: str | None, skip_bad: bool
+        self,
+        path: Path,
+        name: str,
+        data: Any,
+        split: str | None,
+        label_column: str | None,
+        skip_bad: bool,
+        backend: str | None = None,
     ) -> SavedClassifier:
         """Opens a saved classifier and the labelled images to evaluate it on."""
-        return SavedClassifier(path, name, data, split, label_column, skip_bad)
+        return SavedClassifier(path, name, data, split, label_column, skip_bad, backend)
 
     def skipping(self, own_data: bool) -> str:  # noqa: ARG002
         """Describes the effect of `on_bad_image="skip"` in an evaluation, for messages."""
@@ -44,7 +51,14 @@ class Classification:
         return classifier_table(result)
 
     def open_images(
-        self, path: Path, *, top: int | None, batch_size: int | None, threshold: float | None, output: Any
+        self,
+        path: Path,
+        *,
+        top: int | None,
+        batch_size: int | None,
+        threshold: float | None,
+        output: Any,
+        backend: str | None = None,
     ) -> Classifier:
         """Opens a saved classifier for single images; `threshold` and `output` are rejected."""
         refuse_without_effect("a classifier", threshold=threshold)
@@ -52,14 +66,21 @@ class Classification:
             raise ValueError(
                 f"{argument('output')} is for the boxes of a detector; a classifier's labels are only returned"
             )
-        return Classifier(path, 5 if top is None else top, batch_size or 32)
+        return Classifier(path, 5 if top is None else top, batch_size or 32, backend)
 
     def open_dataset(
-        self, path: Path, data: Any, *, embeddings: bool, threshold: float | None, skip_bad: bool
+        self,
+        path: Path,
+        data: Any,
+        *,
+        embeddings: bool,
+        threshold: float | None,
+        skip_bad: bool,
+        backend: str | None = None,
     ) -> LabelPredictor:
         """Opens a saved classifier for a data set; the threshold of boxes is ignored."""
         refuse_without_effect("a classifier", threshold=threshold)
-        return LabelPredictor(path, data, embeddings, skip_bad)
+        return LabelPredictor(path, data, embeddings, skip_bad, backend)
 
 
 __all__ = ["Classification"]

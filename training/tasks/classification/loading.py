@@ -3,14 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers import AutoModelForImageClassification
 
 from ....hub.checkpoints import CheckpointError, locate
+from ....hub.exported.exported_model import load_exported
+from ....hub.exported.forms import choose_form
 from ....hub.inference_loading import load_for_inference, load_processor
 
 
-def load_classifier(source: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
+def load_classifier(source: str | Path, revision: str | None = None, backend: str | None = None) -> tuple[Any, Any]:
     """Loads a classifier in evaluation mode, in the dtype of its weights, and its image processor.
+
+    Args:
+        source: Folder or Hub id.
+        revision: Branch, tag or commit of a Hub id.
+        backend: Exported form to run, such as "onnx"; see `choose_form`.
 
     Raises:
         CheckpointError: The source is not a folder with a classifier, or one of its files is missing, damaged or
@@ -19,6 +26,8 @@ def load_classifier(source: str | Path, revision: str | None = None) -> tuple[Pr
     path = locate(source, revision)
     if not path.is_dir() or not (path / "config.json").is_file():
         raise CheckpointError(f"{source} holds no config.json; name the folder of a run or of a saved classifier")
+    if (form := choose_form(path, backend)) is not None:
+        return load_exported(path, form.name), load_processor(path)
     model = load_for_inference(AutoModelForImageClassification, path, "an image classifier")
     return model, load_processor(path)
 

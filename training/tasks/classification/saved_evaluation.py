@@ -32,6 +32,7 @@ class SavedClassifier:
             else the last.
         label_column: Name of the column of labels; None finds it.
         skip_bad: Whether images that cannot be decoded are left out.
+        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
 
     Raises:
         DataError: The data cannot be used, has a label that the model does not know, or has single labels where the
@@ -39,10 +40,17 @@ class SavedClassifier:
     """
 
     def __init__(
-        self, path: Path, name: str, data: Any, split: str | None, label_column: str | None, skip_bad: bool
+        self,
+        path: Path,
+        name: str,
+        data: Any,
+        split: str | None,
+        label_column: str | None,
+        skip_bad: bool,
+        backend: str | None = None,
     ) -> None:
         self.name, self.skip_bad = name, skip_bad
-        self.model, self.processor = load_classifier(path)
+        self.model, self.processor = load_classifier(path, backend=backend)
         self.found, self.split = _tables(path, data, split, label_column)
         self.data, self.rows = self.found.name, self.found.tables[self.split]
         self.multi_label = self.found.labels.multi_label

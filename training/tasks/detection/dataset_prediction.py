@@ -52,14 +52,15 @@ class BoxPredictor:
         data: Data set with or without boxes; see `read_box_images`.
         threshold: Lowest score of a box, in [0, 1].
         skip_bad: Whether to accept images that cannot be decoded.
+        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
     """
 
-    def __init__(self, path: Path, data: Any, threshold: float, skip_bad: bool) -> None:
+    def __init__(self, path: Path, data: Any, threshold: float, skip_bad: bool, backend: str | None = None) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"{argument('threshold')} must lie in [0, 1], got {threshold!r}")
         found = read_box_images(data)
         self.splits, self.data, self.classes = found.tables, found.name, found.classes
-        self.model, self.processor = load_detector(path)
+        self.model, self.processor = load_detector(path, backend=backend)
         self.threshold, self.skip_bad = threshold, skip_bad
         id2label = self.model.config.id2label
         self.labels = [str(id2label[number]) for number in sorted(id2label)]

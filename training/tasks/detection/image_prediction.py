@@ -29,18 +29,21 @@ class Detector:
         threshold: Lowest score of a box, in [0, 1].
         output: New folder for the images with drawn boxes, and for `annotations.json` in COCO's format with scores;
             None writes nothing.
+        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
 
     Raises:
         CheckpointError: The model cannot be loaded completely.
     """
 
-    def __init__(self, path: Path, threshold: float, output: str | Path | None = None) -> None:
+    def __init__(
+        self, path: Path, threshold: float, output: str | Path | None = None, backend: str | None = None
+    ) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"{argument('threshold')} must lie in [0, 1], got {threshold!r}")
         if output is not None:
             check_target(Path(output).expanduser().absolute())
         self.path, self.threshold, self.output = path, threshold, output
-        self.model, self.processor = load_detector(path)
+        self.model, self.processor = load_detector(path, backend=backend)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         cast(nn.Module, self.model).to(self.device)
         id2label = self.model.config.id2label

@@ -29,11 +29,18 @@ class Detection:
         return build_detection(recipe, source, processes)
 
     def open_evaluation(
-        self, path: Path, name: str, data: Any, split: str | None, label_column: str | None, skip_bad: bool
+        self,
+        path: Path,
+        name: str,
+        data: Any,
+        split: str | None,
+        label_column: str | None,
+        skip_bad: bool,
+        backend: str | None = None,
     ) -> SavedDetector:
         """Opens a saved detector and the images with boxes to evaluate it on."""
         del name
-        return SavedDetector(path, data, split, label_column, skip_bad)
+        return SavedDetector(path, data, split, label_column, skip_bad, backend)
 
     def skipping(self, own_data: bool) -> str:
         """Describes the effect of `on_bad_image="skip"` in an evaluation, for messages.
@@ -48,19 +55,33 @@ class Detection:
         return detection_table(result)
 
     def open_images(
-        self, path: Path, *, top: int | None, batch_size: int | None, threshold: float | None, output: Any
+        self,
+        path: Path,
+        *,
+        top: int | None,
+        batch_size: int | None,
+        threshold: float | None,
+        output: Any,
+        backend: str | None = None,
     ) -> Detector:
         """Opens a saved detector for single images; `top` and `batch_size` are rejected."""
         refuse_without_effect("a detector", top=top, batch_size=batch_size)
-        return Detector(path, 0.5 if threshold is None else threshold, output)
+        return Detector(path, 0.5 if threshold is None else threshold, output, backend)
 
     def open_dataset(
-        self, path: Path, data: Any, *, embeddings: bool, threshold: float | None, skip_bad: bool
+        self,
+        path: Path,
+        data: Any,
+        *,
+        embeddings: bool,
+        threshold: float | None,
+        skip_bad: bool,
+        backend: str | None = None,
     ) -> BoxPredictor:
         """Opens a saved detector for a data set; `embeddings` is rejected."""
         if embeddings:
             raise ValueError(f"{argument('embeddings')} are of classifiers; {path} is a detector")
-        return BoxPredictor(path, data, 0.5 if threshold is None else threshold, skip_bad)
+        return BoxPredictor(path, data, 0.5 if threshold is None else threshold, skip_bad, backend)
 
 
 __all__ = ["Detection"]

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForObjectDetection, PreTrainedModel
+from transformers import AutoModelForObjectDetection
 
 from ....configuration.model_task import DETECTION, model_task
 from ....hub.checkpoints import CheckpointError, locate, read_config
+from ....hub.exported.exported_model import load_exported
+from ....hub.exported.forms import choose_form
 from ....hub.inference_loading import PROCESSOR, load_for_inference, load_processor
 from ....modeling.detector_output import MOST_FOUND, found_objects
 from .detections import Detections
@@ -17,8 +19,13 @@ _DROPS_LAST = ("DetrImageProcessor", "YolosImageProcessor")
 _KEEPS_ALL = ("DeformableDetr", "ConditionalDetr", "RTDetr")
 
 
-def load_detector(source: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
+def load_detector(source: str | Path, revision: str | None = None, backend: str | None = None) -> tuple[Any, Any]:
     """Loads a detector in evaluation mode, in the dtype of its weights, and its image processor.
+
+    Args:
+        source: Folder or Hub id.
+        revision: Branch, tag or commit of a Hub id.
+        backend: Exported form to run, such as "onnx"; see `choose_form`.
 
     Raises:
         CheckpointError: The source is not a folder with a detector, or one of its files is missing, damaged or
@@ -27,7 +34,10 @@ def load_detector(source: str | Path, revision: str | None = None) -> tuple[PreT
     path = locate(source, revision)
     if not (path / "config.json").is_file() or model_task(read_config(path)) != DETECTION:
         raise CheckpointError(f"{source} holds no config.json of an object detector; name the folder of a run")
-    model = load_for_inference(AutoModelForObjectDetection, path, "an object detector")
+    if (form := choose_form(path, backend)) is not None:
+        model: Any = load_exported(path, form.name)
+    else:
+        model = load_for_inference(AutoModelForObjectDetection, path, "an object detector")
     processor = load_processor(path)
     if not hasattr(processor, "post_process_object_detection"):
         raise CheckpointError(f"{path / PROCESSOR} names {type(processor).__name__}, which is not one of a detector")

@@ -35,14 +35,23 @@ class SavedDetector:
         split: Name of the split; None takes "test" if it exists, else "validation".
         label_column: Name of the column of objects; None finds it.
         skip_bad: Whether images that cannot be decoded are left out.
+        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
 
     Raises:
         DataError: The data cannot be used, or has a class that the model does not know.
     """
 
-    def __init__(self, path: Path, data: Any, split: str | None, label_column: str | None, skip_bad: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        data: Any,
+        split: str | None,
+        label_column: str | None,
+        skip_bad: bool,
+        backend: str | None = None,
+    ) -> None:
         self.skip_bad = skip_bad
-        self.model, self.processor = load_detector(path)
+        self.model, self.processor = load_detector(path, backend=backend)
         boxes = load_box_data(**_source(path, data, skip_bad, label_column))
         self.split = split or boxes.reported
         if self.split not in boxes.splits:

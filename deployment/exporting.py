@@ -1,0 +1,283 @@
+"""Export of a model to another runtime: the function behind `vithub export`."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..data.argument_names import argument
+from ..data.whole_files import write_whole
+from ..hub.any_model import load_any_model
+from ..hub.card.model_card import CARD, write_card
+from ..hub.checkpoints import locate
+from ..hub.exported.exported_model import ExportedModel
+from ..hub.exported.forms import (
+    FORMATS,
+    RECORD,
+    BackendError,
+    Form,
+    check_files,
+    file_hash,
+    read_records,
+    record_text,
+)
+from ..hub.exported.sessions import open_session
+from ..hub.folders import new_folder
+from ..hub.model_identity import model_identity
+from ..training.runtime.progress import QuietReporter, Reporter
+from .gate import Gate, GateResult
+from .graphs import Traced, trace
+from .parity import measure_parity
+from .quantization import Quantizer, quantize_within
+from .writers import OPSET, check_converter, write_form
+
+CALIBRATION_IMAGES = 100
+
+
+@dataclass
+class Export:
+    """Exported form of a model.
+
+    Args:
+        folder: Folder that holds it, with `config.json` and `preprocessor_config.json`.
+        form: Format and precision.
+        record: Its entry in `export.json`.
+    """
+
+    folder: Path
+    form: Form
+    record: dict[str, Any]
+
+    @property
+    def file(self) -> Path:
+        """Main file."""
+        return self.folder / self.form.file
+
+
+def export(
+    model: str | Path,
+    format: str = "onnx",  # noqa: A002  # the name of the command's option
+    *,
+    precision: str = "fp32",
+    output: str | Path | None = None,
+    data: Any = None,
+    split: str | None = None,
+    max_drop: float | None = None,
+    dynamic_size: bool = False,
+    calibration_images: int = CALIBRATION_IMAGES,
+    overwrite: bool = False,
+    revision: str | None = None,
+    reporter: Reporter | None = None,
+) -> Export:
+    """Exports a model to ONNX or OpenVINO, and keeps the file only if it computes what the model computes.
+
+    The file's outputs are compared with the model's on random and, where data is given, on real pixels; with data, the
+    file itself goes through the same evaluation as the model, on the same images.
+
+    Args:
+        model: Folder of a run or of any saved classifier, detector or backbone, or a Hub id.
+        format: "onnx" or "openvino".
+        precision: "fp32", "bf16" (OpenVINO only), "fp16" or "int8", which is calibrated with images of `data`.
+        output: New folder to write; None adds the file to the model's own folder.
+        data: Labelled images to calibrate with and to measure accuracy on, in any form that `evaluate` takes; None
+            takes a run's own data for int8, and measures no accuracy otherwise.
+        split: Name of the split to measure on; None takes the one that `evaluate` would take.
+        max_drop: Largest accepted loss in percentage points of accuracy or AP50; None means 0.5 and 1.0.
+        dynamic_size: Whether the graph of a ViT classifier or backbone takes images of any size; a detector's does
+            always.
+        calibration_images: Number of images to calibrate int8 with, at least 1.
+        overwrite: Whether a form that is there already is replaced.
+        revision: Branch, tag or commit of a Hub id.
+        reporter: Receives the progress; None writes to the log.
+
+    Returns:
+        The export, with its entry in `export.json`: hashes and sizes of the files, versions, opset, parity, accuracy.
+
+    Raises:
+        BackendError: A package is missing, the model cannot be expressed, or the file computes something else.
+        CheckpointError: The model cannot be loaded.
+        DataError: The data cannot be used.
+    """
+    form = _form(format, precision)
+    if calibration_images < 1:
+        raise ValueError(f"{argument('calibration_images')} must be at least 1, got {calibration_images}")
+    if max_drop is not None and max_drop < 0:
+        raise ValueError(f"{argument('max_drop')} must be at least 0 points, got {max_drop}")
+    if (split is not None or max_drop is not None) and data is None and precision != "int8":
+        raise ValueError(
+            f"{argument('split')} and {argument('max_drop')} need {argument('data')} to measure accuracy on"
+        )
+    check_converter(form.format)
+    path = locate(model, revision)
+    target = _target(model, path, output, form, overwrite)
+    reporter = reporter or QuietReporter()
+    source, processor = load_any_model(path)
+    source.eval().float()
+    gate = _gate(path, str(model), data, split, max_drop, form, reporter)
+    with tempfile.TemporaryDirectory(prefix="vithub-export-") as folder:
+        work = Path(folder)
+        record = _write_checked(work, form, source, processor, gate, dynamic_size, calibration_images)
+        record = {"source": str(model), "source_hashes": _hashes(path), **record}
+        if target is None:
+            _add(work, path, form, record)
+            if all((path / name).is_file() for name in (CARD, "recipe.yaml", "metrics.json")):
+                write_card(path)
+            return Export(path, form, record)
+        with new_folder(target, overwrite) as staging:
+            source.config.architectures = [type(source).__name__]
+            source.config.save_pretrained(staging)
+            processor.save_pretrained(staging)
+            _add(work, staging, form, record)
+        return Export(Path(target).expanduser(), form, record)
+
+
+def _form(format: str, precision: str) -> Form:  # noqa: A002
+    if format not in FORMATS:
+        raise ValueError(f"{argument('format')} must be one of {', '.join(FORMATS)}, got {format!r}")
+    if precision not in FORMATS[format]:
+        raise ValueError(
+            f"{argument('precision')} of {format} must be one of {', '.join(FORMATS[format])}, got {precision!r}"
+        )
+    return Form(format, precision)
+
+
+def _target(model: str | Path, path: Path, output: Any, form: Form, overwrite: bool) -> Path | None:
+    """Folder to make; None where the form is added to the model's own folder."""
+    if output is not None and Path(output).expanduser().absolute() != path.absolute():
+        return Path(output)
+    if not Path(model).expanduser().is_dir():
+        raise ValueError(f"{argument('output')} must name a new folder for {model}, which is no local folder")
+    if form.name in read_records(path) and not overwrite:
+        raise BackendError(f"{path} holds {form.file} already; {argument('overwrite')} replaces it")
+    return None
+
+
+def _gate(
+    path: Path, name: str, data: Any, split: str | None, max_drop: float | None, form: Form, reporter: Reporter
+) -> Gate | None:
+    if data is None and form.precision != "int8":
+        return None
+    if data is None and not (path / "recipe.yaml").is_file():
+        raise BackendError(
+            f"int8 is calibrated and measured with images, and {name} is no run with data of its own: name "
+            f"{argument('data')}"
+        )
+    return Gate(path, name, data, split, max_drop, reporter=reporter)
+
+
+def _write_checked(
+    work: Path, form: Form, source: Any, processor: Any, gate: Gate | None, dynamic_size: bool, calibration_images: int
+) -> dict[str, Any]:
+    """Writes a form into a temporary folder and checks it; returns its entry in `export.json`."""
+    traced = trace(source, processor, dynamic_size)
+    pixels = [_random_pixels(traced, processor)]
+    if gate is not None:
+        real = gate.calibration_pixels(calibration_images)
+        pixels += real[:4]
+    record: dict[str, Any] = {
+        "format": form.format,
+        "precision": form.precision,
+        "image_hw": None if traced.image_hw is None else list(traced.image_hw),
+        "outputs": traced.outputs,
+        **({"opset": OPSET} if form.format == "onnx" else {}),
+        "versions": _versions(form.format),
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+    def opened(file: Path) -> ExportedModel:
+        return ExportedModel(source.config, open_session(file, form), record, file.name).eval()
+
+    file, accuracy = work / form.file, None
+    if form.precision == "int8":
+        assert gate is not None
+        with Quantizer(traced, form, real) as quantizer:
+            left, accuracy = _quantize(quantizer, file, gate, source, opened, pixels)
+            record["int8"] = {
+                "calibration_images": len(real), "calibrated_on": gate.calibrated_on,
+                "layers": len(quantizer.layers), "layers_in_fp32": left,
+            }  # fmt: skip
+    else:
+        write_form(traced, work, form)
+    exported = opened(file)
+    record["largest_difference"] = measure_parity(source, exported, pixels, form.precision)
+    if gate is not None:
+        accuracy = accuracy or gate.measure(exported)
+        gate.check(accuracy)
+        record["accuracy"] = accuracy.to_dict()
+    files = [name for name in form.files if (work / name).is_file()]
+    record["files"] = {name: file_hash(work / name) for name in files}
+    record["bytes"] = sum((work / name).stat().st_size for name in files)
+    return record
+
+
+def _quantize(
+    quantizer: Quantizer, file: Path, gate: Gate, source: Any, opened: Any, pixels: Sequence[torch.Tensor]
+) -> tuple[list[str], GateResult]:
+    """Writes the int8 file with the fewest layers in fp32 that passes the gate."""
+    results: list[GateResult] = []
+
+    def good(candidate: Path) -> bool:
+        results.append(gate.measure(opened(candidate)))
+        return results[-1].drop <= gate.limit(results[-1])
+
+    def error(candidate: Path) -> float:
+        differences = measure_parity(source, opened(candidate), pixels, "int8")
+        return max(value for name, value in differences.items() if name != "batch")
+
+    left = quantize_within(quantizer, file, good, error)
+    return left, results[-1]
+
+
+def _random_pixels(traced: Traced, processor: Any) -> torch.Tensor:
+    """Noise as an image processor sees it; for a detector of another shape than the one that was traced."""
+    if traced.image_hw is not None:
+        return torch.randn(2, *traced.sample.shape[1:], generator=torch.Generator().manual_seed(1))
+    noise = torch.randint(256, (160, 128, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    pixels: torch.Tensor = processor(Image.fromarray(noise.numpy()), return_tensors="pt")["pixel_values"]
+    return pixels
+
+
+def _add(work: Path, folder: Path, form: Form, record: dict[str, Any]) -> None:
+    """Moves the files of a form into a model's folder; `export.json`, which lists them, comes last."""
+    records = read_records(folder) | {form.name: record}
+    for name in form.files:
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if (work / name).is_file():
+            part = place.with_name(f".{place.name}.part")
+            shutil.copyfile(work / name, part)
+            part.replace(place)
+        else:
+            place.unlink(missing_ok=True)
+    write_whole(folder / RECORD, record_text(records))
+    check_files(folder, form)
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    return model_identity(path) if (path / "config.json").is_file() else {}
+
+
+def _versions(kind: str) -> dict[str, str]:
+    packages = [
+        "vithub",
+        "torch",
+        "transformers",
+        *(["onnx", "onnxruntime"] if kind == "onnx" else ["openvino", "nncf"]),
+    ]
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+__all__ = ["Export", "export"]

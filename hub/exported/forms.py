@@ -1,0 +1,177 @@
+"""Exported forms of a model: their files, their records in `export.json`, and the choice of one.
+
+Files lie where other tools look for them: `onnx/model.onnx` (transformers.js, Optimum), `openvino/openvino_model.xml`.
+Each form's entry in `export.json` states how it was made and the hashes of its files.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ..checkpoints import CheckpointError, read_json
+
+RECORD = "export.json"
+SOURCE = "torch"  # name of the weights themselves, in place of a form's
+FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "bf16", "fp16", "int8")
+})  # fmt: skip
+_STEMS = {"onnx": "onnx/model", "openvino": "openvino/openvino_model"}
+_MODULES = {"onnx": "onnxruntime", "openvino": "openvino"}
+# Names that transformers.js and Optimum give to the precisions; bf16 is a way to run a file of fp32 weights.
+_ENDINGS = {
+    "onnx": {"fp32": ".onnx", "fp16": "_fp16.onnx", "int8": "_quantized.onnx"},
+    "openvino": {"fp32": ".xml", "bf16": "_bf16.xml", "fp16": "_fp16.xml", "int8": "_int8.xml"},
+}
+
+
+class BackendError(CheckpointError):
+    """A form of a model that does not exist, was changed, or whose runtime is not installed."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """Exported form of a model.
+
+    Args:
+        format: "onnx" or "openvino".
+        precision: "fp32", "bf16", "fp16" or "int8".
+    """
+
+    format: str
+    precision: str
+
+    @property
+    def name(self) -> str:
+        """Name on the command line, such as "onnx-int8"; that of fp32 is the format's alone."""
+        return self.format if self.precision == "fp32" else f"{self.format}-{self.precision}"
+
+    @property
+    def file(self) -> str:
+        """Path of the main file in the model's folder."""
+        return _STEMS[self.format] + _ENDINGS[self.format][self.precision]
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of all files that the form may have, the main file first."""
+        beside = self.file.replace(".xml", ".bin") if self.format == "openvino" else f"{self.file}.data"
+        return [self.file, beside]
+
+
+FORMS = tuple(Form(kind, precision) for kind, precisions in FORMATS.items() for precision in precisions)
+
+
+def form_of(name: str) -> Form:
+    """Returns the form with a name such as "onnx" or "openvino-int8".
+
+    Raises:
+        BackendError: There is no such form.
+    """
+    for form in FORMS:
+        if form.name == name:
+            return form
+    raise BackendError(f"there is no backend {name!r}; there are {', '.join([SOURCE, *(form.name for form in FORMS)])}")
+
+
+def check_installed(kind: str) -> None:
+    """Raises a `BackendError` if the runtime of a format is not installed."""
+    if find_spec(_MODULES[kind]) is None:
+        raise BackendError(f"{kind} needs the package {_MODULES[kind]}; pip install 'vithub[{kind}]'")
+
+
+def read_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the entries of a folder's `export.json` by the form's name; empty where nothing was exported.
+
+    Raises:
+        CheckpointError: The file is damaged or names a form that this version does not know.
+    """
+    file = folder / RECORD
+    if not file.is_file():
+        return {}
+    records = read_json(file).get("forms")
+    if not isinstance(records, dict) or not all(isinstance(entry, dict) for entry in records.values()):
+        raise BackendError(f"{file} has no table `forms` of what was exported; export the model again")
+    for name in records:
+        try:
+            form_of(name)
+        except BackendError as error:
+            raise BackendError(f"{file}: {error}") from None
+    return records
+
+
+def choose_form(folder: Path, backend: str | None) -> Form | None:
+    """Returns the form to run, or None for the weights themselves.
+
+    Args:
+        folder: Folder of the model.
+        backend: Name of a form, "torch" for the weights, or None for the weights if they are there, else the only form.
+
+    Raises:
+        BackendError: The form is not there, or there are several and none was named.
+    """
+    if backend == SOURCE:
+        return None
+    records = read_records(folder)
+    if backend is not None:
+        form = form_of(backend)
+        if form.name not in records:
+            there = ", ".join(records) or "none"
+            raise BackendError(f"{folder} has no {form.name} form ({form.file}); exported forms there: {there}")
+        return form
+    if not records or any(folder.glob("*.safetensors")):
+        return None
+    if len(records) > 1:
+        raise BackendError(f"{folder} has no weights but the forms {', '.join(records)}: name one as the backend")
+    return form_of(next(iter(records)))
+
+
+def check_files(folder: Path, form: Form) -> dict[str, Any]:
+    """Returns a form's entry of `export.json`, after a check that its files are those that were exported.
+
+    Raises:
+        BackendError: A file is missing or was changed since.
+    """
+    entry = read_records(folder)[form.name]
+    hashes = entry.get("files")
+    if not isinstance(hashes, dict) or form.file not in hashes:
+        raise BackendError(f"{folder / RECORD}: the entry of {form.name} lists no file {form.file}; export it again")
+    for name, wanted in hashes.items():
+        if name not in form.files:
+            raise BackendError(f"{folder / RECORD}: {name!r} is no file of the form {form.name}")
+        if not (folder / name).is_file():
+            raise BackendError(f"{folder / name} is missing, which {RECORD} lists; export the model again")
+        if file_hash(folder / name) != wanted:
+            raise BackendError(f"{folder / name} was changed since it was exported and checked; export the model again")
+    return entry
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def record_text(records: Mapping[str, Any]) -> str:
+    """Text of an `export.json`."""
+    return json.dumps({"forms": dict(records)}, indent=1, allow_nan=False) + "\n"
+
+
+__all__ = [
+    "FORMATS",
+    "FORMS",
+    "RECORD",
+    "SOURCE",
+    "BackendError",
+    "Form",
+    "check_files",
+    "check_installed",
+    "choose_form",
+    "file_hash",
+    "form_of",
+    "read_records",
+    "record_text",
+]
