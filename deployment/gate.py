@@ -84,9 +84,9 @@ class Gate:
 
     def __post_init__(self) -> None:
         task = task_of(self.path)
-        self.saved: Any = task.open_evaluation(self.path, self.name, self.data, self.split, None, False)
-        self.saved.model.float()
-        self.source = self.saved.model
+        saved: Any = task.open_evaluation(self.path, self.name, self.data, self.split, None, False)
+        saved.model.float()
+        self.saved, self.source = saved, saved.model
         self.detects = model_task(self.source) == DETECTION
 
     def calibration_pixels(self, count: int) -> list[torch.Tensor]:
@@ -115,7 +115,8 @@ class Gate:
             self._reference = self._evaluate(self.source)
         (before, decisions), (after, others) = self._reference, self._evaluate(exported)
         if self.detects:
-            measure, interval, same = "map_50", self._map_interval(before, after), None
+            measure, same = "map_50", None
+            interval: Interval | None = self._map_interval(before, after)
         else:
             measure, same = after.metrics.headline, _same(decisions, others)
             interval = self._accuracy_interval(decisions, others) if measure == "accuracy" else None

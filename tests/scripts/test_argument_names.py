@@ -23,6 +23,7 @@ FUNCTIONS = {
     "demo": [build_page, serve_page, write_space],
     "evaluate": [vithub.evaluate],
     "explain": [vithub.explain],
+    "export": [vithub.export],
     "finetune": [vithub.finetune],
     "predict": [vithub.predict, vithub.predict_stream, predict_dataset],
     "publish": [vithub.publish],
@@ -41,6 +42,7 @@ COMMAND_ONLY = {
     "demo": {"space": "chooses `write_space`, whose first argument it is"},
     "evaluate": {"json_": PRINTED},
     "explain": {"images": REPORT, "output": REPORT, "overwrite": REPORT, "on_bad_image": REPORT},
+    "export": {"format_": "`format`, which is a name of Python's own", "json_": PRINTED},
     "finetune": {"set_": "`values`: many NAME=VALUE texts are one dictionary in Python"},
     "predict": {"json_": PRINTED},
     "publish": {"json_": PRINTED, "space": "calls `write_space` too"},
@@ -57,6 +59,7 @@ FUNCTION_ONLY = {
         "pixel_values": "tensors, where the command reads `images`", "pixel_mask": OBJECT,
         "seed": "of the random map alone, which the command draws once",
     },
+    "export": {"format": "`--format`", "reporter": OBJECT},
     "finetune": {"values": "`--set` on the command line", "reporter": OBJECT},
     "predict": {
         "reporter": OBJECT, "rows_per_file": "a choice of programs that read the files",

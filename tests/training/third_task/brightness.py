@@ -128,7 +128,7 @@ class Brightness:
         processor = build_image_processor((16, 16))
         return BrightnessTask(recipe, HubViTForImageClassification(config), processor, data, processes)
 
-    def open_evaluation(self, path, name, data, split, label_column, skip_bad):
+    def open_evaluation(self, path, name, data, split, label_column, skip_bad, backend=None):
         model, transform = _saved(path)
         split = split or reported_split(path)
         photos = Photos(TABLES[data][split], transform, name=split)
@@ -143,7 +143,7 @@ class Brightness:
     def result_table(self, result):
         return Table(title=f"closeness {result['metrics']['closeness']:.3f}")
 
-    def open_images(self, path, *, top, batch_size, threshold, output):
+    def open_images(self, path, *, top, batch_size, threshold, output, backend=None):
         model, transform = _saved(path)
         answer = lambda image: {"brightness": model(transform(image)[None]).logits.item()}  # noqa: E731
         return SimpleNamespace(
