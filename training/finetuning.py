@@ -26,6 +26,7 @@ from .recipe.resumable import LENGTH
 from .resuming import check_length, ended_early, finish_at_last_checkpoint, prepare_checkpoints, run_to_resume
 from .run_folder import free_run_folder, open_run_folder, read_run_recipe, write_recipe, write_run
 from .runtime.bad_image_errors import way_past_bad_images
+from .runtime.batch_loading import closing_loaders
 from .runtime.cuda_settings import cuda_facts, deterministic_algorithms, fast_arithmetic, without_effect
 from .runtime.energy import energy_estimate
 from .runtime.environment import hardware, software_versions
@@ -163,6 +164,7 @@ def finetune(
     with ExitStack() as stack:
         if state.is_main_process:
             stack.enter_context(open_run_folder(folder, chosen, resume))
+        stack.enter_context(closing_loaders())
         stack.enter_context(StopAtOnce(folder / "checkpoints"))
         stack.enter_context(named_deaths(lambda: f" ({stated_field('data.workers', 1)}); {_go_on(folder)}"))
         state.wait_for_everyone()

@@ -1,12 +1,19 @@
 """Loading of batches: processes that outlast evaluations, and the last steps of images on the model's device."""
 
+import atexit
+import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from .compat import end_processes
 from .loading_processes import outlive_requests
+
+_open: "weakref.WeakSet[BatchLoader]" = weakref.WeakSet()  # loaders whose processes may run
 
 
 class RowBatches(Sampler[list[int]]):
@@ -62,11 +69,40 @@ class BatchLoader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         batches = super().__iter__()
+        if self.num_workers > 0:
+            self._process = os.getpid()
+            _open.add(self)
+            # Last registered, first called: torch and Python would otherwise end these processes by signals, the first
+            # of which they outlive, and of two at once they see one.
+            atexit.unregister(close_loaders)
+            atexit.register(close_loaders)
         if self.finish is None:
             return batches
         if self.device.type == "cuda":
             return _ahead(batches, self.finish, self.device)
         return (self.finish(batch, self.device) for batch in batches)
+
+    def close(self) -> None:
+        """Ends the loading processes; the next iteration starts others."""
+        if getattr(self, "_process", None) == os.getpid():  # not those that a forked process knows of
+            end_processes(self)
+        _open.discard(self)
+
+
+def close_loaders(but: Iterable[BatchLoader] = ()) -> None:
+    """Ends the loading processes of all loaders of this process except some."""
+    for loader in set(_open) - set(but):
+        loader.close()
+
+
+@contextmanager
+def closing_loaders() -> Iterator[None]:
+    """Context at whose end the loading processes that were started in it are ended, also where it raises."""
+    before = set(_open)
+    try:
+        yield
+    finally:
+        close_loaders(before)
 
 
 class FinishedCollate:
@@ -126,4 +162,4 @@ class KeptLoaders:
         return kept
 
 
-__all__ = ["BatchLoader", "FinishedCollate", "KeptLoaders", "RowBatches"]
+__all__ = ["BatchLoader", "FinishedCollate", "KeptLoaders", "RowBatches", "close_loaders", "closing_loaders"]

@@ -8,11 +8,14 @@ from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
+from torch.utils.data import DataLoader
 
 # Module, dotted name in it, and the reason. `tests/training/runtime/test_compat.py` looks up each.
 PRIVATE_NAMES = (
     ("accelerate.state", "AcceleratorState._reset_state",
      "a second run in one process may have another precision; tried with accelerate 1.15.0"),
+    ("torch.utils.data.dataloader", "_MultiProcessingDataLoaderIter._shutdown_workers",
+     "kept loading processes are ended at the end of a run, for which torch has no public call; torch 2.8 to 2.14"),
     ("accelerate.utils.fsdp_utils", "fsdp2_prepare_model",
      "the EMA is sharded as the model is, which `prepare` does for one model only; tried with accelerate 1.15.0"),
     ("transformers", "Trainer._load_from_checkpoint",
@@ -56,4 +59,20 @@ def shard_beside(accelerator: Accelerator, module: nn.Module) -> None:
     private_name("accelerate.utils.fsdp_utils", "fsdp2_prepare_model")(accelerator, module)
 
 
-__all__ = ["COMPILED_CALL", "ORIGINAL_FORWARD", "PRIVATE_NAMES", "forget_state", "private_name", "shard_beside"]
+def end_processes(loader: DataLoader[Any]) -> None:
+    """Ends the loading processes of a data loader that keeps them, and waits for them; does nothing without any."""
+    kept = getattr(loader, "_iterator", None)  # where torch 2.8 to 2.14 keeps the iterator with the processes
+    if kept is not None:
+        private_name("torch.utils.data.dataloader", "_MultiProcessingDataLoaderIter._shutdown_workers")(kept)
+        loader._iterator = None
+
+
+__all__ = [
+    "COMPILED_CALL",
+    "ORIGINAL_FORWARD",
+    "PRIVATE_NAMES",
+    "end_processes",
+    "forget_state",
+    "private_name",
+    "shard_beside",
+]

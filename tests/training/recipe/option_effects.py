@@ -55,8 +55,10 @@ LOOP = {
     "training.lr_batch": Changes(16),
     "training.schedule": Changes("linear"),
     "training.min_lr": Changes(1e-3),
-    "training.step_epochs": Changes(1, {"training.schedule": "step"}),
-    "training.step_factor": Changes(0.5, {"training.schedule": "step", "training.step_epochs": 1}),
+    "training.step_epochs": Changes(1, {"training.schedule": "step", "training.publish": "last"}),
+    "training.step_factor": Changes(
+        0.5, {"training.schedule": "step", "training.step_epochs": 1, "training.publish": "last"}
+    ),
     "training.warmup": Changes(1),
     "training.warmup_unit": Changes("steps", {"training.warmup": 1}),
     "training.warmup_lr": Changes(1e-3, {"training.warmup": 1}),

@@ -1,13 +1,16 @@
+import multiprocessing
 import os
 
 import pytest
 import torch
+from patience import PATIENCE
+from processes import Started
 from torch.utils.data import Dataset
 from vithub.data.labelled.augmentation import TrainTransform
 from vithub.data.labelled.augmentation_settings import Augmentation
 from vithub.data.labelled.dataset import collate
 from vithub.data.pixels.finishing import Finish
-from vithub.training.runtime.batch_loading import BatchLoader, KeptLoaders
+from vithub.training.runtime.batch_loading import BatchLoader, KeptLoaders, closing_loaders
 from vithub.training.tasks.evaluation import default_workers
 
 
@@ -79,3 +82,54 @@ def test_every_core_loads_and_a_launch_shares_them(monkeypatch):
     assert default_workers() == 6
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(1), raising=False)
     assert default_workers() == 0
+
+
+KEPT_IN_A_CYCLE = """
+import os, signal, sys, torch
+from torch.utils.data import Dataset
+from vithub.training.runtime.batch_loading import BatchLoader
+
+class Numbers(Dataset):
+    name = "numbers"
+
+    def __getitem__(self, index):
+        return torch.tensor(os.getpid())
+
+loader = BatchLoader(Numbers(), [[0, 1], [2, 3]], torch.stack, 2)
+loader.itself = loader  # never freed before the process ends
+processes = {int(number) for batch in loader for number in batch}
+for number in processes:
+    os.kill(number, signal.SIGTERM) if sys.argv[1] == "asked" else None
+print(*processes, flush=True)
+"""
+
+
+@pytest.mark.parametrize("asked", ["asked", "not"])
+def test_a_process_that_ends_with_loaders_open_ends_and_leaves_no_process(asked, tmp_path):
+    with (tmp_path / "out").open("w") as out:
+        assert Started(KEPT_IN_A_CYCLE, [asked], stdout=out, stderr=out).wait(PATIENCE) == 0
+    numbers = [int(number) for number in (tmp_path / "out").read_text().split()]
+    assert len(numbers) == 2
+    for number in numbers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
+
+
+def test_loaders_are_closed_where_a_run_ends_or_fails_and_others_stay():
+    others = BatchLoader(Squares(), BATCHES, collate, 1)
+    list(others)
+    loader = BatchLoader(Squares(), BATCHES, collate, 2)
+
+    @closing_loaders()
+    def fail():
+        list(loader)
+        assert len(multiprocessing.active_children()) == 3
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert len(multiprocessing.active_children()) == 1
+    assert [batch["index"].tolist() for batch in loader] == BATCHES  # with processes of its own again
+    loader.close()
+    others.close()
+    assert not multiprocessing.active_children()
