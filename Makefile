@@ -33,7 +33,7 @@ check: $(VENV)/installed
 lowest: $(VENV)/installed $(LOWEST)/installed
 	VITHUB_LOWEST_PYTHON=$(CURDIR)/$(LOWEST)/bin/python $(BIN)/python -m pytest -q tests/hub/bundle/test_bundle_loading.py -k lowest
 
-$(LOWEST)/installed: pyproject.toml
+$(LOWEST)/installed: pyproject.toml | $(VENV)/installed
 	$(BIN)/python -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/pip install -q --disable-pip-version-check pillow \
 		"transformers==$$(sed -n 's/^ *"transformers>=\([0-9.]*\)",$$/\1/p' pyproject.toml)"

@@ -24,6 +24,9 @@ def publish(
         bool, typer.Option("--dry-run", help="only list every file, and why it is or is not sent")
     ] = False,
     native: Annotated[bool, typer.Option("--native", help="as a class of transformers, which needs no code")] = False,
+    endpoint: Annotated[
+        bool, typer.Option("--endpoint", help="send a handler.py too, for an inference endpoint of the Hub")
+    ] = False,
     space: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="also write its demo page as a folder for a Space"),
@@ -41,7 +44,7 @@ def publish(
 
     report = run(
         folder, repo_id, private=private, revision=revision, create_pr=create_pr, tag=tag, message=message,
-        dry_run=dry_run, native=native,
+        dry_run=dry_run, native=native, endpoint=endpoint,
     )  # fmt: skip
     if space is not None and not dry_run:
         from vithub.interpretability.demo.space import write_space

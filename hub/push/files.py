@@ -42,6 +42,9 @@ _BELONGS = {
     "NOTICE*": "licence",
     ".gitattributes": "what git stores as large files",
 }
+HANDLER = "handler.py"
+# Purpose of files that are made when a model is published.
+_MADE = {HANDLER: "handler of inference endpoints"}
 # Files, besides configuration and weights, whose content is sent or read for what is sent.
 _READ = ("preprocessor_config.json", "README.md", "recipe.yaml", "metrics.json")
 # Folders whose pictures are published.
@@ -136,7 +139,7 @@ def select_files(folder: Path, replaced: dict[str, bytes] | None = None) -> list
         elif not file.is_dir():
             found[path] = PublishFile(path, 0, False, "no regular file", source=file)
     for path, content in (replaced or {}).items():
-        why = found[path].why if path in found else _decide(path, code)[1]
+        why = _MADE.get(path) or (found[path].why if path in found else _decide(path, code)[1])
         found[path] = PublishFile(path, len(content), True, why, content)
     return [found[path] for path in sorted(found)]
 

@@ -21,8 +21,9 @@ from ..card.model_card import CARD, published_card, read_text
 from ..checkpoints import INDEX, WEIGHTS, read_config
 from ..conversion.convert import convert
 from ..conversion.model_classes import MODELS
+from . import endpoint_handler
 from .errors import PublishError, SecretError, explain, is_disk_full
-from .files import PublishFile, check_model_folder, select_files
+from .files import HANDLER, PublishFile, check_model_folder, select_files
 from .local_paths import find_paths, replaced_files
 from .secret_scan import Finding, redacted_logs, scan
 from .target import Head, PushTarget
@@ -99,6 +100,7 @@ def publish(
     message: str | None = None,
     dry_run: bool = False,
     native: bool = False,
+    endpoint: bool = False,
     check: bool = True,
     token: str | None = None,
 ) -> PublishReport:
@@ -121,6 +123,7 @@ def publish(
         message: Commit message; None writes a default one.
         dry_run: Whether to report only what would be sent, without any request to the Hub.
         native: Whether to publish the model as transformers' own class, which needs no remote code.
+        endpoint: Whether to publish a `handler.py` too, with which an inference endpoint of the Hub answers requests.
         check: Whether to load the folder first in a process without this package and compare the outputs, which takes
             some seconds.
         token: Access token; None uses the token of the login or of HF_TOKEN.
@@ -142,7 +145,8 @@ def publish(
     folder = Path(folder).expanduser()
     target = PushTarget(repo_id, token)
     with tempfile.TemporaryDirectory(prefix="vithub-publish-") as staging, redacted_logs(target.token):
-        files, architecture = _checked_files(folder, target, Path(staging) / "native" if native else None)
+        made = _endpoint_files(folder) if endpoint else {}
+        files, architecture = _checked_files(folder, target, Path(staging) / "native" if native else None, made)
         paths = find_paths(files)
         for found in paths:
             logger.warning("%s", found)
@@ -168,10 +172,20 @@ def publish(
             raise explain(error, repo_id, "publishing", target.token) from None
 
 
-def _checked_files(folder: Path, target: PushTarget, native: Path | None) -> tuple[list[PublishFile], str | None]:
+def _endpoint_files(folder: Path) -> dict[str, bytes]:
+    """Content of the files of an inference endpoint by path."""
+    content = Path(endpoint_handler.__file__).read_bytes()
+    if (folder / HANDLER).is_file() and (folder / HANDLER).read_bytes() != content:
+        raise PublishError(f"{folder} holds a {HANDLER} of its own, which {argument('endpoint')} would replace")
+    return {HANDLER: content}
+
+
+def _checked_files(
+    folder: Path, target: PushTarget, native: Path | None, made: dict[str, bytes]
+) -> tuple[list[PublishFile], str | None]:
     """Files and class of `_files`, after checking that no file holds a secret."""
     try:
-        files, architecture = _files(folder, target.repo_id, native)
+        files, architecture = _files(folder, target.repo_id, native, made)
         _refuse_secrets(files, target)
     except (OSError, SafetensorError) as error:
         if is_disk_full(error):
@@ -217,10 +231,12 @@ def _check_name(repo_id: str) -> None:
         raise PublishError(f"{repo_id!r} lacks the user or organisation; a repository's name looks like user/name")
 
 
-def _files(folder: Path, repo_id: str, native: Path | None) -> tuple[list[PublishFile], str | None]:
+def _files(
+    folder: Path, repo_id: str, native: Path | None, made: dict[str, bytes]
+) -> tuple[list[PublishFile], str | None]:
     """All files with the decision whether each is sent, and the class of transformers for a native model."""
     if native is None:
-        return select_files(folder, _card(folder, repo_id) | replaced_files(folder)), None
+        return select_files(folder, _card(folder, repo_id) | replaced_files(folder) | made), None
     check_model_folder(folder)
     architecture = convert(folder, native, to="transformers").architecture
     model = [file for file in select_files(native) if file.path in _OF_THE_MODEL]
@@ -229,7 +245,7 @@ def _files(folder: Path, repo_id: str, native: Path | None) -> tuple[list[Publis
         replace(file, sent=False, why="not needed by transformers' own class")
         if file.sent and (file.path in _OF_THE_MODEL or file.why in ("code of the model", "part of the weights"))
         else file
-        for file in select_files(folder, _card(folder, repo_id, architecture) | replaced_files(folder))
+        for file in select_files(folder, _card(folder, repo_id, architecture) | replaced_files(folder) | made)
         if file.path not in names
     ]
     return sorted(model + rest, key=lambda file: file.path), architecture
