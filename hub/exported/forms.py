@@ -5,7 +5,6 @@ Each form's entry in `export.json` states how it was made and the hashes of its 
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ...data.text.json_text import json_text
 from ..checkpoints import CheckpointError, read_json
 
 RECORD = "export.json"
@@ -157,7 +157,7 @@ def file_hash(file: Path) -> str:
 
 def record_text(records: Mapping[str, Any]) -> str:
     """Text of an `export.json`."""
-    return json.dumps({"forms": dict(records)}, indent=1, allow_nan=False) + "\n"
+    return json_text({"forms": dict(records)}, indent=1) + "\n"
 
 
 __all__ = [

@@ -113,3 +113,6 @@ def _decoded(text: str, name: str) -> bytes:
         return base64.b64decode(text.partition("base64,")[2] or text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"{name} is text, but no base64") from error
+
+
+__all__ = ["EndpointHandler", "read_image"]

@@ -15,7 +15,10 @@ from .page import DemoError
 
 _PACKAGE = __name__.partition(".")[0]
 # All subpackages but the command line.
-_ROOMS = ("configuration", "modeling", "data", "hub", "interpretability", "training", "comparison", "model_cards")
+_ROOMS = (
+    "configuration", "modeling", "data", "hub", "interpretability", "training", "deployment", "comparison",
+    "model_cards",
+)  # fmt: skip
 _APP = '''"""The page of `vithub demo {names}`."""
 
 from pathlib import Path
