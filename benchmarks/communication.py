@@ -50,7 +50,7 @@ def closed_form(
         model: Model with whole parameters.
         processes: Number of processes N.
         sharded: Whether FSDP2 shards the parameters by layer and frees them after the forward pass; else DDP.
-        pieces: Accumulation steps of the batch; FSDP2 gathers and reduces for each.
+        pieces: Accumulation steps of the batch; FSDP2 gathers for each.
         bytes_each: Bytes of a number as it is sent; 4 for fp32.
 
     Returns:
@@ -72,7 +72,7 @@ def closed_form(
     freed = {id(parameter) for module in wrapped for parameter in module.parameters()}
     return {
         "allgather": pieces * bytes_each * sum(padded(p) * (2 if id(p) in freed else 1) for p in parameters),
-        "reduce_scatter": pieces * bytes_each * sum(padded(p) for p in parameters if p.requires_grad),
+        "reduce_scatter": bytes_each * sum(padded(p) for p in parameters if p.requires_grad),
     }
 
 

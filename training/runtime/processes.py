@@ -43,8 +43,9 @@ def shard_on_cpus(accelerator: Accelerator) -> None:
     """
     state = accelerator.state
     asked = parse_flag_from_env("ACCELERATE_USE_FSDP")
-    if asked and on_cpu() and state.distributed_type == DistributedType.MULTI_CPU:
-        state.distributed_type = DistributedType.FSDP
+    if asked and on_cpu() and state.distributed_type in (DistributedType.MULTI_CPU, DistributedType.FSDP):
+        # In both: each new `AcceleratorState`, as an optimizer makes one, takes its entries from the other.
+        state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
         state.fsdp_plugin = FullyShardedDataParallelPlugin()
         # The patch projection returns a view, which nothing here changes in place.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
