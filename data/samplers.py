@@ -110,6 +110,40 @@ class AspectGroupedOrder(TrainingOrder):
         return np.concatenate([generator.permutation(batches).reshape(-1), rest[count:]])
 
 
+class BalancedOrder(TrainingOrder):
+    """Training order that differs from `TrainingOrder` by drawing each class equally often.
+
+    An epoch has as many images as the data set, divided among the classes that occur as evenly as possible. Of a class
+    with more images than its part, each epoch draws others; the images of a class with fewer appear several times, no
+    image more than once more often than another of its class. Composition and order are drawn anew in each epoch.
+
+    Args:
+        labels: Class of each image, (N,).
+        batch_size: Global batch size, over all processes and accumulation steps; at most N.
+        seed: Seed of the draws.
+        repeats: Number of copies of each image in a batch.
+    """
+
+    def __init__(self, labels: Sequence[int], batch_size: int, seed: int, repeats: int = 1) -> None:
+        super().__init__(len(labels), batch_size, seed, repeats)
+        classes = np.asarray(labels, dtype=np.int64)
+        self.rows_of = [np.flatnonzero(classes == number) for number in np.unique(classes)]
+
+    def _rows(self, generator: np.random.Generator) -> np.ndarray:
+        part, left = divmod(self.size, len(self.rows_of))
+        with_one_more = set(generator.permutation(len(self.rows_of))[:left].tolist())
+        drawn = [
+            _drawn_evenly(rows, part + (number in with_one_more), generator) for number, rows in enumerate(self.rows_of)
+        ]
+        return generator.permutation(np.concatenate(drawn))
+
+
+def _drawn_evenly(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Draws `count` rows; each appears count // N or one more times."""
+    whole, rest = divmod(count, len(rows))
+    return np.concatenate([*[rows] * whole, generator.permutation(rows)[:rest]])
+
+
 def part_of(batch: Sequence[SampleKey], part: int, parts: int) -> list[SampleKey]:
     """Piece number `part` (from 0) of a batch that is split into `parts` equal pieces."""
     size = len(batch) // parts
@@ -165,4 +199,12 @@ class EpochMicroBatches(MicroBatches):
         self.stop = self.start + self.order.steps_per_epoch
 
 
-__all__ = ["AspectGroupedOrder", "EpochMicroBatches", "MicroBatches", "SampleKey", "TrainingOrder", "part_of"]
+__all__ = [
+    "AspectGroupedOrder",
+    "BalancedOrder",
+    "EpochMicroBatches",
+    "MicroBatches",
+    "SampleKey",
+    "TrainingOrder",
+    "part_of",
+]

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 import typer
+from vithub.training.recipe.class_weights import class_weights_from
 from vithub.training.recipe.named_fields import named_values
 
 
@@ -45,6 +46,12 @@ def finetune(
     keep_checkpoints: Annotated[
         int | None, typer.Option(help="how many of the last stay; 0: none in the end  [default: the recipe's]")
     ] = None,
+    class_weights: Annotated[
+        str | None, typer.Option(help="balanced, sqrt, or a file of weights by label  [default: the recipe's]")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="shuffled, or balanced: each class equally often  [default: the recipe's]")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any recipe field of the list below")
     ] = None,
@@ -61,7 +68,8 @@ def finetune(
     named: dict[str, Any] = {
         "epochs": epochs, "max_steps": max_steps, "streaming": streaming, "batch_size": batch_size, "lr": lr,
         "image_size": image_size, "label_column": label_column, "seed": seed, "on_bad_image": on_bad_image,
-        "on_nonfinite": on_nonfinite, "lora": lora, "keep_checkpoints": keep_checkpoints,
+        "on_nonfinite": on_nonfinite, "lora": lora, "keep_checkpoints": keep_checkpoints, "sampler": sampler,
+        "class_weights": class_weights_from(class_weights),
     }  # fmt: skip
     values = assignments(set_ or [])
     _check_recipe(recipe, preset, named_values(**named) | values)

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from .loop.accelerate_loop import AccelerateLoop, LoopResult
 from .loop.checkpoints import whole_state
 from .loop.interruption import StopAtOnce
 from .loop.trainer import HubTrainer, check_one_device
+from .recipe.class_weights import class_weights_from
 from .recipe.effects import check_effects, check_resumed_effects
 from .recipe.named_fields import named_values
 from .recipe.presets import preset as named_recipe
@@ -81,6 +83,8 @@ def finetune(
     resume: bool = False,
     finish: bool = False,
     keep_checkpoints: int | None = None,
+    class_weights: str | Path | Mapping[str, float] | None = None,
+    sampler: str | None = None,
     values: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -113,6 +117,9 @@ def finetune(
             `resumable.MAY_CHANGE`, such as `epochs` to train longer; `metrics.json` records the changes.
         finish: With `resume`, whether to end the training now, evaluate the last checkpoint and write the run's folder.
         keep_checkpoints: Number of last checkpoints to keep; 0 leaves none after the run.
+        class_weights: Weights of the classes in the loss: "balanced" (inverse to the number of training images of a
+            class), "sqrt" (inverse to its root), weights by label, or a file of them (see `read_class_weights`).
+        sampler: "shuffled" (each image once an epoch) or "balanced" (each class equally often).
         values: Further recipe fields by dotted name, such as {"training.weight_decay": 0.1}; they override the
             arguments above.
         reporter: Receives the progress; None writes to the log.
@@ -143,7 +150,7 @@ def finetune(
     given |= named_values(
         epochs=epochs, max_steps=max_steps, streaming=streaming, batch_size=batch_size, lr=lr, image_size=image_size,
         label_column=label_column, seed=seed, on_bad_image=on_bad_image, on_nonfinite=on_nonfinite, lora=lora,
-        keep_checkpoints=keep_checkpoints,
+        keep_checkpoints=keep_checkpoints, class_weights=class_weights_from(class_weights), sampler=sampler,
     )  # fmt: skip
     given |= values or {}
     if finish:
@@ -261,6 +268,7 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
     bad_images = {"train": progress.bad_images} | {name: found.bad_images for name, found in evaluations.items()}
     metrics = {
         "problem": task.problem,
+        "headline": reported.headline,
         **{name: found.values for name, found in evaluations.items()},
         **reported.measurements(task.names),
         **samples,

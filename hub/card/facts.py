@@ -83,6 +83,7 @@ def about_results(folder: Path, metrics: dict[str, Any], labels: list[str]) -> d
         headline_of(metrics),
     )
     names = dict(_MULTI_ROWS if multi_label else _SINGLE_ROWS)
+    names = {headline: names[headline]} | names
     if len(labels) <= 5:
         names.pop("top5_accuracy", None)
     intervals = metrics.get("intervals") or {}
@@ -107,6 +108,7 @@ def about_results(folder: Path, metrics: dict[str, Any], labels: list[str]) -> d
         "headline_name": names[headline],
         "validation_headline": metrics["validation"][headline],
         "per_class": metrics["per_class"],
+        "imbalance": _imbalance(metrics["data"].get("imbalance"), metrics["per_class"]),
         "bad_images": bad,
         "pictures": {name for name, due in pictures.items() if due or (folder / name).is_file()},
         "overlays": overlays(folder),
@@ -173,6 +175,29 @@ def confused(confusion: list[list[int]] | None, labels: list[str], count: int = 
         if row != column and value
     ]
     return sorted(pairs, key=lambda pair: -pair["count"])[:count]
+
+
+def _imbalance(entry: dict[str, Any] | None, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What a card states of classes of different sizes: answers as text, and training images and weight by class."""
+    if entry is None:
+        return None
+    weights, counts = entry.get("class_weights"), entry.get("train_images")
+    answers = [
+        "class weights in the loss" if weights else None,
+        "batches with each class equally often" if entry.get("sampler") == "balanced" else None,
+        f"logit adjustment with tau {entry['logit_adjustment']:g}" if entry.get("logit_adjustment") else None,
+        f"the focal loss with exponent {entry['focal_gamma']:g}" if entry.get("focal_gamma") is not None else None,
+    ]
+    named = [row["label"] for row in rows]
+    by_size = sorted(named, key=lambda name: counts[name]) if counts else []
+    return {
+        "imbalanced": bool(entry.get("imbalanced")),
+        "answers": [text for text in answers if text],
+        "train_images": counts,
+        "weights": weights,
+        "smallest": by_size[0] if by_size else None,
+        "largest": by_size[-1] if by_size else None,
+    }
 
 
 def _worst(rows: list[dict[str, Any]], count: int = 3) -> list[dict[str, Any]]:

@@ -27,14 +27,16 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def headline_of(metrics: dict[str, Any]) -> str:
-    """Key of the headline metric of a run in `metrics.json`."""
-    return card_kind(metrics).reported[0][0]
+    """Key of the headline metric of a run in `metrics.json`; runs before 0.2 do not name it."""
+    keys, stated = [key for key, _, _ in card_kind(metrics).reported], metrics.get("headline")
+    return stated if stated in keys else keys[0]
 
 
 def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
     """Fields of the header, validated by the classes of huggingface_hub."""
     hub_data, split, kind = hub_id(recipe["data"]["source"]), metrics["reported_split"], card_kind(metrics)
-    task, reported = kind.hub_task, kind.reported
+    task, headline = kind.hub_task, headline_of(metrics)
+    reported = sorted(kind.reported, key=lambda row: row[0] != headline)
     figures, name_of_data = metrics[split], visible(metrics["data"]["name"])
     results = [
         EvalResult(

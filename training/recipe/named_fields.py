@@ -15,6 +15,8 @@ NAMED_FIELDS = {
     "on_nonfinite": "training.on_nonfinite",
     "lora": "lora.rank",
     "keep_checkpoints": "training.keep_checkpoints",
+    "class_weights": "training.class_weights",
+    "sampler": "data.sampler",
 }
 LORA_RANK = 8  # rank that `lora=True` stands for
 

@@ -67,6 +67,7 @@ class Recipe(Section):
                 "training.label_smoothing must be 0 with training.loss bce, which takes every target above 0 as 1, "
                 f"got {self.training.label_smoothing}"
             )
+        self._balance_once()
         if self.data.streaming and self.training.max_steps is None:
             raise ValueError("training.max_steps must be given with data.streaming, whose length is not known")
         if self.data.streaming and (self.distillation.cache or self.augmentation.repeats > 1):
@@ -101,6 +102,24 @@ class Recipe(Section):
                 f"training.batch_size / accumulation must be even to mix images, got {batch // accumulation}"
             )
         return self
+
+    def _balance_once(self) -> None:
+        """Rejects two answers to the same imbalance of classes."""
+        weights, training = self.training.class_weights, self.training
+        if self.data.sampler == "balanced" and isinstance(weights, str):
+            raise ValueError(
+                f"training.class_weights must be none with data.sampler balanced, which balances already, got {weights}"
+            )
+        if training.logit_adjustment is not None and training.loss != "cross_entropy":
+            raise ValueError(
+                "training.logit_adjustment shifts the logits of a softmax: training.loss must be cross_entropy, got "
+                f"{training.loss}"
+            )
+        if training.logit_adjustment is not None and isinstance(weights, str):
+            raise ValueError(
+                "training.class_weights must be none with training.logit_adjustment, which balances already, got "
+                f"{weights}"
+            )
 
     def with_values(self, values: dict[str, Any]) -> Self:
         """Returns a copy with some fields replaced.
@@ -237,10 +256,11 @@ def _choices(kind: Any) -> list[str]:
 
 
 def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens nested sections to one dictionary with dotted names."""
+    """Flattens nested sections to one dictionary with dotted names; weights by label stay one value."""
     found: dict[str, Any] = {}
     for name, value in content.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        nested = isinstance(value, dict) and prefix + name != "training.class_weights"
+        found |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return found
 
 

@@ -3,16 +3,35 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]  # range that torch's generators accept
 # Larger than any machine or model needs: a typing error is rejected before processes or memory are taken.
 Pixels = Annotated[int, Field(ge=1, le=65_536)]
+BALANCING = ("balanced", "sqrt")  # ways to compute class weights from the number of images of each class
 MOST_WORKERS = 1_024  # processes; the largest servers have some hundred cores
 MOST_LORA_RANK = 4_096  # at a width of 4,096 such an adapter is larger than the matrix
 MOST_IMAGES_AT_ONCE = 2**20  # ImageNet's largest published batch is 2**16
+
+
+def _weights(value: Any) -> Any:
+    """Checks weights of classes; pydantic's own message would name each of the accepted types."""
+    if value is None or (isinstance(value, str) and value in BALANCING):
+        return value
+    if not isinstance(value, dict) or not value:
+        raise ValueError("must be balanced, sqrt, or a weight for each label")
+    for label, weight in value.items():
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (number and 0 <= weight < float("inf")):
+            raise ValueError(f"the weight of label {label!r} must be a number from 0")
+    if not any(value.values()):
+        raise ValueError("must be above 0 for at least one label")
+    return {str(label): float(weight) for label, weight in value.items()}
+
+
+ClassWeights = Annotated[Literal["balanced", "sqrt"] | dict[str, float] | None, BeforeValidator(_weights)]
 
 
 class Section(BaseModel):
@@ -92,6 +111,9 @@ class DataSettings(Section):
         False, description="cut boxes at their image's border and leave out those without an area, instead of an error"
     )
     box_format: str | None = Field(None, description="such as 'xyxy pixels'; default: the usual one, or found")
+    sampler: Literal["shuffled", "balanced"] = Field(
+        "shuffled", description="shuffled: each image once an epoch; balanced: each class equally often"
+    )
     group_shapes: bool = Field(False, description="batches of a detector's images of similar shape: less padding")
 
     def reading_boxes(self) -> dict[str, Any]:
@@ -153,8 +175,17 @@ class TrainingSettings(Section):
     freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = Field(
         0, description="number of lowest layers that stay as they are, embeddings included; backbone: all but the head"
     )
-    loss: Literal["cross_entropy", "bce"] = Field(
-        "cross_entropy", description="bce: a yes or no per class, targets above 0 counting as 1 (DeiT-III)"
+    loss: Literal["cross_entropy", "bce", "focal"] = Field(
+        "cross_entropy",
+        description="bce: a yes or no per class, targets above 0 counting as 1 (DeiT-III); focal: less of sure ones",
+    )
+    focal_gamma: float = Field(2.0, ge=0, le=100, description="exponent of the focal loss; 0: cross-entropy")
+    class_weights: ClassWeights = Field(
+        None,
+        description="in the loss: balanced (inverse to the images of a class), sqrt (to their root), or by label",
+    )
+    logit_adjustment: float | None = Field(
+        None, gt=0, le=100, description="times the log of each class's share, added to the logits in the loss"
     )
     label_smoothing: Share = Field(0.1, description="part of a target that goes to all classes alike")
     ema_decay: Share | None = Field(None, description="of an average of the weights, which is then what is judged")
@@ -234,6 +265,9 @@ class EvaluationSettings(Section):
     crop_ratio: float = Field(0.875, gt=0, le=1, description="part of the resized image that the centre crop keeps")
     batch_size: int = Field(64, ge=1, le=MOST_IMAGES_AT_ONCE, description="images at once; no figure depends on it")
     interpolation: Literal["bicubic", "bilinear"] = Field("bicubic", description="of resizing")
+    headline: Literal["auto", "accuracy", "macro_f1"] = Field(
+        "auto", description="by which the best epoch is chosen; auto: macro_f1 if the classes are imbalanced"
+    )
 
 
 __all__ = [

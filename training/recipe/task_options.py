@@ -38,13 +38,18 @@ UNKNOWN_TO: dict[str, dict[str, str | None]] = {
         "augmentation.mix_off_epoch": None,
         "training.steps_per_epoch": None,
         "training.freeze": "model.fields.frozen_stages",
+        "data.sampler": None,
         "training.loss": "model.fields.focal_loss",
+        "training.focal_gamma": "model.fields.focal_gamma",
+        "training.class_weights": None,
+        "training.logit_adjustment": None,
         "training.label_smoothing": None,
         "training.master_weights": None,
         "distillation.*": None,
         "lora.*": None,
         "evaluation.crop_ratio": "model.image_size",
         "evaluation.interpolation": None,
+        "evaluation.headline": None,
     },
 }
 

@@ -13,7 +13,12 @@ from matplotlib.ticker import MaxNLocator
 # Okabe and Ito's colours, distinguishable with colour blindness.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 DPI = 150
-HEADLINES = {"accuracy": "accuracy", "mean_average_precision": "mean average precision", "map": "mAP"}
+HEADLINES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "mean_average_precision": "mean average precision",
+    "map": "mAP",
+}
 
 
 def new_figure(width: float, height: float) -> Figure:

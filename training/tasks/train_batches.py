@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ...data.pixels.cache import SHARE, PixelCache, available_memory
-from ...data.samplers import AspectGroupedOrder, EpochMicroBatches, MicroBatches, TrainingOrder
+from ...data.samplers import AspectGroupedOrder, BalancedOrder, EpochMicroBatches, MicroBatches, TrainingOrder
 from ...data.streaming.images import StreamedImages, collate_streamed
 from ...data.streaming.streams import ShuffledStream, StreamBatches, StreamOrder, StreamPlace
 from ..recipe.recipe import Recipe, RecipeError
@@ -188,9 +188,20 @@ def pixel_caches(sizes: Mapping[str, int | None]) -> dict[str, PixelCache]:
 
 
 def table_order(
-    recipe: Recipe, images: Sized, processes: int, aspect_ratios: Sequence[float] | None = None
+    recipe: Recipe,
+    images: Sized,
+    processes: int,
+    aspect_ratios: Sequence[float] | None = None,
+    labels: Sequence[int] | None = None,
 ) -> TrainingOrder:
     """Makes the order of a table's rows; the batch size is the recipe's, or the largest that fits fewer images.
+
+    Args:
+        recipe: Recipe with batch size, accumulation, seed and copies of an image.
+        images: Rows of the table.
+        processes: Number of training processes.
+        aspect_ratios: Width to height of each image, for batches of similar shapes.
+        labels: Class of each image, for batches that hold each class equally often.
 
     Raises:
         RecipeError: The batch cannot be divided evenly.
@@ -198,6 +209,8 @@ def table_order(
     batch_size = _batch_size(recipe, len(images), processes)
     if aspect_ratios is not None:
         return AspectGroupedOrder(aspect_ratios, batch_size, recipe.seed)
+    if labels is not None:
+        return BalancedOrder(labels, batch_size, recipe.seed, recipe.augmentation.repeats)
     return TrainingOrder(len(images), batch_size, recipe.seed, recipe.augmentation.repeats)
 
 

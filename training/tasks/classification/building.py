@@ -7,16 +7,21 @@ import torch
 from datasets import IterableDataset
 from torch import nn
 
+from ....data.columns import LABEL
 from ....data.image_processing import PixelFormat, pixel_format
 from ....data.image_soundness import check_readable
+from ....data.labelled.labels import label_counts
 from ....data.labelled.tables import load_image_data
+from ....data.samplers import TrainingOrder
 from ....data.seeding import Stream, derived_seed
+from ....data.streaming.streams import StreamOrder
 from ....data.streaming.tables import load_streamed_data
 from ...optim.lora import Adapters
 from ...optim.parameter_groups import depth_of, freeze_parameters
 from ...recipe.effects import check_data_effects
 from ...recipe.recipe import Recipe, RecipeError
 from ..train_batches import stream_order, table_order
+from .imbalance import ClassBalance
 from .losses import TrainingLoss
 from .model_source import build_classifier
 from .task import ClassificationTask
@@ -42,18 +47,26 @@ def build_classification(
         images = load_image_data(source, **recipe.data.reading())
         check_data_effects(recipe, images.drawn)
         check_readable(images.splits, recipe.data.on_bad_image, recipe.data.max_bad_share)
+    labels, streamed = images.labels, isinstance(images.train, IterableDataset)
+    counts = None if streamed else label_counts(images.train, LABEL, labels).tolist()
+    balance = ClassBalance(recipe, labels.names, counts, None if streamed else len(images.train), labels.multi_label)
+    balance.warn()
     torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
-    labels = images.labels
     model, processor = build_classifier(recipe, labels.names, labels.multi_label)
     if recipe.training.freeze:
         _freeze(model, recipe.training.freeze)
     adapters = Adapters(model, recipe.lora) if recipe.lora.rank is not None else None
-    streamed = isinstance(images.train, IterableDataset)
-    order = stream_order(recipe, processes) if streamed else table_order(recipe, images.train, processes)
+    if streamed:
+        order: TrainingOrder | StreamOrder = stream_order(recipe, processes)
+    else:
+        each_class = list(images.train[LABEL]) if recipe.data.sampler == "balanced" else None
+        order = table_order(recipe, images.train, processes, labels=each_class)
     has_token = getattr(model, "distillation_classifier", None) is not None
-    criterion = TrainingLoss(recipe.training, recipe.distillation, has_token, labels.multi_label)
+    criterion = TrainingLoss(
+        recipe.training, recipe.distillation, has_token, labels.multi_label, balance.weights, balance.prior
+    )
     teaching = _teaching(recipe, teacher, pixel_format(processor), labels.names)
-    return ClassificationTask(recipe, model, processor, images, order, criterion, teaching, adapters)
+    return ClassificationTask(recipe, model, processor, images, order, criterion, balance, teaching, adapters)
 
 
 def _freeze(model: nn.Module, lowest: int | str) -> None:

@@ -27,6 +27,7 @@ class LabelEvaluator:
         multi_label: Whether an image has any number of labels.
         autocast: Context manager factory for the forward pass; None computes in the dtype of the weights.
         loaders: Loaders to use again; None makes a new one.
+        headline: Metric by which evaluations of images with one label each are compared.
     """
 
     largest_batch: int | None = None
@@ -39,10 +40,11 @@ class LabelEvaluator:
         multi_label: bool = False,
         autocast: Any = None,
         loaders: KeptLoaders | None = None,
+        headline: str = "accuracy",
     ) -> None:
         self.loaders = loaders or KeptLoaders()
         self.model, self.images, self.name, self.autocast = model, images, images.name, autocast
-        self.num_labels, self.multi_label = num_labels, multi_label
+        self.num_labels, self.multi_label, self.headline = num_labels, multi_label, headline
         self.device = next(model.parameters()).device
 
     def __len__(self) -> int:
@@ -50,7 +52,7 @@ class LabelEvaluator:
 
     def new_metrics(self, process: int, processes: int) -> ClassificationMetrics | MultiLabelMetrics:
         """Makes empty counts for one of several processes."""
-        return metrics_for(self.num_labels, self.multi_label, process, processes)
+        return metrics_for(self.num_labels, self.multi_label, process, processes, self.headline)
 
     def parts(self, batch_size: int, process: int = 0, processes: int = 1) -> list[Part]:
         """Returns the batches of one process, each as rows and the number of rows that count.

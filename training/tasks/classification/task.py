@@ -30,6 +30,7 @@ from ..train_batches import StreamedBatches, TableBatches
 from .closer_look import closer_look
 from .evaluation import LabelEvaluator
 from .feature_cache import CachedFeatures, caches_features
+from .imbalance import ClassBalance
 from .losses import TrainingLoss
 from .teacher_cache import TeacherAnswers
 
@@ -44,6 +45,7 @@ class ClassificationTask(TrainingTask):
         data: Splits of labelled images.
         order: Order of the training images by step, for a table or a stream.
         criterion: Training loss.
+        balance: Numbers of training images per class, and what the recipe does about their differences.
         teaching: Answers of a teacher, or None.
         adapters: Low-rank adapters that stay in the model until `finish`, or None.
     """
@@ -58,11 +60,12 @@ class ClassificationTask(TrainingTask):
         data: ImageData,
         order: TrainingOrder | StreamOrder,
         criterion: TrainingLoss,
+        balance: ClassBalance,
         teaching: TeacherAnswers | None = None,
         adapters: Adapters | None = None,
     ) -> None:
         super().__init__(recipe, model, image_processor, data)
-        self.criterion, self.teaching, self.adapters = criterion, teaching, adapters
+        self.criterion, self.balance, self.teaching, self.adapters = criterion, balance, teaching, adapters
         self.cached: CachedFeatures | None = None
         self._evaluation_images: dict[str, LabelledImages] = {}
         self.batches = self._batches(order)
@@ -128,8 +131,12 @@ class ClassificationTask(TrainingTask):
         features = None if model is self.model or self.cached is None else self.cached.rows.get(split)
         images = self.evaluation_images(split) if features is None else features
         return LabelEvaluator(
-            model, images, len(self.names), self.data.labels.multi_label, autocast, loaders=self.loaders
+            model, images, len(self.names), self.data.labels.multi_label, autocast, self.loaders, self.balance.headline
         )
+
+    def data_facts(self) -> dict[str, Any]:
+        """Returns the entries of `metrics.json` about the data, with those about imbalanced classes if there are."""
+        return super().data_facts() | self.balance.facts()
 
     def sample_facts(self, split: str) -> dict[str, Any]:
         """Returns decisions on shifted images of a split, and examples of decisions."""

@@ -5,7 +5,7 @@ from .single_label import ClassificationMetrics
 
 
 def metrics_for(
-    num_labels: int, multi_label: bool, process: int = 0, processes: int = 1
+    num_labels: int, multi_label: bool, process: int = 0, processes: int = 1, headline: str = "accuracy"
 ) -> ClassificationMetrics | MultiLabelMetrics:
     """Makes empty counts for a classification problem.
 
@@ -14,8 +14,11 @@ def metrics_for(
         multi_label: Whether an image has any number of labels.
         process: Index of this process, which gets every `processes`-th image.
         processes: Number of processes that share the images.
+        headline: Metric by which evaluations of images with one label each are compared.
     """
-    return MultiLabelMetrics(num_labels, process, processes) if multi_label else ClassificationMetrics(num_labels)
+    if multi_label:
+        return MultiLabelMetrics(num_labels, process, processes)
+    return ClassificationMetrics(num_labels, headline=headline)
 
 
 __all__ = ["metrics_for"]

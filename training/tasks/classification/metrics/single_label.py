@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,15 +27,15 @@ class ClassificationMetrics:
         top5: Number of images whose class is among the five most likely.
         loss_sum: Sum of the cross-entropy.
         calibration: Calibration of the most likely class.
+        headline: Key in `compute` by which two models are compared.
     """
-
-    headline: ClassVar[str] = "accuracy"
 
     num_labels: int
     confusion: torch.Tensor = field(init=False)
     top5: int = 0
     loss_sum: float = 0.0
     calibration: CalibrationBins = field(default_factory=CalibrationBins, repr=False)
+    headline: str = "accuracy"
 
     def __post_init__(self) -> None:
         self.confusion = torch.zeros(self.num_labels, self.num_labels, dtype=torch.int64)
