@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ..configuration.model_task import CLASSIFICATION, model_task
 from ..data.argument_names import argument
 from ..data.whole_files import write_whole
 from ..hub.any_model import load_any_model
 from ..hub.card.model_card import CARD, write_card
 from ..hub.checkpoints import locate
-from ..hub.exported.exported_model import ExportedModel
+from ..hub.exported.exported_model import PROBABILITIES, ExportedModel
 from ..hub.exported.forms import (
     FORMATS,
     RECORD,
@@ -35,6 +36,7 @@ from ..training.runtime.progress import QuietReporter, Reporter
 from .gate import Gate, GateResult
 from .graphs import Traced, trace
 from .parity import measure_parity
+from .preprocessing import INPUT, pixel_steps, preprocess_in_graph
 from .quantization import Quantizer, quantize_within
 from .writers import OPSET, check_converter, write_form
 
@@ -71,6 +73,7 @@ def export(
     split: str | None = None,
     max_drop: float | None = None,
     dynamic_size: bool = False,
+    with_preprocessing: bool = False,
     calibration_images: int = CALIBRATION_IMAGES,
     overwrite: bool = False,
     revision: str | None = None,
@@ -92,6 +95,8 @@ def export(
         max_drop: Largest accepted loss in percentage points of accuracy or AP50; None means 0.5 and 1.0.
         dynamic_size: Whether the graph of a ViT classifier or backbone takes images of any size; a detector's does
             always.
+        with_preprocessing: Whether the ONNX file of a classifier resizes, crops and normalises images itself: it takes
+            their uint8 pixels (batch, height, width, 3) of any size, and gives probabilities beside the logits.
         calibration_images: Number of images to calibrate int8 with, at least 1.
         overwrite: Whether a form that is there already is replaced.
         revision: Branch, tag or commit of a Hub id.
@@ -105,7 +110,7 @@ def export(
         CheckpointError: The model cannot be loaded.
         DataError: The data cannot be used.
     """
-    form = _form(format, precision)
+    form = _form(format, precision, with_preprocessing, dynamic_size)
     if calibration_images < 1:
         raise ValueError(f"{argument('calibration_images')} must be at least 1, got {calibration_images}")
     if max_drop is not None and max_drop < 0:
@@ -120,6 +125,8 @@ def export(
     reporter = reporter or QuietReporter()
     source, processor = load_any_model(path)
     source.eval().float()
+    if with_preprocessing:
+        _refuse_preprocessing(source)
     gate = _gate(path, str(model), data, split, max_drop, form, reporter)
     with tempfile.TemporaryDirectory(prefix="vithub-export-") as folder:
         work = Path(folder)
@@ -138,14 +145,30 @@ def export(
         return Export(Path(target).expanduser(), form, record)
 
 
-def _form(format: str, precision: str) -> Form:  # noqa: A002
+def _form(format: str, precision: str, with_preprocessing: bool, dynamic_size: bool) -> Form:  # noqa: A002
     if format not in FORMATS:
         raise ValueError(f"{argument('format')} must be one of {', '.join(FORMATS)}, got {format!r}")
     if precision not in FORMATS[format]:
         raise ValueError(
             f"{argument('precision')} of {format} must be one of {', '.join(FORMATS[format])}, got {precision!r}"
         )
-    return Form(format, precision)
+    if with_preprocessing and format != "onnx":
+        raise ValueError(f"{argument('with_preprocessing')} is for onnx, got {format!r}")
+    if with_preprocessing and dynamic_size:
+        raise ValueError(
+            f"{argument('with_preprocessing')} resizes images of any size to the model's, and takes no "
+            f"{argument('dynamic_size')}"
+        )
+    return Form(format, precision, with_preprocessing)
+
+
+def _refuse_preprocessing(source: Any) -> None:
+    """Raises a `BackendError` for a model whose answers are no probabilities of classes."""
+    if model_task(source) != CLASSIFICATION:
+        raise BackendError(
+            f"preprocessing in the graph is for image classifiers, and {type(source).__name__} is none: export it "
+            f"without {argument('with_preprocessing')}"
+        )
 
 
 def _target(model: str | Path, path: Path, output: Any, form: Form, overwrite: bool) -> Path | None:
@@ -176,6 +199,7 @@ def _write_checked(
     work: Path, form: Form, source: Any, processor: Any, gate: Gate | None, dynamic_size: bool, calibration_images: int
 ) -> dict[str, Any]:
     """Writes a form into a temporary folder and checks it; returns its entry in `export.json`."""
+    steps, core = pixel_steps(processor) if form.pixels else None, replace(form, pixels=False)
     traced = trace(source, processor, dynamic_size)
     pixels = [_random_pixels(traced, processor)]
     if gate is not None:
@@ -194,19 +218,25 @@ def _write_checked(
     def opened(file: Path) -> ExportedModel:
         return ExportedModel(source.config, open_session(file, form), record, file.name).eval()
 
-    file, accuracy = work / form.file, None
+    file, accuracy = work / core.file, None
     if form.precision == "int8":
         assert gate is not None
-        with Quantizer(traced, form, real) as quantizer:
+        with Quantizer(traced, core, real) as quantizer:
             left, accuracy = _quantize(quantizer, file, gate, source, opened, pixels)
             record["int8"] = {
                 "calibration_images": len(real), "calibrated_on": gate.calibrated_on,
                 "layers": len(quantizer.layers), "layers_in_fp32": left,
             }  # fmt: skip
     else:
-        write_form(traced, work, form)
+        write_form(traced, work, core)
     exported = opened(file)
     record["largest_difference"] = measure_parity(source, exported, pixels, form.precision)
+    if steps is not None:
+        several = source.config.problem_type == "multi_label_classification"
+        record["preprocessing"] = preprocess_in_graph(file, work / form.file, steps, processor, several)
+        record["input"] = {"name": INPUT, "type": "uint8", "shape": ["batch", "height", "width", 3]}
+        record["outputs"] = [PROBABILITIES, *record["outputs"]]
+        exported, accuracy = opened(work / form.file), None
     if gate is not None:
         accuracy = accuracy or gate.measure(exported)
         gate.check(accuracy)

@@ -86,7 +86,7 @@ class Gate:
         task = task_of(self.path)
         saved: Any = task.open_evaluation(self.path, self.name, self.data, self.split, None, False)
         saved.model.float()
-        self.saved, self.source = saved, saved.model
+        self.saved, self.source, self.processor = saved, saved.model, saved.processor
         self.detects = model_task(self.source) == DETECTION
 
     def calibration_pixels(self, count: int) -> list[torch.Tensor]:
@@ -148,11 +148,12 @@ class Gate:
 
         handle = None if self.detects else model.register_forward_hook(note)
         self.saved.model = model
+        self.saved.processor = getattr(model, "image_processor", None) or self.processor
         try:
             evaluator = self.saved.evaluator(torch.device("cpu"))
             evaluation = evaluate_split(evaluator, batch_size=self.batch_size, workers=0, reporter=self.reporter)
         finally:
-            self.saved.model = self.source
+            self.saved.model, self.saved.processor = self.source, self.processor
             if handle is not None:
                 handle.remove()
         return evaluation, decisions

@@ -48,7 +48,8 @@ def load_any_model(
         opened = open_checkpoint(path, verify=False)
         return opened.model, opened.image_processor
     if (form := choose_form(path, backend)) is not None:
-        return load_exported(path, form.name), load_processor(path)
+        exported = load_exported(path, form.name)
+        return exported, exported.image_processor or load_processor(path)
     auto_class = _auto_class(read_config(path))
     return load_for_inference(auto_class, path, _KINDS[auto_class]), load_processor(path)
 

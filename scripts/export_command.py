@@ -31,6 +31,9 @@ def export(
     dynamic_size: Annotated[
         bool, typer.Option("--dynamic-size", help="images of any size, for a ViT or DeiT of ours; detectors always")
     ] = False,
+    with_preprocessing: Annotated[
+        bool, typer.Option("--with-preprocessing", help="ONNX: uint8 pixels of any size in, probabilities out")
+    ] = False,
     calibration_images: Annotated[int, typer.Option(min=1, help="training images to calibrate int8 with")] = 100,
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub id  [default: main]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a form that is there already")] = False,
@@ -43,6 +46,8 @@ def export(
         raise typer.BadParameter(
             f"--precision of {format_} takes one of {', '.join(EXPORT_FORMATS[format_])}, got {precision!r}"
         )
+    if with_preprocessing and (dynamic_size or format_ != "onnx"):
+        raise typer.BadParameter("--with-preprocessing goes with --format onnx, and without --dynamic-size")
     if output is not None and Path(output).is_file():
         raise typer.BadParameter(f"--output takes a folder, and {output} is a file")
     from vithub.data.text.json_text import json_text
@@ -52,8 +57,8 @@ def export(
     with TerminalReporter() as reporter:
         made = run(
             model, format_, precision=precision, output=output, data=data, split=split, max_drop=max_drop,
-            dynamic_size=dynamic_size, calibration_images=calibration_images, revision=revision, overwrite=overwrite,
-            reporter=reporter,
+            dynamic_size=dynamic_size, with_preprocessing=with_preprocessing, calibration_images=calibration_images,
+            revision=revision, overwrite=overwrite, reporter=reporter,
         )  # fmt: skip
     if json_:
         typer.echo(json_text(made.record))
@@ -68,6 +73,12 @@ def summary(made: "Export") -> list[str]:
     lines = [f"{made.file}: {record['bytes'] / 1e6:.1f} MB, {record['precision']}"]
     differences = ", ".join(f"{name} {value:.1e}" for name, value in record["largest_difference"].items())
     lines.append(f"largest difference from the model, as part of the range: {differences}")
+    if "preprocessing" in record:
+        found = record["preprocessing"]
+        lines.append(
+            f"preprocessing in the graph differs by {found['mean_levels']:.2g} of 255 levels on average, at most "
+            f"{found['largest_levels']:.0f}; the probabilities by at most {found['probabilities']:.1e}"
+        )
     if "int8" in record:
         int8 = record["int8"]
         lines.append(

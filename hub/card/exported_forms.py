@@ -22,14 +22,19 @@ def exported_facts(folder: Path) -> dict[str, Any] | None:
     if not records:
         return None
     measured = [record["accuracy"] for record in records.values() if record.get("accuracy")]
-    onnx = [form_of(name).file for name in records if form_of(name).format == "onnx"]
+    plain = [name for name in records if not form_of(name).pixels]
+    onnx = [form_of(name).file for name in plain if form_of(name).format == "onnx"]
+    pixels = [form_of(name).file for name in records if form_of(name).pixels]
+    backend = (plain or list(records))[0]
     return {
         "forms": [_row(name, record) for name, record in records.items()],
         "measured": bool(measured),
         "measure": _MEASURES[measured[0]["measure"]] if measured else None,
         "onnx": onnx[0] if onnx else None,
-        "backend": next(iter(records)),
-        "outputs": ", ".join(next(iter(records.values()))["outputs"]),
+        "pixels": pixels[0] if pixels else None,
+        "backend": backend,
+        "own_processor": form_of(backend).pixels,
+        "outputs": ", ".join(records[backend]["outputs"]),
     }
 
 

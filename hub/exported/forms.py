@@ -1,12 +1,13 @@
 """Exported forms of a model: their files, their records in `export.json`, and the choice of one.
 
 Files lie where other tools look for them: `onnx/model.onnx` (transformers.js, Optimum), `openvino/openvino_model.xml`.
-Each form's entry in `export.json` states how it was made and the hashes of its files.
+An ONNX file with preprocessing, which takes an image's own pixels, lies beside as `onnx/model_pixels.onnx`: the others
+would not know its input. Each form's entry in `export.json` states how it was made and the hashes of its files.
 """
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +21,7 @@ SOURCE = "torch"  # name of the weights themselves, in place of a form's
 FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "bf16", "fp16", "int8")
 })  # fmt: skip
+_PIXELS = "pixels"  # in names of forms that preprocess images themselves
 _STEMS = {"onnx": "onnx/model", "openvino": "openvino/openvino_model"}
 _MODULES = {"onnx": "onnxruntime", "openvino": "openvino"}
 # Names that transformers.js and Optimum give to the precisions; bf16 is a way to run a file of fp32 weights.
@@ -40,20 +42,24 @@ class Form:
     Args:
         format: "onnx" or "openvino".
         precision: "fp32", "bf16", "fp16" or "int8".
+        pixels: Whether the file preprocesses images itself: it takes their uint8 pixels in any size.
     """
 
     format: str
     precision: str
+    pixels: bool = False
 
     @property
     def name(self) -> str:
-        """Name on the command line, such as "onnx-int8"; that of fp32 is the format's alone."""
-        return self.format if self.precision == "fp32" else f"{self.format}-{self.precision}"
+        """Name on the command line, such as "onnx-int8" or "onnx-pixels"; that of fp32 is the format's alone."""
+        name = self.format if self.precision == "fp32" else f"{self.format}-{self.precision}"
+        return f"{name}-{_PIXELS}" if self.pixels else name
 
     @property
     def file(self) -> str:
         """Path of the main file in the model's folder."""
-        return _STEMS[self.format] + _ENDINGS[self.format][self.precision]
+        name = _STEMS[self.format] + _ENDINGS[self.format][self.precision]
+        return name.replace(".onnx", f"_{_PIXELS}.onnx") if self.pixels else name
 
     @property
     def files(self) -> list[str]:
@@ -63,6 +69,7 @@ class Form:
 
 
 FORMS = tuple(Form(kind, precision) for kind, precisions in FORMATS.items() for precision in precisions)
+PIXEL_FORMS = tuple(Form("onnx", precision, pixels=True) for precision in FORMATS["onnx"])
 
 
 def form_of(name: str) -> Form:
@@ -71,10 +78,10 @@ def form_of(name: str) -> Form:
     Raises:
         BackendError: There is no such form.
     """
-    for form in FORMS:
-        if form.name == name:
-            return form
-    raise BackendError(f"there is no backend {name!r}; there are {', '.join([SOURCE, *(form.name for form in FORMS)])}")
+    forms = {form.name: form for form in (*FORMS, *PIXEL_FORMS)}
+    if name not in forms:
+        raise BackendError(f"there is no backend {name!r}; there are {', '.join([SOURCE, *forms])}")
+    return forms[name]
 
 
 def check_installed(kind: str) -> None:
@@ -109,6 +116,7 @@ def choose_form(folder: Path, backend: str | None) -> Form | None:
     Args:
         folder: Folder of the model.
         backend: Name of a form, "torch" for the weights, or None for the weights if they are there, else the only form.
+            A form's name also stands for the one with preprocessing where there is no other.
 
     Raises:
         BackendError: The form is not there, or there are several and none was named.
@@ -118,6 +126,8 @@ def choose_form(folder: Path, backend: str | None) -> Form | None:
     records = read_records(folder)
     if backend is not None:
         form = form_of(backend)
+        if form.name not in records and replace(form, pixels=True).name in records:
+            form = replace(form, pixels=True)
         if form.name not in records:
             there = ", ".join(records) or "none"
             raise BackendError(f"{folder} has no {form.name} form ({form.file}); exported forms there: {there}")
@@ -163,6 +173,7 @@ def record_text(records: Mapping[str, Any]) -> str:
 __all__ = [
     "FORMATS",
     "FORMS",
+    "PIXEL_FORMS",
     "RECORD",
     "SOURCE",
     "BackendError",

@@ -53,6 +53,7 @@ class LabelPredictor:
 
     def tables(self, rows: range, batch_size: int, workers: int, reporter: Reporter) -> Iterator[pa.Table]:
         """Yields one table per batch."""
+        batch_size = min(batch_size, getattr(self.model, "largest_batch", None) or batch_size)
         batches = [list(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
         useful = useful_workers(workers, len(rows), IMAGES_PER_WORKER)
         loader = BatchLoader(self.images, batches, collate, useful, self.model.device)

@@ -27,8 +27,9 @@ class Classifier:
     """
 
     def __init__(self, path: Path, top: int, batch_size: int, backend: str | None = None) -> None:
-        self.path, self.top, self.batch_size = path, top, batch_size
+        self.path, self.top = path, top
         self.model, self.processor = load_classifier(path, backend=backend)
+        self.batch_size = min(batch_size, getattr(self.model, "largest_batch", None) or batch_size)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         cast(nn.Module, self.model).to(self.device)
 

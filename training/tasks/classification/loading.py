@@ -27,7 +27,8 @@ def load_classifier(source: str | Path, revision: str | None = None, backend: st
     if not path.is_dir() or not (path / "config.json").is_file():
         raise CheckpointError(f"{source} holds no config.json; name the folder of a run or of a saved classifier")
     if (form := choose_form(path, backend)) is not None:
-        return load_exported(path, form.name), load_processor(path)
+        exported = load_exported(path, form.name)
+        return exported, exported.image_processor or load_processor(path)
     model = load_for_inference(AutoModelForImageClassification, path, "an image classifier")
     return model, load_processor(path)
 

@@ -65,7 +65,10 @@ class SavedClassifier:
         width = len(self.order) if self.multi_label else None
         transform = EvaluationTransform(self.processor)
         images = LabelledImages(self.rows, transform, width, name=self.split, skip_bad=self.skip_bad)
-        return LabelEvaluator(_Relabelled(self.model, self.order, self.name), images, len(self.order), self.multi_label)
+        relabelled = _Relabelled(self.model, self.order, self.name)
+        evaluator = LabelEvaluator(relabelled, images, len(self.order), self.multi_label)
+        evaluator.largest_batch = getattr(self.model, "largest_batch", None)
+        return evaluator
 
     def results(self, evaluation: Evaluation) -> dict[str, Any]:
         """Returns metrics, and results per class for the data's classes and other classes that the model predicted."""
