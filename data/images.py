@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 
@@ -32,6 +32,7 @@ EXTENSIONS = frozenset(
 ) | (HEIC_EXTENSIONS if HEIC_READABLE else frozenset())
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 JPEG_SCALES = (8, 4, 2)  # divisors of the size at which a JPEG can be decoded
+_LYING = (5, 6, 7, 8)  # EXIF orientations whose height and width are exchanged when turned upright
 _URI = "file://"
 
 
@@ -92,14 +93,27 @@ def decode_image(value: Any, name: str = "image", least: int | None = None) -> I
 
 def decode_quietly(value: Any, name: str = "image", least: int | None = None) -> Image.Image:
     """Decodes an image like `decode_image`, for threads that run within one `pillow_warnings` around all of them."""
+    return _decoded(value, name, least)[0]
+
+
+def decode_sized(value: Any, name: str = "image", least: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """Decodes an image like `decode_image`, and states the height and width of the upright image as it is stored."""
+    with pillow_warnings():
+        return _decoded(value, name, least)
+
+
+def _decoded(value: Any, name: str, least: int | None) -> tuple[Image.Image, tuple[int, int]]:
     if isinstance(value, dict):
         content, path = value.get("bytes"), value.get("path")
         value, name = (content, name) if content is not None else (path, path or name)
     with bad_image_errors(shown_path(name)):
         image = _opened(value)
+        stored = image.size
         if least is not None:
             _reduce(image, least)
-        return _to_rgb(ImageOps.exif_transpose(image))
+        upright = ImageOps.exif_transpose(image)
+        lying = image.getexif().get(ExifTags.Base.Orientation) in _LYING
+        return _to_rgb(upright), stored if lying else stored[::-1]
 
 
 def encoded_bytes(value: Any) -> bytes:
@@ -225,6 +239,7 @@ __all__ = [
     "bad_image_errors",
     "decode_image",
     "decode_quietly",
+    "decode_sized",
     "encoded_bytes",
     "identified",
     "pillow_warnings",

@@ -93,7 +93,7 @@ class RowImages(Dataset[dict[str, Any]], ABC):
         raise BadImageError(f"split {self.name!r}: 100 images drawn one after the other could not be decoded")
 
     def read(self, index: int) -> Any:
-        """Content of a row, with its image decoded, upright and RGB, by the transform's own `decode` if it has one.
+        """Content of a row, with its image as `decoded` returns it, from the cache where it is stored.
 
         Raises:
             BadImageError: The image cannot be decoded.
@@ -101,10 +101,18 @@ class RowImages(Dataset[dict[str, Any]], ABC):
         row = self.table[index]
         image: Any = None if self.cache is None else self.cache.get(index)
         if image is None:
-            image = getattr(self.transform, "decode", decode_image)(row[IMAGE], self.place(index))
+            image = self.decoded(row, index)
             if self.cache is not None and isinstance(image, torch.Tensor):
                 self.cache.put(index, image)
         return self.content(image, row, index)
+
+    def decoded(self, row: dict[str, Any], index: int) -> Any:
+        """Image of a row, decoded, upright and RGB, by the transform's own `decode` if it has one.
+
+        Raises:
+            BadImageError: The image cannot be decoded.
+        """
+        return getattr(self.transform, "decode", decode_image)(row[IMAGE], self.place(index))
 
     def blank(self, index: int) -> Any:
         """Substitute for a row that cannot be decoded: a black image of the size that the table states, or 8 x 8."""

@@ -126,7 +126,11 @@ def of_transformers(options: argparse.Namespace, seed: int, folder: Path) -> Non
         output_dir=str(folder), num_train_epochs=options.epochs, save_strategy="no", report_to="none", seed=seed,
         remove_unused_columns=False, bf16=True, use_cpu=not torch.cuda.is_available(), dataloader_num_workers=0,
     )  # fmt: skip
-    Trainer(model, arguments, data_collator=collate_boxes, train_dataset=photos, callbacks=[Curve()]).train()
+
+    def collate(samples):
+        return images.finish(collate_boxes(samples))
+
+    Trainer(model, arguments, data_collator=collate, train_dataset=photos, callbacks=[Curve()]).train()
     counts = judge("test")
     result = {"metrics": counts.compute(), "per_class": counts.per_class(data.classes.names), "curve": curve}
     (folder / RESULT).write_text(json.dumps(result) + "\n")

@@ -29,7 +29,8 @@ def augmented_picture(
     mean, std = list(processor.image_mean), list(processor.image_std)
     images = BoxImages(table, BoxTransform(settings, shortest, mean, std), seed)
     keys: list[SampleKey] = TrainingOrder(len(table), min(count, len(table)), seed).batch(0)
-    return batch_picture(collate_boxes([images[key] for key in keys]), names, mean, std)
+    batch = images.finish(collate_boxes([images[key] for key in keys]))
+    return batch_picture(batch, names, mean, std)
 
 
 __all__ = ["augmented_picture"]

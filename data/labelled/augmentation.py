@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as images
 
 from ..pixels.decoding import as_picture, as_pixels, decode_pixels
-from ..pixels.finishing import ORDERS, Draws, Finish
+from ..pixels.finishing import Draws, Finish, draw_jitter
 from ..pixels.resizing import Part, centre_part, draw_part, resized, shorter_side_resized
 from ..seeding import generator_from_torch, seeded
 from .augmentation_settings import Augmentation
@@ -98,12 +98,7 @@ class TrainTransform:
         return centre_part((pixels.shape[-2], pixels.shape[-1]), wanted).of(pixels)
 
     def _jitter(self, generator: np.random.Generator) -> dict[str, Any]:
-        strength = self.settings.color_jitter if self.settings.rand_augment is None else 0.0
-        if not strength:
-            return {}
-        names = ("brightness", "contrast", "saturation")
-        factors = generator.uniform(max(0.0, 1 - strength), 1 + strength, len(names)).tolist()
-        return {"order": int(generator.integers(len(ORDERS))), **dict(zip(names, factors, strict=True))}
+        return draw_jitter(self.settings.color_jitter if self.settings.rand_augment is None else 0.0, generator)
 
     def _erasing(self, generator: np.random.Generator) -> dict[str, int]:
         probability = self.settings.random_erasing

@@ -54,6 +54,20 @@ class Draws(NamedTuple):
         return torch.tensor(self, dtype=torch.float64)
 
 
+def draw_jitter(strength: float, generator: np.random.Generator) -> dict[str, Any]:
+    """Draws the fields of `Draws` that change colours, as torchvision's `ColorJitter` draws them.
+
+    Args:
+        strength: Largest change of each factor from 1; factors are at least 0. With 0 nothing is drawn.
+        generator: Source of the draws.
+    """
+    if not strength:
+        return {}
+    names = ("brightness", "contrast", "saturation")
+    factors = generator.uniform(max(0.0, 1 - strength), 1 + strength, len(names)).tolist()
+    return {"order": int(generator.integers(len(ORDERS))), **dict(zip(names, factors, strict=True))}
+
+
 class Finish:
     """Last steps of a batch: flips, colours, normalisation, erasing.
 
@@ -80,17 +94,16 @@ class Finish:
         if levels.dtype != torch.uint8:
             return {**rest, "pixel_values": levels}
         draws = batch["draws"].numpy() if "draws" in batch else None
-        mask = batch.get("pixel_mask")
+        extents = extents_of(batch["pixel_mask"]) if "pixel_mask" in batch else None
         mean, std = (values.to(device, non_blocking=True)[:, None, None] for values in (self.mean, self.std))
         if levels.device.type != "cpu":
-            seen = None if mask is None else mask.to(device, non_blocking=True)[:, None].bool()
-            return {**rest, "pixel_values": finish_together(levels, draws, seen, mean, std)}
+            return {**rest, "pixel_values": finish_together(levels, draws, extents, mean, std)}
         # one image after the other: each stays in the processor's cache through all steps
         pixels = torch.empty(levels.shape, dtype=torch.float32)
         for number in range(len(levels)):
-            height, width = levels.shape[-2:] if mask is None else _extent(mask[number])
+            height, width = levels.shape[-2:] if extents is None else extents[number].tolist()
             one = slice(number, number + 1)
-            if mask is not None:
+            if extents is not None:
                 pixels[one] = 0
             pixels[one, :, :height, :width] = finish_together(
                 levels[one, :, :height, :width], None if draws is None else draws[one], None, mean, std
@@ -98,20 +111,26 @@ class Finish:
         return {**rest, "pixel_values": pixels}
 
 
-def _extent(mask: torch.Tensor) -> tuple[int, int]:
-    """Height and width of the image in a padded picture's mask (H, W)."""
-    return int(mask[:, 0].sum()), int(mask[0].sum())
+def extents_of(mask: torch.Tensor) -> np.ndarray | None:
+    """Heights and widths (B, 2) of the images in a padded batch; None if none is padded.
+
+    Args:
+        mask: Whether a pixel belongs to the image, (B, H, W), 1 at its top left part and 0 elsewhere; on the host.
+    """
+    extents = torch.stack([mask[:, :, 0].sum(1), mask[:, 0].sum(1)], dim=1).numpy()
+    return None if (extents == mask.shape[1:]).all() else extents
 
 
 def finish_together(
-    levels: torch.Tensor, draws: np.ndarray | None, mask: torch.Tensor | None, mean: torch.Tensor, std: torch.Tensor
+    levels: torch.Tensor, draws: np.ndarray | None, extents: np.ndarray | None, mean: torch.Tensor, std: torch.Tensor
 ) -> torch.Tensor:
     """Finishes all images of a batch at once, as is fastest on a GPU.
 
     Args:
         levels: Pixels (B, C, H, W), uint8.
         draws: Parameters (B, 11), as `Draws.numbers` gives them, on the host; None changes nothing.
-        mask: Whether a pixel belongs to the image, (B, 1, H, W) bool; None if none is padding.
+        extents: Heights and widths (B, 2) of images that are padded at the right and bottom, on the host; None if none
+            is padded.
         mean: Mean of each channel that is subtracted, (C, 1, 1), in levels.
         std: Standard deviation of each channel that is divided by, (C, 1, 1), in levels.
 
@@ -119,8 +138,9 @@ def finish_together(
         Finished pixels (B, C, H, W), fp32; 0 on padding.
     """
     if draws is not None:
-        levels = _flipped(levels, draws)
+        levels = _flipped(levels, draws, extents)
     pixels = levels.to(torch.float32)
+    mask = None if extents is None else _inside(extents, pixels)
     if draws is not None:
         _jitter(pixels, draws, mask)
     pixels.sub_(mean).div_(std)
@@ -134,14 +154,31 @@ def _column(values: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).reshape(-1, 1, 1, 1).to(device, non_blocking=True)
 
 
-def _flipped(levels: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
+def _inside(extents: np.ndarray, pixels: torch.Tensor) -> torch.Tensor:
+    """Whether each place of a padded batch belongs to the image, (B, 1, H, W) bool, on the device of the pixels."""
+    rows, columns = (torch.arange(side, device=pixels.device) for side in pixels.shape[-2:])
+    heights, widths = (_column(extents[:, axis], pixels.device) for axis in (0, 1))
+    return (rows[:, None] < heights) & (columns < widths)
+
+
+def _flipped(levels: torch.Tensor, draws: np.ndarray, extents: np.ndarray | None) -> torch.Tensor:
     for field, axis in (("horizontal_flip", -1), ("vertical_flip", -2)):
         wanted = draws[:, Draws._fields.index(field)] > 0
-        if wanted.all():
+        if extents is not None and wanted.any():
+            levels = _flipped_within(levels, wanted, extents[:, axis], axis)
+        elif wanted.all():
             levels = levels.flip(axis)
         elif wanted.any():
             levels = torch.where(_column(wanted, levels.device), levels.flip(axis), levels)
     return levels
+
+
+def _flipped_within(levels: torch.Tensor, wanted: np.ndarray, sizes: np.ndarray, axis: int) -> torch.Tensor:
+    """Flips the wanted images of a padded batch along an axis, each within its own size; the padding stays in place."""
+    places = np.arange(levels.shape[axis])
+    flipped = np.where(wanted[:, None] & (places < sizes[:, None]), sizes[:, None] - 1 - places, places)
+    index = torch.from_numpy(flipped).unsqueeze(1).unsqueeze(-2 if axis == -1 else -1)  # (B, 1, 1, W) or (B, 1, H, 1)
+    return levels.gather(axis, index.to(levels.device, non_blocking=True).expand(levels.shape))
 
 
 def _jitter(pixels: torch.Tensor, draws: np.ndarray, mask: torch.Tensor | None) -> None:
@@ -237,4 +274,14 @@ def _mixed(values: torch.Tensor) -> torch.Tensor:
     return values ^ (values >> 15)
 
 
-__all__ = ["BRIGHTNESS", "CONTRAST", "ORDERS", "SATURATION", "Draws", "Finish", "finish_together"]
+__all__ = [
+    "BRIGHTNESS",
+    "CONTRAST",
+    "ORDERS",
+    "SATURATION",
+    "Draws",
+    "Finish",
+    "draw_jitter",
+    "extents_of",
+    "finish_together",
+]

@@ -16,7 +16,6 @@ UNKNOWN_TO: dict[str, dict[str, str | None]] = {
     },
     "detection": {
         "model.patch_size": None,
-        "data.cache": None,
         "data.streaming": None,
         "data.shuffle_buffer": None,
         "data.held_out_images": None,

@@ -18,8 +18,9 @@ from vithub.data.boxes.dataset import (
 from vithub.data.boxes.loading import load_box_data
 from vithub.data.boxes.previews import augmented_picture
 from vithub.data.boxes.tables import BoxData
-from vithub.data.images import BadImageError
+from vithub.data.images import BadImageError, decode_image
 from vithub.data.samplers import AspectGroupedOrder, SampleKey, TrainingOrder
+from vithub.data.seeding import sample_generator
 
 PLAIN = ([0.0] * 3, [1.0] * 3)
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
@@ -89,16 +90,10 @@ def test_sizes_are_drawn_from_those_stated_and_shrink_with_the_model(seed, short
 
 
 def test_cuts_have_the_published_sizes():
-    settings = BOX_AUGMENTATIONS["detr"].model_copy(update={"crop": 1.0, "horizontal_flip": 0.0})
-    transform, sizes = BoxTransform(settings, 800, *PLAIN), []
-    image = Image.new("RGB", (640, 480))
-    transform._resized = lambda image, boxes, sides, longest: (
-        BoxTransform._resized(transform, image, boxes, sides, longest) if longest is None else (image, boxes)
-    )
-    for seed in range(60):
-        torch.manual_seed(seed)
-        sizes.append(transform(image, torch.zeros(0, 4)).pixels.shape[1:])
-    heights, widths = zip(*sizes, strict=True)
+    settings = BOX_AUGMENTATIONS["detr"].model_copy(update={"crop": 1.0, "crop_sides": (480,)})
+    transform = BoxTransform(settings, 800, *PLAIN)
+    parts = [transform.draw_view((480, 640), sample_generator(0, 1, 0, number)).part for number in range(60)]
+    heights, widths = [part.height for part in parts], [part.width for part in parts]
     assert min(heights) >= 384
     assert min(widths) >= 384
     assert max(*heights, *widths) <= 600
@@ -126,7 +121,7 @@ def test_wrong_settings_are_told(values):
 
 
 def test_draws_depend_on_seed_epoch_and_place_alone(images):
-    one, other = images(seed=3), images(seed=3)
+    one, other = (images(BOX_AUGMENTATIONS["light"], seed=3) for _ in range(2))
     torch.manual_seed(9)
     before = torch.get_rng_state()
     first = one[SampleKey(2, 1, 5)]
@@ -135,18 +130,23 @@ def test_draws_depend_on_seed_epoch_and_place_alone(images):
     second = other[SampleKey(2, 1, 5)]
     assert torch.equal(first["pixel_values"], second["pixel_values"])
     assert torch.equal(first["target"]["boxes"], second["target"]["boxes"])
-    for key, seed in ((SampleKey(2, 2, 5), 3), (SampleKey(2, 1, 6), 3), (SampleKey(2, 1, 5), 4)):
-        third = images(seed=seed)[key]["pixel_values"]
-        assert third.shape != first["pixel_values"].shape or not torch.equal(third, first["pixel_values"])
+    drawn = set()
+    for seed in range(3):
+        one.seed = seed
+        samples = [one[SampleKey(2, epoch, place)] for epoch in range(3) for place in range(3)]
+        drawn |= {tuple(sample["draws"].tolist()) for sample in samples}
+    assert len(drawn) == 27
 
 
 def test_loading_processes_change_nothing(images):
     keys = [[SampleKey(row, 0, row) for row in range(3)], [SampleKey(row, 0, row) for row in range(3, 6)]]
+    jittered = BOX_AUGMENTATIONS["light"]
     alone, shared = (
-        list(DataLoader(images(), batch_sampler=keys, num_workers=n, collate_fn=collate_boxes)) for n in (0, 2)
+        list(DataLoader(images(jittered), batch_sampler=keys, num_workers=n, collate_fn=collate_boxes)) for n in (0, 2)
     )
     for one, other in zip(alone, shared, strict=True):
         assert torch.equal(one["pixel_values"], other["pixel_values"])
+        assert torch.equal(one["draws"], other["draws"])
         assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(one["labels"], other["labels"], strict=True))
 
 
@@ -175,9 +175,8 @@ def test_targets_are_the_same_alone_and_beside_larger_images(loaded, scenes):
 def test_evaluation_pads_as_the_saved_processor_does(loaded):
     processor = build_box_processor(64, 96)
     images = BoxImages(loaded.train, BoxEvaluationTransform(processor))
-    pictures = [images.read(row)[0] for row in range(len(images))]
-    stock = processor(pictures, return_tensors="pt")
-    ours = collate_boxes([images[row] for row in range(len(images))])
+    stock = processor([decode_image(image) for image in loaded.train["image"]], return_tensors="pt")
+    ours = images.finish(collate_boxes([images[row] for row in range(len(images))]))
     assert torch.equal(stock["pixel_values"], ours["pixel_values"])
     assert torch.equal(stock["pixel_mask"], ours["pixel_mask"])
     assert collate_boxes([images[0]], multiple_of=32)["pixel_values"].shape[-1] % 32 == 0

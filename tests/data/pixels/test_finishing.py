@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 from vithub.data.labelled.augmentation import TrainTransform, three_augment
 from vithub.data.labelled.augmentation_settings import Augmentation
 from vithub.data.pixels.decoding import as_pixels
-from vithub.data.pixels.finishing import ORDERS, Draws, Finish, finish_together
+from vithub.data.pixels.finishing import ORDERS, Draws, Finish, extents_of, finish_together
 from vithub.data.seeding import sample_generator
 
 LEVELS = Finish([0.0] * 3, [1 / 255] * 3)  # leaves levels from 0 to 255
@@ -65,7 +65,7 @@ def test_a_batch_finished_at_once_is_its_images_finished_one_by_one(drawn, seed,
     levels = torch.randint(0, 256, (len(drawn), 3, 21, 23), generator=torch.Generator().manual_seed(seed)).byte()
     mask = None
     if padded:
-        drawn = [one._replace(horizontal_flip=False, vertical_flip=False, height=0) for one in drawn]
+        drawn = [one._replace(height=0) for one in drawn]
         mask = torch.zeros(len(drawn), 21, 23, dtype=torch.int64)
         for number in range(len(drawn)):
             mask[number, : 21 - number, : 15 + number] = 1
@@ -73,8 +73,8 @@ def test_a_batch_finished_at_once_is_its_images_finished_one_by_one(drawn, seed,
     finish = Finish(MEAN, STD)
     one_by_one = finish(batch(levels, drawn, mask))["pixel_values"]
     draws = torch.stack([one.numbers() for one in drawn]).numpy()
-    seen = None if mask is None else mask[:, None].bool()
-    together = finish_together(levels, draws, seen, finish.mean[:, None, None], finish.std[:, None, None])
+    extents = None if mask is None else extents_of(mask)
+    together = finish_together(levels, draws, extents, finish.mean[:, None, None], finish.std[:, None, None])
     assert torch.equal(together, one_by_one)
     last = finish(batch(levels[-1:], drawn[-1:], None if mask is None else mask[-1:]))["pixel_values"]
     assert torch.equal(last, one_by_one[-1:])

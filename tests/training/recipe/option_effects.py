@@ -167,7 +167,7 @@ ENTRIES = {
         "data.validation_split": Changes("second", {"data.source": "SPLITS"}, "figures"),
         "data.test_split": Changes("second", {"data.source": "SPLITS"}, "figures"),
         "training.master_weights": REFUSED,
-        "data.cache": REFUSED,
+        "data.cache": Stated("time; detection/test_training holds the weights equal"),
         "data.streaming": REFUSED,
         **dict.fromkeys(STREAMED_ONLY, REFUSED),
         "data.on_bad_image": Stated("what a bad image does; seen by data.max_bad_share, which needs it"),

@@ -100,7 +100,8 @@ class BoxPredictor:
                 by_shape.setdefault(tuple(sample["pixel_values"].shape), []).append(place)
         found: dict[int, Detections] = {}
         for places in by_shape.values():
-            answers, _ = self.answer(collate_boxes([samples[place] for place in places]))
+            batch = collate_boxes([samples[place] for place in places])
+            answers, _ = self.answer(self.images.finish(batch, self.answer.device))
             found |= zip(places, (one.above(self.threshold) for one in answers), strict=True)
         entries = [
             self._entry(row, sample["target"], found.get(place))

@@ -66,18 +66,18 @@ class DetectionTask(TrainingTask):
         """Returns the training split with the training transform."""
         pixels = box_pixels(self.image_processor)
         transform = BoxTransform(self.recipe.boxes, pixels.shortest, list(pixels.mean), list(pixels.std))
-        return BoxImages(self.data.train, transform, self.recipe.seed, "train", self._skips)
+        return self._images("train", transform)
 
-    @property
-    def _skips(self) -> bool:
-        return self.recipe.data.on_bad_image == "skip"
+    def _images(self, split: str, transform: BoxTransform | BoxEvaluationTransform) -> BoxImages:
+        skips = self.recipe.data.on_bad_image == "skip"
+        images = BoxImages(self.data.splits[split], transform, self.recipe.seed, split, skips)
+        images.cache = self.caches.get(split)
+        return images
 
     def evaluation_images(self, split: str) -> BoxImages:
         """Returns a split with the evaluation transform of the saved image processor."""
         if split not in self._evaluation_images:
-            transform = BoxEvaluationTransform(self.image_processor)
-            images = BoxImages(self.data.splits[split], transform, self.recipe.seed, split, self._skips)
-            self._evaluation_images[split] = images
+            self._evaluation_images[split] = self._images(split, BoxEvaluationTransform(self.image_processor))
         return self._evaluation_images[split]
 
     def evaluator(self, model: nn.Module, split: str, autocast: Any = None) -> BoxEvaluator:

@@ -75,7 +75,8 @@ def test_figures_and_loss_at_batch_1_and_batch_8_are_the_same(fields, detector, 
         assert together.metrics.compute()[name] == pytest.approx(value, abs=1e-3), name
     assert together.loss == pytest.approx(alone.loss, rel=1e-4)
     same = table.select([0, 6])  # two images of one size, whose loss is that of their batch
-    batch = collate_boxes([BoxImages(same, BoxEvaluationTransform(processor))[row] for row in range(2)])
+    images = BoxImages(same, BoxEvaluationTransform(processor))
+    batch = images.finish(collate_boxes([images[row] for row in range(2)]))
     with torch.inference_mode():
         whole = model(batch["pixel_values"], batch["pixel_mask"], labels=batch["labels"]).loss
     assert evaluated(model, processor, same, 1).loss == pytest.approx(float(whole), rel=1e-4)

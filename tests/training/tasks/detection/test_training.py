@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForObjectDetection, pipeline
 from vithub.data.images import BadImageError
 from vithub.data.samplers import AspectGroupedOrder
@@ -111,6 +111,14 @@ def test_a_resumed_run_is_the_same_run(run, tmp_path):
     assert "max_steps: 1" in (first.folder / "recipe.yaml").read_text()
     again = train(tmp_path / "half", resume=True, **{"training.checkpoint_steps": 1})
     assert np.allclose(again.losses, run.losses[1:], rtol=1e-5)
+
+
+def test_a_cache_of_decoded_images_and_loading_processes_change_no_number(run, tmp_path):
+    cached = train(tmp_path / "cached", **{"data.cache": "memory", "data.workers": 2})
+    assert cached.losses == run.losses
+    assert cached.metrics["test"] == run.metrics["test"]
+    ours, theirs = (load_file(one.folder / "model.safetensors") for one in (cached, run))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 def test_a_run_goes_on_without_images_that_cannot_be_decoded_and_lists_them(damaged_squares, quick_detector, tmp_path):
