@@ -3,8 +3,6 @@
 from typing import Annotated, Any
 
 import typer
-from vithub.training.recipe.class_weights import class_weights_from
-from vithub.training.recipe.named_fields import named_values
 
 
 def finetune(
@@ -65,6 +63,10 @@ def finetune(
         raise typer.BadParameter(f"--front-end takes accelerate or trainer, got {front_end!r}")
     if recipe is not None and preset is not None:
         raise typer.BadParameter("--recipe and --preset are both recipes to begin from; give one")
+    # imported here, as the recipe's fields take half of the time that the list of commands needs
+    from vithub.training.recipe.class_weights import class_weights_from
+    from vithub.training.recipe.named_fields import named_values
+
     named: dict[str, Any] = {
         "epochs": epochs, "max_steps": max_steps, "streaming": streaming, "batch_size": batch_size, "lr": lr,
         "image_size": image_size, "label_column": label_column, "seed": seed, "on_bad_image": on_bad_image,

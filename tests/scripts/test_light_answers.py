@@ -103,6 +103,14 @@ def test_an_answer_needs_no_large_library(arguments, code, message, answers):
     assert not set(LARGE) & set(modules)
 
 
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]], ids=str)
+def test_the_list_of_commands_needs_neither_recipes_nor_what_they_are_checked_with(arguments, answers):
+    """They would take as long as all the rest of `vithub --help`."""
+    modules = answers[json.dumps(arguments)][2]
+    assert not {"pydantic", "yaml", "rich", "huggingface_hub", "PIL"} & set(modules)
+    assert "vithub.training.recipe.recipe" not in modules
+
+
 def shown(monkeypatch, capsys, *arguments):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys, "argv", ["vithub", *arguments])
