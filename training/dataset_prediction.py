@@ -13,6 +13,7 @@ from ..data.whole_files import write_whole
 from ..hub.checkpoints import locate
 from ..hub.folders import TargetError
 from ..hub.model_identity import model_identity
+from ..hub.ready_model import Backend
 from .prediction_parts import what_is_wrong, write_part
 from .runtime.bad_image_errors import way_past_bad_images
 from .runtime.loading_processes import named_deaths
@@ -40,7 +41,7 @@ def predict_dataset(
     workers: int | None = None,
     on_bad_image: str = "error",
     resume: bool = False,
-    backend: str | None = None,
+    backend: Backend = None,
     reporter: Reporter | None = None,
 ) -> Path:
     """Writes predictions as `part-000000.parquet` and so on: `rows_per_file` images each, in the order of the data set.
@@ -63,7 +64,8 @@ def predict_dataset(
         workers: Number of loading processes; None derives it from the number of cores.
         on_bad_image: "error", or "skip" to write null predictions for images that cannot be decoded.
         resume: Whether to continue an earlier prediction in `output`.
-        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
+        backend: Exported form to run in place of the weights, such as "onnx", or a model that `optimize` made of the
+            folder; None takes what is there.
         reporter: Receives the progress; None writes to the log.
 
     Raises:

@@ -11,6 +11,7 @@ from ..data.text.json_text import json_text
 from ..hub.checkpoints import locate
 from ..hub.folders import new_folder
 from ..hub.model_identity import model_identity
+from ..hub.ready_model import Backend
 from .recipe.run_files import METRICS
 from .runtime.bad_image_errors import way_past_bad_images
 from .runtime.loading_processes import named_deaths
@@ -34,7 +35,7 @@ def evaluate(
     workers: int | None = None,
     on_bad_image: str = "error",
     resume: bool = False,
-    backend: str | None = None,
+    backend: Backend = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Computes metrics of a classifier or detector on labelled images, preprocessed as `pipeline` does.
@@ -51,7 +52,8 @@ def evaluate(
         resume: Whether to continue an evaluation into `output` that was killed; its partial counts lie beside that
             folder.
         backend: Exported form to run: "onnx", "onnx-int8", "openvino", ...; "torch" for the weights; None takes the
-            weights if they are there, else the only form.
+            weights if they are there, else the only form. A model that `optimize` made of the folder runs in their
+            place.
         reporter: Receives the progress; None writes to the log.
 
     Returns:

@@ -16,6 +16,8 @@ from ..data.images import EXTENSIONS, BadImageError, decode_image, shown_path
 from ..data.sources import DataError
 from ..data.text.terminal_text import visible
 from ..hub.checkpoints import locate
+from ..hub.ready_model import Backend
+from .loading_ahead import loaded_ahead
 from .tasks.registry import task_of
 
 MAX_DOWNLOAD = 50 * 2**20
@@ -31,7 +33,8 @@ def predict(
     threshold: float | None = None,
     output: str | Path | None = None,
     on_bad_image: str = "error",
-    backend: str | None = None,
+    backend: Backend = None,
+    workers: int = 0,
 ) -> list[dict[str, Any]]:
     """Predicts the most likely labels of images, or the boxes that a detector finds, in order, as `pipeline` does.
 
@@ -45,7 +48,10 @@ def predict(
             scores.
         on_bad_image: "error", or "skip" to answer the other images; a bad image then has an `error` and no predictions.
         backend: Exported form to run: "onnx", "onnx-int8", "openvino", ...; "torch" for the weights; None takes the
-            weights if they are there, else the only form.
+            weights if they are there, else the only form. A model that `optimize` made of the folder runs in their
+            place.
+        workers: Number of processes that decode images, and for a classifier preprocess them, ahead of the model; 0
+            does so in this process.
 
     Returns:
         A dictionary per image with `image` (its name) and `predictions`: a list of `label` and `score` (0 to 1), the
@@ -59,7 +65,7 @@ def predict(
     """
     found = predict_stream(
         folder, images, top=top, batch_size=batch_size, threshold=threshold, output=output, on_bad_image=on_bad_image,
-        backend=backend,
+        backend=backend, workers=workers,
     )  # fmt: skip
     return list(found)
 
@@ -74,7 +80,8 @@ def predict_stream(
     threshold: float | None = None,
     output: str | Path | None = None,
     on_bad_image: str = "error",
-    backend: str | None = None,
+    backend: Backend = None,
+    workers: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """Predicts images one after the other, for more images than memory can hold predictions of.
 
@@ -86,6 +93,8 @@ def predict_stream(
     for name, value in {"top": top, "batch_size": batch_size}.items():
         if value is not None and value < 1:
             raise ValueError(f"{argument(name)} must be at least 1, got {value}")
+    if workers < 0:
+        raise ValueError(f"{argument('workers')} must be at least 0, got {workers}")
     names = find_images([images] if isinstance(images, str | Path) else images)
     if not names:
         raise DataError("there are no images: name files, folders or URLs")
@@ -93,7 +102,18 @@ def predict_stream(
     model = task_of(path).open_images(
         path, top=top, batch_size=batch_size, threshold=threshold, output=output, backend=backend
     )
-    return model.predictions((name, _opened(name, skip_bad)) for name in names)
+    if not workers:
+        return model.predictions((name, _opened(name, skip_bad)) for name in names)
+    prepare = getattr(model, "preparation", None)
+    return model.predictions(_raised(loaded_ahead(names, read_image, prepare, workers), skip_bad))
+
+
+def _raised(loaded: Iterator[tuple[str, Any]], skip_bad: bool) -> Iterator[tuple[str, Any]]:
+    """Yields names and images; unless they are skipped, raises the error of a bad image in its place."""
+    for name, content in loaded:
+        if isinstance(content, BadImageError) and not skip_bad:
+            raise content
+        yield name, content
 
 
 def find_images(images: Sequence[str | Path]) -> list[str]:

@@ -68,14 +68,20 @@ class OpenVinoSession:
         return [torch.from_numpy(value.copy()) for value in found.values()]
 
 
-def open_session(file: Path, form: Form) -> Session:
+def open_session(file: Path, form: Form, threads: int | None = None) -> Session:
     """Loads the file of a form.
+
+    Args:
+        file: Main file of the form.
+        form: Format and precision.
+        threads: Number of threads; None takes OMP_NUM_THREADS where it is set, else the runtime's default.
 
     Raises:
         BackendError: The runtime is not installed, or cannot read the file.
     """
     check_installed(form.format)
-    threads = int(limit) if (limit := os.environ.get("OMP_NUM_THREADS", "")).isdigit() else None
+    if threads is None and (limit := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
+        threads = int(limit)
     try:
         if form.format == "onnx":
             return OnnxSession(file, threads)

@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from PIL import Image
 
 from ...data.images import BadImageError
 
 OpenedImages = Iterable[tuple[str, Image.Image | BadImageError]]  # names, and images or the errors in their place
+PreparedImages = Iterable[tuple[str, Image.Image | torch.Tensor | BadImageError]]  # images, or their pixels already
 
 
 def bad_prediction(name: str, error: BadImageError) -> dict[str, Any]:
@@ -15,4 +17,4 @@ def bad_prediction(name: str, error: BadImageError) -> dict[str, Any]:
     return {"image": name, "predictions": [], "error": str(error)}
 
 
-__all__ = ["OpenedImages", "bad_prediction"]
+__all__ = ["OpenedImages", "PreparedImages", "bad_prediction"]

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from ...data.argument_names import stated
 from ...data.seeding import derived_seed
+from ...hub.ready_model import Backend
 from ..optim.optimizers import build_optimizer
 from ..optim.schedules import Schedule, build_schedule
 from ..recipe.recipe import Recipe
@@ -318,7 +319,7 @@ class Task(Protocol):
         split: str | None,
         label_column: str | None,
         skip_bad: bool,
-        backend: str | None = None,
+        backend: Backend = None,
     ) -> SavedEvaluation:
         """Opens a saved model and the data to evaluate it on.
 
@@ -329,7 +330,8 @@ class Task(Protocol):
             split: Name of the split; None takes the split that the run reported, or "test" if it exists.
             label_column: Name of the column of labels or objects; None finds it.
             skip_bad: Whether images that cannot be decoded are left out.
-            backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
+            backend: Exported form to run in place of the weights, such as "onnx", or a loaded model; None takes what is
+                there.
         """
 
     def skipping(self, own_data: bool) -> str:
@@ -350,7 +352,7 @@ class Task(Protocol):
         batch_size: int | None,
         threshold: float | None,
         output: Any,
-        backend: str | None = None,
+        backend: Backend = None,
     ) -> ImagePredictor:
         """Opens a saved model for single images; raises `ValueError` for an option without effect on this task."""
 
@@ -362,7 +364,7 @@ class Task(Protocol):
         embeddings: bool,
         threshold: float | None,
         skip_bad: bool,
-        backend: str | None = None,
+        backend: Backend = None,
     ) -> DatasetPredictor:
         """Opens a saved model for a data set; raises `ValueError` for an option without effect on this task."""
 

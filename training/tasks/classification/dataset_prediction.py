@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ....data.argument_names import argument
 from ....data.labelled.dataset import EvaluationTransform, LabelledImages, collate
 from ....data.labelled.tables import read_image_tables
 from ....hub.inference_loading import refuse_nonfinite_scores, run_model
+from ....hub.ready_model import Backend, ReadyModel
 from ...runtime.batch_loading import BatchLoader
 from ...runtime.progress import Reporter
 from ..evaluation import useful_workers
@@ -31,12 +33,18 @@ class LabelPredictor:
         data: Data set in any form that `finetune` takes; labels are not needed.
         embeddings: Whether to add the column `embedding`.
         skip_bad: Whether to accept images that cannot be decoded.
-        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
+        backend: Exported form to run in place of the weights, such as "onnx", or a loaded model; None takes what is
+            there.
     """
 
-    def __init__(self, path: Path, data: Any, embeddings: bool, skip_bad: bool, backend: str | None = None) -> None:
+    def __init__(self, path: Path, data: Any, embeddings: bool, skip_bad: bool, backend: Backend = None) -> None:
         self.splits, self.data = read_image_tables(data)
         self.model, self.processor = load_classifier(path, backend=backend)
+        if embeddings and isinstance(backend, ReadyModel):
+            raise ValueError(
+                f"{argument('embeddings')} are of the weights themselves: leave out what runs in their place "
+                f"({backend.described})"
+            )
         self.path = path
         self.embeddings, self.skip_bad = embeddings, skip_bad
         self.labels = [self.model.config.id2label[number] for number in range(self.model.config.num_labels)]

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from ....data.argument_names import argument
+from ....hub.ready_model import Backend
 from ...recipe.model_names import is_from_scratch
 from ...recipe.recipe import Recipe
 from ..options import refuse_without_effect
@@ -37,7 +38,7 @@ class Classification:
         split: str | None,
         label_column: str | None,
         skip_bad: bool,
-        backend: str | None = None,
+        backend: Backend = None,
     ) -> SavedClassifier:
         """Opens a saved classifier and the labelled images to evaluate it on."""
         return SavedClassifier(path, name, data, split, label_column, skip_bad, backend)
@@ -58,7 +59,7 @@ class Classification:
         batch_size: int | None,
         threshold: float | None,
         output: Any,
-        backend: str | None = None,
+        backend: Backend = None,
     ) -> Classifier:
         """Opens a saved classifier for single images; `threshold` and `output` are rejected."""
         refuse_without_effect("a classifier", threshold=threshold)
@@ -76,7 +77,7 @@ class Classification:
         embeddings: bool,
         threshold: float | None,
         skip_bad: bool,
-        backend: str | None = None,
+        backend: Backend = None,
     ) -> LabelPredictor:
         """Opens a saved classifier for a data set; the threshold of boxes is ignored."""
         refuse_without_effect("a classifier", threshold=threshold)

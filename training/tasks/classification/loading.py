@@ -9,15 +9,16 @@ from ....hub.checkpoints import CheckpointError, locate
 from ....hub.exported.exported_model import load_exported
 from ....hub.exported.forms import choose_form
 from ....hub.inference_loading import load_for_inference, load_processor
+from ....hub.ready_model import Backend, ReadyModel, ready_for
 
 
-def load_classifier(source: str | Path, revision: str | None = None, backend: str | None = None) -> tuple[Any, Any]:
+def load_classifier(source: str | Path, revision: str | None = None, backend: Backend = None) -> tuple[Any, Any]:
     """Loads a classifier in evaluation mode, in the dtype of its weights, and its image processor.
 
     Args:
         source: Folder or Hub id.
         revision: Branch, tag or commit of a Hub id.
-        backend: Exported form to run, such as "onnx"; see `choose_form`.
+        backend: Exported form to run, such as "onnx" (see `choose_form`), or a loaded model to run in place of it.
 
     Raises:
         CheckpointError: The source is not a folder with a classifier, or one of its files is missing, damaged or
@@ -26,6 +27,8 @@ def load_classifier(source: str | Path, revision: str | None = None, backend: st
     path = locate(source, revision)
     if not path.is_dir() or not (path / "config.json").is_file():
         raise CheckpointError(f"{source} holds no config.json; name the folder of a run or of a saved classifier")
+    if isinstance(backend, ReadyModel):
+        return ready_for(path, backend)
     if (form := choose_form(path, backend)) is not None:
         exported = load_exported(path, form.name)
         return exported, exported.image_processor or load_processor(path)

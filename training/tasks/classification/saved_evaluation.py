@@ -14,6 +14,7 @@ from ....data.labelled.tables import LabelledTables, load_image_data, read_label
 from ....data.sources import DataError
 from ....data.text.terminal_text import visible
 from ....hub.inference_loading import run_model
+from ....hub.ready_model import Backend
 from ...recipe.run_data import reported_split, run_data
 from ..evaluation import Evaluation
 from ..plots import save_confusion_matrix
@@ -32,7 +33,8 @@ class SavedClassifier:
             else the last.
         label_column: Name of the column of labels; None finds it.
         skip_bad: Whether images that cannot be decoded are left out.
-        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
+        backend: Exported form to run in place of the weights, such as "onnx", or a loaded model; None takes what is
+            there.
 
     Raises:
         DataError: The data cannot be used, has a label that the model does not know, or has single labels where the
@@ -47,7 +49,7 @@ class SavedClassifier:
         split: str | None,
         label_column: str | None,
         skip_bad: bool,
-        backend: str | None = None,
+        backend: Backend = None,
     ) -> None:
         self.name, self.skip_bad = name, skip_bad
         self.model, self.processor = load_classifier(path, backend=backend)

@@ -16,6 +16,7 @@ from ....data.boxes.images import read_box_images
 from ....data.boxes.tables import BoxClasses
 from ....data.text.json_text import json_text
 from ....data.whole_files import whole_file
+from ....hub.ready_model import Backend
 from ...runtime.loading_processes import outlive_requests
 from ...runtime.progress import Reporter
 from ..evaluation import useful_workers
@@ -52,10 +53,11 @@ class BoxPredictor:
         data: Data set with or without boxes; see `read_box_images`.
         threshold: Lowest score of a box, in [0, 1].
         skip_bad: Whether to accept images that cannot be decoded.
-        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
+        backend: Exported form to run in place of the weights, such as "onnx", or a loaded model; None takes what is
+            there.
     """
 
-    def __init__(self, path: Path, data: Any, threshold: float, skip_bad: bool, backend: str | None = None) -> None:
+    def __init__(self, path: Path, data: Any, threshold: float, skip_bad: bool, backend: Backend = None) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"{argument('threshold')} must lie in [0, 1], got {threshold!r}")
         found = read_box_images(data)

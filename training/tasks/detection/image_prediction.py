@@ -15,6 +15,7 @@ from ....data.text.json_text import json_text
 from ....hub.checkpoints import CheckpointError
 from ....hub.folders import check_target, new_folder
 from ....hub.inference_loading import run_model
+from ....hub.ready_model import Backend
 from ..predictions import OpenedImages, bad_prediction
 from .detections import Detections
 from .loading import load_detector, read_outputs
@@ -29,15 +30,14 @@ class Detector:
         threshold: Lowest score of a box, in [0, 1].
         output: New folder for the images with drawn boxes, and for `annotations.json` in COCO's format with scores;
             None writes nothing.
-        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
+        backend: Exported form to run in place of the weights, such as "onnx", or a loaded model; None takes what is
+            there.
 
     Raises:
         CheckpointError: The model cannot be loaded completely.
     """
 
-    def __init__(
-        self, path: Path, threshold: float, output: str | Path | None = None, backend: str | None = None
-    ) -> None:
+    def __init__(self, path: Path, threshold: float, output: str | Path | None = None, backend: Backend = None) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"{argument('threshold')} must lie in [0, 1], got {threshold!r}")
         if output is not None:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from ....data.argument_names import argument
+from ....hub.ready_model import Backend
 from ...recipe.recipe import Recipe
 from ..options import refuse_without_effect
 from .building import build_detection
@@ -36,7 +37,7 @@ class Detection:
         split: str | None,
         label_column: str | None,
         skip_bad: bool,
-        backend: str | None = None,
+        backend: Backend = None,
     ) -> SavedDetector:
         """Opens a saved detector and the images with boxes to evaluate it on."""
         del name
@@ -62,7 +63,7 @@ class Detection:
         batch_size: int | None,
         threshold: float | None,
         output: Any,
-        backend: str | None = None,
+        backend: Backend = None,
     ) -> Detector:
         """Opens a saved detector for single images; `top` and `batch_size` are rejected."""
         refuse_without_effect("a detector", top=top, batch_size=batch_size)
@@ -76,7 +77,7 @@ class Detection:
         embeddings: bool,
         threshold: float | None,
         skip_bad: bool,
-        backend: str | None = None,
+        backend: Backend = None,
     ) -> BoxPredictor:
         """Opens a saved detector for a data set; `embeddings` is rejected."""
         if embeddings:

@@ -11,6 +11,7 @@ from ....hub.checkpoints import CheckpointError, locate, read_config
 from ....hub.exported.exported_model import load_exported
 from ....hub.exported.forms import choose_form
 from ....hub.inference_loading import PROCESSOR, load_for_inference, load_processor
+from ....hub.ready_model import Backend, ReadyModel, ready_for
 from ....modeling.detector_output import MOST_FOUND, found_objects
 from .detections import Detections
 
@@ -19,13 +20,13 @@ _DROPS_LAST = ("DetrImageProcessor", "YolosImageProcessor")
 _KEEPS_ALL = ("DeformableDetr", "ConditionalDetr", "RTDetr")
 
 
-def load_detector(source: str | Path, revision: str | None = None, backend: str | None = None) -> tuple[Any, Any]:
+def load_detector(source: str | Path, revision: str | None = None, backend: Backend = None) -> tuple[Any, Any]:
     """Loads a detector in evaluation mode, in the dtype of its weights, and its image processor.
 
     Args:
         source: Folder or Hub id.
         revision: Branch, tag or commit of a Hub id.
-        backend: Exported form to run, such as "onnx"; see `choose_form`.
+        backend: Exported form to run, such as "onnx" (see `choose_form`), or a loaded model to run in place of it.
 
     Raises:
         CheckpointError: The source is not a folder with a detector, or one of its files is missing, damaged or
@@ -34,6 +35,8 @@ def load_detector(source: str | Path, revision: str | None = None, backend: str 
     path = locate(source, revision)
     if not (path / "config.json").is_file() or model_task(read_config(path)) != DETECTION:
         raise CheckpointError(f"{source} holds no config.json of an object detector; name the folder of a run")
+    if isinstance(backend, ReadyModel):
+        return ready_for(path, backend)
     if (form := choose_form(path, backend)) is not None:
         model: Any = load_exported(path, form.name)
     else:

@@ -13,6 +13,7 @@ from ....data.boxes.tables import BoxClasses
 from ....data.images import decode_image
 from ....data.sources import DataError
 from ....data.text.terminal_text import visible
+from ....hub.ready_model import Backend
 from ...recipe.run_data import run_data
 from ..evaluation import Evaluation
 from ..plots import save_confusion_matrix
@@ -35,7 +36,8 @@ class SavedDetector:
         split: Name of the split; None takes "test" if it exists, else "validation".
         label_column: Name of the column of objects; None finds it.
         skip_bad: Whether images that cannot be decoded are left out.
-        backend: Exported form to run in place of the weights, such as "onnx"; None takes what is there.
+        backend: Exported form to run in place of the weights, such as "onnx", or a loaded model; None takes what is
+            there.
 
     Raises:
         DataError: The data cannot be used, or has a class that the model does not know.
@@ -48,7 +50,7 @@ class SavedDetector:
         split: str | None,
         label_column: str | None,
         skip_bad: bool,
-        backend: str | None = None,
+        backend: Backend = None,
     ) -> None:
         self.skip_bad = skip_bad
         self.model, self.processor = load_detector(path, backend=backend)
