@@ -1,11 +1,20 @@
 """`vithub predict`: answers single images, or a whole data set into files."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from vithub.scripts.arguments import MOST_AT_ONCE, Backend, Folder
+from vithub.scripts.arguments import MOST_AT_ONCE, MOST_WORKERS, Backend, Folder
 from vithub.scripts.bad_images import check_on_bad_image, fail_after_all
+from vithub.scripts.fast_option import (
+    Fast,
+    FastInt8,
+    FastSeconds,
+    TokenMerging,
+    check_fast,
+    fast_on_data,
+    fast_on_images,
+)
 from vithub.scripts.printing import say
 
 
@@ -37,6 +46,16 @@ def predict(
     ] = "error",
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --output")] = False,
     backend: Backend = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=MOST_WORKERS, help="loading processes  [default: with --data or --fast by the number of cores]"
+        ),
+    ] = None,
+    fast: Fast = False,
+    fast_seconds: FastSeconds = None,
+    fast_int8: FastInt8 = False,
+    token_merging: TokenMerging = None,
 ) -> None:
     """Predicts the labels of images, or the boxes in them; writes those of a whole data set to files."""
     if (data is None) == (not images) or (data is not None and output is None):
@@ -44,27 +63,45 @@ def predict(
     if data is not None and top is not None:
         raise typer.BadParameter("--top goes with images, not with --data, whose probabilities are all written")
     check_on_bad_image(on_bad_image)
+    check_fast(fast, backend, fast_seconds=fast_seconds, fast_int8=fast_int8, token_merging=token_merging)
+    if fast and embeddings:
+        raise typer.BadParameter("--embeddings are of the weights themselves: leave out --fast")
+    measuring = {"seconds": fast_seconds, "token_merging": token_merging, "int8": fast_int8}
     if data is not None and output is not None:
         from vithub.training.dataset_prediction import predict_dataset
         from vithub.training.runtime.progress import TerminalReporter
 
+        model = fast_on_data(folder, data, split, batch_size, **measuring) if fast else None
+        size = batch_size or (32 if model is None else model.batch_size)
         with TerminalReporter() as reporter:
             target = predict_dataset(
-                folder, data, output, split=split, embeddings=embeddings, batch_size=batch_size or 32,
-                threshold=threshold, on_bad_image=on_bad_image, resume=resume, backend=backend, reporter=reporter,
+                folder, data, output, split=split, embeddings=embeddings, batch_size=size, workers=workers,
+                threshold=threshold, on_bad_image=on_bad_image, resume=resume, backend=model or backend,
+                reporter=reporter,
             )  # fmt: skip
         say(f"predictions are in {target}")
         return
     of_data = {"--split": split, "--embeddings": embeddings, "--resume": resume}
     if useless := [name for name, value in of_data.items() if value]:
         raise typer.BadParameter(f"{', '.join(useless)} goes with --data alone, not with images")
-    _predict_images(folder, images or [], json_, on_bad_image, top, batch_size, threshold, output, backend)
+    chosen: Any = backend
+    if fast:
+        from vithub.configuration.model_task import DETECTION, model_task
+        from vithub.training.tasks.evaluation import default_workers
+
+        chosen = fast_on_images(folder, images or [], batch_size, **measuring)
+        workers = default_workers() if workers is None else workers
+        if model_task(chosen) != DETECTION:  # a detector gets one image at a time
+            batch_size = chosen.batch_size
+    _predict_images(
+        folder, images or [], json_, on_bad_image, top, batch_size, threshold, output, chosen, workers or 0
+    )  # fmt: skip
 
 
 def _predict_images(
     folder: str, images: list[str], json_: bool, on_bad_image: str, top: int | None,
     batch_size: int | None, threshold: float | None,
-    output: str | None, backend: str | None,
+    output: str | None, backend: Any, workers: int,
 ) -> None:  # fmt: skip
     """Predicts every image that can be decoded, and fails at the end if one could not be."""
     from rich.console import Console
@@ -81,6 +118,7 @@ def _predict_images(
         output=output,
         on_bad_image="skip",
         backend=backend,
+        workers=workers,
     ):
         found.append(prediction)
         if json_:
