@@ -22,6 +22,7 @@ from .classifier_heads import HeadResizing
 from .input_size import InputSizing
 from .layers import HubViTLayerScale, HubViTMLP, HubViTPatchEmbedding, HubViTSwiGLU, KeptSamples, add_residual
 from .modeling_base import HubPreTrainedModel
+from .rotary_positions import rotary_angles
 from .vit_embeddings import HubViTEmbeddings
 
 ConfigT = TypeVar("ConfigT", bound=HubViTConfig)
@@ -186,6 +187,9 @@ class HubViTModel(HubViTPreTrainedModel):
         attentions = self.config.output_attentions if output_attentions is None else output_attentions
         states_too = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         hidden_states = self.embeddings(pixel_values, bool_masked_pos)
+        if self.config.position_embedding_type == "rotary":
+            grid = self.embeddings.check_pixels(pixel_values)
+            kwargs["rotary"] = rotary_angles(self.config, *grid, hidden_states.device, self.training)
         all_states, all_weights = [hidden_states], []
         for layer, kept in zip(self.layers, kept_samples or [(None, None)] * len(self.layers), strict=True):
             hidden_states, weights = layer(hidden_states, attentions, kept_samples=kept, **kwargs)

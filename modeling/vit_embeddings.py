@@ -15,6 +15,8 @@ from .position_embeddings import resample_position_embeddings, sincos_position_e
 class HubViTEmbeddings(nn.Module):
     """Token sequence of an image: prefix tokens and patches, with positions added (ViT, eq. 1)."""
 
+    position_embeddings: torch.Tensor | None  # None with rotary positions, which act on queries and keys
+
     def __init__(self, config: HubViTConfig) -> None:
         super().__init__()
         self.config = config
@@ -27,8 +29,10 @@ class HubViTEmbeddings(nn.Module):
         positions = torch.zeros(1, config.num_position_prefix + config.grid_size[0] * config.grid_size[1], width)
         if config.position_embedding_type == "learned":
             self.position_embeddings = nn.Parameter(positions)
-        else:
+        elif config.position_embedding_type == "sincos":
             self.register_buffer("position_embeddings", positions)
+        else:
+            self.position_embeddings = None
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if config.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -36,9 +40,11 @@ class HubViTEmbeddings(nn.Module):
         """Tokens before the registers, in order, each (1, 1, D); their position embeddings come first."""
         return [] if self.cls_token is None else [self.cls_token]
 
-    def positions(self, rows: int, columns: int) -> torch.Tensor:
-        """Position embeddings (1, prefix + rows * columns, D) of a grid of patches."""
+    def positions(self, rows: int, columns: int) -> torch.Tensor | None:
+        """Position embeddings (1, prefix + rows * columns, D) of a grid of patches; None with rotary positions."""
         config, prefix, stored = self.config, self.config.num_position_prefix, self.position_embeddings
+        if stored is None:
+            return None
         if config.position_embedding_type == "sincos" and (rows, columns) != config.grid_size:
             patches = sincos_position_embeddings(config.hidden_size, rows, columns).to(stored)
             return torch.cat([stored[:, :prefix], patches[None]], dim=1)
@@ -70,12 +76,12 @@ class HubViTEmbeddings(nn.Module):
                 raise ValueError("`bool_masked_pos` needs `use_mask_token=True` in the configuration")
             masked = bool_masked_pos.bool().view(-1, rows * columns, 1)
             patches = torch.where(masked, self.mask_token.to(patches.dtype), patches)
-        batch, positions = patches.shape[0], self.positions(rows, columns)
-        prefix = self.prefix_tokens()
-        if self.config.num_position_prefix:
-            prefix = [token + positions[:, i : i + 1] for i, token in enumerate(prefix)]
+        batch, prefix = patches.shape[0], self.prefix_tokens()
+        if (positions := self.positions(rows, columns)) is not None:
+            if self.config.num_position_prefix:
+                prefix = [token + positions[:, i : i + 1] for i, token in enumerate(prefix)]
+            patches = patches + positions[:, self.config.num_position_prefix :]
         prefix += [] if self.register_tokens is None else [self.register_tokens]
-        patches = patches + positions[:, self.config.num_position_prefix :]
         tokens = torch.cat([*(token.expand(batch, -1, -1) for token in prefix), patches], dim=1)
         embeddings: torch.Tensor = self.dropout(self.norm(tokens))
         return embeddings
@@ -90,7 +96,7 @@ class HubViTEmbeddings(nn.Module):
         config = self.config
         if config.position_embedding_type == "learned":
             init.trunc_normal_(self.position_embeddings, std=std)
-        else:
+        elif config.position_embedding_type == "sincos":
             patches = sincos_position_embeddings(config.hidden_size, *config.grid_size)
             prefix = patches.new_zeros(config.num_position_prefix, config.hidden_size)
             init.copy_(self.position_embeddings, torch.cat([prefix, patches])[None])
