@@ -2,6 +2,7 @@
 
 python benchmarks/loader.py --output benchmarks/results/loader.json
 python benchmarks/loader.py --data FOLDER_OR_HUB_ID
+python benchmarks/loader.py --boxes FOLDER --output benchmarks/results/loader_boxes.json   # see loader_boxes.py
 
 All arms read the same JPEGs from memory with the augmentation of the preset `finetune` at 224 pixels, one thread each:
 random resized crop, bicubic, flip, and jitter of brightness, contrast and saturation. In every round they take turns on
@@ -38,6 +39,7 @@ from vithub.data.samplers import SampleKey
 from vithub.training.recipe.presets import preset
 
 SIDE, MEAN, STD = 224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+VERSIONS = ("torch", "torchvision", "transformers", "timm", "pillow")
 Arm = Callable[[Sequence[int], int], Any]
 
 
@@ -107,38 +109,48 @@ def main() -> None:
     """Prints medians of images per CPU second, and of the ratios of each round, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder or Hub id of labelled images; default: synthetic JPEGs of 320 x 240")
+    parser.add_argument("--boxes", help="folder of images with boxes, to measure the loading of detectors instead")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    table = synthetic(options.images) if options.data is None else load_image_data(options.data).train
-    rows = range(min(options.images, len(table)))
-    batches = [rows[first : first + 32] for first in range(0, len(rows), 32)]
-    loaders, load = arms(table), os.getloadavg()[0]
+    if options.boxes is not None:
+        from loader_boxes import box_arms
+
+        if options.data is not None:
+            parser.error("--data and --boxes are two data sets: give one")
+        table, loaders = box_arms(options.boxes)
+        peers, batch = ("torchvision v2 and DetrImageProcessor", "ours up to 0.1"), 8
+        data = f"{Path(options.boxes).name}, training split"
+    else:
+        table = synthetic(options.images) if options.data is None else load_image_data(options.data).train
+        loaders, peers, batch = arms(table), ("torchvision v2", "timm"), 32
+        data = options.data or "synthetic JPEGs, 320 x 240"
+    rows, load = range(min(options.images, len(table))), os.getloadavg()[0]
+    batches = [rows[first : first + batch] for first in range(0, len(rows), batch)]
     speeds: dict[str, list[float]] = {name: [] for name in loaders}
     for turn in range(options.rounds + 1):
         names = list(loaders)[turn % len(loaders) :] + list(loaders)[: turn % len(loaders)]
         spent = dict.fromkeys(names, 0.0)
-        for batch in batches:  # in turns batch by batch, so that a disturbance meets every arm
+        for part in batches:  # in turns batch by batch, so that a disturbance meets every arm
             for name in names:
                 begun = time.process_time()
-                loaders[name](batch, turn)
+                loaders[name](part, turn)
                 spent[name] += time.process_time() - begun
         if turn:  # the first fills the cache and warms up
             for name in names:
                 speeds[name].append(len(rows) / spent[name])
     found = {
         "date": datetime.now(UTC).date().isoformat(),
-        "data": options.data or "synthetic JPEGs, 320 x 240",
+        "data": data,
         "images": len(rows),
         "rounds": options.rounds,
         "images_per_cpu_second": {name: round(statistics.median(values)) for name, values in speeds.items()},
-        "ratio_to_torchvision_v2": ratios(speeds, "torchvision v2"),
-        "ratio_to_timm": ratios(speeds, "timm"),
+        **{f"ratio_to_{peer.replace(' ', '_').replace('.', '_')}": ratios(speeds, peer) for peer in peers},
         "load": [round(load, 1), round(os.getloadavg()[0], 1)],
         "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.system()},
-        "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "pillow")},
+        "versions": {name: version(name) for name in VERSIONS},
     }
     text = json.dumps(found, indent=1)
     print(text)
@@ -151,7 +163,7 @@ def ratios(speeds: dict[str, list[float]], peer: str) -> dict[str, float]:
     return {
         name: round(statistics.median(a / b for a, b in zip(values, speeds[peer], strict=True)), 2)
         for name, values in speeds.items()
-        if name.startswith("ours")
+        if name.startswith("ours") and name != peer
     }
 
 
