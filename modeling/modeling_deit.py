@@ -16,8 +16,7 @@ from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_vit import HubViTConfig
 from .classification_loss import classification_loss, distillation_loss, with_teacher
 from .classifier_heads import HeadResizing
-from .modeling_vit import HubViTModel, HubViTPreTrainedModel, freeze_mask_token, with_fields
-from .vit_embeddings import HubViTEmbeddings
+from .modeling_vit import HubViTEmbeddings, HubViTModel, HubViTPreTrainedModel, freeze_mask_token, with_fields
 
 
 class HubDeiTEmbeddings(HubViTEmbeddings):

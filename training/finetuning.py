@@ -246,6 +246,8 @@ def _announce(task: TrainingTask, folder: Path, reporter: Reporter) -> None:
         f"{type(task.model).__name__} ({parameters / 1e6:.1f} M parameters) on {task.data.name} ({sizes} images, "
         f"{len(task.names)} classes), {task.total_steps} steps of {task.batch_size} images, into {folder}"
     )
+    for note in task.model_facts().get("model_notes", ()):
+        reporter.message(note)
 
 
 def _agreed(folder: Path) -> Path:
@@ -283,6 +285,7 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
         "bad_images": {name: names for name, names in bad_images.items() if names},
         "skipped_steps": progress.skipped_steps,
         **task.input_facts(),
+        **task.model_facts(),
         "parameters": sum(p.numel() for p in task.model.parameters()),
         "batch_size": task.batch_size,
         "seconds": round(progress.seconds, 1),

@@ -13,6 +13,7 @@ from ..setting_types import InOrder, Probability
 REFERENCE = 800  # shorter side in pixels to which the sizes refer
 
 Side = Annotated[int, Field(ge=1, le=65_536)]
+Scale = Annotated[float, Field(gt=0, le=8)]
 Sides = Annotated[tuple[Side, ...], Field(min_length=1, max_length=1_000)]
 
 
@@ -28,6 +29,9 @@ class BoxAugmentation(BaseModel):
         description="shorter sides that an image is resized to, one drawn, in pixels where the model's is 800",
     )
     longest: Side = Field(1333, description="pixels that the longer side may have, where the shorter's is 800")
+    batch_scale: Annotated[tuple[Scale, Scale], InOrder] = Field(
+        (1.0, 1.0), description="least and largest factor, drawn for a step, of the size of a model with one size"
+    )
     crop: Probability = Field(0.5, description="probability of cutting out a part, before resizing")
     crop_sides: Sides = Field((400, 500, 600), description="shorter sides, one drawn, of an image that is to be cut")
     crop_size: Annotated[tuple[Side, Side], InOrder] = Field(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 
 from ..optim.ema import weights_ema
 from ..optim.master_weights import autocast_precision, with_master_weights
@@ -52,6 +52,9 @@ class AccelerateLoop:
         self.precision = resolve_precision(settings.precision, process_state().device)
         self.accelerator = new_accelerator(
             mixed_precision=autocast_precision(settings, self.precision),
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+            if task.leaves_parameters
+            else None,
         )
         task.prepare(self.accelerator.device, checkpoints)
         average = weights_ema(task.learner, settings, self.accelerator)

@@ -5,11 +5,14 @@ from typing import Any
 
 from torch import nn
 
+from ...configuration.model_task import DETECTION, model_task
+
 # Learned tensors that weight decay would only shrink: DeiT's list, by the names in this package and other libraries.
 _NO_DECAY = re.compile(
     r"query_anchors\.weight$|(cls|dist|distillation|register|reg|mask)_tokens?$|pos(ition)?_embed(dings?)?$"
 )
-_BACKBONE = "detr.backbone."
+# Backbones of detectors, by the names in this package and in transformers; YOLOS is a ViT with tokens for boxes.
+_BACKBONE = re.compile(r"(^|\.)(backbone|conv_encoder)\.|^vit\.")
 _HEAD = re.compile(r"(^|\.)(classifier|distillation_classifier|cls_classifier|head|head_dist|fc)(\.|$)")
 
 
@@ -42,13 +45,13 @@ def parameter_groups(
             marked by `matrices`.
     """
     depth = depth_of(model)
-    detects = any(_BACKBONE in name for name, _ in model.named_parameters())
+    detects = model_task(model) == DETECTION
     groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decays = decay_all or (parameter.ndim > 1 and _NO_DECAY.search(name) is None)
-        level, head = level_of(name, depth), _BACKBONE not in name if detects else is_head(name)
+        level, head = level_of(name, depth), _BACKBONE.search(name) is None if detects else is_head(name)
         scale = layer_decay ** (depth + 1 - level)
         if backbone_factor is not None and not head:
             scale *= backbone_factor

@@ -81,12 +81,18 @@ def _is_hub_id(source: str | None) -> bool:
     return source.count("/") == 1 and not Path(source).expanduser().exists()
 
 
+_CHECKPOINT = Condition(
+    lambda values: values["model.source"] != DETECTOR_FROM_SCRATCH and not is_from_scratch(values["model.source"]),
+    "unless model.source is a checkpoint",
+)
+
 # Options that have an effect only under a condition, in every task that accepts them.
 NEEDS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_NEVER, ("preset",)),
     (_on_the_hub("model.source", "model.backbone"), ("model.revision",)),
     (_one_of("model.source", DETECTOR_FROM_SCRATCH), ("model.backbone", "model.backbone_stride")),
     (_given("model.backbone"), ("model.backbone_stride",)),
+    (_CHECKPOINT, ("model.convert", "boxes.batch_scale")),
     (_not("training.freeze", "backbone"), ("model.activation_checkpointing",)),
     (_on_the_hub("data.source"), ("data.revision",)),
     (_given("data.streaming"), ("data.shuffle_buffer", "data.held_out_images", "data.labels")),

@@ -52,6 +52,9 @@ class ModelSettings(Section):
         None, description="pixels, or height and width; default: the model's"
     )
     patch_size: Pixels | tuple[Pixels, Pixels] | None = Field(None, description="pixels; default: the model's")
+    convert: bool = Field(
+        True, description="train a model that this package has a class for in that class; false: in transformers' own"
+    )
     backbone: str | None = Field(
         None, description="of a new detector (source detr): a folder or Hub id of a pretrained classifier"
     )

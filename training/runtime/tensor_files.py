@@ -9,11 +9,18 @@ import torch
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], file: Path) -> str:
-    """Writes tensors as safetensors, waits until they are on the disk, and returns the file's SHA-256."""
-    content = safetensors.torch.save(
-        {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"format": "pt"}
-    )
-    return write_synced(file, content)
+    """Writes tensors as safetensors, waits until they are on the disk, and returns the file's SHA-256.
+
+    Tensors that share memory, as the heads of some detectors do, are written under each of their names.
+    """
+    whole: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        content = tensor.detach().cpu().contiguous()
+        place = content.untyped_storage().data_ptr()
+        whole[name] = content.clone() if place in places else content
+        places.add(place)
+    return write_synced(file, safetensors.torch.save(whole, {"format": "pt"}))
 
 
 def write_synced(file: Path, content: bytes) -> str:

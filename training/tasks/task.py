@@ -52,6 +52,7 @@ class TrainingTask(ABC):
     """
 
     batches: TrainBatches
+    leaves_parameters = False  # whether a step may leave trained parameters without a gradient
 
     def __init__(self, recipe: Recipe, model: PreTrainedModel, image_processor: Any, data: Any) -> None:
         self.recipe, self.model, self.image_processor, self.data = recipe, model, image_processor, data
@@ -128,6 +129,10 @@ class TrainingTask(ABC):
     def data_facts(self) -> dict[str, Any]:
         """Returns the entries of `metrics.json` about the data."""
         return {"name": self.data.name, "sizes": self.data.sizes, "notes": self.data.notes}
+
+    def model_facts(self) -> dict[str, Any]:
+        """Returns the entries of `metrics.json` about what the model began from, and about its loss."""
+        return {}
 
     def sample_facts(self, split: str) -> dict[str, Any]:  # noqa: ARG002
         """Returns the entries of `metrics.json` about single images of a split."""

@@ -38,6 +38,7 @@ LOOP = {
     "model.activation_checkpointing": Stated("memory and time; test_front_ends holds the losses equal"),
     "model.compile": Stated("time; test_compiled_training"),
     "model.revision": REFUSED,
+    "model.convert": REFUSED,  # for models from scratch; test_third_party_models trains a DETR both ways
     "data.revision": REFUSED,
     "data.workers": Stated("time; test_many_processes holds the losses equal"),
     "data.validation_fraction": Changes(0.5),
@@ -197,6 +198,7 @@ ENTRIES = {
         "boxes.vertical_flip": Changes(1.0),
         "boxes.sides": Changes((640,)),
         "boxes.longest": Changes(801),
+        "boxes.batch_scale": REFUSED,  # for a new DETR, which takes images of any shape; test_third_party_models
         "boxes.crop": Changes(1.0),
         "boxes.crop_sides": Changes((800,), {"boxes.crop": 1.0}),
         "boxes.crop_size": Changes((500, 600), {"boxes.crop": 1.0}),
@@ -213,8 +215,8 @@ ENTRIES = {
 CASES = [(task, name) for task, entries in ENTRIES.items() for name in entries]
 # A value that is not the default, of a field that is refused whatever its value.
 OTHER_VALUES = {
-    "preset": "deit", "model.patch_size": 8, "model.backbone": "x/y", "model.backbone_stride": 16,
-    "data.cache": "memory",
+    "preset": "deit", "model.convert": False, "model.patch_size": 8, "model.backbone": "x/y",
+    "model.backbone_stride": 16, "data.cache": "memory",
     "data.streaming": True, "data.shuffle_buffer": 7, "data.held_out_images": 7, "data.labels": ["a"],
     "data.repair_boxes": True, "data.box_format": "xyxy pixels", "data.group_shapes": True,
     "training.master_weights": True, "data.sampler": "balanced", "training.class_weights": "balanced",

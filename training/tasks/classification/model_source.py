@@ -45,7 +45,7 @@ def build_classifier(recipe: Recipe, labels: Sequence[str], multi_label: bool = 
     if (hint := misspelt_from_scratch(settings.source)) and not Path(settings.source).expanduser().exists():
         raise RecipeError(f"model.source: there is no model {settings.source!r}; {hint}")
     path = locate(settings.source, settings.revision, field="model.source")
-    if path.is_dir() and not is_convertible(path):
+    if path.is_dir() and not (settings.convert and is_convertible(path)):
         return third_party_classifier(path, settings, evaluation, labels, fields)
     if _is_deit(path):
         fields = distillation_fields(recipe) | fields

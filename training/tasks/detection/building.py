@@ -12,6 +12,7 @@ from ...recipe.recipe import Recipe, RecipeError
 from ..train_batches import table_order
 from .model_source import build_detector
 from .task import DetectionTask
+from .third_party_losses import loss_of, queries_of
 
 
 def build_detection(recipe: Recipe, source: Any, processes: int = 1) -> DetectionTask:
@@ -26,16 +27,20 @@ def build_detection(recipe: Recipe, source: Any, processes: int = 1) -> Detectio
     check_data_effects(recipe, images.drawn)
     check_readable(images.splits, recipe.data.on_bad_image, recipe.data.max_bad_share)
     torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
-    model, processor = build_detector(recipe, images.classes.names)
-    most, queries = images.most_boxes(), model.config.num_queries
+    model, processor, start = build_detector(recipe, images.classes.names)
+    most, queries = images.most_boxes(), queries_of(model.config)
     if most > queries:
+        field = "num_queries" if hasattr(model.config, "num_queries") else "num_detection_tokens"
         raise RecipeError(
-            f"model.fields.num_queries: must be at least {most}, the boxes of the fullest training image, got {queries}"
+            f"model.fields.{field}: must be at least {most}, the boxes of the fullest training image, got {queries}"
         )
+    criterion = loss_of(model)
+    assert criterion is not None  # models without a loss were refused
     ratios = None
     if recipe.data.group_shapes:
         ratios = [width / height for width, height in zip(images.train["width"], images.train["height"], strict=True)]
-    return DetectionTask(recipe, model, processor, images, table_order(recipe, images.train, processes, ratios))
+    order = table_order(recipe, images.train, processes, ratios)
+    return DetectionTask(recipe, model, processor, images, order, criterion, start)
 
 
 __all__ = ["build_detection"]

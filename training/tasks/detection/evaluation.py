@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,15 +11,14 @@ from torch import nn
 
 from ....data.boxes.dataset import BoxImages, collate_boxes
 from ....data.boxes.tables import ImageBoxes
-from ....modeling.detr_loss import class_divisor, loss_counts
-from ....modeling.modeling_detr import HubDetrForObjectDetection
 from ...runtime.batch_loading import BatchLoader, KeptLoaders
 from ..evaluation import Part, useful_workers
 from .detections import Detections
 from .loading import read_outputs
+from .losses import SplitLoss
 from .metrics import DetectionMetrics
+from .third_party_losses import loss_of
 
-_LEARNED = ("class_labels", "boxes")
 IMAGES_PER_WORKER = 64
 MOST_AT_ONCE = 8  # limit on the batch size, since images of a detector are large
 
@@ -118,7 +117,7 @@ class BoxEvaluator:
         return [row for row in rows[:count] if row in wrong]
 
     def loss(self, metrics: DetectionMetrics, bad: list[int]) -> float | None:
-        """Returns the loss of the split as one batch, independent of batching; None for third-party models."""
+        """Returns the loss of the split as one batch, independent of batching; None where the model computes none."""
         return self.answer.loss_of(metrics, bad)
 
     def describe(self, row: int) -> str:
@@ -130,13 +129,6 @@ def _chosen(batch: dict[str, Any], places: list[int]) -> dict[str, Any]:
     """Selects images of a batch, all of one shape."""
     taken = {name: value[places] for name, value in batch.items() if isinstance(value, torch.Tensor)}
     return {**taken, "labels": [batch["labels"][place] for place in places]}
-
-
-class _Loss(NamedTuple):
-    """Contribution of a batch to a split's loss, and the share of the class terms in it."""
-
-    whole: float = 0.0
-    classes: float = 0.0
 
 
 class Answers:
@@ -155,45 +147,32 @@ class Answers:
         self.numbers = None if to_data is None else np.asarray(to_data, dtype=np.int64)
         self.masked = "pixel_mask" in inspect.signature(model.forward).parameters
         own: Any = model.module if hasattr(model, "module") else model
-        self.config = own.config
-        self.num_labels = int(self.config.num_labels)
-        self.divisors = None
-        if isinstance(own, HubDetrForObjectDetection) and to_data is None:
+        self.num_labels = int(own.config.num_labels)
+        self.criterion = loss_of(own) if to_data is None else None
+        if self.criterion is not None:
             self.sizes = [sum(not crowd for crowd in row) for row in images.table["crowd"]]
-            self.divisors = self._divisors(self.sizes)
-
-    def _divisors(self, sizes: Sequence[int]) -> torch.Tensor:
-        return loss_counts([{"class_labels": range(size)} for size in sizes], self.config)
+            self.counts = self.criterion.split_counts(self.sizes)
 
     def loss_of(self, counts: DetectionMetrics, bad: Sequence[int]) -> float | None:
         """Returns the split's loss, corrected for bad images: batches were divided by the counts of all images."""
-        if self.divisors is None or not bad:
-            return None if self.divisors is None else counts.loss_sum
+        if self.criterion is None or not bad:
+            return None if self.criterion is None else counts.loss_sum
         left = set(range(len(self.sizes))) - set(bad)
-        (boxes, classes), (fewer, fewer_classes) = (
-            self._by_term(divisors) for divisors in (self.divisors, self._divisors([self.sizes[row] for row in left]))
-        )
+        boxes, classes = self.criterion.divisors(self.counts)
+        right = self.criterion.split_counts([self.sizes[row] for row in left])
+        fewer, fewer_classes = self.criterion.divisors(right)
         others = counts.loss_sum - counts.class_loss_sum
         return counts.class_loss_sum * classes / fewer_classes + others * boxes / fewer
 
-    def _by_term(self, divisors: torch.Tensor) -> tuple[float, float]:
-        """Returns the divisors of the box terms and of the class term."""
-        number, matched, images, _ = divisors.tolist()
-        number = max(number, 1.0)
-        return number, float(class_divisor(self.config, matched, images * self.config.num_queries, number))
-
-    def __call__(self, batch: dict[str, Any]) -> tuple[list[Detections], _Loss]:
+    def __call__(self, batch: dict[str, Any]) -> tuple[list[Detections], SplitLoss]:
         """Returns the detections of each image, and the batch's contribution to the split's loss."""
         arguments: dict[str, Any] = {"pixel_values": batch["pixel_values"].to(self.device, non_blocking=True)}
         if self.masked:
             arguments["pixel_mask"] = batch["pixel_mask"].to(self.device, non_blocking=True)
-        if self.divisors is not None:
-            arguments |= {"labels": [self._moved(target) for target in batch["labels"]], "loss_counts": self.divisors}
-        outputs = self.model(**arguments)
-        loss = _Loss()
-        if self.divisors is not None:
-            classes = sum(float(term) for name, term in outputs.loss_dict.items() if name.startswith("loss_ce"))
-            loss = _Loss(float(outputs.loss), self.config.class_loss_coefficient * classes)
+        if self.criterion is None:
+            outputs, loss = self.model(**arguments), SplitLoss()
+        else:
+            outputs, loss = self.criterion.evaluate(self.model, arguments, batch["labels"], self.counts)
         sizes = torch.stack([target["orig_size"] for target in batch["labels"]])
         try:
             found = read_outputs(self.processor, outputs, sizes, self.num_labels)
@@ -201,12 +180,6 @@ class Answers:
             names = ", ".join(self.images.describe(int(row)) for row in batch["index"][:8])
             raise ValueError(f"{error}; the images: {names}") from error
         return [self._renumbered(one) for one in found], loss
-
-    def _moved(self, target: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: value.to(self.device, non_blocking=True) if name in _LEARNED else value
-            for name, value in target.items()
-        }
 
     def _renumbered(self, found: Detections) -> Detections:
         if self.numbers is None:

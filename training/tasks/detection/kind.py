@@ -7,6 +7,7 @@ from rich.table import Table
 
 from ....data.argument_names import argument
 from ....hub.ready_model import Backend
+from ...recipe.model_names import DETECTOR_FROM_SCRATCH
 from ...recipe.recipe import Recipe
 from ..options import refuse_without_effect
 from .building import build_detection
@@ -21,9 +22,9 @@ class Detection:
 
     name = "detection"
 
-    def default_preset(self, model: str) -> str:  # noqa: ARG002
-        """Returns the name of the preset for a model that is given without one."""
-        return "detr"
+    def default_preset(self, model: str) -> str:
+        """Returns the name of the preset for a model that is given without one: a new DETR, or any trained detector."""
+        return "detr" if model == DETECTOR_FROM_SCRATCH else "detr-pretrained"
 
     def build(self, recipe: Recipe, source: Any, processes: int, teacher: Any) -> DetectionTask:  # noqa: ARG002
         """Reads the images with boxes and builds the detector that a recipe names."""

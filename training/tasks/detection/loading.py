@@ -41,10 +41,19 @@ def load_detector(source: str | Path, revision: str | None = None, backend: Back
         model: Any = load_exported(path, form.name)
     else:
         model = load_for_inference(AutoModelForObjectDetection, path, "an object detector")
+    return model, load_detector_processor(path)
+
+
+def load_detector_processor(path: Path) -> Any:
+    """Loads the image processor of a detector.
+
+    Raises:
+        CheckpointError: `preprocessor_config.json` is missing or damaged, or gives no processor of a detector.
+    """
     processor = load_processor(path)
     if not hasattr(processor, "post_process_object_detection"):
         raise CheckpointError(f"{path / PROCESSOR} names {type(processor).__name__}, which is not one of a detector")
-    return model, processor
+    return processor
 
 
 def read_outputs(processor: Any, outputs: Any, sizes: torch.Tensor, num_labels: int) -> list[Detections]:
@@ -89,4 +98,4 @@ def _check_reading(kind: str, classes: int, num_labels: int) -> None:
         )
 
 
-__all__ = ["load_detector", "read_outputs"]
+__all__ = ["load_detector", "load_detector_processor", "read_outputs"]

@@ -10,15 +10,16 @@ from ....configuration.configuration_detr import HubDetrConfig
 from ....data.boxes.dataset import box_pixels, build_box_processor
 from ....hub.checkpoints import locate
 from ....hub.conversion.detr_backbones import backbone_from, load_backbone_weights
-from ....hub.conversion.opening import open_checkpoint
+from ....hub.conversion.opening import is_convertible, open_checkpoint
 from ....modeling.modeling_detr import HubDetrForObjectDetection
 from ...recipe.model_names import DETECTOR_FROM_SCRATCH
 from ...recipe.recipe import Recipe, RecipeError
+from .third_party_models import Start, is_detector_of_transformers, third_party_detector
 
 _LONGEST = 1333 / 800  # DETR's ratio of the longer to the shorter side
 
 
-def build_detector(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, Any]:
+def build_detector(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, Any, Start | None]:
     """Builds the detector of a recipe, in float32 and with the given classes, and its image processor.
 
     "detr" is a new model, drawn from torch's generator, on the backbone in `model.backbone`, or without one on a
@@ -32,21 +33,27 @@ def build_detector(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedMod
     settings = recipe.model
     if settings.patch_size is not None:
         raise RecipeError(f"model.patch_size: a detector has none, got {settings.patch_size}")
-    if settings.image_size is not None and not isinstance(settings.image_size, int):
-        raise RecipeError(
-            f"model.image_size: of a detector the shorter side's pixels, one number, got {settings.image_size}"
-        )
     if settings.source == DETECTOR_FROM_SCRATCH:
-        return _from_scratch(recipe, labels)
+        _check_side(settings.image_size)
+        return *_from_scratch(recipe, labels), None
     if settings.backbone is not None:
         raise RecipeError(f"model.backbone: {settings.source} has one already; model.source detr takes another")
     path = locate(settings.source, settings.revision, field="model.source")
+    if is_detector_of_transformers(path) and not (settings.convert and is_convertible(path)):
+        return third_party_detector(path, labels, settings.fields, settings.image_size)
+    _check_side(settings.image_size)
     opened = open_checkpoint(path, task="object-detection", labels=list(labels), dtype=torch.float32, **settings.fields)
     pixels = box_pixels(opened.image_processor)
     shortest = settings.image_size or pixels.shortest
+    assert isinstance(shortest, int)
     longest = pixels.longest if settings.image_size is None else round(shortest * pixels.longest / pixels.shortest)
     focal = bool(opened.model.config.focal_loss)
-    return opened.model, build_box_processor(shortest, longest, pixels.mean, pixels.std, focal)
+    return opened.model, build_box_processor(shortest, longest, pixels.mean, pixels.std, focal), None
+
+
+def _check_side(image_size: int | tuple[int, int] | None) -> None:
+    if image_size is not None and not isinstance(image_size, int):
+        raise RecipeError(f"model.image_size: of a detector the shorter side's pixels, one number, got {image_size}")
 
 
 def _from_scratch(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, Any]:

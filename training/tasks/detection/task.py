@@ -13,13 +13,15 @@ from ....data.boxes.dataset import BoxEvaluationTransform, BoxImages, box_pixels
 from ....data.boxes.tables import BoxData
 from ....data.samplers import TrainingOrder
 from ....data.seeding import Stream, derived_seed
-from ....modeling.detr_loss import average_over_processes, counts_of_sizes
-from ....modeling.detr_targets import PaddedTargets, read_targets
 from ...optim.sample_dropout import SampleDropout
 from ...recipe.recipe import Recipe
 from ..task import TrainingTask
 from ..train_batches import TableBatches
 from .evaluation import BoxEvaluator
+from .fixed_size import FixedSizeTransform, resized_batch, step_size
+from .losses import DetectorLoss
+from .third_party_losses import loss_notes, processes
+from .third_party_models import Start, fixed_size, size_multiple
 
 
 class DetectionTask(TrainingTask):
@@ -31,16 +33,32 @@ class DetectionTask(TrainingTask):
         image_processor: Image processor of the evaluation transform, saved with the model.
         data: Splits of images with boxes.
         order: Order of the training images by step.
+        criterion: Loss of the model.
+        start: What the model began from; None for a model of this package.
     """
 
     data: BoxData
 
     def __init__(
-        self, recipe: Recipe, model: PreTrainedModel, image_processor: Any, data: BoxData, order: TrainingOrder
+        self,
+        recipe: Recipe,
+        model: PreTrainedModel,
+        image_processor: Any,
+        data: BoxData,
+        order: TrainingOrder,
+        criterion: DetectorLoss,
+        start: Start | None = None,
     ) -> None:
         super().__init__(recipe, model, image_processor, data)
+        self.criterion, self.start = criterion, start
+        self.image_hw = fixed_size(image_processor)
         self._evaluation_images: dict[str, BoxImages] = {}
         self.batches = TableBatches(recipe, self.train_images, order, self.workers, collate_boxes)
+
+    @property
+    def leaves_parameters(self) -> bool:  # type: ignore[override]
+        """Whether a step may leave parameters without a gradient, as without a box in its images."""
+        return self.start is not None
 
     @property
     def problem(self) -> str:
@@ -57,6 +75,15 @@ class DetectionTask(TrainingTask):
         pixels = box_pixels(self.image_processor)
         return {"image_sides": {"shortest": pixels.shortest, "longest": pixels.longest}}
 
+    def model_facts(self) -> dict[str, Any]:
+        """Returns `start`: classes kept by name and tensors that began anew; and `model_notes`, of the model's loss."""
+        if self.start is None:
+            return {}
+        pieces = self.recipe.training.accumulation
+        shapes = self.image_hw is None
+        notes = [*self.start.lines(), *loss_notes(self.model.config, self.criterion, pieces * processes(), shapes)]
+        return {"start": self.start.facts(), "model_notes": notes}
+
     def data_facts(self) -> dict[str, Any]:
         """Returns the entries of `metrics.json` about the data; adds the numbers of boxes and how they were read."""
         more = {"boxes": self.data.boxes, "most_boxes": self.data.most_boxes(), "reading": self.data.reading}
@@ -65,8 +92,10 @@ class DetectionTask(TrainingTask):
     def train_images(self) -> BoxImages:
         """Returns the training split with the training transform."""
         pixels = box_pixels(self.image_processor)
-        transform = BoxTransform(self.recipe.boxes, pixels.shortest, list(pixels.mean), list(pixels.std))
-        return self._images("train", transform)
+        settings, mean, std = self.recipe.boxes, list(pixels.mean), list(pixels.std)
+        if self.image_hw is None:
+            return self._images("train", BoxTransform(settings, pixels.shortest, mean, std))
+        return self._images("train", FixedSizeTransform(settings, self.image_hw, mean, std))
 
     def _images(self, split: str, transform: BoxTransform | BoxEvaluationTransform) -> BoxImages:
         skips = self.recipe.data.on_bad_image == "skip"
@@ -88,9 +117,7 @@ class DetectionTask(TrainingTask):
         )
 
     def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Checks and pads the targets, and gives each part of a step's batch the divisors of the loss terms.
-
-        The divisors are computed over all parts and processes.
+        """Checks the targets, and gives each part of a step's batch what its loss shares with the others.
 
         Raises:
             ValueError: Targets are wrong; the message names the image.
@@ -98,33 +125,33 @@ class DetectionTask(TrainingTask):
         super().prepare_step(batches)
         for batch in batches:
             batch["labels"] = self._targets(batch)
-        config = self.model.config
-        counts = torch.stack([counts_of_sizes(batch["labels"].counts, config) for batch in batches]).mean(0)
-        counts = average_over_processes(counts, next(self.model.parameters()).device)
-        for batch in batches:
-            batch["loss_counts"] = counts
+        device = next(self.model.parameters()).device
+        shares = self.criterion.shares([batch["labels"] for batch in batches], device)
+        for batch, share in zip(batches, shares, strict=True):
+            batch["loss_counts"] = share
 
     def loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         """Computes the loss of a batch, or of part of one; the mean over the parts is the loss of the whole batch."""
         torch.manual_seed(derived_seed(self.recipe.seed, Stream.MODEL, self.step_of(batch)))
-        arguments = {name: batch[name] for name in ("pixel_values", "pixel_mask")}
-        arguments["labels"] = self._targets(batch)
+        if "loss_counts" not in batch:
+            batch = {**batch, "labels": self._targets(batch)}
+        batch = self._scaled(batch)
         with self._dropout(batch):
-            loss: torch.Tensor = model(**arguments, loss_counts=batch.get("loss_counts")).loss
+            loss, _ = self.criterion(model, batch)
         return loss
 
-    def _targets(self, batch: dict[str, Any]) -> PaddedTargets:
-        """Returns the checked targets of a batch, with the noise of their denoising queries, drawn per sample."""
-        labels = batch["labels"]
-        if isinstance(labels, PaddedTargets):
-            return labels
-        config = self.model.config
-        targets = read_targets(labels, len(labels), config, batch["pixel_values"].device)
-        if config.denoising_queries:
-            shape, seeds = (config.denoising_queries, 6), self.sample_seeds(Stream.NOISE, batch)
-            draws = [torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-            targets.noise = torch.stack(draws).to(targets.boxes.device, non_blocking=True)
-        return targets
+    def _scaled(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Resizes the images of a model with one size to the size drawn for the step, if the recipe asks for it."""
+        factors = self.recipe.boxes.batch_scale
+        if self.image_hw is None or factors == (1.0, 1.0):
+            return batch
+        multiple = size_multiple(self.model.config)
+        size = step_size(self.image_hw, factors, multiple, self.recipe.seed, self.step_of(batch))
+        pixels = resized_batch(batch["pixel_values"], size)
+        return {**batch, "pixel_values": pixels, "pixel_mask": batch["pixel_mask"].new_ones((len(pixels), *size))}
+
+    def _targets(self, batch: dict[str, Any]) -> Any:
+        return self.criterion.targets(batch, self.sample_seeds(Stream.NOISE, batch))
 
     def _dropout(self, batch: dict[str, Any]) -> AbstractContextManager[Any]:
         """Returns a context that draws dropout per sample, if the graph is not compiled or recomputed."""

@@ -1,0 +1,169 @@
+"""Detectors of transformers in our training: their classes by name, their processors, and what loads without us."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from pictures import save_blank
+from safetensors.torch import load_file, save_file
+from tiny_detectors import FIELDS, SIDE, tiny_detector, tiny_processor
+from transformers import AutoModelForObjectDetection, pipeline
+from vithub.hub.checkpoints import CheckpointError
+from vithub.training.recipe.recipe import RecipeError
+from vithub.training.tasks.detection.loading import load_detector, read_outputs
+from vithub.training.tasks.detection.third_party_models import third_party_detector, with_labels
+
+import vithub
+
+VALUES = {
+    "data.workers": 0, "data.validation_fraction": 0.25, "data.test_fraction": 0.25, "training.epochs": 2,
+    "training.batch_size": 4, "training.warmup": 0, "training.precision": "fp32", "training.trackers": [],
+    "evaluation.batch_size": 2,
+}  # fmt: skip
+
+
+def saved(folder, model_type, names=("blue", "cat"), **fields):
+    """A folder with a tiny detector, which knows the class "blue" of the squares and lacks "red"."""
+    tiny_detector(model_type, names, **fields).save_pretrained(folder)
+    tiny_processor(model_type).save_pretrained(folder)
+    return folder
+
+
+def train(model, out, data, resume=False, **values):
+    return vithub.finetune(
+        model=str(model), data=data, output=out, preset="detr-pretrained",
+        values=VALUES | values, resume=resume,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def blank():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", save_blank)
+        yield
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("models") / "rt_detr", "rt_detr")
+
+
+@pytest.fixture(scope="module")
+def data(detector_data):
+    return detector_data.select(range(8))
+
+
+@pytest.fixture(scope="module")
+def run(start, data, blank, tmp_path_factory):
+    return train(start, tmp_path_factory.mktemp("runs") / "run", data)
+
+
+def test_the_run_is_of_transformers_class_and_says_what_began_anew(run):
+    assert type(run.model) is transformers.RTDetrForObjectDetection
+    assert run.metrics["start"]["kept_classes"] == ["blue"]
+    assert run.metrics["start"]["new_classes"] == ["red"]
+    assert "model.enc_score_head.weight" in run.metrics["start"]["class_rows"]
+    assert run.metrics["start"]["reinitialised"] == []
+    assert run.metrics["test"]["loss"] > 0
+    config = json.loads((run.folder / "config.json").read_text())
+    assert config["architectures"] == ["RTDetrForObjectDetection"]
+    assert "auto_map" not in config
+    assert set(run.metrics["history"][0]) >= {"validation_loss", "train_loss"}
+
+
+def test_pipeline_gives_the_boxes_that_were_evaluated(run, data):
+    image = data[1]["image"]
+    model, processor = load_detector(run.folder)
+    pixels = processor(image, return_tensors="pt")["pixel_values"]
+    assert pixels.shape[-2:] == (SIDE, SIDE)
+    with torch.no_grad():
+        (mine,) = read_outputs(processor, model(pixels), torch.tensor([[image.height, image.width]]), 2)
+    threshold = float(mine.scores[3])
+    served = pipeline("object-detection", model=str(run.folder), threshold=threshold - 1e-6)(image)
+    assert len(served) >= 4
+    assert [round(one["score"], 4) for one in served[:4]] == [round(float(score), 4) for score in mine.scores[:4]]
+    boxes = [[one["box"][edge] for edge in ("xmin", "ymin", "xmax", "ymax")] for one in served[:4]]
+    assert boxes == [[int(value) for value in box] for box in mine.boxes[:4]]
+
+
+CLEAN = """
+import sys
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "vithub":
+            raise ImportError("this process has no vithub")
+sys.meta_path.insert(0, Refused())
+from PIL import Image
+from transformers import pipeline
+served = pipeline("object-detection", model=sys.argv[1], threshold=0.0, trust_remote_code=False)
+found = served(Image.new("RGB", (80, 64)))
+assert "vithub" not in sys.modules
+print("FOUND", type(found).__name__, len(found))
+"""
+
+
+def test_the_run_loads_in_a_process_without_this_package(run, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", CLEAN, str(run.folder)],
+        capture_output=True, text=True, cwd=tmp_path, env=dict(os.environ), check=False,
+    )  # fmt: skip
+    assert "FOUND list" in done.stdout, done.stderr[-2000:]
+    assert not [file.name for file in run.folder.glob("*.py")]
+
+
+@pytest.mark.parametrize("model_type", FIELDS)
+def test_classes_are_kept_by_name_and_all_else_as_it_was(model_type):
+    stored = tiny_detector(model_type, ("a", "b", "c"))
+    model, start = with_labels(stored, ["new", "c", "a"], {})
+    assert (start.kept, start.new, start.whole) == (("c", "a"), ("new",), ())
+    before, after = stored.state_dict(), model.state_dict()
+    assert start.rows
+    for name, tensor in after.items():
+        if name not in start.rows:
+            assert torch.equal(tensor, before[name]), name
+        else:
+            assert torch.equal(tensor[1], before[name][2])
+            assert torch.equal(tensor[2], before[name][0])
+            assert torch.equal(tensor[3:], before[name][3:])  # no object
+    assert model.config.id2label == {0: "new", 1: "c", 2: "a"}
+    pixels = torch.randn(1, 3, SIDE, SIDE)
+    same, _ = with_labels(stored, ["a", "b", "c"], {})
+    with torch.no_grad():
+        assert torch.equal(same(pixels).logits, stored(pixels).logits)
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"model.fields.num_querys": 5}, r"model\.fields\.num_querys: RTDetrConfig has no such field, got 5; did you"),
+        ({"model.image_size": 72}, r"model\.image_size: RTDetrForObjectDetection cannot be run on images of 72 x 72"),
+        ({"model.fields.num_queries": 1}, r"model\.fields\.num_queries: must be at least 2, the boxes of the fullest"),
+    ],
+)
+def test_what_does_not_suit_the_model_is_an_error_that_names_it(start, detector_data, tmp_path, values, error):
+    crowded = detector_data.select(range(1, 17, 2))  # two boxes in each
+    with pytest.raises(RecipeError, match=error):
+        train(start, tmp_path / "run", crowded, **values)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_a_loss_is_refused(tmp_path):
+    config = transformers.AutoConfig.for_model("pp_ocrv6_small_det")
+    AutoModelForObjectDetection.from_config(config).save_pretrained(tmp_path / "m")
+    tiny_processor("rt_detr").save_pretrained(tmp_path / "m")
+    with pytest.raises(CheckpointError, match="computes no loss, so that it can be evaluated but not trained"):
+        third_party_detector(tmp_path / "m", ["a"], {}, None)
+
+
+def test_incomplete_weights_are_refused(start, data, tmp_path):
+    folder = shutil.copytree(start, tmp_path / "m")
+    state = load_file(folder / "model.safetensors")
+    state.pop("model.enc_score_head.bias")
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"needs model\.enc_score_head\.bias, which it lacks"):
+        train(folder, tmp_path / "run", data)
