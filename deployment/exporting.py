@@ -38,6 +38,8 @@ from .graphs import Traced, trace
 from .parity import measure_parity
 from .preprocessing import INPUT, pixel_steps, preprocess_in_graph
 from .quantization import Quantizer, quantize_within
+from .web import check_web, write_web
+from .web_runtime import find_runtime
 from .writers import OPSET, check_converter, write_form
 
 CALIBRATION_IMAGES = 100
@@ -74,6 +76,8 @@ def export(
     max_drop: float | None = None,
     dynamic_size: bool = False,
     with_preprocessing: bool = False,
+    web: bool = False,
+    web_runtime: str | Path | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
     overwrite: bool = False,
     revision: str | None = None,
@@ -97,6 +101,9 @@ def export(
             always.
         with_preprocessing: Whether the ONNX file of a classifier resizes, crops and normalises images itself: it takes
             their uint8 pixels (batch, height, width, 3) of any size, and gives probabilities beside the logits.
+        web: Whether the new folder becomes a web page that runs a classifier's ONNX file in the visitor's browser.
+        web_runtime: Folder that npm installed onnxruntime-web into; None takes the tested version from the cache, or
+            else from the npm registry.
         calibration_images: Number of images to calibrate int8 with, at least 1.
         overwrite: Whether a form that is there already is replaced.
         revision: Branch, tag or commit of a Hub id.
@@ -111,6 +118,7 @@ def export(
         DataError: The data cannot be used.
     """
     form = _form(format, precision, with_preprocessing, dynamic_size)
+    _check_web_options(form, web, web_runtime, output, dynamic_size)
     if calibration_images < 1:
         raise ValueError(f"{argument('calibration_images')} must be at least 1, got {calibration_images}")
     if max_drop is not None and max_drop < 0:
@@ -127,6 +135,10 @@ def export(
     source.eval().float()
     if with_preprocessing:
         _refuse_preprocessing(source)
+    runtime = None
+    if web:
+        check_web(source, processor)
+        runtime = find_runtime(web_runtime)
     gate = _gate(path, str(model), data, split, max_drop, form, reporter)
     with tempfile.TemporaryDirectory(prefix="vithub-export-") as folder:
         work = Path(folder)
@@ -142,6 +154,10 @@ def export(
             source.config.save_pretrained(staging)
             processor.save_pretrained(staging)
             _add(work, staging, form, record)
+            if runtime is not None:
+                title = Path(model).name
+                record["web"] = write_web(staging, form, source.config, processor, title=title, runtime=runtime)
+                write_whole(staging / RECORD, record_text({form.name: record}))
         return Export(Path(target).expanduser(), form, record)
 
 
@@ -160,6 +176,18 @@ def _form(format: str, precision: str, with_preprocessing: bool, dynamic_size: b
             f"{argument('dynamic_size')}"
         )
     return Form(format, precision, with_preprocessing)
+
+
+def _check_web_options(form: Form, web: bool, web_runtime: Any, output: Any, dynamic_size: bool) -> None:
+    if web_runtime is not None and not web:
+        raise ValueError(f"{argument('web_runtime')} goes with {argument('web')}")
+    if web and (form.format != "onnx" or form.pixels or dynamic_size):
+        raise ValueError(
+            f"{argument('web')} is for onnx, with the preprocessing in a graph of its own: it takes no "
+            f"{argument('with_preprocessing')} and no {argument('dynamic_size')}"
+        )
+    if web and output is None:
+        raise ValueError(f"{argument('web')} makes a new folder: name it as the {argument('output')}")
 
 
 def _refuse_preprocessing(source: Any) -> None:

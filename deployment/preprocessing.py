@@ -224,7 +224,8 @@ def add_preprocessing(source: Path, target: Path, steps: PixelSteps, multi_label
     graph.initializer.extend(constants)
     del graph.input[:]
     graph.input.append(_input())
-    kind, attributes = ("Sigmoid", {}) if multi_label else ("Softmax", {"axis": -1})
+    kind = "Sigmoid" if multi_label else "Softmax"
+    attributes: dict[str, Any] = {} if multi_label else {"axis": -1}
     graph.node.append(helper.make_node(kind, ["logits"], [PROBABILITIES], name=PROBABILITIES, **attributes))
     outputs = list(graph.output)
     del graph.output[:]

@@ -34,6 +34,13 @@ def export(
     with_preprocessing: Annotated[
         bool, typer.Option("--with-preprocessing", help="ONNX: uint8 pixels of any size in, probabilities out")
     ] = False,
+    web: Annotated[
+        bool, typer.Option("--web", help="make --output a web page that runs the ONNX file in the visitor's browser")
+    ] = False,
+    web_runtime: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="where npm installed onnxruntime-web  [default: loaded once, by hash]"),
+    ] = None,
     calibration_images: Annotated[int, typer.Option(min=1, help="training images to calibrate int8 with")] = 100,
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub id  [default: main]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a form that is there already")] = False,
@@ -48,6 +55,7 @@ def export(
         )
     if with_preprocessing and (dynamic_size or format_ != "onnx"):
         raise typer.BadParameter("--with-preprocessing goes with --format onnx, and without --dynamic-size")
+    _check_web(web, web_runtime, format_, output, with_preprocessing or dynamic_size)
     if output is not None and Path(output).is_file():
         raise typer.BadParameter(f"--output takes a folder, and {output} is a file")
     from vithub.data.text.json_text import json_text
@@ -57,8 +65,8 @@ def export(
     with TerminalReporter() as reporter:
         made = run(
             model, format_, precision=precision, output=output, data=data, split=split, max_drop=max_drop,
-            dynamic_size=dynamic_size, with_preprocessing=with_preprocessing, calibration_images=calibration_images,
-            revision=revision, overwrite=overwrite, reporter=reporter,
+            dynamic_size=dynamic_size, with_preprocessing=with_preprocessing, web=web, web_runtime=web_runtime,
+            calibration_images=calibration_images, revision=revision, overwrite=overwrite, reporter=reporter,
         )  # fmt: skip
     if json_:
         typer.echo(json_text(made.record))
@@ -67,14 +75,22 @@ def export(
         say(line)
 
 
+def _check_web(web: bool, web_runtime: str | None, format_: str, output: str | None, other: bool) -> None:
+    if web_runtime is not None and not web:
+        raise typer.BadParameter("--web-runtime goes with --web")
+    if web and (format_ != "onnx" or output is None or other):
+        raise typer.BadParameter(
+            "--web goes with --format onnx and --output, and without --with-preprocessing and --dynamic-size"
+        )
+
+
 def summary(made: "Export") -> list[str]:
     """Lines that say what was exported and how it was checked."""
     record: dict[str, Any] = made.record
     lines = [f"{made.file}: {record['bytes'] / 1e6:.1f} MB, {record['precision']}"]
     differences = ", ".join(f"{name} {value:.1e}" for name, value in record["largest_difference"].items())
     lines.append(f"largest difference from the model, as part of the range: {differences}")
-    if "preprocessing" in record:
-        found = record["preprocessing"]
+    if found := record.get("preprocessing") or record.get("web"):
         lines.append(
             f"preprocessing in the graph differs by {found['mean_levels']:.2g} of 255 levels on average, at most "
             f"{found['largest_levels']:.0f}; the probabilities by at most {found['probabilities']:.1e}"
@@ -95,4 +111,6 @@ def summary(made: "Export") -> list[str]:
         )
     else:
         lines.append("its accuracy was not measured; --data measures it on labelled images")
+    if "web" in record:
+        lines.append(f"{made.folder}: a page; python -m http.server --directory {made.folder} shows it here")
     return lines

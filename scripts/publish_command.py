@@ -7,6 +7,8 @@ import typer
 from vithub.data.text.terminal_text import visible
 from vithub.scripts.printing import say
 
+STATIC = "static"  # page that needs no server
+
 if TYPE_CHECKING:
     from rich.table import Table
     from vithub.hub.push.publishing import PublishReport
@@ -28,28 +30,36 @@ def publish(
         bool, typer.Option("--endpoint", help="send a handler.py too, for an inference endpoint of the Hub")
     ] = False,
     space: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="also write its demo page as a folder for a Space"),
+        str | None,
+        typer.Option(
+            metavar="FOLDER|static[:FOLDER]",
+            help="also write its demo page as a folder for a Space; static: one that runs in the visitor's browser",
+        ),
+    ] = None,
+    web_runtime: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="for a static page, as for export  [default: loaded once, by hash]"),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
 ) -> None:
     """Publishes a model on the Hub in one commit, and reads it back; the token is that of the login or HF_TOKEN."""
     if create_pr and (revision or tag):
         raise typer.BadParameter("--create-pr goes to main and takes no --revision or --tag")
-    if space is not None and space.exists():
-        raise typer.BadParameter(f"--space takes a new folder, and {space} exists")
+    static, page = _space(space, web_runtime)
     from rich.console import Console
     from vithub.data.text.json_text import json_text
     from vithub.hub.push.publishing import publish as run
 
+    if static and not dry_run:
+        from vithub.deployment.web_runtime import find_runtime
+
+        find_runtime(web_runtime)  # so that nothing is published where it cannot be had
     report = run(
         folder, repo_id, private=private, revision=revision, create_pr=create_pr, tag=tag, message=message,
         dry_run=dry_run, native=native, endpoint=endpoint,
     )  # fmt: skip
-    if space is not None and not dry_run:
-        from vithub.interpretability.demo.space import write_space
-
-        write_space(space, [repo_id])
+    if page is not None and not dry_run:
+        _write_page(page, folder, repo_id, static, web_runtime)
     if json_:
         typer.echo(json_text(report.to_dict()))
         return
@@ -59,8 +69,35 @@ def publish(
         return
     for line in summary(report):
         say(line)
-    if space is not None:
-        say(f"{space}: its page; upload it with: hf upload USER/NAME {space} --repo-type space")
+    if page is not None:
+        say(f"{page}: its page; upload it with: hf upload USER/NAME {page} --repo-type space")
+
+
+def _space(space: str | None, web_runtime: str | None) -> tuple[bool, Path | None]:
+    """Whether the page is static, and the new folder to write it to; None for no page."""
+    kind, _, named = (space or "").partition(":")
+    static = kind == STATIC
+    if web_runtime is not None and not static:
+        raise typer.BadParameter(f"--web-runtime goes with --space {STATIC}")
+    if space is None:
+        return False, None
+    page = Path(named or STATIC) if static else Path(space)
+    if page.exists():
+        raise typer.BadParameter(f"--space takes a new folder, and {page} exists")
+    return static, page
+
+
+def _write_page(page: Path, folder: Path, repo_id: str, static: bool, web_runtime: str | None) -> None:
+    if not static:
+        from vithub.interpretability.demo.space import write_space
+
+        write_space(page, [repo_id])
+        return
+    from vithub.deployment.exporting import export
+    from vithub.deployment.web import write_space_card
+
+    export(folder, "onnx", web=True, web_runtime=web_runtime, output=page)
+    write_space_card(page, repo_id.rpartition("/")[2], repo_id)
 
 
 def summary(report: "PublishReport") -> list[str]:

@@ -45,7 +45,9 @@ COMMAND_ONLY = {
     "export": {"format_": "`format`, which is a name of Python's own", "json_": PRINTED},
     "finetune": {"set_": "`values`: many NAME=VALUE texts are one dictionary in Python"},
     "predict": {"json_": PRINTED},
-    "publish": {"json_": PRINTED, "space": "calls `write_space` too"},
+    "publish": {
+        "json_": PRINTED, "space": "calls `write_space` or `export` too", "web_runtime": "calls `export` with `space`",
+    },
 }  # fmt: skip
 OBJECT = "an object of Python"
 TOKEN = "a secret, which a command line would leave in the shell's history; commands read HF_TOKEN or the login"

@@ -126,6 +126,9 @@ def test_the_package_installs_the_command():
         (["finetune", "--set", "model.fields.num_attention_heads=5"], r"num_attention_heads.*5"),
         (["finetune", "--set", "model.fields.drop_path=0.1"], "drop_path.*drop_path_rate"),
         (["finetune", "--set", "model.fields.hidden_size=wide"], "hidden_size.*wide"),
+        (["export", "run", "--web"], "--web goes with --format onnx and --output"),
+        (["export", "run", "--web-runtime", "npm"], "--web-runtime goes with --web"),
+        (["export", "run", "--with-preprocessing", "--format", "openvino"], "--with-preprocessing goes with"),
         (["convert", ".", "b", "--to", "keras"], "--to.*vithub, transformers.*keras"),
     ],
 )

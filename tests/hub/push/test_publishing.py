@@ -218,6 +218,37 @@ def test_the_page_of_what_was_published_is_written_as_a_space(command, hub, tmp_
     assert commits(hub, repo) == before
 
 
+def test_a_static_page_of_what_was_published_is_written_as_a_space(clients, hub, tmp_path, tiny):
+    from vithub.data.image_processing import build_image_processor
+    from vithub.deployment.web_runtime import RUNTIME
+
+    client, folder, page = clients("lfs"), tmp_path / "run", tmp_path / "page"
+    vithub.HubViTForImageClassification(tiny()).save_pretrained(folder)
+    build_image_processor((32, 32)).save_pretrained(folder)
+    (tmp_path / "runtime").mkdir()
+
+    def publish(*options):
+        words = ["vithub", "publish", str(folder), "ada/static", *map(str, options)]
+        return client.run("import sys", f"sys.argv = {words!r}", "run(app)"), client.printed
+
+    wanted = ("--space", f"static:{page}", "--web-runtime", tmp_path / "runtime")
+    code, text = publish(*wanted)
+    assert code == 1
+    assert "holds no runtime for the web" in text
+    assert ("model", "ada/static") not in hub.store.repositories  # it was asked for before anything was sent
+    for name in RUNTIME:
+        (tmp_path / "runtime" / name).write_bytes(name.encode())
+    code, text = publish(*wanted)
+    assert code == 0, text
+    assert f"{page}: its page" in text
+    card = (page / "README.md").read_text()
+    assert 'title: "static"\nsdk: static\napp_file: index.html\nmodels:\n- "ada/static"\n' in card
+    assert {"index.html", "worker.js", "onnx", "runtime"} <= {path.name for path in page.iterdir()}
+    assert vithub.load_exported(page).config.num_labels == vithub.load(folder).config.num_labels
+    assert publish(*wanted)[0] == 2  # a new folder is asked for
+    assert publish("--space", tmp_path / "other", "--web-runtime", tmp_path / "runtime")[0] == 2
+
+
 def test_a_dry_run_lists_everything_and_asks_nothing(command, hub, tmp_path):
     folder = write_model(tmp_path / "run")
     for path in ("checkpoints/step-1/model.safetensors", "training_args.bin", ".env", "logs/a.log", "notes.docx"):
