@@ -20,13 +20,33 @@ from .config_checks import (
 )
 
 # B, L and H from table 1 of the ViT paper; Ti and S from DeiT (https://arxiv.org/abs/2012.12877).
-PRESETS: dict[str, dict[str, int]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "Ti": {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "patch_size": 16},
     "S": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "patch_size": 16},
     "B": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "patch_size": 16},
     "L": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 16},
     "H": {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "patch_size": 14},
 }
+# What every published DINOv3 has (https://arxiv.org/abs/2508.10104), and the sizes: width, layers, heads, width of the
+# MLP, and whether it is gated.
+_DINOV3 = {
+    "patch_size": 16, "position_embedding_type": "rotary", "rotary_rescale": 2.0, "num_register_tokens": 4,
+    "key_bias": False, "layer_scale_init_value": 1e-5, "layer_norm_eps": 1e-5, "use_mask_token": True,
+    "drop_path_schedule": "uniform",
+}  # fmt: skip
+_DINOV3_SIZES = {
+    "S": (384, 12, 6, 1536, False),
+    "S+": (384, 12, 6, 1536, True),
+    "B": (768, 12, 12, 3072, False),
+    "L": (1024, 24, 16, 4096, False),
+    "H+": (1280, 32, 20, 5120, True),
+    "7B": (4096, 40, 32, 8192, True),
+}
+for _name, (_width, _layers, _heads, _mlp, _gated) in _DINOV3_SIZES.items():
+    PRESETS[f"DINOv3-{_name}"] = _DINOV3 | {
+        "hidden_size": _width, "num_hidden_layers": _layers, "num_attention_heads": _heads, "intermediate_size": _mlp,
+        "use_swiglu_ffn": _gated, "qkv_bias": _name != "7B",
+    }  # fmt: skip
 
 
 class HubViTConfig(HubConfig):
@@ -41,6 +61,9 @@ class HubViTConfig(HubConfig):
         hidden_act: Activation of the plain MLP, a name transformers knows.
         use_swiglu_ffn: Gated MLP silu(x W_g) * (x W_u) W_d (https://arxiv.org/abs/2002.05202) instead of the plain one.
         qkv_bias: Whether queries, keys and values have a bias.
+        key_bias: Whether keys have a bias; None means `qkv_bias`. DINOv3 and BEiT have none, as it changes no output.
+        qk_norm: Whether a LayerNorm per head follows the projections of queries and keys (ViT-22B,
+            https://arxiv.org/abs/2302.05442, section 2.2).
         layer_norm_eps: Epsilon of every LayerNorm.
         layer_scale_init_value: Initial value of LayerScale (https://arxiv.org/abs/2103.17239); None disables it.
         hidden_dropout_prob: Dropout on embeddings and on the output of each attention and MLP, in [0, 1).
@@ -59,8 +82,13 @@ class HubViTConfig(HubConfig):
         num_register_tokens: Number of register tokens (https://arxiv.org/abs/2309.16588), after CLS; they have no
             position embedding.
         use_mask_token: Whether a learned token for masked patches exists.
-        position_embedding_type: Type of the position embeddings: "learned", or "sincos", fixed 2D sine-cosine
-            (https://arxiv.org/abs/2104.02057).
+        position_embedding_type: Type of the position embeddings: "learned"; "sincos", fixed 2D sine-cosine
+            (https://arxiv.org/abs/2104.02057); or "rotary", none, but queries and keys of the patches are turned by
+            angles in proportion to row and column (https://arxiv.org/abs/2104.09864, as in DINOv3).
+        rotary_theta: Base of the rotary frequencies, above 1.
+        rotary_shift: Largest random shift of the rotary coordinates in training, in half image sides; None for none.
+        rotary_jitter: Largest random factor of each rotary coordinate in training, above 1; None for none.
+        rotary_rescale: Largest random factor of both rotary coordinates in training, above 1; None for none.
         position_embedding_prefix: Whether CLS (and the distillation token) have a position embedding of their own.
         position_embedding_resampling: Interpolation of the position embeddings: "bicubic_antialias" (as timm), or
             "bicubic" without antialiasing (as the native classes of transformers and the authors of DeiT).
@@ -87,6 +115,8 @@ class HubViTConfig(HubConfig):
     hidden_act: str = "gelu"
     use_swiglu_ffn: bool = False
     qkv_bias: bool = True
+    key_bias: bool | None = None
+    qk_norm: bool = False
     layer_norm_eps: float = 1e-6
     layer_scale_init_value: float | None = None
     hidden_dropout_prob: float = 0.0
@@ -102,6 +132,10 @@ class HubViTConfig(HubConfig):
     num_register_tokens: int = 0
     use_mask_token: bool = False
     position_embedding_type: str = "learned"
+    rotary_theta: float = 100.0
+    rotary_shift: float | None = None
+    rotary_jitter: float | None = None
+    rotary_rescale: float | None = None
     position_embedding_prefix: bool = True
     position_embedding_resampling: str = "bicubic_antialias"
     embedding_norm: bool = False
@@ -112,7 +146,15 @@ class HubViTConfig(HubConfig):
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
-        """Configuration of a published size, "Ti", "S", "B", "L" or "H", with any field overridden."""
+        """Configuration of a published size with any field overridden.
+
+        Args:
+            name: "Ti", "S", "B", "L" or "H" of ViT and DeiT, or "DINOv3-S", "-S+", "-B", "-L", "-H+" or "-7B".
+            **overrides: Fields that replace those of the size.
+
+        Raises:
+            ValueError: There is no such size, or a field has a wrong value.
+        """
         if name not in PRESETS:
             raise ValueError(f"`name` must be one of {list(PRESETS)}, got {name!r}")
         return cls(**{**PRESETS[name], **overrides})
@@ -146,7 +188,9 @@ class HubViTConfig(HubConfig):
         check_bool(self, "position_embedding_prefix", "embedding_norm", "norm_after_pool", "add_pooling_layer")
         check_choice(self, "hidden_act", list(ACT2FN))
         check_choice(self, "drop_path_schedule", ["linear", "uniform"])
-        check_choice(self, "position_embedding_type", ["learned", "sincos"])
+        check_bool(self, "qk_norm", *(["key_bias"] if self.key_bias is not None else []))
+        check_choice(self, "position_embedding_type", ["learned", "sincos", "rotary"])
+        self._check_rotary()
         check_choice(self, "position_embedding_resampling", ["bicubic", "bicubic_antialias"])
         check_choice(self, "pool", ["cls", "mean", "cls+mean"])
         if self.problem_type is not None:
@@ -171,6 +215,31 @@ class HubViTConfig(HubConfig):
         check_number_of_patches(self.image_hw, self.patch_hw)
         if "cls" in self.pool and not self.use_cls_token:
             raise ValueError(f"`pool` {self.pool!r} needs `use_cls_token=True`; without it, use pool='mean'")
+
+    def _check_rotary(self) -> None:
+        """Checks the fields of rotary positions, which have no effect with other positions."""
+        factors = [name for name in ("rotary_jitter", "rotary_rescale") if getattr(self, name) is not None]
+        given = [*factors, *(["rotary_shift"] if self.rotary_shift is not None else [])]
+        if self.position_embedding_type != "rotary":
+            if given:
+                raise ValueError(
+                    f"`{given[0]}` needs `position_embedding_type='rotary'`, got {self.position_embedding_type!r}"
+                )
+            return
+        check_positive_float(self, "rotary_theta", *given)
+        for name in ("rotary_theta", *factors):
+            if getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be above 1, got {getattr(self, name)!r}")
+        if self.hidden_size // self.num_attention_heads % 4:
+            raise ValueError(
+                "`hidden_size` / `num_attention_heads` must be a multiple of 4 with rotary positions, got "
+                f"{self.hidden_size} / {self.num_attention_heads}"
+            )
+
+    @property
+    def has_key_bias(self) -> bool:
+        """Whether the projection of the keys has a bias."""
+        return self.qkv_bias if self.key_bias is None else self.key_bias
 
     @property
     def base_model_tp_plan(self) -> dict[str, str]:
@@ -228,7 +297,8 @@ class HubViTConfig(HubConfig):
     @property
     def num_position_prefix(self) -> int:
         """Number of leading rows of the position embeddings that belong to class tokens."""
-        return self.num_class_tokens if self.position_embedding_prefix else 0
+        stored = self.position_embedding_prefix and self.position_embedding_type != "rotary"
+        return self.num_class_tokens if stored else 0
 
     @property
     def mlp_size(self) -> int:

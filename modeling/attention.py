@@ -3,6 +3,7 @@
 Shapes: B images, N tokens, D = hidden size, H heads, K = D / H.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..configuration.configuration_vit import HubViTConfig
+from .rotary_positions import Rotary, rotate
 
 # torch's fused attention is fast on a CPU in bf16 only where the processor has matrix tiles (AMX).
 _capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -81,19 +83,39 @@ class HubViTAttention(nn.Module):
         self.dropout = config.attention_probs_dropout_prob
         self.is_causal = False  # read by the implementations of transformers
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.has_key_bias)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        normed = partial(nn.LayerNorm, self.head_dim, eps=config.layer_norm_eps) if config.qk_norm else nn.Identity
+        self.q_norm, self.k_norm = normed(), normed()
 
     def forward(
-        self, hidden_states: torch.Tensor, output_attentions: bool = False, **kwargs: Any
+        self,
+        hidden_states: torch.Tensor,
+        output_attentions: bool = False,
+        rotary: Rotary | None = None,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Maps (B, N, D) to (B, N, D); returns the weights (B, H, N, N) too when asked for or when "eager" is set."""
+        """Maps (B, N, D) to (B, N, D).
+
+        Args:
+            hidden_states: Tokens (B, N, D).
+            output_attentions: Whether to return the weights, which "eager" attention returns in any case.
+            rotary: Cosine and sine by which queries and keys of the patches are turned; None turns none.
+            **kwargs: Arguments of the attention implementation.
+
+        Returns:
+            Tokens (B, N, D), and the weights (B, H, N, N) or None.
+        """
         batch, tokens, _ = hidden_states.shape
-        heads = (batch, tokens, -1, self.head_dim)
-        query = self.q_proj(hidden_states).view(heads).transpose(1, 2)  # (B, H, N, K)
-        key = self.k_proj(hidden_states).view(heads).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
+        query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
+        # of the projections: with tensor parallelism each device has some heads only
+        heads = (batch, tokens, query.shape[-1] // self.head_dim, self.head_dim)
+        query = self.q_norm(query.view(heads)).transpose(1, 2)  # (B, H, N, K)
+        key = self.k_norm(key.view(heads)).transpose(1, 2)
+        value = value.view(heads).transpose(1, 2)
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
         dropout = self.dropout if self.training else 0.0
 
         implementation = "eager" if output_attentions else self.config._attn_implementation
@@ -104,7 +126,7 @@ class HubViTAttention(nn.Module):
             context, weights = attend(
                 self, query, key, value, None, scaling=self.scaling, dropout=dropout, **kwargs
             )  # (B, N, H, K)
-        return self.o_proj(context.reshape(batch, tokens, -1)), weights
+        return self.o_proj(context.flatten(2)), weights
 
 
 __all__ = ["HubViTAttention", "eager_attention"]

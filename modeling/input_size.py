@@ -93,10 +93,11 @@ class InputSizing:
             raise ValueError(
                 f"`patch_size` of a masked image model is fixed by its decoder: {old.patch_size!r}, got {patch_size!r}"
             )
-        positions = _positions_for(embeddings.position_embeddings, old, new)
-        if isinstance(embeddings.position_embeddings, nn.Parameter):
-            positions = nn.Parameter(positions, requires_grad=embeddings.position_embeddings.requires_grad)
-        embeddings.position_embeddings = positions
+        if (stored := embeddings.position_embeddings) is not None:
+            positions = _positions_for(stored, old, new)
+            if isinstance(stored, nn.Parameter):
+                positions = nn.Parameter(positions, requires_grad=stored.requires_grad)
+            embeddings.position_embeddings = positions
         patches = embeddings.patch_embeddings
         weight = resample_patch_projection(patches.weight, old.patch_hw, new.patch_hw)
         patches.weight = nn.Parameter(weight, requires_grad=patches.weight.requires_grad)

@@ -16,7 +16,8 @@ from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_vit import HubViTConfig
 from .classification_loss import classification_loss, distillation_loss, with_teacher
 from .classifier_heads import HeadResizing
-from .modeling_vit import HubViTEmbeddings, HubViTModel, HubViTPreTrainedModel, freeze_mask_token, with_fields
+from .modeling_vit import HubViTModel, HubViTPreTrainedModel, freeze_mask_token, with_fields
+from .vit_embeddings import HubViTEmbeddings
 
 
 class HubDeiTEmbeddings(HubViTEmbeddings):

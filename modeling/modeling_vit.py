@@ -22,7 +22,8 @@ from .classifier_heads import HeadResizing
 from .input_size import InputSizing
 from .layers import HubViTLayerScale, HubViTMLP, HubViTPatchEmbedding, HubViTSwiGLU, KeptSamples, add_residual
 from .modeling_base import HubPreTrainedModel
-from .position_embeddings import resample_position_embeddings, sincos_position_embeddings
+from .rotary_positions import rotary_angles
+from .vit_embeddings import HubViTEmbeddings
 
 ConfigT = TypeVar("ConfigT", bound=HubViTConfig)
 
@@ -35,75 +36,6 @@ def with_fields(config: ConfigT, **fields: Any) -> ConfigT:
         for name, value in changed.items():
             setattr(config, name, value)
     return config
-
-
-class HubViTEmbeddings(nn.Module):
-    """Token sequence of an image: prefix tokens and patches, with positions added (ViT, eq. 1)."""
-
-    def __init__(self, config: HubViTConfig) -> None:
-        super().__init__()
-        self.config = config
-        width = config.hidden_size
-        self.patch_embeddings = HubViTPatchEmbedding(config)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if config.use_cls_token else None
-        registers = config.num_register_tokens
-        self.register_tokens = nn.Parameter(torch.zeros(1, registers, width)) if registers else None
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width)) if config.use_mask_token else None
-        positions = torch.zeros(1, config.num_position_prefix + config.grid_size[0] * config.grid_size[1], width)
-        if config.position_embedding_type == "learned":
-            self.position_embeddings = nn.Parameter(positions)
-        else:
-            self.register_buffer("position_embeddings", positions)
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if config.embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def prefix_tokens(self) -> list[torch.Tensor]:
-        """Tokens before the registers, in order, each (1, 1, D); their position embeddings come first."""
-        return [] if self.cls_token is None else [self.cls_token]
-
-    def positions(self, rows: int, columns: int) -> torch.Tensor:
-        """Position embeddings (1, prefix + rows * columns, D) of a grid of patches."""
-        config, prefix, stored = self.config, self.config.num_position_prefix, self.position_embeddings
-        if config.position_embedding_type == "sincos" and (rows, columns) != config.grid_size:
-            patches = sincos_position_embeddings(config.hidden_size, rows, columns).to(stored)
-            return torch.cat([stored[:, :prefix], patches[None]], dim=1)
-        return resample_position_embeddings(
-            stored, prefix, config.grid_size, (rows, columns), config.position_embedding_resampling
-        )
-
-    def check_pixels(self, pixel_values: torch.Tensor) -> tuple[int, int]:
-        """Checks the shape of (B, C, height, width) pixels and returns the (rows, columns) of their patch grid."""
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
-            raise ValueError(
-                f"`pixel_values` must be (batch, {self.config.num_channels}, height, width), "
-                f"got {tuple(pixel_values.shape)}"
-            )
-        (height, width), (patch_height, patch_width) = pixel_values.shape[2:], self.config.patch_hw
-        if height % patch_height or width % patch_width or not height or not width:
-            raise ValueError(
-                f"height and width of `pixel_values` must be multiples of the patch {patch_height} x {patch_width}, "
-                f"got {height} x {width}"
-            )
-        return height // patch_height, width // patch_width
-
-    def forward(self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None) -> torch.Tensor:
-        """Maps (B, C, height, width) to (B, N, D); `bool_masked_pos` (B, rows * columns) is True on masked patches."""
-        rows, columns = self.check_pixels(pixel_values)
-        patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))
-        if bool_masked_pos is not None:
-            if self.mask_token is None:
-                raise ValueError("`bool_masked_pos` needs `use_mask_token=True` in the configuration")
-            masked = bool_masked_pos.bool().view(-1, rows * columns, 1)
-            patches = torch.where(masked, self.mask_token.to(patches.dtype), patches)
-        batch, positions = patches.shape[0], self.positions(rows, columns)
-        prefix = self.prefix_tokens()
-        if self.config.num_position_prefix:
-            prefix = [token + positions[:, i : i + 1] for i, token in enumerate(prefix)]
-        prefix += [] if self.register_tokens is None else [self.register_tokens]
-        patches = patches + positions[:, self.config.num_position_prefix :]
-        tokens = torch.cat([*(token.expand(batch, -1, -1) for token in prefix), patches], dim=1)
-        embeddings: torch.Tensor = self.dropout(self.norm(tokens))
-        return embeddings
 
 
 class HubViTLayer(GradientCheckpointingLayer):
@@ -178,21 +110,7 @@ class HubViTPreTrainedModel(InputSizing, HubPreTrainedModel):
         elif isinstance(module, HubViTLayerScale):
             init.constant_(module.scale, self.config.layer_scale_init_value)
         elif isinstance(module, HubViTEmbeddings):
-            self._init_embeddings(module, std)
-
-    def _init_embeddings(self, module: HubViTEmbeddings, std: float) -> None:
-        for token in (*module.prefix_tokens(), module.register_tokens):
-            if token is not None:
-                init.trunc_normal_(token, std=std)
-        if module.mask_token is not None:
-            init.zeros_(module.mask_token)
-        config = module.config
-        if config.position_embedding_type == "learned":
-            init.trunc_normal_(module.position_embeddings, std=std)
-        else:
-            patches = sincos_position_embeddings(config.hidden_size, *config.grid_size)
-            prefix = patches.new_zeros(config.num_position_prefix, config.hidden_size)
-            init.copy_(module.position_embeddings, torch.cat([prefix, patches])[None])
+            module.initialize(std)
 
 
 class HubViTPooler(nn.Module):
@@ -269,6 +187,9 @@ class HubViTModel(HubViTPreTrainedModel):
         attentions = self.config.output_attentions if output_attentions is None else output_attentions
         states_too = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         hidden_states = self.embeddings(pixel_values, bool_masked_pos)
+        if self.config.position_embedding_type == "rotary":
+            grid = self.embeddings.check_pixels(pixel_values)
+            kwargs["rotary"] = rotary_angles(self.config, *grid, hidden_states.device, self.training)
         all_states, all_weights = [hidden_states], []
         for layer, kept in zip(self.layers, kept_samples or [(None, None)] * len(self.layers), strict=True):
             hidden_states, weights = layer(hidden_states, attentions, kept_samples=kept, **kwargs)
@@ -390,7 +311,6 @@ def freeze_mask_token(encoder: HubViTModel) -> None:
 
 
 __all__ = [
-    "HubViTEmbeddings",
     "HubViTForImageClassification",
     "HubViTForMaskedImageModeling",
     "HubViTModel",

@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from pictures import save_blank
 from PIL import Image
-from transformers import BitImageProcessorPil, ViTConfig, ViTForImageClassification
+from transformers import BitImageProcessorPil, DINOv3ViTConfig, DINOv3ViTModel, ViTConfig, ViTForImageClassification
 from vithub.scripts.command_line import app, run
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +45,9 @@ def workplace(tmp_path, monkeypatch):
     BitImageProcessorPil(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}).save_pretrained(
         tmp_path / "checkpoint"
     )
+    dinov3 = DINOv3ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+                             image_size=32, patch_size=8, num_register_tokens=4)  # fmt: skip
+    DINOv3ViTModel(dinov3).save_pretrained(tmp_path / "dinov3")
     return tmp_path
 
 

@@ -92,8 +92,8 @@ def convert(
     Args:
         source: Model or checkpoint that `load` accepts.
         target_dir: Folder to write; it must not exist or must be empty, unless `overwrite` is set.
-        to: Target library: "vithub"; "transformers" (a `vit`, `deit`, `dinov2`, `dinov2_with_registers` or `detr`
-            folder, loadable without this package); "timm" (loadable with
+        to: Target library: "vithub"; "transformers" (a `vit`, `deit`, `dinov2`, `dinov2_with_registers`, `dinov3_vit`
+            or `detr` folder, loadable without this package); "timm" (loadable with
             `timm.create_model("local-dir:...", pretrained=True)`).
         task: "backbone", "image-classification", "masked-image-modeling" or "object-detection"; None keeps the
             checkpoint's own task.
@@ -150,10 +150,13 @@ def _write_transformers(opened: Conversion, folder: Path) -> tuple[str, dict[str
     task = head_of(type(model).__name__)
     native_config, architecture = config_to_transformers(config, task)
     family = family_for(config)
-    state, notes = _plain_state(model, keep_mask_token=task == "masked-image-modeling" or family.startswith("dinov2"))
+    state, notes = _plain_state(model, keep_mask_token=task == "masked-image-modeling" or family.startswith("dino"))
     opened.notes += notes
-    if family == "dinov2_with_registers" and "embeddings.mask_token" not in {_bare(name) for name in state}:
+    needs_mask = family in ("dinov2_with_registers", "dinov3_vit")
+    if needs_mask and "embeddings.mask_token" not in {_bare(name) for name in state}:
         state["embeddings.mask_token"] = torch.zeros(1, 1, config.hidden_size, dtype=model.dtype)
+    if family == "dinov3_vit" and not config.num_register_tokens:
+        state["embeddings.register_tokens"] = torch.zeros(1, 0, config.hidden_size, dtype=model.dtype)
     skip = frozenset({"classifier.weight", "classifier.bias"} if architecture.endswith("WithTeacher") else ())
     renamed = to_theirs(state, family, (config.num_channels, *config.patch_hw), skip=skip)
     heads = ("classifier", "cls_classifier", "distillation_classifier", "decoder")

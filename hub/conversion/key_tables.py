@@ -82,6 +82,28 @@ DINOV2 = (
     _row("classifier", "classifier"),
 )
 
+_DINOV3_LAYER = (
+    *(_row(f"layers.{{i}}.attention.{n}_proj", f"layer.{{i}}.attention.{n}_proj") for n in "qkvo"),
+    _row("layers.{i}.layernorm_before", "layer.{i}.norm1"),
+    _row("layers.{i}.layernorm_after", "layer.{i}.norm2"),
+    _row("layers.{i}.layer_scale1.scale", "layer.{i}.layer_scale1.lambda1"),
+    _row("layers.{i}.layer_scale2.scale", "layer.{i}.layer_scale2.lambda1"),
+    _row("layers.{i}.mlp.fc1", "layer.{i}.mlp.up_proj"),
+    _row("layers.{i}.mlp.fc2", "layer.{i}.mlp.down_proj"),
+    *(_row(f"layers.{{i}}.mlp.{n}_proj", f"layer.{{i}}.mlp.{n}_proj") for n in ("gate", "up", "down")),
+)
+DINOV3 = (
+    _row("embeddings.cls_token", "embeddings.cls_token"),
+    _row("embeddings.mask_token", "embeddings.mask_token"),
+    _row("embeddings.register_tokens", "embeddings.register_tokens"),
+    _row("embeddings.patch_embeddings", "embeddings.patch_embeddings", view="patch"),
+    _row("layernorm", "norm"),
+    *_DINOV3_LAYER,
+    # The names in memory of transformers from 5.20; its files have those above.
+    *(Row(row.ours, f"model.{row.theirs}", row.view) for row in _DINOV3_LAYER),
+    _row("classifier", "classifier"),
+)
+
 TIMM = (
     _row("embeddings.cls_token", "cls_token"),
     _row("embeddings.distillation_token", "dist_token"),
@@ -92,6 +114,8 @@ TIMM = (
     _row("layers.{i}.layernorm_before", "blocks.{i}.norm1"),
     _row(_QKV, "blocks.{i}.attn.qkv"),
     _row("layers.{i}.attention.o_proj", "blocks.{i}.attn.proj"),
+    _row("layers.{i}.attention.q_norm", "blocks.{i}.attn.q_norm"),
+    _row("layers.{i}.attention.k_norm", "blocks.{i}.attn.k_norm"),
     _row("layers.{i}.layer_scale1.scale", "blocks.{i}.ls1.gamma"),
     _row("layers.{i}.layer_scale1.scale", "blocks.{i}.gamma_1"),  # DeiT-III as its authors publish it
     _row("layers.{i}.layernorm_after", "blocks.{i}.norm2"),
@@ -107,7 +131,37 @@ TIMM = (
     _row("distillation_classifier", "head_dist"),
 )
 
-TABLES = {"vit": VIT, "deit": DEIT, "dinov2": DINOV2, "dinov2_with_registers": DINOV2, "timm": TIMM}
+EVA = (
+    _row("embeddings.cls_token", "cls_token"),
+    _row("embeddings.register_tokens", "reg_token"),
+    _row("embeddings.patch_embeddings", "patch_embed.proj", view="patch"),
+    _row("layers.{i}.layernorm_before", "blocks.{i}.norm1"),
+    _row(_QKV, "blocks.{i}.attn.qkv"),
+    _row("layers.{i}.attention.q_proj.bias", "blocks.{i}.attn.q_bias"),
+    _row("layers.{i}.attention.v_proj.bias", "blocks.{i}.attn.v_bias"),
+    _row("layers.{i}.attention.o_proj", "blocks.{i}.attn.proj"),
+    _row("layers.{i}.attention.q_norm", "blocks.{i}.attn.q_norm"),
+    _row("layers.{i}.attention.k_norm", "blocks.{i}.attn.k_norm"),
+    _row("layers.{i}.layer_scale1.scale", "blocks.{i}.gamma_1"),
+    _row("layers.{i}.layernorm_after", "blocks.{i}.norm2"),
+    _row("layers.{i}.mlp.fc1", "blocks.{i}.mlp.fc1"),
+    _row("layers.{i}.mlp.fc2", "blocks.{i}.mlp.fc2"),
+    _row("layers.{i}.mlp.gate_proj", "blocks.{i}.mlp.fc1_g"),
+    _row("layers.{i}.mlp.up_proj", "blocks.{i}.mlp.fc1_x"),
+    _row("layers.{i}.mlp.down_proj", "blocks.{i}.mlp.fc2"),
+    _row("layers.{i}.layer_scale2.scale", "blocks.{i}.gamma_2"),
+    _row("layernorm", "norm"),
+    _row("layernorm", "fc_norm"),
+    _row("classifier", "head"),
+)
+
+TABLES = {"dinov3_vit": DINOV3, "timm-eva": EVA} | {
+    "vit": VIT,
+    "deit": DEIT,
+    "dinov2": DINOV2,
+    "dinov2_with_registers": DINOV2,
+    "timm": TIMM,
+}
 
 # Prefixes of the encoder's names in models with a head.
 PREFIXES = ("vit.", "deit.", "dinov2.", "dinov2_with_registers.")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers
 from timm.models.deit import VisionTransformerDistilled, checkpoint_filter_fn
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
@@ -52,7 +53,7 @@ _HEADS = ("classifier.", "cls_classifier.", "distillation_classifier.", "decoder
 def from_module(model: nn.Module, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
     """Our model from a model in memory; `task`, `fields` and `verify` are those of `from_path`."""
     refuse_nonfinite(model.state_dict(), type(model).__name__)
-    if isinstance(model, VisionTransformer | VisionTransformerDistilled):
+    if isinstance(model, VisionTransformer | VisionTransformerDistilled | Eva):
         return _from_timm(model, type(model).__name__, task, fields, verify)
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if isinstance(getattr(model, "config", None), HubViTConfig | HubDetrConfig):
@@ -62,7 +63,7 @@ def from_module(model: nn.Module, task: str | None, fields: dict[str, Any], veri
         return _from_detr(checkpoint_of(model), task, fields, model if verify else None)
     if model_type not in FAMILIES:
         raise TypeError(
-            f"{type(model).__name__} is neither a ViT, DeiT, DINOv2 or DETR of transformers nor a ViT of timm"
+            f"{type(model).__name__} is neither a ViT, DeiT, DINOv2, DINOv3 or DETR of transformers nor a ViT of timm"
         )
     return _from_transformers(checkpoint_of(model), task, fields, model if verify else None)
 
@@ -124,7 +125,8 @@ def _from_transformers(
     family = checkpoint.config["model_type"]
     native_config = AutoConfig.for_model(**checkpoint.config)
     config = config_from_transformers(native_config, architecture, has_pooler(checkpoint.state))
-    built = _build(config, checkpoint.state, family, head_of(architecture), task, checkpoint.name, fields)
+    state = {name: tensor for name, tensor in checkpoint.state.items() if tensor.numel()}  # DINOv3 stores no registers
+    built = _build(config, state, family, head_of(architecture), task, checkpoint.name, fields)
     built.image_processor = _saved_processor(checkpoint)
     if built.image_processor is None:
         built.image_processor = default_processor(config)
@@ -158,8 +160,9 @@ def _from_detr(
 def _from_timm(model: nn.Module, name: str, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
     config = config_from_timm(model)
     own = "image-classification" if getattr(model, "num_classes", 0) else "backbone"
-    state = fold_register_positions(dict(model.state_dict()), config)
-    built = _build(config, state, "timm", own, task, name, fields)
+    eva = isinstance(model, Eva)
+    state = dict(model.state_dict()) if eva else fold_register_positions(dict(model.state_dict()), config)
+    built = _build(config, state, "timm-eva" if eva else "timm", own, task, name, fields)
     cfg = dict(getattr(model, "pretrained_cfg", None) or {})
     built.image_processor = build_image_processor(
         config.image_hw,

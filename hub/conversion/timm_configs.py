@@ -9,11 +9,13 @@ import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.layers import GluMlp, Mlp
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_vit import HubViTConfig
+from .dinov3_configs import config_from_eva, missing_from_eva
 from .transformers_configs import InexpressibleError
 
 # Activations: timm's name, timm's class, our name.
@@ -64,8 +66,10 @@ def config_from_timm(model: Any) -> HubViTConfig:
     Raises:
         InexpressibleError: The model has features that our models lack; all of them are listed.
     """
-    if missing := _unknown_features(model):
+    if missing := missing_from_eva(model) if isinstance(model, Eva) else _unknown_features(model):
         raise InexpressibleError("vithub", missing)
+    if isinstance(model, Eva):
+        return config_from_eva(model, _labels(model))
     block = model.blocks[0]
     mlp, distilled = block.mlp, isinstance(model, VisionTransformerDistilled)
     gated = isinstance(mlp, GluMlp)
@@ -79,6 +83,7 @@ def config_from_timm(model: Any) -> HubViTConfig:
         "hidden_act": activation,
         "use_swiglu_ffn": gated,
         "qkv_bias": block.attn.qkv.bias is not None,
+        "qk_norm": not isinstance(block.attn.q_norm, nn.Identity),
         "layer_norm_eps": _last_norm(model).eps,
         "layer_scale_init_value": 1e-5 if hasattr(block.ls1, "gamma") else None,
         "image_size": height if height == width else (height, width),
@@ -98,8 +103,9 @@ def config_from_timm(model: Any) -> HubViTConfig:
 
 def refuse_other_architectures(model: Any, name: str) -> None:
     """Raises an `InexpressibleError` with the model's name if a timm model is not a vision transformer."""
-    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
-        raise InexpressibleError("vithub", [f"timm's {name} of the class {type(model).__name__} (only ViT and DeiT)"])
+    if type(model) not in (VisionTransformer, VisionTransformerDistilled, Eva):
+        kind = type(model).__name__
+        raise InexpressibleError("vithub", [f"timm's {name} of the class {kind} (only ViT, DeiT and DINOv3)"])
 
 
 def _one_or_pair(size: tuple[int, int]) -> int | tuple[int, int]:
@@ -113,8 +119,9 @@ def _unknown_features(model: Any) -> list[str]:
     if type(block) is not Block:
         return [f"the block {type(block).__name__}"]
     norms = {"the last norm": _last_norm(model), "the norm of a layer": block.norm1}
+    if not isinstance(block.attn.q_norm, nn.Identity):
+        norms["the norm of queries and keys"] = block.attn.q_norm
     absent = {
-        "normalised queries and keys (qk_norm)": block.attn.q_norm,
         "a norm inside the attention": block.attn.norm,
         "a norm inside the MLP": getattr(block.mlp, "norm", nn.Identity()),
         "a norm inside the patch embedding": model.patch_embed.norm,
@@ -215,6 +222,7 @@ def config_to_timm(config: HubViTConfig, task: str, processor: Any = None) -> di
         "num_heads": config.num_attention_heads,
         "mlp_ratio": config.intermediate_size * (2 if config.use_swiglu_ffn else 1) / config.hidden_size,
         "qkv_bias": config.qkv_bias,
+        "qk_norm": config.qk_norm,
         "init_values": config.layer_scale_init_value,
         "class_token": config.use_cls_token,
         "no_embed_class": not config.position_embedding_prefix or bool(config.num_register_tokens),
@@ -288,6 +296,10 @@ def _inexpressible(config: HubViTConfig, task: str) -> list[str]:
         found.append("use_distillation_head=False with a distillation token")
     if distilled and (config.num_register_tokens or config.pool != "cls" or not config.use_cls_token):
         found.append("a distillation token with registers, without CLS or with another pool than 'cls'")
+    if config.position_embedding_type == "rotary":
+        found.append("position_embedding_type='rotary' (written to transformers only)")
+    if config.has_key_bias != config.qkv_bias:
+        found.append(f"key_bias={config.key_bias} with qkv_bias={config.qkv_bias}")
     if config.pool == "cls+mean" and task != "masked-image-modeling":
         found.append("pool='cls+mean' (only 'cls' and 'mean')")
     if config.layer_norm_eps not in (1e-6, 1e-5) or (

@@ -1,4 +1,4 @@
-"""Conversion of configurations between ours and transformers' ViT, DeiT, DINOv2 and DINOv2 with registers."""
+"""Conversion of configurations between ours and those of transformers' ViT, DeiT, DINOv2 and DINOv3."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,8 +8,10 @@ from transformers import AutoConfig, PreTrainedConfig
 from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_vit import HubViTConfig
 from ...data.argument_names import argument, stated_field
+from .dinov3_configs import FAMILY as DINOV3
+from .dinov3_configs import config_from_dinov3, config_to_dinov3, missing_in_dinov3
 
-FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers", DINOV3)
 
 # Backbones of transformers with an optional pooler.
 WITH_POOLER = ("ViTModel", "DeiTModel")
@@ -55,6 +57,11 @@ def config_from_transformers(native: PreTrainedConfig, architecture: str, has_po
         InexpressibleError: The model has features that our models lack; they are listed.
     """
     family = native.model_type
+    if family == DINOV3:
+        config, missing = config_from_dinov3(native)
+        if config is None:
+            raise InexpressibleError("vithub", missing)
+        return config
     fields: dict[str, Any] = {name: getattr(native, name) for name in _SHARED}
     fields |= {"image_size": native.image_size, "patch_size": native.patch_size, "id2label": dict(native.id2label)}
     antialiased = family == "dinov2_with_registers"
@@ -100,6 +107,8 @@ def family_for(config: HubViTConfig) -> str:
     """Family of transformers that is closest to our configuration."""
     if isinstance(config, HubDeiTConfig) and config.use_distillation_token:
         return "deit"
+    if config.position_embedding_type == "rotary":
+        return DINOV3
     if config.num_register_tokens:
         return "dinov2_with_registers"
     return "dinov2" if config.layer_scale_init_value is not None or config.use_swiglu_ffn else "vit"
@@ -116,8 +125,11 @@ def config_to_transformers(config: HubViTConfig, task: str) -> tuple[PreTrainedC
         InexpressibleError: The model has features that transformers' classes lack; all of them are listed.
     """
     family = family_for(config)
-    if missing := _inexpressible(config, family, task):
+    missing = missing_in_dinov3(config, task) if family == DINOV3 else _inexpressible(config, family, task)
+    if missing:
         raise InexpressibleError(f"transformers' `{family}`", missing)
+    if family == DINOV3:
+        return _named(config_to_dinov3(config), "DINOv3ViTModel")
     fields: dict[str, Any] = {name: getattr(config, name) for name in _SHARED}
     fields |= {"image_size": config.image_size, "patch_size": config.patch_size}
     fields |= {"id2label": dict(config.id2label), "label2id": dict(config.label2id)}
@@ -131,8 +143,10 @@ def config_to_transformers(config: HubViTConfig, task: str) -> tuple[PreTrainedC
             fields["use_mask_token"] = config.use_mask_token
         else:
             fields["num_register_tokens"] = config.num_register_tokens
-    native = AutoConfig.for_model(family, **fields)
-    architecture = _architecture(config, family, task)
+    return _named(AutoConfig.for_model(family, **fields), _architecture(config, family, task))
+
+
+def _named(native: PreTrainedConfig, architecture: str) -> tuple[PreTrainedConfig, str]:
     native.architectures = [architecture]
     return native, architecture
 
@@ -165,6 +179,8 @@ def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
         "patch_bias": True,
         "embedding_norm": False,
         "norm_after_pool": False,
+        "qk_norm": False,
+        "key_bias": config.key_bias if config.has_key_bias == config.qkv_bias else None,
     }
     if task == "image-classification":
         expected["pool"] = "cls+mean" if dino else "cls"

@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from timm.layers import calculate_drop_path_rates
 from transformers import AutoConfig
 
-from vithub import HubDeiTConfig, HubDetrConfig, HubViTConfig, HubViTForImageClassification
+from vithub import HubDeiTConfig, HubDetrConfig, HubViTConfig, HubViTForImageClassification, HubViTModel
 
 # Millions of parameters with 1000 classes at 224 pixels (DeiT, table 1; ViT, table 1).
 PUBLISHED = {"Ti": 5.7, "S": 22.1, "B": 86.6, "L": 304.3, "H": 632.0}
+# Millions of parameters of the encoder (DINOv3, table 2, with one more digit from the published files).
+DINOV3 = {"S": 21.6, "S+": 28.7, "B": 85.7, "L": 303.1, "H+": 840.6, "7B": 6716.0}
 
 
 @pytest.mark.parametrize(("name", "millions"), PUBLISHED.items())
@@ -20,6 +22,15 @@ def test_presets_have_the_published_number_of_parameters(name, millions):
     with torch.device("meta"):
         model = HubViTForImageClassification(HubViTConfig.preset(name, num_labels=1000))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+@pytest.mark.parametrize(("name", "millions"), DINOV3.items())
+def test_the_sizes_of_dinov3_have_as_many_parameters_as_published(name, millions):
+    import torch
+
+    with torch.device("meta"):
+        model = HubViTModel(HubViTConfig.preset(f"DINOv3-{name}"))
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == millions
 
 
 def test_presets_can_be_overridden_and_are_named():
@@ -53,6 +64,13 @@ def test_presets_can_be_overridden_and_are_named():
         ({"num_register_tokens": -1}, "num_register_tokens", "-1"),
         ({"position_embedding_type": "rope"}, "position_embedding_type", "'rope'"),
         ({"position_embedding_type": "sincos", "hidden_size": 6, "num_attention_heads": 3}, "hidden_size", "6"),
+        ({"position_embedding_type": "rotary", "hidden_size": 6, "num_attention_heads": 3}, "num_attention_heads", "6"),
+        ({"position_embedding_type": "rotary", "rotary_theta": 1.0}, "rotary_theta", "1.0"),
+        ({"position_embedding_type": "rotary", "rotary_rescale": 0.5}, "rotary_rescale", "0.5"),
+        ({"position_embedding_type": "rotary", "rotary_shift": -0.1}, "rotary_shift", "-0.1"),
+        ({"rotary_jitter": 2.0}, "rotary_jitter", "'learned'"),
+        ({"key_bias": 1}, "key_bias", "1"),
+        ({"qk_norm": None}, "qk_norm", "None"),
         ({"position_embedding_resampling": "nearest"}, "position_embedding_resampling", "'nearest'"),
         ({"pool": "max"}, "pool", "'max'"),
         ({"pool": "cls", "use_cls_token": False}, "pool", "'cls'"),

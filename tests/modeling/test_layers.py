@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timm.layers import DropPath, GluMlp
 from torch import nn
-from vithub.modeling.layers import HubViTPatchEmbedding, HubViTSwiGLU, add_residual
+from vithub.modeling.layers import HubViTPatchEmbedding, HubViTSwiGLU, KeptSamples, add_residual
 
+import vithub
 from vithub import HubViTConfig
 
 
@@ -131,3 +132,17 @@ def test_the_compiled_form_draws_the_same_samples():
     compiled = torch.compile(added, fullgraph=True, backend="aot_eager")
     torch.manual_seed(3)
     torch.testing.assert_close(compiled(states, branch, 0.4), expected)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_a_layer_whose_samples_are_all_dropped_passes_them_on(implementation, tiny):
+    """Attention implementations fail on a batch of no samples."""
+    config = tiny(drop_path_rate=0.5, attn_implementation=implementation)
+    layer = vithub.HubViTModel(config).layers[1].train()
+    states = torch.randn(2, 5, config.hidden_size, requires_grad=True)
+    nobody = KeptSamples(torch.zeros(2, dtype=torch.bool), torch.zeros(0, dtype=torch.int64))
+    result, _ = layer(states, kept_samples=(nobody, nobody))
+    assert torch.equal(result, states)
+    result.sum().backward()
+    assert torch.equal(states.grad, torch.ones_like(states))
+    assert all(not parameter.grad.any() for parameter in layer.parameters())

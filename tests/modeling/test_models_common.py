@@ -10,6 +10,7 @@ import transformers
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel
+from vithub.modeling.rotary_positions import rotary_angles
 
 import vithub
 from vithub import (
@@ -41,6 +42,12 @@ CASES = {
         HubViTForImageClassification, HubViTConfig,
         {"use_cls_token": False, "pool": "mean", "norm_after_pool": True, "qkv_bias": False,
          "position_embedding_type": "sincos"},
+    ),
+    "vit-dinov3": (
+        HubViTForImageClassification, HubViTConfig,
+        {"position_embedding_type": "rotary", "key_bias": False, "num_register_tokens": 2, "use_swiglu_ffn": True,
+         "layer_scale_init_value": 0.1, "qk_norm": True, "rotary_shift": 0.1, "rotary_jitter": 1.5,
+         "rotary_rescale": 2.0},
     ),
     "vit-rectangle": (HubViTForImageClassification, HubViTConfig, {"image_size": (24, 20), "patch_size": (6, 4)}),
     "deit-registers": (HubDeiTForImageClassification, HubDeiTConfig, {"num_register_tokens": 3}),
@@ -139,8 +146,10 @@ def test_missing_weights_are_initialised_as_in_a_new_model(case, tmp_path):
     model.save_pretrained(tmp_path, state_dict=state)
     loaded = model_class.from_pretrained(tmp_path)
     positions = loaded.base_model.embeddings.position_embeddings
-    assert torch.isfinite(positions).all()
-    assert 0 < positions.std() <= 1
+    assert (positions is None) == (config.position_embedding_type == "rotary")
+    if positions is not None:
+        assert torch.isfinite(positions).all()
+        assert 0 < positions.std() <= 1
     assert (loaded.base_model.layers[1].layernorm_before.weight == 1).all()
 
 
@@ -166,7 +175,9 @@ def test_hidden_states_and_maps_have_the_right_shapes(case):
     assert [tuple(a.shape) for a in outputs.attentions] == [(2, config.num_attention_heads, tokens, tokens)] * 2
     embeddings = model.base_model.embeddings(pixels_for(config))
     assert torch.equal(outputs.hidden_states[0], embeddings)
-    torch.testing.assert_close(outputs.hidden_states[1], model.base_model.layers[0](embeddings)[0])
+    turned = config.position_embedding_type == "rotary"
+    rotary = rotary_angles(config, *config.grid_size, embeddings.device, False) if turned else None
+    torch.testing.assert_close(outputs.hidden_states[1], model.base_model.layers[0](embeddings, rotary=rotary)[0])
 
 
 def test_outputs_can_be_a_tuple(case):

@@ -16,6 +16,8 @@ from transformers import (
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersForImageClassification,
     Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     ViTConfig,
     ViTForImageClassification,
     ViTForMaskedImageModeling,
@@ -55,6 +57,15 @@ NATIVE = {
         Dinov2WithRegistersForImageClassification,
         Dinov2WithRegistersConfig(use_swiglu_ffn=True, num_register_tokens=3, **SIZES),
     ),
+    "dinov3": (DINOv3ViTModel, DINOv3ViTConfig(num_register_tokens=3, **VIT)),
+    "dinov3, gated": (
+        DINOv3ViTModel,
+        DINOv3ViTConfig(use_gated_mlp=True, hidden_act="silu", query_bias=False, value_bias=False, **VIT),
+    ),
+    "dinov3, rectangles": (
+        DINOv3ViTModel,
+        DINOv3ViTConfig(key_bias=True, rope_theta=50.0, **VIT | {"image_size": (30, 28), "patch_size": (5, 7)}),
+    ),
 }  # fmt: skip
 
 TIMM_SIZES = {"img_size": 30, "patch_size": 6, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 7}
@@ -71,6 +82,7 @@ TIMM = {
     "dinov2": ("vit_small_patch14_dinov2", {}),
     "dinov2 registers": ("vit_small_patch14_reg4_dinov2", {}),
     "dinov2 giant": ("vit_giant_patch14_reg4_dinov2", {}),
+    "normalised queries and keys": ("vit_tiny_patch16_224", {"qk_norm": True}),
     "registers, gap": ("vit_medium_patch16_reg4_gap_256", {}),
 }
 
@@ -154,7 +166,6 @@ def test_registers_with_positions_are_folded_without_a_difference(randomised):
     ("name", "arguments", "feature"),
     [
         ("vit_base_patch16_siglip_224", {}, "the pool 'map'"),
-        ("vit_base_patch16_224", {"qk_norm": True}, "qk_norm"),
         ("vit_base_patch16_224", {"pos_embed": "none"}, "no position embeddings"),
         ("vit_base_patch16_rpn_224", {}, "ResPostBlock"),
         ("vit_base_patch16_224", {"act_layer": "mish"}, "Mish"),

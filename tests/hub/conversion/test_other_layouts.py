@@ -10,7 +10,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform
-from transformers import DeiTConfig, DeiTModel, DetrConfig, DetrForObjectDetection, ViTConfig, ViTModel
+from transformers import (
+    DeiTConfig,
+    DeiTModel,
+    DetrConfig,
+    DetrForObjectDetection,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    ViTConfig,
+    ViTModel,
+)
 from vithub.data.image_processing import build_image_processor
 from vithub.hub.conversion.convert import convert
 from vithub.hub.conversion.opening import open_checkpoint
@@ -24,7 +33,7 @@ from vithub.hub.conversion.timm_configs import (
     config_from_timm,
     config_to_timm,
 )
-from vithub.hub.conversion.transformers_configs import InexpressibleError
+from vithub.hub.conversion.transformers_configs import InexpressibleError, config_from_transformers
 from vithub.scripts.command_line import app, run
 
 import vithub
@@ -171,3 +180,70 @@ def test_a_pool_that_a_native_class_lacks_is_refused_with_what_to_do(tiny, tmp_p
     config.pool = "cls+mean"
     vithub.HubViTForImageClassification(config).save_pretrained(tmp_path / "other")
     assert convert(tmp_path / "other", tmp_path / "native", to="transformers").architecture.startswith("Dinov2")
+
+
+DINOV3_OF_TIMM = {
+    "bare": ("vit_small_patch16_dinov3", {"num_classes": 0, "global_pool": "token"}),
+    "classifier on CLS": ("vit_small_patch16_dinov3_qkvb", {"global_pool": "token"}),
+    "classifier on the mean": ("vit_small_patch16_dinov3", {"rope_temperature": 50}),
+    "gated, rectangles": (
+        "vit_small_plus_patch16_dinov3_qkvb", {"img_size": (30, 28), "patch_size": (5, 7), "rope_rescale_coords": 2},
+    ),
+    "normalised queries and keys": ("vit_small_patch16_dinov3", {"qk_norm": True, "use_fc_norm": True}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", DINOV3_OF_TIMM)
+def test_dinov3_of_timm_comes_in_exactly(layout, randomised):
+    name, arguments = DINOV3_OF_TIMM[layout]
+    sizes = {"img_size": 30, "patch_size": 6, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 7}
+    model = randomised(timm.create_model(name, **{**sizes, **arguments}))
+    conversion = open_checkpoint(model, verify=True)
+    assert len(conversion.differences) == 8
+    assert conversion.max_difference <= 1e-5
+    with pytest.raises(InexpressibleError, match="position_embedding_type='rotary'"):
+        config_to_timm(conversion.model.config, "backbone")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "feature"),
+    [
+        ("eva02_tiny_patch14_224", {}, "positions other than DINOv3's rotary ones"),
+        ("vit_small_patch16_dinov3", {"rope_rotate_half": False}, "interleaved rotation"),
+        ("vit_small_patch16_dinov3", {"use_abs_pos_emb": True}, "position embeddings besides the rotary ones"),
+        ("vit_small_patch16_dinov3", {"global_pool": "map"}, "the pool 'map'"),
+        ("vit_small_patch16_dinov3", {"rope_grid_indexing": "xy"}, "rotary coordinates of another kind"),
+    ],
+)
+def test_what_a_model_like_dinov3_has_besides_is_named(name, arguments, feature):
+    model = timm.create_model(name, img_size=28, embed_dim=32, depth=1, num_heads=2, **arguments)
+    with pytest.raises(InexpressibleError, match=feature):
+        config_from_timm(model)
+
+
+@pytest.mark.parametrize(
+    ("fields", "feature"),
+    [
+        ({"query_bias": False}, "query_bias=False with value_bias=True"),
+        ({"mlp_bias": False}, "mlp_bias=False"),
+        ({"proj_bias": False}, "proj_bias=False"),
+        ({"use_gated_mlp": True}, "hidden_act='gelu' in a gated MLP"),
+    ],
+)
+def test_what_a_dinov3_of_transformers_has_besides_is_named(fields, feature):
+    with pytest.raises(InexpressibleError, match=feature):
+        config_from_transformers(DINOv3ViTConfig(**SIZES | fields), "DINOv3ViTModel")
+
+
+def test_dinov3_becomes_a_classifier_and_only_its_encoder_goes_back(randomised, tmp_path):
+    native = randomised(DINOv3ViTModel(DINOv3ViTConfig(**SIZES | {"num_register_tokens": 2}))).eval()
+    native.save_pretrained(tmp_path / "native")
+    model = vithub.load(tmp_path / "native", task="image-classification", labels=["a", "b"])
+    assert model(torch.randn(1, 3, 30, 30)).logits.shape == (1, 2)
+    model.save_pretrained(tmp_path / "classifier")
+    with pytest.raises(InexpressibleError, match="a head for image-classification"):
+        convert(tmp_path / "classifier", tmp_path / "back", to="transformers")
+    convert(tmp_path / "classifier", tmp_path / "back", to="transformers", task="backbone")
+    back = DINOv3ViTModel.from_pretrained(tmp_path / "back").eval()
+    pixels = torch.randn(2, 3, 24, 36)
+    torch.testing.assert_close(back(pixels).last_hidden_state, native(pixels).last_hidden_state)
