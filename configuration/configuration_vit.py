@@ -93,7 +93,8 @@ class HubViTConfig(HubConfig):
         position_embedding_resampling: Interpolation of the position embeddings: "bicubic_antialias" (as timm), or
             "bicubic" without antialiasing (as the native classes of transformers and the authors of DeiT).
         embedding_norm: Whether a LayerNorm follows the embeddings, before the encoder (as in CLIP).
-        pool: Input of the classifier: "cls", the "mean" of the patch tokens, or both concatenated, "cls+mean".
+        pool: Input of the classifier: "cls", the "mean" of the patch tokens, both concatenated, "cls+mean", or "map",
+            attention of a learned query over all tokens (as in SigLIP).
         norm_after_pool: Whether the last LayerNorm is applied after pooling instead of before.
         add_pooling_layer: Whether a linear layer and tanh follow pooling in the bare model (as in BERT).
         initializer_range: Standard deviation of the truncated normal that initialises linear layers and tokens.
@@ -192,7 +193,7 @@ class HubViTConfig(HubConfig):
         check_choice(self, "position_embedding_type", ["learned", "sincos", "rotary"])
         self._check_rotary()
         check_choice(self, "position_embedding_resampling", ["bicubic", "bicubic_antialias"])
-        check_choice(self, "pool", ["cls", "mean", "cls+mean"])
+        check_choice(self, "pool", ["cls", "mean", "cls+mean", "map"])
         if self.problem_type is not None:
             check_choice(
                 self, "problem_type", ["regression", "single_label_classification", "multi_label_classification"]

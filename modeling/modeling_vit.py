@@ -17,6 +17,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ..configuration.configuration_vit import HubViTConfig
 from .attention import HubViTAttention
+from .attention_pooling import HubViTAttentionPooling
 from .classification_loss import classification_loss
 from .classifier_heads import HeadResizing
 from .input_size import InputSizing
@@ -109,6 +110,8 @@ class HubViTPreTrainedModel(InputSizing, HubPreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, HubViTLayerScale):
             init.constant_(module.scale, self.config.layer_scale_init_value)
+        elif isinstance(module, HubViTAttentionPooling):
+            init.trunc_normal_(module.probe_token, std=std)
         elif isinstance(module, HubViTEmbeddings):
             module.initialize(std)
 
@@ -144,6 +147,7 @@ class HubViTModel(HubViTPreTrainedModel):
         self.embeddings = self.embeddings_class(config)
         self.layers = nn.ModuleList(HubViTLayer(config, rate) for rate in config.drop_path_rates)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pooling = HubViTAttentionPooling(config) if config.pool == "map" else None
         self.pooler = HubViTPooler(config) if config.add_pooling_layer else None
         self.post_init()
 
@@ -210,7 +214,9 @@ class HubViTModel(HubViTPreTrainedModel):
         )
 
     def pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Pools (B, N, D) to (B, D) or (B, 2 D), by `config.pool`; the mean is over patch tokens only."""
+        """Pools (B, N, D) to (B, D) or (B, 2 D), by `config.pool`; the mean is over patch tokens."""
+        if self.pooling is not None:
+            return self.pooling(hidden_states)
         parts = []
         if "cls" in self.config.pool:
             parts.append(hidden_states[:, 0])

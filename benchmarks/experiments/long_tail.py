@@ -63,7 +63,7 @@ def splits(folder: Path) -> DatasetDict:
 
 def features_of(data: DatasetDict, model: str, image_size: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Pooled features (N, D) and labels (N,) of each split."""
-    backbone = vithub.load(model, task="backbone", image_size=image_size)
+    backbone = vithub.load(model, task="backbone", image_size=image_size, dtype=torch.float32)
     processor = build_image_processor((image_size, image_size), crop_ratio=1.0)
     found = {}
     with torch.inference_mode():

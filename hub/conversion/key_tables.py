@@ -127,8 +127,35 @@ TIMM = (
     _row("layers.{i}.layer_scale2.scale", "blocks.{i}.gamma_2"),
     _row("layernorm", "norm"),
     _row("layernorm", "fc_norm"),
+    _row("pooling.probe_token", "attn_pool.latent"),
+    _row("pooling.q_proj", "attn_pool.q"),
+    _row(("pooling.k_proj", "pooling.v_proj"), "attn_pool.kv"),
+    _row("pooling.o_proj", "attn_pool.proj"),
+    _row("pooling.layernorm", "attn_pool.norm"),
+    _row("pooling.mlp.fc1", "attn_pool.mlp.fc1"),
+    _row("pooling.mlp.fc2", "attn_pool.mlp.fc2"),
     _row("classifier", "head"),
     _row("distillation_classifier", "head_dist"),
+)
+
+_POOLING_QKV = tuple(f"pooling.{name}_proj" for name in "qkv")
+SIGLIP = (
+    _row("embeddings.patch_embeddings", "embeddings.patch_embedding", view="patch"),
+    _row("embeddings.position_embeddings", "embeddings.position_embedding.weight", view="token"),
+    _row("embeddings.mask_token", "embeddings.mask_token"),
+    *(_row(f"layers.{{i}}.attention.{n}_proj", f"encoder.layers.{{i}}.self_attn.{n}_proj") for n in "qkv"),
+    _row("layers.{i}.attention.o_proj", "encoder.layers.{i}.self_attn.out_proj"),
+    _row("layers.{i}.layernorm_before", "encoder.layers.{i}.layer_norm1"),
+    _row("layers.{i}.layernorm_after", "encoder.layers.{i}.layer_norm2"),
+    _row("layers.{i}.mlp.fc1", "encoder.layers.{i}.mlp.fc1"),
+    _row("layers.{i}.mlp.fc2", "encoder.layers.{i}.mlp.fc2"),
+    _row("layernorm", "post_layernorm"),
+    _row("pooling.probe_token", "head.probe"),
+    *(_row(tuple(f"{n}.{end}" for n in _POOLING_QKV), f"head.attention.in_proj_{end}") for end in ("weight", "bias")),
+    _row("pooling.o_proj", "head.attention.out_proj"),
+    _row("pooling.layernorm", "head.layernorm"),
+    _row("pooling.mlp.fc1", "head.mlp.fc1"),
+    _row("pooling.mlp.fc2", "head.mlp.fc2"),
 )
 
 EVA = (
@@ -155,7 +182,7 @@ EVA = (
     _row("classifier", "head"),
 )
 
-TABLES = {"dinov3_vit": DINOV3, "timm-eva": EVA} | {
+TABLES = {"dinov3_vit": DINOV3, "timm-eva": EVA, "siglip_vision_model": SIGLIP, "ijepa": VIT, "vit_mae": VIT} | {
     "vit": VIT,
     "deit": DEIT,
     "dinov2": DINOV2,
@@ -164,7 +191,7 @@ TABLES = {"dinov3_vit": DINOV3, "timm-eva": EVA} | {
 }
 
 # Prefixes of the encoder's names in models with a head.
-PREFIXES = ("vit.", "deit.", "dinov2.", "dinov2_with_registers.")
+PREFIXES = ("vit.", "deit.", "dinov2.", "dinov2_with_registers.", "ijepa.", "vision_model.")
 
 
 class KeyMismatchError(ValueError):

@@ -42,8 +42,9 @@ def load(
 
     Args:
         source: Folder, file or Hub id of a checkpoint, or a model in memory. Supported are our own models; `vit`,
-            `deit`, `dinov2`, `dinov2_with_registers`, `dinov3_vit` and `detr` of transformers; ViT, DeiT and DINOv3 of
-            timm; and `.pth` files of the authors of DeiT and DETR.
+            `deit`, `dinov2`, `dinov2_with_registers`, `dinov3_vit`, `siglip_vision_model`, `ijepa`, `vit_mae` (its
+            encoder) and `detr` of transformers; ViT, DeiT and DINOv3 of timm; and `.pth` files of the authors of DeiT
+            and DETR.
         task: "backbone", "image-classification", "masked-image-modeling" or "object-detection"; None keeps the
             checkpoint's own task. A head that the checkpoint lacks is initialised at random, with a warning.
         labels: Class names, or the number of classes, to which the head is resized (see `resize`); None keeps the head.

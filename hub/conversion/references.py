@@ -20,12 +20,24 @@ def native_reference(native: PreTrainedModel) -> Reference:
 
     def run(pixels: torch.Tensor, attention: str) -> torch.Tensor:
         model.set_attn_implementation(attention)
-        resamples_only_when_asked = config.model_type in ("vit", "deit")
+        if config.model_type == "vit_mae":  # masks at random otherwise
+            return _unmasked(model, pixels, trained)
+        resamples_only_when_asked = config.model_type in ("vit", "deit", "ijepa", "siglip_vision_model")
         if resamples_only_when_asked and tuple(pixels.shape[2:]) != trained:
             return model_output(model, pixels, interpolate_pos_encoding=True)
         return model_output(model, pixels)
 
     return run
+
+
+def _unmasked(model: PreTrainedModel, pixels: torch.Tensor, trained: tuple[int, int]) -> torch.Tensor:
+    """States of all patches by the encoder of MAE, which shuffles and masks them by its argument `noise`."""
+    config: Any = model.config
+    config.mask_ratio = 0.0
+    patches = (pixels.shape[2] // config.patch_size) * (pixels.shape[3] // config.patch_size)
+    noise = torch.arange(patches, dtype=torch.float32).expand(len(pixels), -1)
+    asked = {} if tuple(pixels.shape[2:]) == trained else {"interpolate_pos_encoding": True}
+    return model_output(model, pixels, noise=noise, **asked)
 
 
 def timm_reference(model: Any) -> Reference:

@@ -126,7 +126,10 @@ def _from_transformers(
     native_config = AutoConfig.for_model(**checkpoint.config)
     config = config_from_transformers(native_config, architecture, has_pooler(checkpoint.state))
     state = {name: tensor for name, tensor in checkpoint.state.items() if tensor.numel()}  # DINOv3 stores no registers
+    decoder = [name for name in state if family == "vit_mae" and name.startswith("decoder.")]
+    state = {name: tensor for name, tensor in state.items() if name not in decoder}
     built = _build(config, state, family, head_of(architecture), task, checkpoint.name, fields)
+    built.dropped += decoder
     built.image_processor = _saved_processor(checkpoint)
     if built.image_processor is None:
         built.image_processor = default_processor(config)
@@ -250,6 +253,8 @@ def _bare(key: str) -> str:
 
 def _native_model(checkpoint: Checkpoint) -> PreTrainedModel:
     architecture = (checkpoint.config.get("architectures") or [""])[0]
+    if checkpoint.config["model_type"] == "vit_mae":  # the encoder alone is converted
+        architecture = "ViTMAEModel"
     native_class = getattr(transformers, architecture, None)
     if native_class is None:
         raise CheckpointError(

@@ -94,7 +94,7 @@ def config_from_timm(model: Any) -> HubViTConfig:
         "num_register_tokens": model.num_reg_tokens,
         "position_embedding_prefix": not model.no_embed_class,
         "embedding_norm": not isinstance(model.norm_pre, nn.Identity),
-        "pool": "cls" if model.global_pool == "token" else "mean",
+        "pool": {"token": "cls", "avg": "mean", "map": "map"}[model.global_pool],
         "norm_after_pool": isinstance(model.norm, nn.Identity),
         "id2label": _labels(model),
     }
@@ -128,7 +128,8 @@ def _unknown_features(model: Any) -> list[str]:
     }
     unsupported = {
         "an attention or MLP projection without bias": block.attn.proj.bias is None or block.mlp.fc2.bias is None,
-        f"the pool {model.global_pool!r}": model.global_pool not in ("token", "avg"),
+        f"the pool {model.global_pool!r}": model.global_pool not in ("token", "avg", "map"),
+        "attention pooling of another kind": not _attention_pool_is_known(model),
         "a mean over prefix tokens (pool_include_prefix)": model.pool_include_prefix,
         "no position embeddings": model.pos_embed is None,
         "a patch embedding other than one convolution": not isinstance(model.patch_embed.proj, nn.Conv2d),
@@ -137,6 +138,21 @@ def _unknown_features(model: Any) -> list[str]:
     found = [f"{what} {type(norm).__name__}" for what, norm in norms.items() if not isinstance(norm, nn.LayerNorm)]
     found += [what for what, module in absent.items() if not isinstance(module, nn.Identity)]
     return found + [what for what, present in unsupported.items() if present]
+
+
+def _attention_pool_is_known(model: Any) -> bool:
+    """Whether a pool "map" is that of SigLIP: with the MLP of the layers, over patches alone, without positions."""
+    if model.global_pool != "map":
+        return True
+    pool, block = model.attn_pool, model.blocks[0]
+    plain = [isinstance(norm, nn.Identity) for norm in (pool.q_norm, pool.k_norm)]
+    same_mlp = type(pool.mlp.act) is type(block.mlp.act) and not isinstance(block.mlp, GluMlp)
+    return (
+        pool.pool == "token" and pool.latent_len == 1 and pool.pos_embed is None and all(plain)
+        and pool.num_heads == block.attn.num_heads and isinstance(pool.norm, nn.LayerNorm)
+        and isinstance(pool.q, nn.Linear) and pool.q.bias is not None
+        and not model.num_prefix_tokens and same_mlp and pool.mlp.fc2.in_features == block.mlp.fc2.in_features
+    )  # fmt: skip
 
 
 def _last_norm(model: Any) -> Any:
@@ -229,7 +245,7 @@ def config_to_timm(config: HubViTConfig, task: str, processor: Any = None) -> di
         "reg_tokens": config.num_register_tokens,
         "pre_norm": config.embedding_norm,
         "fc_norm": config.norm_after_pool,
-        "global_pool": "token" if config.pool == "cls" else "avg",
+        "global_pool": {"cls": "token", "mean": "avg", "map": "map"}.get(config.pool, "avg"),
     }
     if not config.use_swiglu_ffn:
         arguments["act_layer"] = _TO_NAME[config.hidden_act]
@@ -296,10 +312,13 @@ def _inexpressible(config: HubViTConfig, task: str) -> list[str]:
         found.append("use_distillation_head=False with a distillation token")
     if distilled and (config.num_register_tokens or config.pool != "cls" or not config.use_cls_token):
         found.append("a distillation token with registers, without CLS or with another pool than 'cls'")
-    if config.position_embedding_type == "rotary":
-        found.append("position_embedding_type='rotary' (written to transformers only)")
-    if config.has_key_bias != config.qkv_bias:
-        found.append(f"key_bias={config.key_bias} with qkv_bias={config.qkv_bias}")
+    if config.position_embedding_type == "rotary" or config.has_key_bias != config.qkv_bias:
+        found.append(
+            f"position_embedding_type={config.position_embedding_type!r} with key_bias={config.key_bias} (rotary "
+            "positions and keys without a bias are written to transformers only)"
+        )
+    if config.pool == "map" and (config.num_prefix_tokens or config.use_swiglu_ffn):
+        found.append("pool='map' over other tokens than patches, or with use_swiglu_ffn=True")
     if config.pool == "cls+mean" and task != "masked-image-modeling":
         found.append("pool='cls+mean' (only 'cls' and 'mean')")
     if config.layer_norm_eps not in (1e-6, 1e-5) or (

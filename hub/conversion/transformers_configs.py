@@ -10,8 +10,21 @@ from ...configuration.configuration_vit import HubViTConfig
 from ...data.argument_names import argument, stated_field
 from .dinov3_configs import FAMILY as DINOV3
 from .dinov3_configs import config_from_dinov3, config_to_dinov3, missing_in_dinov3
+from .siglip_configs import FAMILY as SIGLIP
+from .siglip_configs import config_from_siglip, config_to_siglip, missing_in_siglip
 
-FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers", DINOV3)
+FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers", DINOV3, SIGLIP, "ijepa", "vit_mae")
+# Families with the tensor names and most fields of `vit`.
+_LIKE_VIT = ("vit", "deit", "ijepa", "vit_mae")
+
+_LACKING = {DINOV3: missing_in_dinov3, SIGLIP: missing_in_siglip}
+_STEMS = {
+    "vit": "ViT",
+    "deit": "DeiT",
+    "ijepa": "IJepa",
+    "dinov2": "Dinov2",
+    "dinov2_with_registers": "Dinov2WithRegisters",
+}
 
 # Backbones of transformers with an optional pooler.
 WITH_POOLER = ("ViTModel", "DeiTModel")
@@ -62,13 +75,17 @@ def config_from_transformers(native: PreTrainedConfig, architecture: str, has_po
         if config is None:
             raise InexpressibleError("vithub", missing)
         return config
+    if family == SIGLIP:
+        return config_from_siglip(native)
     fields: dict[str, Any] = {name: getattr(native, name) for name in _SHARED}
     fields |= {"image_size": native.image_size, "patch_size": native.patch_size, "id2label": dict(native.id2label)}
     antialiased = family == "dinov2_with_registers"
     fields["position_embedding_resampling"] = "bicubic_antialias" if antialiased else "bicubic"
     config_class: type[HubViTConfig] = HubDeiTConfig if family == "deit" else HubViTConfig
-    if family in ("vit", "deit"):
+    if family in _LIKE_VIT:
         fields["intermediate_size"] = native.intermediate_size
+        if family == "ijepa":
+            fields |= {"use_cls_token": False, "pool": "mean"}
         fields["add_pooling_layer"] = has_pooler and architecture in WITH_POOLER
         if fields["add_pooling_layer"]:
             _refuse_other_poolers(native)
@@ -109,6 +126,10 @@ def family_for(config: HubViTConfig) -> str:
         return "deit"
     if config.position_embedding_type == "rotary":
         return DINOV3
+    if config.pool == "map":
+        return SIGLIP
+    if not (config.use_cls_token or config.num_register_tokens or config.layer_scale_init_value is not None):
+        return "ijepa"
     if config.num_register_tokens:
         return "dinov2_with_registers"
     return "dinov2" if config.layer_scale_init_value is not None or config.use_swiglu_ffn else "vit"
@@ -125,16 +146,22 @@ def config_to_transformers(config: HubViTConfig, task: str) -> tuple[PreTrainedC
         InexpressibleError: The model has features that transformers' classes lack; all of them are listed.
     """
     family = family_for(config)
-    missing = missing_in_dinov3(config, task) if family == DINOV3 else _inexpressible(config, family, task)
+    missing = _LACKING.get(family, lambda config, task: _inexpressible(config, family, task))(config, task)
     if missing:
         raise InexpressibleError(f"transformers' `{family}`", missing)
     if family == DINOV3:
         return _named(config_to_dinov3(config), "DINOv3ViTModel")
+    if family == SIGLIP:
+        return _named(config_to_siglip(config), "SiglipVisionModel")
     fields: dict[str, Any] = {name: getattr(config, name) for name in _SHARED}
     fields |= {"image_size": config.image_size, "patch_size": config.patch_size}
     fields |= {"id2label": dict(config.id2label), "label2id": dict(config.label2id)}
+    if family in _LIKE_VIT:
+        fields["intermediate_size"] = config.intermediate_size
     if family in ("vit", "deit"):
-        fields |= {"intermediate_size": config.intermediate_size, "encoder_stride": config.patch_hw[0]}
+        fields["encoder_stride"] = config.patch_hw[0]
+    elif family == "ijepa":
+        pass
     else:
         ratio = _mlp_ratio(config)
         fields |= {"mlp_ratio": ratio, "use_swiglu_ffn": config.use_swiglu_ffn, "drop_path_rate": 0.0}
@@ -152,7 +179,7 @@ def _named(native: PreTrainedConfig, architecture: str) -> tuple[PreTrainedConfi
 
 
 def _architecture(config: HubViTConfig, family: str, task: str) -> str:
-    stem = {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}[family]
+    stem = _STEMS[family]
     if task == "backbone":
         return f"{stem}Model"
     if task == "masked-image-modeling":
@@ -172,9 +199,9 @@ def _mlp_ratio(config: HubViTConfig) -> int | None:
 
 def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
     """Features that transformers' `family` lacks, each with our value."""
-    dino = family.startswith("dinov2")
+    dino, ijepa = family.startswith("dinov2"), family == "ijepa"
     expected: dict[str, Any] = {
-        "use_cls_token": True,
+        "use_cls_token": not ijepa,
         "position_embedding_prefix": True,
         "patch_bias": True,
         "embedding_norm": False,
@@ -183,9 +210,12 @@ def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
         "key_bias": config.key_bias if config.has_key_bias == config.qkv_bias else None,
     }
     if task == "image-classification":
-        expected["pool"] = "cls+mean" if dino else "cls"
+        expected["pool"] = "cls+mean" if dino else "mean" if ijepa else "cls"
     elif task == "backbone":
-        expected |= {"pool": "cls", "add_pooling_layer": config.add_pooling_layer if not dino else False}
+        expected |= {
+            "pool": "mean" if ijepa else "cls",
+            "add_pooling_layer": config.add_pooling_layer and not (dino or ijepa),
+        }
     if dino:
         expected["hidden_act"] = config.hidden_act if not config.use_swiglu_ffn else "gelu"
         if family == "dinov2_with_registers":

@@ -49,6 +49,10 @@ CASES = {
          "layer_scale_init_value": 0.1, "qk_norm": True, "rotary_shift": 0.1, "rotary_jitter": 1.5,
          "rotary_rescale": 2.0},
     ),
+    "vit-siglip": (
+        HubViTForImageClassification, HubViTConfig,
+        {"use_cls_token": False, "pool": "map", "hidden_act": "gelu_pytorch_tanh"},
+    ),
     "vit-rectangle": (HubViTForImageClassification, HubViTConfig, {"image_size": (24, 20), "patch_size": (6, 4)}),
     "deit-registers": (HubDeiTForImageClassification, HubDeiTConfig, {"num_register_tokens": 3}),
     "deit-one-head": (HubDeiTForImageClassification, HubDeiTConfig, {"use_distillation_head": False}),

@@ -9,7 +9,7 @@ from ...configuration.model_task import DETECTION, model_task
 
 # Learned tensors that weight decay would only shrink: DeiT's list, by the names in this package and other libraries.
 _NO_DECAY = re.compile(
-    r"query_anchors\.weight$|(cls|dist|distillation|register|reg|mask)_tokens?$|pos(ition)?_embed(dings?)?$"
+    r"query_anchors\.weight$|(cls|dist|distillation|register|reg|mask|probe)_tokens?$|pos(ition)?_embed(dings?)?$"
 )
 # Backbones of detectors, by the names in this package and in transformers; YOLOS is a ViT with tokens for boxes.
 _BACKBONE = re.compile(r"(^|\.)(backbone|conv_encoder)\.|^vit\.")

@@ -18,6 +18,11 @@ from transformers import (
     Dinov2WithRegistersModel,
     DINOv3ViTConfig,
     DINOv3ViTModel,
+    IJepaConfig,
+    IJepaForImageClassification,
+    IJepaModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     ViTConfig,
     ViTForImageClassification,
     ViTForMaskedImageModeling,
@@ -66,6 +71,9 @@ NATIVE = {
         DINOv3ViTModel,
         DINOv3ViTConfig(key_bias=True, rope_theta=50.0, **VIT | {"image_size": (30, 28), "patch_size": (5, 7)}),
     ),
+    "siglip": (SiglipVisionModel, SiglipVisionConfig(**VIT)),
+    "ijepa": (IJepaModel, IJepaConfig(**VIT)),
+    "ijepa classifier": (IJepaForImageClassification, IJepaConfig(num_labels=3, **VIT)),
 }  # fmt: skip
 
 TIMM_SIZES = {"img_size": 30, "patch_size": 6, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 7}
@@ -83,6 +91,7 @@ TIMM = {
     "dinov2 registers": ("vit_small_patch14_reg4_dinov2", {}),
     "dinov2 giant": ("vit_giant_patch14_reg4_dinov2", {}),
     "normalised queries and keys": ("vit_tiny_patch16_224", {"qk_norm": True}),
+    "siglip": ("vit_base_patch16_siglip_224", {}),
     "registers, gap": ("vit_medium_patch16_reg4_gap_256", {}),
 }
 
@@ -165,7 +174,6 @@ def test_registers_with_positions_are_folded_without_a_difference(randomised):
 @pytest.mark.parametrize(
     ("name", "arguments", "feature"),
     [
-        ("vit_base_patch16_siglip_224", {}, "the pool 'map'"),
         ("vit_base_patch16_224", {"pos_embed": "none"}, "no position embeddings"),
         ("vit_base_patch16_rpn_224", {}, "ResPostBlock"),
         ("vit_base_patch16_224", {"act_layer": "mish"}, "Mish"),
@@ -187,7 +195,11 @@ def test_a_model_of_another_kind_is_refused():
     [
         ({"embedding_norm": True, "pool": "mean"}, "transformers", ["embedding_norm=True", "pool='mean'"]),
         ({"layer_scale_init_value": 0.1}, "transformers", ["pool='cls' (only 'cls+mean')"]),
-        ({"use_cls_token": False, "pool": "mean"}, "transformers", ["use_cls_token=False"]),
+        (
+            {"use_cls_token": False, "pool": "mean", "layer_scale_init_value": 0.1},
+            "transformers",
+            ["use_cls_token=False"],
+        ),
         ({"pool": "cls+mean", "layer_norm_eps": 1e-12}, "timm", ["pool='cls+mean'", "layer_norm_eps=1e-12"]),
         ({"hidden_act": "mish"}, "timm", ["hidden_act='mish'"]),
     ],

@@ -17,7 +17,12 @@ from transformers import (
     DetrForObjectDetection,
     DINOv3ViTConfig,
     DINOv3ViTModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     ViTConfig,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
+    ViTMAEModel,
     ViTModel,
 )
 from vithub.data.image_processing import build_image_processor
@@ -35,6 +40,7 @@ from vithub.hub.conversion.timm_configs import (
 )
 from vithub.hub.conversion.transformers_configs import InexpressibleError, config_from_transformers
 from vithub.scripts.command_line import app, run
+from vithub.training.optim.parameter_groups import parameter_groups
 
 import vithub
 
@@ -247,3 +253,51 @@ def test_dinov3_becomes_a_classifier_and_only_its_encoder_goes_back(randomised, 
     back = DINOv3ViTModel.from_pretrained(tmp_path / "back").eval()
     pixels = torch.randn(2, 3, 24, 36)
     torch.testing.assert_close(back(pixels).last_hidden_state, native(pixels).last_hidden_state)
+
+
+@pytest.mark.parametrize("native_class", [ViTMAEModel, ViTMAEForPreTraining])
+def test_the_encoder_of_a_masked_autoencoder_comes_in(native_class, randomised, tmp_path):
+    decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2,
+               "decoder_intermediate_size": 16}  # fmt: skip
+    native = randomised(native_class(ViTMAEConfig(**SIZES, **decoder)))
+    native.save_pretrained(tmp_path / "native")
+    conversion = open_checkpoint(tmp_path / "native", verify=True)
+    assert len(conversion.differences) == 8
+    assert conversion.max_difference <= 1e-5
+    assert any(name.startswith("decoder.") for name in conversion.dropped) == (native_class is ViTMAEForPreTraining)
+    report = convert(tmp_path / "native", tmp_path / "back", to="transformers")
+    assert report.architecture == "ViTModel"
+
+
+def test_the_pooled_state_is_that_of_transformers_siglip(randomised):
+    native = randomised(SiglipVisionModel(SiglipVisionConfig(**SIZES)))
+    ours = vithub.load(native)
+    pixels = torch.randn(2, 3, 30, 30)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(pixels).pooler_output, native(pixels).pooler_output)
+    headless = randomised(SiglipVisionModel(SiglipVisionConfig(vision_use_head=False, **SIZES)))
+    assert vithub.load(headless, verify=True).config.pool == "mean"
+
+
+def test_siglip_becomes_a_classifier_of_its_pooled_state(randomised):
+    model = vithub.load(
+        randomised(SiglipVisionModel(SiglipVisionConfig(**SIZES))), task="image-classification", labels=3
+    )
+    outputs = model(torch.randn(2, 3, 30, 30))
+    assert outputs.logits.shape == (2, 3)
+    groups = {g["name"]: g for g in parameter_groups(model, 1e-3, 0.1)}
+    without = [g for name, g in groups.items() if name.endswith("decay 0")]
+    assert any(p is model.vit.pooling.probe_token for g in without for p in g["params"])
+    for method in ("attention", "rollout", "relevance"):
+        maps = vithub.explain(model, torch.randn(1, 3, 30, 30), method=method)
+        assert maps is not None
+
+
+@pytest.mark.parametrize("arguments", [{"num_heads": 2, "act_layer": "gelu_tanh"}, {"mlp_ratio": 2}])
+def test_attention_pooling_of_timm_comes_in_exactly(arguments, randomised):
+    sizes = {"img_size": 30, "patch_size": 6, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 7}
+    model = randomised(timm.create_model("vit_base_patch16_siglip_224", **{**sizes, **arguments}))
+    assert open_checkpoint(model, verify=True).max_difference <= 1e-5
+    model.attn_pool.pool = "avg"
+    with pytest.raises(InexpressibleError, match="attention pooling of another kind"):
+        config_from_timm(model)
