@@ -37,7 +37,8 @@ class HubViTAttentionPooling(nn.Module):
 
     def _by_head(self, states: torch.Tensor) -> torch.Tensor:
         """Splits (B, N, D) into (B, heads, N, D / heads)."""
-        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        batch, tokens, width = states.shape
+        return states.view(batch, tokens, self.heads, width // self.heads).transpose(1, 2)
 
 
 __all__ = ["HubViTAttentionPooling"]

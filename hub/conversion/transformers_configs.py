@@ -146,7 +146,8 @@ def config_to_transformers(config: HubViTConfig, task: str) -> tuple[PreTrainedC
         InexpressibleError: The model has features that transformers' classes lack; all of them are listed.
     """
     family = family_for(config)
-    missing = _LACKING.get(family, lambda config, task: _inexpressible(config, family, task))(config, task)
+    lacking = _LACKING.get(family)
+    missing = _inexpressible(config, family, task) if lacking is None else lacking(config, task)
     if missing:
         raise InexpressibleError(f"transformers' `{family}`", missing)
     if family == DINOV3:
