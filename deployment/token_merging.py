@@ -85,7 +85,8 @@ class MergingEncoder(nn.Module):
         encoder, prefix = self.encoder, self.config.num_prefix_tokens
         states = encoder.embeddings(pixel_values)
         sizes = states.new_ones(states.shape[0], states.shape[1], 1)
-        for layer in encoder.layers:
+        layers: Any = encoder.layers
+        for layer in layers:
             update, keys = proportional_attention(layer.attention, layer.layernorm_before(states), sizes)
             states = states + layer.layer_scale1(update)
             states, sizes = merge_tokens(states, sizes, keys, prefix, self.count)
@@ -145,7 +146,7 @@ def merge_in(model: nn.Module, count: int) -> nn.Module:
         ValueError: The model is another one, or `count` is below 1.
     """
     check_merging(model, count)
-    prefix = model.base_model_prefix
+    prefix = str(model.base_model_prefix)
     setattr(model, prefix, MergingEncoder(getattr(model, prefix), count))
     return model
 

@@ -5,9 +5,10 @@
 
 The data set's photos are written as files. Each way lives in a process of its own, with all threads of the machine, and
 computes while the others wait; in every round all take turns, in another order, on the same photos, from the file to
-the labels. Ratios are medians of the ratios of each round. The choice of `--fast` is made once before, and its table
-kept; the time that it took is stated apart. Token merging is measured with eager fp32 in one process: seconds of a
-forward pass in turns, and accuracy on the test split as `vithub evaluate` measures it.
+the labels. Ratios are medians of the ratios of each round; those of processor seconds, which other programs disturb
+less, stand beside. The choice of `--fast` is made once before, and its table kept; the time that it took is stated
+apart. Token merging is measured with eager fp32 in one process: processor seconds of a forward pass in turns, and
+accuracy on the test split as `vithub evaluate` measures it.
 """
 
 import argparse
@@ -58,10 +59,17 @@ def work(way: str, folder: str) -> None:
     os.dup2(2, 1)
     for line in sys.stdin:
         files = json.loads(line)
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), processor_seconds()
         found = run(files)
-        answers.write(json.dumps({"seconds": time.perf_counter() - begun, "found": found}) + "\n")
+        taken = {"seconds": time.perf_counter() - begun, "processor_seconds": processor_seconds() - used}
+        answers.write(json.dumps({**taken, "found": found}) + "\n")
         answers.flush()
+
+
+def processor_seconds() -> float:
+    """Processor seconds of this process and of its children that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def asked(process: "subprocess.Popen[str]", files: list[str]) -> dict[str, Any]:
@@ -83,6 +91,7 @@ def measured_folder(model: str, files: list[str], rounds: int, at_once: int) -> 
         for way in WAYS
     }  # fmt: skip
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    used: dict[str, list[float]] = {way: [] for way in WAYS}
     answers: dict[str, dict[str, Any]] = {way: {} for way in WAYS}
     try:
         for process in processes.values():
@@ -93,6 +102,7 @@ def measured_folder(model: str, files: list[str], rounds: int, at_once: int) -> 
             for way in WAYS[number % len(WAYS) :] + WAYS[: number % len(WAYS)]:
                 answer = asked(processes[way], part)
                 seconds[way].append(answer["seconds"] / len(part))
+                used[way].append(answer["processor_seconds"] / len(part))
                 answers[way] |= dict(zip(part, answer["found"], strict=True))
             print(f"round {number + 1}: {[f'{1 / seconds[way][-1]:.1f}' for way in WAYS]} images/s", file=sys.stderr)
     finally:
@@ -108,6 +118,9 @@ def measured_folder(model: str, files: list[str], rounds: int, at_once: int) -> 
                 base / own for own, base in zip(seconds[way], seconds[WAYS[0]], strict=True)
             ),
             "ratios": [round(base / own, 3) for own, base in zip(seconds[way], seconds[WAYS[0]], strict=True)],
+            "processor_ratio": statistics.median(
+                base / own for own, base in zip(used[way], used[WAYS[0]], strict=True)
+            ),
             "images": len(pairs),
             "same_label": sum(one[0] == other[0] for one, other in pairs) / len(pairs),
             "largest_difference": max(abs(one[1] - other[1]) for one, other in pairs if one[0] == other[0]),
@@ -133,9 +146,9 @@ def measured_merging(model: str, data: str, counts: list[int], rounds: int) -> l
     for number in range(rounds + 1):
         order = list(models)
         for count in order[number % len(order) :] + order[: number % len(order)]:
-            begun = time.perf_counter()
+            begun = time.process_time()
             models[count](pixels)
-            seconds[count].append(time.perf_counter() - begun)
+            seconds[count].append(time.process_time() - begun)
     rows = []
     for count, merged in models.items():
         metrics = vithub.evaluate(model, data, "test", backend=merged)["metrics"]

@@ -14,10 +14,12 @@ from vithub.deployment import candidates, kept_choice
 from vithub.deployment.answers import compare_answers
 from vithub.deployment.candidates import REFERENCE, Candidate, candidates_for
 from vithub.deployment.exporting import export
-from vithub.deployment.measuring import Measurement, Optimization
+from vithub.deployment.measuring import Measurement, MeasuringProcess, Optimization
+from vithub.deployment.measuring_process import answer
 from vithub.deployment.optimized_model import FixedBatches, open_candidate
-from vithub.deployment.optimizing import _choice, optimize
+from vithub.deployment.optimizing import _choice, _compared, optimize
 from vithub.hub.checkpoints import CheckpointError
+from vithub.hub.push.files import select_files
 
 import vithub
 
@@ -91,6 +93,7 @@ def test_a_kept_choice_is_used_again_while_nothing_has_changed(optimized, run_fo
     assert again.optimization.chosen == optimized.optimization.chosen
     pixels = torch.randn(2, 3, 12, 12)
     torch.testing.assert_close(again(pixels).logits, optimized(pixels).logits)
+    assert not [file.path for file in select_files(run_folder) if file.sent and file.path.startswith("fast/")]
     options = {"batch_sizes": [1, 8, 32], "token_merging": 0, "int8": False}
     key = kept_choice.choice_key(run_folder, options)
     assert kept_choice.read_choice(run_folder, key, True)[0] is not None
@@ -375,6 +378,32 @@ def test_candidates_are_those_of_the_options():
         assert {"openvino int8", "onnx int8"} <= set(names)
     assert not any(candidate.precision == "int8" for candidate in candidates_for(0, False, True))
     assert all(candidate.token_merging == 3 for candidate in candidates_for(3, False, True))
+
+
+def test_int8_is_judged_by_its_accuracy(run_folder, tmp_path):
+    """int8 moves probabilities further than any other form may; what it must pass is the gate of `export`."""
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    export(folder, "onnx", precision="int8", calibration_images=16, max_drop=100)
+    safetensors.torch.save_file(
+        {f"{row:04}": torch.randn(3, 12, 12) for row in range(8)}, tmp_path / "pixels.safetensors"
+    )
+    rows = []
+    with MeasuringProcess(folder, tmp_path) as process:
+        for candidate in (REFERENCE, Candidate("onnx", "int8")):
+            request = {
+                "candidate": dataclasses.asdict(candidate), "folder": str(folder), "work": str(tmp_path), "data": None,
+                "pixels": str(tmp_path / "pixels.safetensors"), "answers": str(process.answers_of(candidate)),
+                "threads": [1], "batch_sizes": [4], "best": None, "limit": SECONDS, "together": True,
+            }  # fmt: skip
+            found = answer(request)  # in this process: engines disturb each other's times, and no answers
+            rows.append(Measurement(candidate, found["seconds"], 4, 1, note=found["note"]))
+        compared = _compared(process, rows[1], rows[:1], False, 10)
+    assert rows[0].note is None
+    assert compared.refused is None
+    assert compared.images == 8
+    assert compared.difference > 0
+    assert compared.note.startswith("accuracy ")
+    assert "images of digits" in compared.note
 
 
 def test_bf16_is_run_with_answers_in_fp32(run_folder, tmp_path):
