@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -109,6 +110,7 @@ class MeasuringProcess:
         self.folder, self.work, self.data = folder, work, data
         self.process: subprocess.Popen[str] | None = None
         self.answers: queue.Queue[str | None] = queue.Queue()
+        self.waited = 0.0  # seconds for the import of the libraries
 
     def __enter__(self) -> Self:
         return self
@@ -136,7 +138,9 @@ class MeasuringProcess:
             "threads": threads, "batch_sizes": batch_sizes, "best": best, "limit": limit, "together": together,
             "result": str(self.work / "result.json"),
         }  # fmt: skip
+        begun = time.monotonic()
         found = self._asked(request, limit)
+        self.waited += max(0.0, time.monotonic() - begun - found.get("took", limit))
         if sys.platform != "linux":  # where forks after the import of torch are unsafe, each gets a new process
             self._end()
         if (error := found.get("error")) is not None:

@@ -133,8 +133,9 @@ def _write_answers(
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Measures a candidate; an exception becomes an `error` of one line."""
+    begun = time.monotonic()
     try:
-        return measured(request)
+        return {**measured(request), "took": time.monotonic() - begun}
     except Exception as error:  # noqa: BLE001  # engines raise errors of their own kinds
         return {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
 

@@ -25,6 +25,7 @@ from .candidates import REFERENCE, Candidate, candidates_for
 from .kept_choice import FOLDER, choice_key, keep_choice, read_choice
 from .measuring import Measurement, MeasuringProcess, Optimization
 from .optimized_model import OptimizedModel, open_candidate
+from .token_merging import ROTARY
 
 MOST_COMPARED, RANDOM_IMAGES = 64, 16  # images on which answers are compared
 BATCH_SIZES = (1, 8, 32)
@@ -166,11 +167,16 @@ def _optimize(
 
 def _check_token_merging(path: Path) -> None:
     """Refuses other models by the type that their configuration names, before any of them is loaded."""
-    kind = read_config(path).get("model_type")
+    config = read_config(path)
+    kind = config.get("model_type")
     if kind not in ("vithub_vit", "vithub_deit"):
         raise ValueError(
             f"{argument('token_merging')} is for the ViT and DeiT classifiers of this package, and {path} is of type "
             f"{kind!r}"
+        )
+    if config.get("position_embedding_type") == ROTARY:
+        raise ValueError(
+            f"{argument('token_merging')} is not for rotary positions, which {path} has: merged tokens have no place"
         )
 
 
@@ -224,17 +230,16 @@ def _measured(
     threads = [most, most // 2] if most > 1 else [1]  # fewer are faster where others use the cores, or share them
     config = read_config(path)
     multi_label = config.get("problem_type") == "multi_label_classification"
-    end: float | None = None
+    begun = time.monotonic()
     with MeasuringProcess(path, work, data) as process:
         reference = process.measure(REFERENCE, seconds / 2, None, threads, sizes, together)
-        end = time.monotonic() + seconds - reference.start_seconds  # the import of the libraries does not count
         rows = [reference]
         if reference.seconds is None:
             return rows
         todo = candidates_for(token_merging, int8, compiled=True)
         for number, candidate in enumerate(todo):
             why_not = candidate.missing() or _no_compiling(candidate, task, reference, expected_images)
-            left = end - time.monotonic()
+            left = seconds - (time.monotonic() - begun - process.waited)  # without the import of the libraries
             if why_not is None and left < _LEAST_SECONDS:
                 why_not = f"the {seconds:g} s for measuring were over"
             if why_not is not None:

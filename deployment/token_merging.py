@@ -16,6 +16,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..modeling.modeling_vit import HubViTModel, HubViTPreTrainedModel
 
+ROTARY = "rotary"  # value of the configuration's `position_embedding_type`
+
 
 def merge_tokens(
     states: torch.Tensor, sizes: torch.Tensor, keys: torch.Tensor, prefix: int, count: int
@@ -126,10 +128,9 @@ def proportional_attention(
     """
     batch, tokens, _ = hidden_states.shape
     heads = (batch, tokens, -1, attention.head_dim)
-    query, key, value = (
-        projection(hidden_states).view(heads).transpose(1, 2)
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )  # (B, H, N, K) each
+    query = attention.q_norm(attention.q_proj(hidden_states).view(heads)).transpose(1, 2)  # (B, H, N, K)
+    key = attention.k_norm(attention.k_proj(hidden_states).view(heads)).transpose(1, 2)
+    value = attention.v_proj(hidden_states).view(heads).transpose(1, 2)
     mask = sizes.log().transpose(1, 2)[:, None]  # (B, 1, 1, N)
     context = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attention.scaling)
     return attention.o_proj(context.transpose(1, 2).reshape(batch, tokens, -1)), key.mean(dim=1)
@@ -160,6 +161,8 @@ def check_merging(model: nn.Module, count: int) -> None:
         raise ValueError(
             f"token merging is for the ViT and DeiT classifiers of this package, got {type(model).__name__}"
         )
+    if encoder.config.position_embedding_type == ROTARY:
+        raise ValueError("token merging is not for rotary positions: merged tokens have no place to be turned by")
 
 
-__all__ = ["MergingEncoder", "check_merging", "merge_in", "merge_tokens", "proportional_attention"]
+__all__ = ["ROTARY", "MergingEncoder", "check_merging", "merge_in", "merge_tokens", "proportional_attention"]
