@@ -50,7 +50,8 @@ class FixedBatches(nn.Module):
     def forward(self, pixel_values: torch.Tensor) -> Any:
         """Maps images (B, C, height, width) to the output of the model, of which `logits` are kept."""
         rows = []
-        for part in pixel_values.split(self.batch_size):
+        for first in range(0, len(pixel_values), self.batch_size):
+            part = pixel_values[first : first + self.batch_size]
             filled = part
             if len(part) < self.batch_size:
                 filled = torch.cat([part, part[-1:].expand(self.batch_size - len(part), -1, -1, -1)])

@@ -6,9 +6,9 @@
 The data set's photos are written as files. Each way lives in a process of its own, with all threads of the machine, and
 computes while the others wait; in every round all take turns, in another order, on the same photos, from the file to
 the labels. Ratios are medians of the ratios of each round; those of processor seconds, which other programs disturb
-less, stand beside. The choice of `--fast` is made once before, and its table kept; the time that it took is stated
-apart. Token merging is measured with eager fp32 in one process: processor seconds of a forward pass in turns, and
-accuracy on the test split as `vithub evaluate` measures it.
+less, stand beside. The choice of `--fast` is made once before, unless one is kept in the model's folder, and its table
+is part of the result. Token merging is measured with eager fp32 in one process: processor seconds of a forward pass in
+turns, and accuracy on the test split as `vithub evaluate` measures it.
 """
 
 import argparse
@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each way (7)")
     parser.add_argument("--images", type=int, default=100, help="photos in each turn (100)")
     parser.add_argument("--merging", type=int, nargs="*", default=[1, 2, 3, 4], help="tokens to merge (1 2 3 4)")
+    parser.add_argument("--parts", nargs="+", default=["folder", "merging"], help="of the measurement (both)")
     parser.add_argument("--seconds", type=float, default=120.0, help="for the choice of --fast (120)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="(all cores)")
     parser.add_argument("--output", type=Path, help="JSON file; printed otherwise")
@@ -195,7 +196,7 @@ def main() -> None:
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="vithub-fast-prediction-") as folder:
         model, photos = Path(folder) / "model", Path(folder) / "photos"
-        kept_out = shutil.ignore_patterns("checkpoints", "logs", "fast")
+        kept_out = shutil.ignore_patterns("checkpoints", "logs")
         shutil.copytree(arguments.model, model, ignore=kept_out)
         photos.mkdir()
         tables, _ = read_image_tables(arguments.data)
@@ -211,19 +212,25 @@ def main() -> None:
         chosen = vithub.optimize(
             model, images=names[:: max(1, len(names) // 64)], seconds=arguments.seconds, expected_images=10_000
         )
+        assert chosen.optimization.kept is not None
         result["choice"] = {"seconds": time.perf_counter() - begun, "lines": chosen.optimization.lines()}
         print("\n".join(chosen.optimization.lines()), file=sys.stderr)
         del chosen
-        result["folder"] = measured_folder(str(model), names, arguments.rounds, arguments.images)
-        if arguments.merging:
-            result["token_merging"] = measured_merging(
-                str(model), arguments.data, arguments.merging, 3 * arguments.rounds
-            )
-    text = json.dumps(result, indent=1) + "\n"
-    if arguments.output:
-        arguments.output.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+        if "folder" in arguments.parts:
+            result["folder"] = measured_folder(str(model), names, arguments.rounds, arguments.images)
+            save(result, arguments.output)
+        if "merging" in arguments.parts:
+            result["token_merging"] = measured_merging(str(model), arguments.data, arguments.merging, arguments.rounds)
+            save(result, arguments.output)
+
+
+def save(result: dict[str, Any], file: Path | None) -> None:
+    """Writes what is measured so far, into what the file holds of other parts; without a file it is printed."""
+    if file is None:
+        print(json.dumps(result, indent=1))
+        return
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    file.write_text(json.dumps(before | result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
