@@ -128,9 +128,12 @@ def proportional_attention(
     """
     batch, tokens, _ = hidden_states.shape
     heads = (batch, tokens, -1, attention.head_dim)
-    query = attention.q_norm(attention.q_proj(hidden_states).view(heads)).transpose(1, 2)  # (B, H, N, K)
-    key = attention.k_norm(attention.k_proj(hidden_states).view(heads)).transpose(1, 2)
-    value = attention.v_proj(hidden_states).view(heads).transpose(1, 2)
+    query, key, value = (
+        projection(hidden_states).view(heads) for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    if (norm := getattr(attention, "q_norm", None)) is not None:  # of models with norms of queries and keys
+        query, key = norm(query), attention.k_norm(key)
+    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)  # (B, H, N, K) each
     mask = sizes.log().transpose(1, 2)[:, None]  # (B, 1, 1, N)
     context = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attention.scaling)
     return attention.o_proj(context.transpose(1, 2).reshape(batch, tokens, -1)), key.mean(dim=1)

@@ -12,6 +12,9 @@ from vithub.deployment.token_merging import MergingEncoder, merge_in, merge_toke
 
 import vithub
 
+# Norms of queries and keys, where the configuration has them.
+QK_NORM = {"qk_norm": True} if hasattr(vithub.HubViTConfig(), "qk_norm") else {}
+
 
 def merged_slowly(states, sizes, keys, prefix, count):
     """One image, token by token: (N, D), N sizes and (N, K) to lists of tokens and sizes."""
@@ -48,7 +51,8 @@ def forward_slowly(model, pixels, count):
             projection(normed).view(len(states), -1, attention.head_dim)
             for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
-        queries, keys = attention.q_norm(queries), attention.k_norm(keys)
+        if QK_NORM:
+            queries, keys = attention.q_norm(queries), attention.k_norm(keys)
         contexts = []
         for head in range(config.num_attention_heads):
             # a token that stands for several patches has the weight of as many
@@ -100,7 +104,7 @@ def _sorted(tokens, sizes):
 @pytest.mark.parametrize(
     ("model_class", "fields"),
     [
-        ("HubViTForImageClassification", {"pool": "cls", "qk_norm": True}),
+        ("HubViTForImageClassification", {"pool": "cls", **QK_NORM}),
         ("HubViTForImageClassification", {"pool": "mean", "use_cls_token": False}),
         ("HubViTForImageClassification", {"pool": "cls+mean", "num_register_tokens": 2, "layer_scale_init_value": 0.5}),
         ("HubDeiTForImageClassification", {}),
@@ -119,7 +123,7 @@ def test_a_classifier_with_merged_tokens_equals_the_slow_version(model_class, fi
     assert not torch.allclose(found.logits, plain, atol=1e-4)
 
 
-@pytest.mark.parametrize("fields", [{}, {"qk_norm": True, "use_swiglu_ffn": True, "num_register_tokens": 3}])
+@pytest.mark.parametrize("fields", [{}, {**QK_NORM, "use_swiglu_ffn": True, "num_register_tokens": 3}])
 def test_with_nothing_to_merge_the_answers_are_those_of_the_model(tiny, randomised, fields):
     model = randomised(vithub.HubViTForImageClassification(tiny(image_size=8, **fields)))  # one patch
     pixels = torch.randn(2, 3, 8, 8)
@@ -133,8 +137,10 @@ def test_other_models_and_wrong_counts_are_refused_by_name(tiny, tiny_detr):
     for model in (ViTForImageClassification(config), vithub.HubDetrForObjectDetection(tiny_detr()), nn.Linear(1, 1)):
         with pytest.raises(ValueError, match=f"of this package, got {type(model).__name__}"):
             merge_in(model, 2)
+    turned = vithub.HubViTForImageClassification(tiny())
+    turned.vit.config.position_embedding_type = "rotary"
     with pytest.raises(ValueError, match="not for rotary positions"):
-        merge_in(vithub.HubViTForImageClassification(tiny(position_embedding_type="rotary")), 2)
+        merge_in(turned, 2)
     model = vithub.HubViTForImageClassification(tiny())
     for count in (0, -1, True):
         with pytest.raises(ValueError, match=f"at least 1 token in each layer, got {count}"):
