@@ -82,7 +82,9 @@ def about_detector(config: dict[str, Any], metrics: dict[str, Any], native: str 
         "citations": [*([_DETR] if detr else []), *(text for _, text in options if text), _COCO, _TIDE],
         "parameters": metrics["parameters"],
         "backbone": backbone.get("backbone") or backbone.get("model_type"),
-        "queries": config.get("num_queries"),
+        "queries": config.get("num_queries") or config.get("num_detection_tokens"),
+        "image_hw": sides.get("fixed"),
+        "model_notes": metrics.get("model_notes") or [],
         "shortest": sides["shortest"],
         "longest": sides["longest"],
     }

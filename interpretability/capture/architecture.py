@@ -99,12 +99,14 @@ def read_architecture(model: nn.Module) -> Architecture:
 
     Known are ViT, DeiT and DETR of this package; ViT, DeiT, DINOv2 (with or without registers), DETR and similar models
     of transformers; vision transformers of timm, directly or in transformers' wrapper, and of torchvision. Every other
-    model is a "cnn".
+    model is a "cnn", also a detector with deformable attention.
     """
     model = unwrap(model)
     inner = getattr(model, "timm_model", model)  # inside transformers' wrapper of timm
     config = None if inner is not model else getattr(model, "config", None)
     encoder_layers = getattr(config, "encoder_layers", None)
+    if getattr(config, "decoder_n_points", None) is not None:
+        return Architecture("cnn")  # its decoder samples points of feature maps, where DETR's attends to all of them
     if isinstance(encoder_layers, int) and isinstance(getattr(config, "num_queries", None), int):
         return _detector(config, encoder_layers)
     if isinstance(embed := getattr(inner, "patch_embed", None), nn.Module) and hasattr(inner, "blocks"):

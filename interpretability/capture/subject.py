@@ -113,10 +113,14 @@ class Subject:
 
     def _no_attention(self, count: int) -> str:
         name = type(self.model).__name__
-        others = "methods for it: grad_cam, hires_cam, layer_cam, integrated_gradients, occlusion, random"
+        maps = "" if self.architecture.kind == "vit" else "grad_cam, hires_cam, layer_cam, "
+        others = f"methods for it: {maps}integrated_gradients, occlusion, random"
         if not count:
             return f"{name} has no attention, which this method explains; {others}"
-        return f"{name} has no attention between all tokens of an image, as windows have it or a pooling; {others}"
+        return (
+            f"{name} has no attention between all tokens of an image and nothing else: it may have windows, a pooling, "
+            f"sampled points or tokens for boxes; {others}"
+        )
 
 
 def make_subject(model: nn.Module, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None) -> Subject:

@@ -71,9 +71,13 @@ class DetectionTask(TrainingTask):
         return list(self.data.classes.names)
 
     def input_facts(self) -> dict[str, Any]:
-        """Returns `image_sides`: length of the shorter side, and greatest length of the longer side, in pixels."""
+        """Returns `image_sides`: length of the shorter side, and greatest length of the longer side, in pixels.
+
+        Where all images have one size, `fixed` is its height and width.
+        """
         pixels = box_pixels(self.image_processor)
-        return {"image_sides": {"shortest": pixels.shortest, "longest": pixels.longest}}
+        fixed = {} if self.image_hw is None else {"fixed": list(self.image_hw)}
+        return {"image_sides": {"shortest": pixels.shortest, "longest": pixels.longest, **fixed}}
 
     def model_facts(self) -> dict[str, Any]:
         """Returns `start`: classes kept by name and tensors that began anew; and `model_notes`, of the model's loss."""

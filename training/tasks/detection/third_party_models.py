@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -31,12 +32,14 @@ class Start:
         new: Classes whose weights begin anew.
         rows: Tensors with a row per class, in which the rows of new classes begin anew.
         whole: Tensors that begin anew as a whole.
+        thawed: Whether stages of the backbone learn that transformers froze by mistake.
     """
 
     kept: tuple[str, ...]
     new: tuple[str, ...]
     rows: tuple[str, ...]
     whole: tuple[str, ...]
+    thawed: bool = False
 
     def facts(self) -> dict[str, list[str]]:
         """Returns the entries of `metrics.json`."""
@@ -57,6 +60,11 @@ class Start:
             )
         if self.whole:
             lines.append(f"begin anew, as fields of the configuration changed their shapes: {listed(self.whole)}")
+        if self.thawed:
+            lines.append(
+                "corrected: transformers freezes the whole ResNet of its own, as it looks for other names than its "
+                "stages have; stages 2 to 4 learn here, as in DETR"
+            )
         return lines
 
 
@@ -121,8 +129,23 @@ def with_labels(stored: Any, labels: Sequence[str], fields: dict[str, Any]) -> t
             else:
                 tensor.copy_(source)
     kept = tuple(label for label in labels if label in old)
-    start = Start(kept, tuple(label for label in labels if label not in old), tuple(rows), tuple(whole))
+    new = tuple(label for label in labels if label not in old)
+    start = Start(kept, new, tuple(rows), tuple(whole), thaw_backbone(model))
     return model.eval(), start
+
+
+def thaw_backbone(model: PreTrainedModel) -> bool:
+    """Lets stages 2 to 4 of a ResNet of transformers learn in the backbone of a DETR, if no parameter of it does.
+
+    transformers means to freeze the stem and the first stage. It looks for "stage.1", and the names have "stages.1".
+    """
+    backbone = [(name, parameter) for name, parameter in model.named_parameters() if ".backbone." in name]
+    later = [parameter for name, parameter in backbone if re.search(r"\.encoder\.stages\.[123]\.", name)]
+    if not later or any(parameter.requires_grad for _, parameter in backbone):
+        return False
+    for parameter in later:
+        parameter.requires_grad_(True)
+    return True
 
 
 def _fits(tensor: torch.Tensor, source: torch.Tensor, count: int, old: int, depends: bool) -> bool:

@@ -9,14 +9,19 @@ import sys
 import pytest
 import torch
 import transformers
+from patience import LONG
 from pictures import save_blank
 from safetensors.torch import load_file, save_file
 from tiny_detectors import FIELDS, SIDE, tiny_detector, tiny_processor
 from transformers import AutoModelForObjectDetection, pipeline
+from vithub.data.boxes.augmentation_settings import BoxAugmentation
 from vithub.hub.checkpoints import CheckpointError
+from vithub.training.recipe.presets import preset
 from vithub.training.recipe.recipe import RecipeError
+from vithub.training.tasks.detection.fixed_size import FixedSizeTransform, step_size
 from vithub.training.tasks.detection.loading import load_detector, read_outputs
-from vithub.training.tasks.detection.third_party_models import third_party_detector, with_labels
+from vithub.training.tasks.detection.third_party_models import size_multiple, third_party_detector, with_labels
+from vithub.training.tasks.registry import build_task
 
 import vithub
 
@@ -142,6 +147,7 @@ def test_classes_are_kept_by_name_and_all_else_as_it_was(model_type):
     [
         ({"model.fields.num_querys": 5}, r"model\.fields\.num_querys: RTDetrConfig has no such field, got 5; did you"),
         ({"model.image_size": 72}, r"model\.image_size: RTDetrForObjectDetection cannot be run on images of 72 x 72"),
+        ({"boxes.sides": (640,)}, r"boxes\.sides \(640,\) has no effect: the model's images are all 64 x 64 pixels"),
         ({"model.fields.num_queries": 1}, r"model\.fields\.num_queries: must be at least 2, the boxes of the fullest"),
     ],
 )
@@ -167,3 +173,90 @@ def test_incomplete_weights_are_refused(start, data, tmp_path):
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"needs model\.enc_score_head\.bias, which it lacks"):
         train(folder, tmp_path / "run", data)
+
+
+def test_a_size_of_all_images_is_drawn_for_each_step():
+    sizes = [step_size((64, 96), (0.5, 1.5), 32, seed=3, step=step) for step in range(40)]
+    assert sizes == [step_size((64, 96), (0.5, 1.5), 32, seed=3, step=step) for step in range(40)]
+    assert {side % 32 for size in sizes for side in size} == {0}
+    assert len(set(sizes)) > 3
+    assert min(sizes) >= (32, 32)
+    assert max(sizes) <= (96, 160)
+    assert {step_size((64, 96), (1.0, 1.0), 32, seed=3, step=step) for step in range(9)} == {(64, 96)}
+
+
+@pytest.mark.parametrize(("model_type", "multiple"), [("d_fine", 32), ("lw_detr", 16), ("rf_detr", 16), ("yolos", 8)])
+def test_sizes_that_are_drawn_suit_the_model(model_type, multiple):
+    model = tiny_detector(model_type)
+    assert size_multiple(model.config) == multiple
+    with torch.no_grad():
+        for size in ((SIDE + multiple, SIDE), (SIDE, 2 * SIDE - multiple)):
+            assert model(torch.randn(1, 3, *size)).logits.shape[0] == 1
+
+
+def test_training_images_have_the_one_size_and_their_boxes_with_them(data):
+    transform = FixedSizeTransform(BoxAugmentation(crop=0.0, horizontal_flip=0.0), (32, 96), [0.0] * 3, [1.0] * 3)
+    seen = transform(data[1]["image"], torch.tensor([[8.0, 16.0, 40.0, 32.0]]))
+    assert seen.pixels.shape == (3, 32, 96)
+    width, height = data[1]["image"].size
+    expected = torch.tensor([[8 * 96 / width, 16 * 32 / height, 40 * 96 / width, 32 * 32 / height]])
+    assert torch.allclose(seen.boxes, expected)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(start, data, run, listener, tmp_path):
+    """After each of its first steps; multi-scale, denoising and the average of the weights included."""
+    changes = {"training.batch_size": 2, "training.checkpoint_steps": 1, "training.epochs": 6 if LONG else 2}
+    whole = train(start, tmp_path / "whole", data, **changes)
+    expected = load_file(whole.folder / "model.safetensors")
+    for steps in range(1, 1 + (10 if LONG else 2)):
+        out = tmp_path / f"after {steps}"
+        with pytest.raises(KeyboardInterrupt):
+            vithub.finetune(
+                model=str(start), data=data, output=out, preset="detr-pretrained", reporter=listener(steps),
+                values=VALUES | changes,
+            )  # fmt: skip
+        again = train(start, out, data, resume=True, **changes)
+        assert whole.losses[-len(again.losses) :] == again.losses
+        found = load_file(again.folder / "model.safetensors")
+        assert all(torch.equal(found[name], expected[name]) for name in expected), steps
+
+
+@pytest.mark.parametrize("convert", [True, False])
+def test_a_detr_trains_in_either_class(convert, data, tmp_path):
+    model = saved(tmp_path / "m", "detr")
+    recipe = preset("detr-pretrained").with_values(VALUES | {"model.source": str(model), "model.convert": convert})
+    task = build_task(recipe, data)
+    expected = vithub.HubDetrForObjectDetection if convert else transformers.DetrForObjectDetection
+    assert type(task.model) is expected
+    notes = task.model_facts().get("model_notes", [])
+    assert any("normalised queries" in note for note in notes) == (not convert)
+    assert any("freezes the whole ResNet" in note for note in notes) == (not convert)
+    learns = {
+        name for name, parameter in task.model.named_parameters() if parameter.requires_grad and "stages." in name
+    }
+    assert {name.partition("stages.")[2][0] for name in learns} == {"1", "2", "3"}
+    groups = task.optimizer().param_groups
+    assert sorted({group["lr"] for group in groups}) == pytest.approx([1e-5, 1e-4])
+
+
+def test_the_card_says_what_began_anew(run):
+    card = (run.folder / "README.md").read_text()
+    assert "Begin anew: the rows of 1 classes (red) in" in card
+    assert "64 x 64 pixels (height x width)" in card
+    assert "saved as `RTDetrForObjectDetection` of transformers" in card
+
+
+@pytest.mark.parametrize("model_type", FIELDS)
+def test_a_query_is_explained_or_it_is_said_that_it_cannot_be(model_type):
+    model, pixels = tiny_detector(model_type), torch.randn(1, 3, SIDE, SIDE)
+    if model_type == "yolos":
+        with pytest.raises(ValueError, match="methods for it: integrated_gradients, occlusion, random"):
+            vithub.explain(model, pixels, query=3)
+    else:
+        found = vithub.explain(model, pixels, query=3)
+        attends = model_type in ("detr", "table-transformer", "conditional_detr", "dab-detr")
+        assert found.method == ("relevance" if attends else "grad_cam")
+        assert found.queries == (3,)
+        assert float(found.maps.abs().sum()) > 0
+    found = vithub.explain(model, pixels, "integrated_gradients", query=3, steps=2)
+    assert found.maps.shape == (1, SIDE, SIDE)
