@@ -166,6 +166,8 @@ def check_merging(model: nn.Module, count: int) -> None:
         )
     if encoder.config.position_embedding_type == ROTARY:
         raise ValueError("token merging is not for rotary positions: merged tokens have no place to be turned by")
+    if encoder.config.pool == "map":
+        raise ValueError("token merging is not for the pool 'map', whose query would count merged tokens once")
 
 
 __all__ = ["ROTARY", "MergingEncoder", "check_merging", "merge_in", "merge_tokens", "proportional_attention"]

@@ -139,6 +139,9 @@ def test_other_models_and_wrong_counts_are_refused_by_name(tiny, tiny_detr):
             merge_in(model, 2)
     turned = vithub.HubViTForImageClassification(tiny())
     turned.vit.config.position_embedding_type = "rotary"
+    attending = vithub.HubViTForImageClassification(tiny(pool="map"))
+    with pytest.raises(ValueError, match="not for the pool 'map'"):
+        merge_in(attending, 2)
     with pytest.raises(ValueError, match="not for rotary positions"):
         merge_in(turned, 2)
     model = vithub.HubViTForImageClassification(tiny())
