@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 
+import processes
 import pytest
 import torch
 import transformers
+from datasets import ClassLabel, Features, Image, List, Value
 from patience import LONG
 from pictures import save_blank
 from safetensors.torch import load_file, save_file
@@ -260,3 +262,46 @@ def test_a_query_is_explained_or_it_is_said_that_it_cannot_be(model_type):
         assert float(found.maps.abs().sum()) > 0
     found = vithub.explain(model, pixels, "integrated_gradients", query=3, steps=2)
     assert found.maps.shape == (1, SIDE, SIDE)
+
+
+def test_predict_takes_the_run(run, data, tmp_path):
+    data[1]["image"].save(tmp_path / "photo.png")
+    (found,) = vithub.predict(run.folder, tmp_path / "photo.png", threshold=0.0)
+    assert {row["label"] for row in found["predictions"]} <= {"red", "blue"}
+    assert found["predictions"]
+
+
+WORKER = """
+import json, sys
+import torch
+import vithub
+from vithub.training.runtime.processes import process_state
+
+torch.set_num_threads(1)
+run = vithub.finetune(**json.loads(sys.argv[1]))
+assert process_state().num_processes == 2
+print("RESULT " + json.dumps([run.losses, run.metrics["model_notes"], run.metrics["test"]["loss"]]), flush=True)
+"""
+
+
+def test_two_processes_train_as_one_does_with_a_class_that_has_no_box(detector_data, tmp_path):
+    names = {"bbox": List(List(Value("float64"))), "category": List(ClassLabel(names=["red", "blue", "green"]))}
+    few = detector_data.select(range(0, 16, 2))  # of one shape, so that no image sees another by its padding
+    few.cast(Features({"image": Image(), "objects": names})).to_parquet(tmp_path / "squares.parquet")
+    model = saved(tmp_path / "m", "deformable_detr")
+    changes = {"boxes.sides": [800], "training.backbone_lr": 1e-3, "training.lr": 1e-3}
+    options = {
+        "model": str(model), "data": str(tmp_path / "squares.parquet"), "preset": "detr-pretrained",
+        "values": VALUES | changes,
+    }  # fmt: skip
+    alone = vithub.finetune(output=tmp_path / "alone", **options)
+    assert alone.metrics["start"]["new_classes"] == ["red", "green"]
+    assert alone.metrics["test"]["loss"] > 0
+    done = processes.launch(WORKER, [json.dumps(options | {"output": str(tmp_path / "both")})])
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert len(results) == 2
+    for losses, notes, loss in results:
+        assert losses == pytest.approx(alone.losses, rel=1e-4)
+        assert loss == pytest.approx(alone.metrics["test"]["loss"], rel=1e-4)
+        assert any(note.startswith("corrected: DeformableDetrForObjectDetectionLoss divides") for note in notes)
