@@ -55,9 +55,8 @@ class Start:
         lines = []
         if self.new:
             kept = f"; kept by name: {listed(self.kept)}" if self.kept else ""
-            lines.append(
-                f"begin anew: the rows of {len(self.new)} classes ({listed(self.new)}) in {listed(self.rows)}{kept}"
-            )
+            classes = f"{len(self.new)} class{'' if len(self.new) == 1 else 'es'}"
+            lines.append(f"begin anew: the rows of {classes} ({listed(self.new)}) in {listed(self.rows)}{kept}")
         if self.whole:
             lines.append(f"begin anew, as fields of the configuration changed their shapes: {listed(self.whole)}")
         if self.thawed:

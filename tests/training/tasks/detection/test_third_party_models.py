@@ -243,7 +243,7 @@ def test_a_detr_trains_in_either_class(convert, data, tmp_path):
 
 def test_the_card_says_what_began_anew(run):
     card = (run.folder / "README.md").read_text()
-    assert "Begin anew: the rows of 1 classes (red) in" in card
+    assert "Begin anew: the rows of 1 class (red) in" in card
     assert "64 x 64 pixels (height x width)" in card
     assert "saved as `RTDetrForObjectDetection` of transformers" in card
 
