@@ -249,7 +249,9 @@ def _measured(
             best = min(good, key=lambda row: row.seconds or float("inf"))
             limit = left / min(2, len(todo) - number)  # one may take half of the time that is left
             mine = [best.batch_size or 1] if candidate.compiled else sizes
-            row = process.measure(candidate, limit, best.seconds, threads, mine, together)
+            # the answers of eager fp32 with merged tokens are what others are compared with, however slow it is
+            against = None if candidate == Candidate("torch", token_merging=token_merging) else best.seconds
+            row = process.measure(candidate, limit, against, threads, mine, together)
             if row.refused is None:
                 row = _compared(process, row, rows, multi_label, _num_labels(config))
             rows.append(row)
