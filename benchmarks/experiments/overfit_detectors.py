@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of BCCD as Parquet files")
     parser.add_argument("--types", nargs="+", default=list(FIELDS), choices=list(FIELDS))
-    parser.add_argument("--epochs", type=int, default=60, help="passes over 8 copies of the photos, 16 steps each")
+    parser.add_argument("--epochs", type=int, default=45, help="passes over 8 copies of the photos, 16 steps each")
     parser.add_argument("--runs", required=True, help="new folder for the runs")
     parser.add_argument("--output", default="benchmarks/results/overfit_detectors.json")
     options = parser.parse_args()
