@@ -31,6 +31,8 @@ FUNCTIONS = {
 PRINTED = "how the command prints; the function returns the content"
 PICTURE = "a picture for a person, which `augmented_picture` makes"
 REPORT = "of the report on many image files; the function explains pixels and returns maps, which have `save`"
+MEASURED = "calls `optimize`, whose model is the function's `backend`"
+FAST = dict.fromkeys(("fast", "fast_seconds", "fast_int8", "token_merging"), MEASURED)
 # Options without an argument of that name, and arguments without an option, by command, each with the reason.
 COMMAND_ONLY = {
     "check_data": {
@@ -40,11 +42,11 @@ COMMAND_ONLY = {
     "compare": {"json_": PRINTED},
     "convert": {"json_": PRINTED},
     "demo": {"space": "chooses `write_space`, whose first argument it is"},
-    "evaluate": {"json_": PRINTED},
+    "evaluate": {"json_": PRINTED, **FAST},
     "explain": {"images": REPORT, "output": REPORT, "overwrite": REPORT, "on_bad_image": REPORT},
     "export": {"format_": "`format`, which is a name of Python's own", "json_": PRINTED},
     "finetune": {"set_": "`values`: many NAME=VALUE texts are one dictionary in Python"},
-    "predict": {"json_": PRINTED},
+    "predict": {"json_": PRINTED, **FAST},
     "publish": {
         "json_": PRINTED, "space": "calls `write_space` or `export` too", "web_runtime": "calls `export` with `space`",
     },
@@ -63,10 +65,7 @@ FUNCTION_ONLY = {
     },
     "export": {"format": "`--format`", "reporter": OBJECT},
     "finetune": {"values": "`--set` on the command line", "reporter": OBJECT},
-    "predict": {
-        "reporter": OBJECT, "rows_per_file": "a choice of programs that read the files",
-        "workers": "by the number of cores",
-    },
+    "predict": {"reporter": OBJECT, "rows_per_file": "a choice of programs that read the files"},
     "publish": {"token": TOKEN, "check": "a command never leaves the check out"},
 }  # fmt: skip
 

@@ -228,7 +228,11 @@ def test_an_option_changes_the_run(task, name, outcome):
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_option_of_a_preset_has_an_effect(name):
-    needed = {"deit-distilled": {"distillation.teacher": "x/y"}, "detr-small-data": {"model.backbone": "x/y"}}
+    needed = {
+        "deit-distilled": {"distillation.teacher": "x/y"},
+        "detr-small-data": {"model.backbone": "x/y"},
+        "detr-pretrained": {"model.source": "x/y"},
+    }
     recipe = preset(name).with_values(needed.get(name, {}))
     check_effects(recipe, set(field_names()) - {"preset"})
 
