@@ -60,7 +60,11 @@ def measured(request: dict[str, Any]) -> dict[str, Any]:
             "seconds": seconds, "batch_size": sizes[0], "threads": threads[0], "start_seconds": started - begun,
             "first_seconds": started - loaded, "answered": 0, "note": _note(model),
         }  # fmt: skip
-        if request["best"] is not None and seconds > SLOWER * request["best"]:
+        slow = request["best"] is not None and seconds > SLOWER * request["best"]
+        if slow:  # a single call may have waited for other programs
+            again = _best_seconds(model, first, 0.2)
+            seconds = result["seconds"] = min(seconds, again / sizes[0])
+        if slow and seconds > SLOWER * request["best"]:
             return {**result, "slower": f"{seconds / request['best']:.1f} times as long as the best so far"}
         result["answered"] = _write_answers(model, pixels, request, begun, end)
         tried, opened_with = [(count, size) for count in threads for size in sizes], threads[0]
