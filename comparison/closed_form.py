@@ -22,7 +22,20 @@ def closed_form_macs(config: Any, image_hw: tuple[int, int] | None = None) -> in
     attention = 2 * tokens * tokens * size
     matrices = 3 if config.use_swiglu_ffn else 2
     mlp = matrices * tokens * size * config.mlp_size
-    return int(embedding + config.num_hidden_layers * (projections + attention + mlp) + _head(config))
+    return int(
+        embedding
+        + config.num_hidden_layers * (projections + attention + mlp)
+        + _pooling(config, tokens)
+        + _head(config)
+    )
+
+
+def _pooling(config: Any, tokens: int) -> int:
+    """Multiply-accumulates of attention pooling, whose one query attends to all tokens; 0 with other pools."""
+    if config.pool != "map":
+        return 0
+    size = config.hidden_size
+    return int(2 * (tokens + 1) * size * size + 2 * tokens * size + 2 * size * config.mlp_size)
 
 
 def _head(config: Any) -> int:

@@ -239,7 +239,7 @@ class HubViTConfig(HubConfig):
 
     @property
     def has_key_bias(self) -> bool:
-        """Whether the projection of the keys has a bias."""
+        """True if the keys are projected with a bias: `key_bias`, or `qkv_bias` where that is None."""
         return self.qkv_bias if self.key_bias is None else self.key_bias
 
     @property

@@ -55,7 +55,7 @@ REFERENCE = Candidate("torch")
 
 
 def computes_bf16() -> bool:
-    """Whether the processor, or the GPU, has instructions for products in bf16; without them bf16 is emulated."""
+    """True if the GPU, or else the processor, multiplies in bf16; other machines emulate it, which is slow."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()

@@ -171,7 +171,7 @@ def add_residual(
     rows = (kept or draw_kept_samples(batch, drop_path, batch_window).to(device)).rows
     if not len(rows):  # attention implementations fail on no samples, and the branch needs gradients: zeros
         update, more = branch(hidden_states)
-        return hidden_states + update * 0.0, more
+        return hidden_states + (update * 0.0).to(hidden_states.dtype), more
     update, more = branch(hidden_states.index_select(0, rows))  # indexing by brackets sorts in its backward pass
     return hidden_states.index_add(0, rows, update.to(hidden_states.dtype), alpha=1 / keep), more
 

@@ -74,7 +74,7 @@ def publish(
 
 
 def _space(space: str | None, web_runtime: str | None) -> tuple[bool, Path | None]:
-    """Whether the page is static, and the new folder to write it to; None for no page."""
+    """Reads `--space`: returns whether the page is static, and the folder to write, None if no page is asked for."""
     kind, _, named = (space or "").partition(":")
     static = kind == STATIC
     if web_runtime is not None and not static:

@@ -119,7 +119,8 @@ class BoxTransform:
         if generator.random() < settings.crop:
             small = self._fitted(size, settings.crop_sides, None, generator)
             least, most = (max(1, round(side * self.scale)) for side in settings.crop_size)
-            seen = tuple(int(generator.integers(min(least, s), min(most, s) + 1)) for s in small)  # type: ignore[assignment]
+            rows, columns = (int(generator.integers(min(least, s), min(most, s) + 1)) for s in small)
+            seen = rows, columns
             firsts = [int(generator.integers(whole - cut + 1)) for whole, cut in zip(small, seen, strict=True)]
             spans = [
                 _whole_pixels(first, cut, own / other)

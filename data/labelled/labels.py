@@ -63,7 +63,8 @@ def numbered(table: Dataset, column: str, labels: LabelSet, split: str) -> Datas
         if values is None or any(not _known(item, inner, to_number) for item in values):
             raise DataError(
                 f"row {row} of split {split!r} has the {column} {value!r}; the labels are "
-                f"{_shown(labels.names)}" + (f", numbered 0 to {len(labels.names) - 1}" if _is_number(inner) else "")
+                f"{shown_names(labels.names)}"
+                + (f", numbered 0 to {len(labels.names) - 1}" if _is_number(inner) else "")
             )
         numbers = [item if isinstance(inner, ClassLabel) else to_number[str(item)] for item in values]
         converted.append(numbers if labels.multi_label else numbers[0])
@@ -91,7 +92,8 @@ def _flat(values: Any, nested: bool) -> list[Any]:
     return [item for value in values for item in (value or [])] if nested else list(values)
 
 
-def _shown(names: Sequence[str], limit: int = 12) -> str:
+def shown_names(names: Sequence[str], limit: int = 12) -> str:
+    """The first names, followed by the number of the remaining ones."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
@@ -100,4 +102,4 @@ def label_counts(table: Dataset, column: str, labels: LabelSet) -> np.ndarray:
     return np.bincount(_flat(table[column], labels.multi_label), minlength=len(labels.names))
 
 
-__all__ = ["LabelSet", "find_labels", "label_counts", "numbered"]
+__all__ = ["LabelSet", "find_labels", "label_counts", "numbered", "shown_names"]

@@ -155,7 +155,7 @@ def _column(values: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def _inside(extents: np.ndarray, pixels: torch.Tensor) -> torch.Tensor:
-    """Whether each place of a padded batch belongs to the image, (B, 1, H, W) bool, on the device of the pixels."""
+    """Mask of a padded batch, (B, 1, H, W) bool on the device of the pixels: True on the images, False on padding."""
     rows, columns = (torch.arange(side, device=pixels.device) for side in pixels.shape[-2:])
     heights, widths = (_column(extents[:, axis], pixels.device) for axis in (0, 1))
     return (rows[:, None] < heights) & (columns < widths)

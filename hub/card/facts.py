@@ -178,7 +178,11 @@ def confused(confusion: list[list[int]] | None, labels: list[str], count: int = 
 
 
 def _imbalance(entry: dict[str, Any] | None, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What a card states of classes of different sizes: answers as text, and training images and weight by class."""
+    """Facts about imbalanced classes for the card's template; None if the run recorded none.
+
+    They are the options that were used against imbalance, as text, and by class the number of training images and the
+    weight in the loss.
+    """
     if entry is None:
         return None
     weights, counts = entry.get("class_weights"), entry.get("train_images")

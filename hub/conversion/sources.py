@@ -63,7 +63,8 @@ def from_module(model: nn.Module, task: str | None, fields: dict[str, Any], veri
         return _from_detr(checkpoint_of(model), task, fields, model if verify else None)
     if model_type not in FAMILIES:
         raise TypeError(
-            f"{type(model).__name__} is neither a ViT, DeiT, DINOv2, DINOv3 or DETR of transformers nor a ViT of timm"
+            f"{type(model).__name__} is neither of a supported type of transformers ({', '.join(FAMILIES)}, "
+            f"{DETR_FAMILY}) nor a ViT of timm"
         )
     return _from_transformers(checkpoint_of(model), task, fields, model if verify else None)
 
@@ -135,6 +136,7 @@ def _from_transformers(
         built.image_processor = default_processor(config)
         built.notes.append("no preprocessor_config.json beside the weights: ImageNet's mean and deviation are assumed")
     if native is not None and task in (None, head_of(architecture)):
+        native = getattr(native, "vit", native) if family == "vit_mae" else native  # the encoder of MAE alone
         built.differences = check_parity(built.model, native_reference(native), _sizes(config, head_of(architecture)))
     return built
 

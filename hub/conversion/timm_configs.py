@@ -141,7 +141,10 @@ def _unknown_features(model: Any) -> list[str]:
 
 
 def _attention_pool_is_known(model: Any) -> bool:
-    """Whether a pool "map" is that of SigLIP: with the MLP of the layers, over patches alone, without positions."""
+    """True if the model does not pool by attention, or pools as SigLIP does.
+
+    SigLIP's pooling attends to patches only, adds no positions, and has an MLP like that of the layers.
+    """
     if model.global_pool != "map":
         return True
     pool, block = model.attn_pool, model.blocks[0]

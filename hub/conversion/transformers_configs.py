@@ -161,9 +161,7 @@ def config_to_transformers(config: HubViTConfig, task: str) -> tuple[PreTrainedC
         fields["intermediate_size"] = config.intermediate_size
     if family in ("vit", "deit"):
         fields["encoder_stride"] = config.patch_hw[0]
-    elif family == "ijepa":
-        pass
-    else:
+    if family.startswith("dinov2"):
         ratio = _mlp_ratio(config)
         fields |= {"mlp_ratio": ratio, "use_swiglu_ffn": config.use_swiglu_ffn, "drop_path_rate": 0.0}
         fields["layerscale_value"] = config.layer_scale_init_value

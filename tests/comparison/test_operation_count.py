@@ -55,6 +55,21 @@ def test_the_counter_agrees_with_the_closed_form_at_any_size(layers, heads, widt
     assert counted.flops == 2 * counted.macs
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pool": "map", "use_cls_token": False},
+        {"position_embedding_type": "rotary", "num_register_tokens": 4, "use_swiglu_ffn": True, "qk_norm": True},
+    ],
+    ids=["siglip", "dinov3"],
+)
+def test_the_counter_agrees_with_the_closed_form_of_other_backbones(fields, tiny):
+    config = tiny(**fields)
+    model = HubViTForImageClassification(config).eval()
+    counted = count_model(model, torch.randn(1, 3, *config.image_hw)).checked()
+    assert counted.macs == pytest.approx(closed_form_macs(config), rel=1e-3)
+
+
 def test_a_training_step_costs_three_forward_passes():
     """Each product has two gradients, but for those of the images; fused attention computes Q K^T anew."""
     model = HubViTForImageClassification(HubViTConfig.preset("Ti", image_size=64, num_hidden_layers=2))

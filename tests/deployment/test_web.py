@@ -105,7 +105,7 @@ class Visit:
             self.sent.append(request.url)
 
     def answers(self, files):
-        """What the page says of each picture, by its name."""
+        """The label, probabilities or error that the page shows for each picture, by the name of its file."""
         self.page.set_input_files("#pictures", [str(file) for file in files])
         self.page.locator("#answers > li:is([data-label], [data-refused])").nth(len(files) - 1).wait_for()
         found = self.page.eval_on_selector_all("#answers > li", "places => places.map(place => ({...place.dataset}))")

@@ -146,3 +146,5 @@ def test_a_layer_whose_samples_are_all_dropped_passes_them_on(implementation, ti
     result.sum().backward()
     assert torch.equal(states.grad, torch.ones_like(states))
     assert all(not parameter.grad.any() for parameter in layer.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(states, kept_samples=(nobody, nobody))[0].dtype == states.dtype

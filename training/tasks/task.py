@@ -52,7 +52,6 @@ class TrainingTask(ABC):
     """
 
     batches: TrainBatches
-    leaves_parameters = False  # whether a step may leave trained parameters without a gradient
 
     def __init__(self, recipe: Recipe, model: PreTrainedModel, image_processor: Any, data: Any) -> None:
         self.recipe, self.model, self.image_processor, self.data = recipe, model, image_processor, data
@@ -129,6 +128,11 @@ class TrainingTask(ABC):
     def data_facts(self) -> dict[str, Any]:
         """Returns the entries of `metrics.json` about the data."""
         return {"name": self.data.name, "sizes": self.data.sizes, "notes": self.data.notes}
+
+    @property
+    def leaves_parameters(self) -> bool:
+        """True if some trained parameters may get no gradient in a step."""
+        return False
 
     def model_facts(self) -> dict[str, Any]:
         """Returns the entries of `metrics.json` about what the model began from, and about its loss."""

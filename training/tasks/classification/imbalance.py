@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ....data.argument_names import stated, stated_field
+from ....data.labelled.labels import shown_names
 from ...recipe.recipe import Recipe, RecipeError
 
 logger = logging.getLogger("vithub")
@@ -84,10 +85,11 @@ class ClassBalance:
 
     def _given(self, weights: Mapping[str, float]) -> list[float]:
         if missing := [name for name in self.names if name not in weights]:
-            raise RecipeError(f"training.class_weights has no weight for {_listed(missing)}")
+            raise RecipeError(f"training.class_weights has no weight for {shown_names(missing)}")
         if unknown := [name for name in weights if name not in self.names]:
             raise RecipeError(
-                f"training.class_weights weighs {_listed(unknown)}; the labels of the data are {_listed(self.names)}"
+                f"training.class_weights weighs {shown_names(unknown)}; the labels of the data are "
+                f"{shown_names(self.names)}"
             )
         return [weights[name] for name in self.names]
 
@@ -101,7 +103,7 @@ class ClassBalance:
 
     @property
     def imbalanced(self) -> bool:
-        """Whether a class has fewer than a twentieth of the images of the largest class; False for a stream."""
+        """True if the smallest class has under a twentieth of the largest one's images; False for a stream."""
         return self.counts is not None and bool(self.counts.min() < SMALLEST_SHARE * self.counts.max())
 
     @property
@@ -114,7 +116,7 @@ class ClassBalance:
 
     @property
     def answered(self) -> bool:
-        """Whether the recipe does anything about different sizes of classes."""
+        """True if the recipe sets class weights, logit adjustment, the focal loss or the balanced sampler."""
         training = self.recipe.training
         return (
             training.class_weights is not None
@@ -131,14 +133,12 @@ class ClassBalance:
         assert counts is not None
         largest, limit = int(counts.argmax()), SMALLEST_SHARE * counts.max()
         small = [f"{self.names[index]} {int(counts[index])}" for index in np.argsort(counts) if counts[index] < limit]
-        remedies = [stated(class_weights="balanced"), stated_field("training.logit_adjustment", 1.0)]
+        remedies = [stated(class_weights="balanced")]
         if not self.multi_label:
-            remedies.insert(1, stated(sampler="balanced"))
-        else:
-            del remedies[1:]
+            remedies += [stated(sampler="balanced"), stated_field("training.logit_adjustment", 1.0)]
         logger.warning(
             "imbalanced classes: %s training images, against %d of %s, and nothing is done about it; %s may help",
-            _listed(small), int(counts[largest]), self.names[largest], " or ".join(remedies),
+            shown_names(small), int(counts[largest]), self.names[largest], " or ".join(remedies),
         )  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
@@ -161,10 +161,6 @@ class ClassBalance:
 
     def _by_label(self, values: Sequence[Any]) -> dict[str, Any]:
         return dict(zip(self.names, values, strict=True))
-
-
-def _listed(names: Sequence[str], limit: int = 12) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 __all__ = ["SMALLEST_SHARE", "ClassBalance"]

@@ -56,8 +56,8 @@ class DetectionTask(TrainingTask):
         self.batches = TableBatches(recipe, self.train_images, order, self.workers, collate_boxes)
 
     @property
-    def leaves_parameters(self) -> bool:  # type: ignore[override]
-        """Whether a step may leave parameters without a gradient, as without a box in its images."""
+    def leaves_parameters(self) -> bool:
+        """True for detectors of transformers, some of whose parameters get no gradient from images without boxes."""
         return self.start is not None
 
     @property

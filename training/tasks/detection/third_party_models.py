@@ -14,6 +14,8 @@ from PIL import Image
 from transformers import AutoModelForObjectDetection, PreTrainedModel
 from transformers.utils import logging
 
+from ....configuration.configuration_detr import HubDetrConfig
+from ....configuration.model_task import DETECTION, model_task
 from ....hub.checkpoints import CheckpointError, listed, read_config
 from ....hub.inference_loading import first_line, load_for_inference
 from ...recipe.recipe import RecipeError
@@ -257,12 +259,11 @@ def check_trainable(model: Any, processor: Any, path: Path, given: Any = None) -
 
 
 def is_detector_of_transformers(path: Path) -> bool:
-    """Whether a folder holds a detector in one of transformers' classes."""
+    """True if a folder holds a detector of transformers' own, not one of this package."""
     if not (path / "config.json").is_file():
         return False
     config = read_config(path)
-    names = config.get("architectures")
-    return isinstance(names, list) and bool(names) and str(names[0]).endswith("ForObjectDetection")
+    return model_task(config) == DETECTION and config.get("model_type") != HubDetrConfig.model_type
 
 
 __all__ = [
