@@ -161,12 +161,13 @@ def seen_boxes(
     part, (rows, columns) = view.part, view.size
     whole = corners.clip(0, [width, height, width, height])
     factors = np.array([columns / part.width, rows / part.height] * 2)
+    border = [columns, rows] * 2  # a product may exceed it by rounding
     if part.height == height and part.width == width:
-        return whole * factors, np.arange(len(whole))
+        return (whole * factors).clip(0, border), np.arange(len(whole))
     cut = (whole - [part.left, part.top] * 2).clip(0, [part.width, part.height] * 2)
     sides, before = cut[:, 2:] - cut[:, :2], whole[:, 2:] - whole[:, :2]
     kept = np.flatnonzero((sides > 0).all(axis=1) & (sides.prod(axis=1) >= min_visible * before.prod(axis=1)))
-    return cut[kept] * factors, kept
+    return (cut[kept] * factors).clip(0, border), kept
 
 
 __all__ = ["Augmented", "BoxTransform", "View", "seen_boxes"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
@@ -54,6 +54,7 @@ def images(coco):
 
 @pytest.mark.parametrize("name", ["detr", "light"])
 @given(seed=st.integers(0, 10**6))
+@example(seed=7200)  # of which a box ended 1e-14 pixels above the image
 def test_boxes_stay_on_what_they_hold(name, seed):
     settings = BOX_AUGMENTATIONS[name].model_copy(update={"vertical_flip": 0.5, "color_jitter": 0.0})
     torch.manual_seed(seed)
