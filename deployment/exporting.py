@@ -33,14 +33,14 @@ from ..hub.exported.sessions import open_session
 from ..hub.folders import new_folder
 from ..hub.model_identity import model_identity
 from ..training.runtime.progress import QuietReporter, Reporter
-from .gate import Gate, GateResult
-from .graphs import Traced, trace
-from .parity import measure_parity
-from .preprocessing import INPUT, pixel_steps, preprocess_in_graph
-from .quantization import Quantizer, quantize_within
-from .web import check_web, write_web
-from .web_runtime import find_runtime
-from .writers import OPSET, check_converter, write_form
+from .exports.gate import Gate, GateResult
+from .exports.graphs import Traced, trace
+from .exports.parity import measure_parity
+from .exports.quantization import Quantizer, quantize_within
+from .exports.writers import OPSET, check_converter, write_form
+from .preprocessing.preprocessing import INPUT, pixel_steps, preprocess_in_graph
+from .web.web_page import check_web, write_web
+from .web.web_runtime import find_runtime
 
 CALIBRATION_IMAGES = 100
 

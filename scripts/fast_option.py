@@ -7,7 +7,7 @@ import typer
 from vithub.scripts.printing import say
 
 if TYPE_CHECKING:
-    from vithub.deployment.optimized_model import OptimizedModel
+    from vithub.deployment.optimizing.optimized_model import OptimizedModel
 
 Fast = Annotated[
     bool,
@@ -53,7 +53,7 @@ def fast_on_data(
     folder: str, data: str | None, split: str | None, batch_size: int | None, **options: Any
 ) -> "OptimizedModel":
     """Optimized model for a data set; None stands for the run's own."""
-    from vithub.deployment.data_images import images_of_data
+    from vithub.deployment.optimizing.data_images import images_of_data
     from vithub.hub.checkpoints import locate
 
     images, count = images_of_data(locate(folder), data, split)
@@ -64,7 +64,7 @@ def _found(
     folder: str, images: Any, count: int, batch_size: int | None, seconds: float | None, token_merging: int | None,
     int8: bool,
 ) -> "OptimizedModel":  # fmt: skip
-    from vithub.deployment.optimizing import optimize
+    from vithub.deployment.optimizing.optimizing import optimize
 
     model = optimize(
         folder, images=images, seconds=seconds or 60.0, expected_images=count,

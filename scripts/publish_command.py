@@ -51,7 +51,7 @@ def publish(
     from vithub.hub.push.publishing import publish as run
 
     if static and not dry_run:
-        from vithub.deployment.web_runtime import find_runtime
+        from vithub.deployment.web.web_runtime import find_runtime
 
         find_runtime(web_runtime)  # so that nothing is published where it cannot be had
     report = run(
@@ -94,7 +94,7 @@ def _write_page(page: Path, folder: Path, repo_id: str, static: bool, web_runtim
         write_space(page, [repo_id])
         return
     from vithub.deployment.exporting import export
-    from vithub.deployment.web import write_space_card
+    from vithub.deployment.web.web_page import write_space_card
 
     export(folder, "onnx", web=True, web_runtime=web_runtime, output=page)
     write_space_card(page, repo_id.rpartition("/")[2], repo_id)

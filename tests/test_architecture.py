@@ -50,6 +50,13 @@ INSIDE = {
         "demo": {"capture", "explanation"},
         "": set(),
     },
+    "deployment": {
+        "exports": set(),
+        "preprocessing": {"exports"},
+        "web": {"exports", "preprocessing"},
+        "": {"exports", "preprocessing", "web"},
+        "optimizing": {"", "exports"},
+    },
     "data": {
         "text": {""},
         "": {"text"},
@@ -61,7 +68,7 @@ INSIDE = {
 }
 # The card templates are data that hub reads; the facade alone knows all rooms.
 DATA_ONLY = {"model_cards"}
-FLAT = {"configuration", "modeling", "deployment", "comparison", "scripts"}
+FLAT = {"configuration", "modeling", "comparison", "scripts"}
 MOST_FILES, MOST_LINES = 18, 400
 FILES = sorted(file for room in BELOW for file in (ROOT / room).rglob("*.py") if "__pycache__" not in file.parts)
 

@@ -131,8 +131,8 @@ def measured_folder(model: str, files: list[str], rounds: int, at_once: int) -> 
 def measured_merging(model: str, data: str, counts: list[int], rounds: int) -> list[dict[str, Any]]:
     """Accuracy and speed of eager fp32 with tokens merged, against none."""
     import torch
-    from vithub.deployment.candidates import Candidate
-    from vithub.deployment.optimized_model import open_candidate
+    from vithub.deployment.optimizing.candidates import Candidate
+    from vithub.deployment.optimizing.optimized_model import open_candidate
 
     import vithub
 
@@ -185,7 +185,7 @@ def main() -> None:
     import torch
     import transformers
     from vithub.data.labelled.tables import read_image_tables
-    from vithub.deployment.kept_choice import processor_name
+    from vithub.deployment.optimizing.kept_choice import processor_name
 
     import vithub
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .configuration.configuration_vit import HubViTConfig
     from .data.boxes.report import check_data
     from .deployment.exporting import export
-    from .deployment.optimizing import optimize
+    from .deployment.optimizing.optimizing import optimize
     from .hub.conversion.convert import convert
     from .hub.conversion.opening import load, load_image_processor
     from .hub.exported.exported_model import load_exported
@@ -71,7 +71,7 @@ _HOMES = {
     "load": "hub.conversion.opening",
     "load_exported": "hub.exported.exported_model",
     "load_image_processor": "hub.conversion.opening",
-    "optimize": "deployment.optimizing",
+    "optimize": "deployment.optimizing.optimizing",
     "patch_filters": "interpretability.analysis.patch_filters",
     "position_similarity": "interpretability.analysis.position_similarity",
     "predict": "training.prediction",

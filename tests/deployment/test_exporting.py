@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoImageProcessor, ResNetConfig, ResNetForImageClassification, ViTImageProcessor, pipeline
-from vithub.deployment import exporting, writers
+from vithub.deployment import exporting
 from vithub.deployment.exporting import export
-from vithub.deployment.gate import paired_interval
-from vithub.deployment.graphs import Graph
+from vithub.deployment.exports import writers
+from vithub.deployment.exports.gate import paired_interval
+from vithub.deployment.exports.graphs import Graph
 from vithub.hub.exported.forms import FORMS, BackendError, file_hash, form_of, read_records
 from vithub.hub.push.files import select_files
 

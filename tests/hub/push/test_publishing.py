@@ -220,7 +220,7 @@ def test_the_page_of_what_was_published_is_written_as_a_space(command, hub, tmp_
 
 def test_a_static_page_of_what_was_published_is_written_as_a_space(clients, hub, tmp_path, tiny):
     from vithub.data.image_processing import build_image_processor
-    from vithub.deployment.web_runtime import RUNTIME
+    from vithub.deployment.web.web_runtime import RUNTIME
 
     client, folder, page = clients("lfs"), tmp_path / "run", tmp_path / "page"
     vithub.HubViTForImageClassification(tiny()).save_pretrained(folder)

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data.image_processing import RESAMPLING
-from ..hub.exported.exported_model import PROBABILITIES
-from ..hub.exported.forms import BackendError
-from ..hub.exported.raw_pixels import RawPixels
-from ..hub.exported.sessions import OnnxSession
-from .writers import OPSET
+from ...data.image_processing import RESAMPLING
+from ...hub.exported.exported_model import PROBABILITIES
+from ...hub.exported.forms import BackendError
+from ...hub.exported.raw_pixels import RawPixels
+from ...hub.exported.sessions import OnnxSession
+from ..exports.writers import OPSET
 
 INPUT = "image"
 PIXELS = "pixel_values"

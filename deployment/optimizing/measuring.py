@@ -180,7 +180,7 @@ class MeasuringProcess:
     def _started(self) -> subprocess.Popen[str]:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process is
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "vithub.deployment.measuring_process"],
+            [sys.executable, "-P", "-m", "vithub.deployment.optimizing.measuring_process"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, encoding="utf-8",
             start_new_session=True,  # so that all that it started can be ended, and Ctrl-C reaches this process alone
             # threads of OpenMP that began before a fork are missing after it: forks set their number themselves

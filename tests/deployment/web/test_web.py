@@ -20,9 +20,9 @@ from patience import LONG, PATIENCE
 from sklearn.datasets import load_sample_images
 from transformers import AutoImageProcessor, AutoModelForImageClassification, DetrImageProcessor, pipeline
 from vithub.data.image_processing import build_image_processor
-from vithub.deployment import web_runtime
 from vithub.deployment.exporting import export
-from vithub.deployment.web_runtime import RUNTIME, find_runtime
+from vithub.deployment.web import web_runtime
+from vithub.deployment.web.web_runtime import RUNTIME, find_runtime
 from vithub.hub.exported.forms import BackendError
 
 import vithub

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from ..data.text.json_text import json_text
-from ..hub.checkpoints import CheckpointError
-from ..hub.exported.forms import check_files, read_records
-from ..hub.folders import new_folder
-from ..hub.model_identity import model_identity
+from ...data.text.json_text import json_text
+from ...hub.checkpoints import CheckpointError
+from ...hub.exported.forms import check_files, read_records
+from ...hub.folders import new_folder
+from ...hub.model_identity import model_identity
 from .measuring import Measurement, Optimization
 
 FOLDER, CHOICE = "fast", "choice.json"

@@ -10,9 +10,9 @@ from pathlib import Path
 import requests
 from huggingface_hub import constants
 
-from ..data.argument_names import argument
-from ..data.whole_files import write_whole
-from ..hub.exported.forms import BackendError, file_hash
+from ...data.argument_names import argument
+from ...data.whole_files import write_whole
+from ...hub.exported.forms import BackendError, file_hash
 
 VERSION = "1.30.0"
 REGISTRY = "https://registry.npmjs.org"

@@ -7,13 +7,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..configuration.model_task import CLASSIFICATION, model_task
-from ..data.argument_names import argument
-from ..data.image_processing import RESAMPLING
-from ..data.text.json_text import json_text
-from ..hub.exported.forms import BackendError, Form
-from ..hub.inference_loading import PROCESSOR
-from .preprocessing import PixelSteps, pixel_steps, preprocess_in_graph, write_preprocessing
+from ...configuration.model_task import CLASSIFICATION, model_task
+from ...data.argument_names import argument
+from ...data.image_processing import RESAMPLING
+from ...data.text.json_text import json_text
+from ...hub.exported.forms import BackendError, Form
+from ...hub.inference_loading import PROCESSOR
+from ..preprocessing.preprocessing import PixelSteps, pixel_steps, preprocess_in_graph, write_preprocessing
 from .web_runtime import VERSION
 
 PREPROCESSING = "onnx/preprocessing.onnx"

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from ..modeling.modeling_vit import HubViTModel, HubViTPreTrainedModel
+from ...modeling.modeling_vit import HubViTModel, HubViTPreTrainedModel
 
 ROTARY = "rotary"  # value of the configuration's `position_embedding_type`
 

@@ -10,14 +10,14 @@ import pytest
 import safetensors.torch
 import torch
 from transformers import AutoImageProcessor, ViTImageProcessor, pipeline
-from vithub.deployment import candidates, kept_choice
-from vithub.deployment.answers import compare_answers
-from vithub.deployment.candidates import REFERENCE, Candidate, candidates_for
 from vithub.deployment.exporting import export
-from vithub.deployment.measuring import Measurement, MeasuringProcess, Optimization
-from vithub.deployment.measuring_process import answer
-from vithub.deployment.optimized_model import FixedBatches, open_candidate
-from vithub.deployment.optimizing import _choice, _compared, optimize
+from vithub.deployment.optimizing import candidates, kept_choice
+from vithub.deployment.optimizing.answers import compare_answers
+from vithub.deployment.optimizing.candidates import REFERENCE, Candidate, candidates_for
+from vithub.deployment.optimizing.measuring import Measurement, MeasuringProcess, Optimization
+from vithub.deployment.optimizing.measuring_process import answer
+from vithub.deployment.optimizing.optimized_model import FixedBatches, open_candidate
+from vithub.deployment.optimizing.optimizing import _choice, _compared, optimize
 from vithub.hub.checkpoints import CheckpointError
 from vithub.hub.push.files import select_files
 

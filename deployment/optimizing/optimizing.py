@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
-from ..configuration.model_task import CLASSIFICATION, DETECTION, model_task
-from ..data.argument_names import argument
-from ..data.image_processing import pixel_format
-from ..data.images import BadImageError, decode_image
-from ..hub.checkpoints import CheckpointError, locate, read_config
-from ..hub.inference_loading import load_processor
-from ..training.prediction import find_images, read_image
+from ...configuration.model_task import CLASSIFICATION, DETECTION, model_task
+from ...data.argument_names import argument
+from ...data.image_processing import pixel_format
+from ...data.images import BadImageError, decode_image
+from ...hub.checkpoints import CheckpointError, locate, read_config
+from ...hub.inference_loading import load_processor
+from ...training.prediction import find_images, read_image
 from .answers import Agreement, compare_answers
 from .candidates import REFERENCE, Candidate, candidates_for
 from .kept_choice import FOLDER, choice_key, keep_choice, read_choice

@@ -7,19 +7,19 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForObjectDetection
 
-from ..configuration.model_task import DETECTION, model_task
-from ..data.whole_files import write_whole
-from ..hub.checkpoints import read_config
-from ..hub.exported.exported_model import ExportedModel
-from ..hub.exported.forms import RECORD, Form, check_files, file_hash, read_records, record_text
-from ..hub.exported.sessions import open_session
-from ..hub.inference_loading import load_for_inference, load_processor
-from ..hub.ready_model import ReadyModel
+from ...configuration.model_task import DETECTION, model_task
+from ...data.whole_files import write_whole
+from ...hub.checkpoints import read_config
+from ...hub.exported.exported_model import ExportedModel
+from ...hub.exported.forms import RECORD, Form, check_files, file_hash, read_records, record_text
+from ...hub.exported.sessions import open_session
+from ...hub.inference_loading import load_for_inference, load_processor
+from ...hub.ready_model import ReadyModel
+from ..exports.graphs import trace
+from ..exports.writers import write_form
 from .candidates import Candidate
-from .graphs import trace
 from .measuring import Optimization
 from .token_merging import merge_in
-from .writers import write_form
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -125,7 +125,7 @@ def _exported_folder(candidate: Candidate, form: Form, folder: Path, work: Path,
     if not candidate.token_merging and form.name in read_records(folder):
         return folder
     if form.precision == "int8":
-        from .exporting import export  # which imports evaluation, and would slow the start of every measurement
+        from ..exporting import export  # which imports evaluation, and would slow the start of every measurement
 
         return export(folder, form.format, precision="int8", output=own, data=data).folder
     model, processor = _weights(folder), load_processor(folder)

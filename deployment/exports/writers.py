@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..hub.exported.forms import BackendError, Form, check_installed
+from ...hub.exported.forms import BackendError, Form, check_installed
 from .graphs import Traced
 
 OPSET = 20

@@ -24,9 +24,15 @@ from transformers import (
     pipeline,
 )
 from vithub.data.image_processing import build_image_processor
-from vithub.deployment import exporting, preprocessing
+from vithub.deployment import exporting
 from vithub.deployment.exporting import export
-from vithub.deployment.preprocessing import measure_preprocessing, pixel_steps, preprocess_in_graph, write_preprocessing
+from vithub.deployment.preprocessing import preprocessing
+from vithub.deployment.preprocessing.preprocessing import (
+    measure_preprocessing,
+    pixel_steps,
+    preprocess_in_graph,
+    write_preprocessing,
+)
 from vithub.hub.exported.forms import BackendError, read_records
 from vithub.hub.exported.sessions import OnnxSession
 from vithub.hub.push.files import select_files

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from ..hub.exported.exported_model import ExportedModel
-from ..hub.exported.forms import BackendError
+from ...hub.exported.exported_model import ExportedModel
+from ...hub.exported.forms import BackendError
 from .graphs import Graph
 
 # Largest difference of an output from the source's, by precision; int8 is judged by its accuracy alone.

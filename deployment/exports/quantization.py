@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..hub.exported.forms import BackendError, Form
+from ...hub.exported.forms import BackendError, Form
 from .graphs import Traced
 from .writers import openvino_model, quiet_converters, write_onnx
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
-from ..configuration.model_task import DETECTION, model_task
-from ..data.columns import LABEL
-from ..data.intervals import Interval, percentile_interval
-from ..hub.exported.exported_model import ExportedModel
-from ..hub.exported.forms import BackendError
-from ..training.runtime.progress import Reporter
-from ..training.tasks.detection.metrics import coco_metrics
-from ..training.tasks.evaluation import Evaluation, evaluate_split
-from ..training.tasks.registry import task_of
+from ...configuration.model_task import DETECTION, model_task
+from ...data.columns import LABEL
+from ...data.intervals import Interval, percentile_interval
+from ...hub.exported.exported_model import ExportedModel
+from ...hub.exported.forms import BackendError
+from ...training.runtime.progress import Reporter
+from ...training.tasks.detection.metrics import coco_metrics
+from ...training.tasks.evaluation import Evaluation, evaluate_split
+from ...training.tasks.registry import task_of
 
 # Largest loss that is accepted unless another is named, in percentage points, by the measure that is compared.
 MAX_DROP = {"accuracy": 0.5, "mean_average_precision": 0.5, "map_50": 1.0}

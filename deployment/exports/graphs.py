@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..configuration.model_task import CLASSIFICATION, DETECTION, model_task
-from ..data.image_processing import pixel_format
-from ..hub.exported.forms import BackendError
-from ..modeling.modeling_vit import HubViTPreTrainedModel
+from ...configuration.model_task import CLASSIFICATION, DETECTION, model_task
+from ...data.image_processing import pixel_format
+from ...hub.exported.forms import BackendError
+from ...modeling.modeling_vit import HubViTPreTrainedModel
 
 _OUTPUTS = {CLASSIFICATION: ["logits"], DETECTION: ["logits", "pred_boxes"]}
 MOST_IMAGES = 1024  # in a batch of an exported graph

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import torch
 
-from ..hub.exported.forms import Form
+from ...hub.exported.forms import Form
 
 _PACKAGES = {"onnx": ("onnxruntime", "onnx", "onnxscript"), "openvino": ("openvino",)}
 _INT8_PACKAGES = {"onnx": (), "openvino": ("nncf",)}

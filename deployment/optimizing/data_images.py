@@ -5,12 +5,12 @@ from typing import Any
 
 from PIL import Image
 
-from ..configuration.model_task import DETECTION, model_task
-from ..data.boxes.images import read_box_images
-from ..data.images import BadImageError, decode_image
-from ..data.labelled.tables import read_image_tables
-from ..hub.checkpoints import read_config
-from ..training.recipe.run_data import run_data
+from ...configuration.model_task import DETECTION, model_task
+from ...data.boxes.images import read_box_images
+from ...data.images import BadImageError, decode_image
+from ...data.labelled.tables import read_image_tables
+from ...hub.checkpoints import read_config
+from ...training.recipe.run_data import run_data
 from .optimizing import MOST_COMPARED
 
 

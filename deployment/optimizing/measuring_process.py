@@ -1,6 +1,6 @@
 """Process in which one candidate after the other is measured, each in a fork of its own:
 
-    python -P -m vithub.deployment.measuring_process
+    python -P -m vithub.deployment.optimizing.measuring_process
 
 It reads requests as lines of JSON and answers each by a line of JSON, after the libraries are imported once. OpenVINO,
 ONNX Runtime and torch each keep threads of their own, pin them to cores or let them wait actively: in one process they
