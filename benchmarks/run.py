@@ -25,6 +25,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+from vithub.training.runtime.precision import has_fast_bf16
+
 SUITE = Path(__file__).resolve().parent / "suite"
 sys.path.insert(0, str(SUITE))
 from arms import CASES  # noqa: E402
@@ -135,6 +138,8 @@ def described(options: argparse.Namespace) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]]),
         "size": options.size,
+        "precision": options.precision,
+        "threads": torch.get_num_threads(),
         "machine": {
             "processor": processor, "cores": os.cpu_count(), "system": platform.platform(),
             "load_before": os.getloadavg()[0],
@@ -152,10 +157,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="tiny models, one round: to see that it runs")
     parser.add_argument("--only", help=f"cases with commas, of {', '.join(names)}")
     parser.add_argument("--resume", action="store_true", help="leave out the cases that the file has already")
+    parser.add_argument(
+        "--precision", choices=("auto", "bf16", "fp32"), default="auto",
+        help="of inference and the training step; auto is bf16 if the processor has instructions for it, else fp32",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("runs/benchmark.json"), help="results (runs/benchmark.json)")
     options = parser.parse_args(arguments)
     if options.full and options.tiny:
         parser.error("--full and --tiny are both sizes: give one")
+    if options.precision == "auto":
+        options.precision = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
+    ENVIRONMENT["BENCHMARK_PRECISION"] = options.precision
     options.size = "full" if options.full else "tiny" if options.tiny else "short"
     chosen = options.only.split(",") if options.only else None
     if unknown := set(chosen or []) - set(names):
@@ -171,8 +183,9 @@ def main() -> None:
     result = described(options)
     if options.resume and options.json.is_file():
         before = json.loads(options.json.read_text(encoding="utf-8"))
-        if before["size"] != options.size:
-            sys.exit(f"run.py: {options.json} is of the size {before['size']}, not {options.size}: name another file")
+        for key in ("size", "precision", "threads"):
+            if before[key] != result[key]:
+                sys.exit(f"run.py: {options.json} is of the {key} {before[key]}, not {result[key]}: name another file")
         result["cases"] = before["cases"]
     options.json.parent.mkdir(parents=True, exist_ok=True)
     failed = []

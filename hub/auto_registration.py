@@ -1,32 +1,28 @@
-"""Registration of our classes with the Auto classes of transformers, as soon as transformers is imported.
+"""Registration of our classes with the Auto classes of transformers, as soon as these are imported.
 
-After `import vithub` the Auto classes know our models, whichever of the two packages is imported first. Importing
-transformers only for the registration would take seconds and delay `vithub --help` and the error for a wrong option.
-If transformers is not imported yet, our classes are therefore registered right after its import, before any other of
-its modules starts to execute; at a later time, one of its modules could be half executed when ours need it. For the
-same reason our own subpackages import transformers first. A smaller entry module for the command line would not help,
-because Python imports the package `vithub` before any module in it. Lazy attributes of our package would not help
-either, because users call the Auto classes of transformers and not ours.
+After `import vithub` the Auto classes know our models, whichever of the two packages is imported first. Registration
+needs our classes and thereby torch, which takes seconds and would delay `import vithub`, `vithub --help` and the error
+for a wrong option. Our classes are therefore registered with each kind of Auto class when transformers has imported the
+module of that kind: at the end of the outermost import of transformers, since during it a module that ours need may be
+half executed. For the same reason our subpackages import the Auto classes first. Lazy attributes of our package would
+not help, because users call the Auto classes of transformers and not ours.
 """
 
 from importlib import import_module
 from typing import Any
 
-from .import_hooks import after_import
+from .import_hooks import after_package_settles
 
 _AUTO = "transformers.models.auto"  # public since transformers 4
 
 
 def register_when_imported() -> None:
-    """Registers all our classes: now if transformers is already imported, otherwise right after its import."""
-    after_import({"transformers": _register})
-
-
-def _register() -> None:
-    _connect_saving()
-    _register_configurations()
-    _register_image_processors()
-    _register_models()
+    """Registers all our classes: now with the Auto classes that are imported, otherwise right after their import."""
+    after_package_settles("transformers", {
+        f"{_AUTO}.configuration_auto": _register_configurations,
+        f"{_AUTO}.image_processing_auto": _register_image_processors,
+        f"{_AUTO}.modeling_auto": _register_models,
+    })  # fmt: skip
 
 
 def _configurations() -> tuple[Any, Any, Any]:
@@ -55,6 +51,7 @@ def _register_image_processors() -> None:
 
 
 def _register_models() -> None:
+    _connect_saving()
     auto = import_module(f"{_AUTO}.modeling_auto")
     vit, deit, detr = (import_module(f"vithub.modeling.modeling_{name}") for name in ("vit", "deit", "detr"))
     vit_config, deit_config, detr_config = _configurations()

@@ -1,1 +1,1 @@
-import transformers  # noqa: F401  # imported first, which registers our classes: see hub/auto_registration.py
+from transformers import AutoModel  # noqa: F401  # first, which registers our classes: see hub/auto_registration.py

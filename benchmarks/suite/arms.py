@@ -58,22 +58,30 @@ def _side(size: str) -> int:
     return 32 if size == "tiny" else 224
 
 
+def _dtype() -> Any:
+    """Number format of inference and training, which `benchmarks/run.py` chooses: torch.bfloat16 or torch.float32."""
+    import torch
+
+    return torch.bfloat16 if os.environ.get("BENCHMARK_PRECISION") == "bf16" else torch.float32
+
+
 def inference(batch: int) -> Callable[[str, str, Path], Step]:
-    """Forward passes of `batch` images in bf16."""
+    """Forward passes of `batch` images."""
 
     def build(library: str, size: str, folder: Path) -> Step:
         import torch
 
         del folder
-        model = vit(library, size).bfloat16()
-        images = pixels(2 if size == "tiny" else batch, _side(size)).bfloat16()
+        dtype = _dtype()
+        model = vit(library, size).to(dtype)
+        images = pixels(2 if size == "tiny" else batch, _side(size)).to(dtype)
         return torch.inference_mode()(lambda: model(images))
 
     return build
 
 
 def training(library: str, size: str, folder: Path) -> Step:
-    """Forward and backward pass and AdamW on 16 images, bf16 autocast."""
+    """Forward and backward pass and AdamW on 16 images; under autocast in bf16."""
     import torch
 
     del folder
@@ -83,7 +91,7 @@ def training(library: str, size: str, folder: Path) -> Step:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=_dtype() is torch.bfloat16):
             outputs = model(images)
         logits = outputs if isinstance(outputs, torch.Tensor) else outputs.logits
         torch.nn.functional.cross_entropy(logits.float(), labels).backward()

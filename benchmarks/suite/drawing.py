@@ -17,7 +17,8 @@ def table(result: dict[str, Any]) -> str:
     """Markdown: a row per case and contender."""
     lines = [
         f"{result['date']}, {result['machine']['processor']}, {result['machine']['cores']} cores, torch "
-        f"{result['versions']['torch']}, size {result['size']}; medians, ratios by pair:",
+        f"{result['versions']['torch']}, {result['precision']}, threads: {result['threads']}, size {result['size']}; "
+        "medians, ratios by pair:",
         "",
         "| case | contender | seconds a step | images a second | ours is | peak memory |",
         "|---|---|---|---|---|---|",

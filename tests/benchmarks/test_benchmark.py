@@ -42,6 +42,16 @@ def test_a_step_of_each_contender_can_be_made(case, program, tmp_path, monkeypat
         build(library, "tiny", tmp_path)()
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_inference_computes_in_the_precision_that_is_stated(precision, program, tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCHMARK_PRECISION", precision)
+    libraries, build, _ = program.CASES["inference-1"]
+    for library in libraries:
+        outputs = build(library, "tiny", tmp_path)()
+        logits = outputs if isinstance(outputs, torch.Tensor) else outputs.logits
+        assert logits.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+
+
 def test_every_case_is_tried(program):
     other = {"inference-16", "inference-64", "help", "import"}  # as inference-1; processes, tried below
     assert set(program.CASES) == {*STEPS, *other}
@@ -75,8 +85,8 @@ def test_the_document_shows_what_is_drawn_from_the_results(program):
         assert drawing.restored(text, result) == text
         assert file.with_suffix(".md").read_text(encoding="utf-8") == drawing.table(result)
         return
-    result = {"date": "2000-01-01", "size": "tiny", "machine": {"processor": "some", "cores": 2},
-              "versions": {"torch": "2"}, "cases": {}}  # fmt: skip
+    result = {"date": "2000-01-01", "size": "tiny", "precision": "fp32", "threads": 2,
+              "machine": {"processor": "some", "cores": 2}, "versions": {"torch": "2"}, "cases": {}}  # fmt: skip
     once = drawing.restored(text, result)
     assert "2000-01-01, some, 2 cores" in once
     assert drawing.restored(once, result) == once

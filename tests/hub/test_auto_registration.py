@@ -1,6 +1,7 @@
 """The Auto classes know our models after `import vithub`, whichever of the two packages is imported first."""
 
 import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import sys
 import pytest
 import torch
 from patience import PATIENCE
-from vithub.hub.import_hooks import after_import
+from vithub.hub.import_hooks import after_import, after_package_settles
 
 import vithub
 
@@ -37,6 +38,10 @@ ORDERS = {
     "ours first, by a model": "import vithub\nvithub.HubDeiTForImageClassification\n" + USE,
     "ours first, by a function": "import vithub\nvithub.load\nvithub.explain\n" + USE,
     "our processing first": "from vithub.data.image_processing import build_image_processor\nimport vithub\n" + USE,
+    "theirs first, nothing of it used": "import transformers, vithub\n" + USE,
+    "ours first, then a detector of theirs": "import vithub\nfrom transformers import AutoModelForObjectDetection, "
+    "AutoBackbone\nfrom transformers.models.rt_detr.modeling_rt_detr import RTDetrModel\n" + USE,
+    "ours first, then their generation": "import vithub\nfrom transformers.generation import GenerationMixin\n" + USE,
     "our model first": "from vithub.modeling.modeling_vit import HubViTModel\nimport vithub\n" + USE,
 }
 
@@ -107,6 +112,16 @@ def test_importing_the_package_imports_none_of_the_large_libraries(tmp_path):
     assert not {"torch", "transformers", "numpy", "pydantic", "datasets", "timm"} & set(done.stdout.split())
 
 
+def test_importing_it_after_transformers_registers_only_when_an_auto_class_is_used(tmp_path):
+    code = """
+import sys, transformers, vithub
+assert "torch" not in sys.modules
+from transformers import AutoModelForObjectDetection
+assert vithub.HubDetrConfig in AutoModelForObjectDetection._model_mapping.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=True)
+
+
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """Makes a module that can be imported, and forgets it afterwards."""
@@ -167,3 +182,62 @@ def test_a_module_that_fails_does_not_run_its_step_and_tells_its_own_error(modul
     with pytest.raises(ModuleNotFoundError, match="never_there"):
         importlib.import_module("never_there")
     assert told == []
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package in which `outer` imports `inner` before it defines what `inner`'s step would need."""
+    folder = tmp_path / "settling_package"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "inner.py").write_text("")
+    (folder / "outer.py").write_text("from . import inner\nready = True\n")
+    (folder / "failing.py").write_text("from . import inner\nraise RuntimeError('its own')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    finders = list(sys.meta_path)
+    yield "settling_package"
+    sys.meta_path[:] = finders
+    for name in [n for n in sys.modules if n.split(".")[0] == "settling_package"]:
+        del sys.modules[name]
+
+
+def test_a_step_waits_for_the_end_of_the_outermost_import(package):
+    told, finders = [], list(sys.meta_path)
+    after_package_settles(package, {f"{package}.inner": lambda: told.append(sys.modules[f"{package}.outer"].ready)})
+    importlib.import_module(f"{package}.outer")
+    assert told == [True]
+    assert sys.meta_path == finders
+    assert type(sys.modules[f"{package}.inner"].__spec__.loader).__name__ == "SourceFileLoader"
+
+
+def test_a_step_runs_after_the_step_that_made_it_due(package):
+    told = []
+
+    def first():
+        importlib.import_module(f"{package}.outer")
+        told.append("first")
+
+    after_package_settles(package, {package: first, f"{package}.inner": lambda: told.append("second")})
+    importlib.import_module(package)
+    assert told == ["first", "second"]
+
+
+def test_a_step_runs_also_where_the_outer_module_fails_after_its_own_was_imported(package):
+    told = []
+    after_package_settles(package, {f"{package}.inner": lambda: told.append("inner")})
+    with pytest.raises(RuntimeError, match="its own"):
+        importlib.import_module(f"{package}.failing")
+    assert told == ["inner"]
+
+
+def test_a_step_whose_module_is_there_runs_at_once_and_others_wait(package):
+    told = []
+    importlib.import_module(package)
+    after_package_settles(
+        package, {package: lambda: told.append("now"), f"{package}.inner": lambda: told.append("later")}
+    )
+    assert told == ["now"]
+    assert importlib.util.find_spec(f"{package}.inner").loader.get_filename().endswith("inner.py")
+    importlib.import_module(f"{package}.inner")
+    assert told == ["now", "later"]
