@@ -5,6 +5,7 @@ The ViT is used as in ViTDet (https://arxiv.org/abs/2203.16527), without its pyr
 Shapes: B images, C channels of the feature map, h x w its size.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -14,6 +15,7 @@ from transformers.backbone_utils import BackboneMixin
 
 from ..configuration.configuration_detr import HubDetrConfig
 from ..configuration.configuration_vit import HubViTConfig
+from .fixed_batch_norm import FixedBatchNorms
 from .modeling_vit import HubViTModel, freeze_mask_token, with_fields
 
 
@@ -78,11 +80,22 @@ class HubDetrBackbone(nn.Module):
         if isinstance(self.model, HubViTModel):
             features, pixel_mask = self._patch_features(pixel_values, pixel_mask)
         else:
-            features = self.model(pixel_values).feature_maps[-1]
+            with self._saving():
+                features = self.model(pixel_values).feature_maps[-1]
         if pixel_mask is None:
             return features, None
         mask = nn.functional.interpolate(pixel_mask[:, None].float(), size=features.shape[-2:], mode="nearest")
         return features, mask[:, 0] > 0.5
+
+    def _saving(self) -> AbstractContextManager[Any]:
+        """Context that keeps less of frozen normalisations in training.
+
+        Compiled graphs choose by themselves what they keep, and a layer that is computed again must keep the same.
+        """
+        plain = torch.compiler.is_compiling() or not (self.training and self.config.freeze_batch_norm)
+        if plain or any(getattr(part, "gradient_checkpointing", False) for part in self.model.modules()):
+            return nullcontext()
+        return FixedBatchNorms()
 
     def _patch_features(
         self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None

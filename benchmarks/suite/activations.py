@@ -3,13 +3,13 @@
 from typing import Any
 
 import torch
-from arms import pixels, vit
+from arms import detr_batch, detr_model, pixels, vit
 from torch import nn
 
 
-def saved_bytes(model: nn.Module, images: Any) -> int:
-    """Bytes of the tensors that the forward pass saves, each storage once, parameters left out."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+def saved_bytes(model: nn.Module, *images: Any, **arguments: Any) -> int:
+    """Bytes of the tensors that the forward pass saves, each storage once, parameters and buffers left out."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     found: dict[int, int] = {}
     alive = []  # a freed storage's address could be another's
 
@@ -21,7 +21,7 @@ def saved_bytes(model: nn.Module, images: Any) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = model(images)
+        outputs = model(*images, **arguments)
     del outputs
     return sum(found.values())
 
@@ -37,3 +37,11 @@ def activations(size: str) -> dict[str, Any]:
         less = saved_bytes(model, pixels(count, side))
         figures[library] = {"mb": plain / 1e6, "checkpointed_mb": less / 1e6, "saved_part": 1 - less / plain}
     return figures
+
+
+def detr_activations(size: str) -> dict[str, float]:
+    """MB that the forward pass and the loss of a DETR keep, ours and transformers', on two images."""
+    return {
+        library: saved_bytes(detr_model(library, size), **detr_batch(size)) / 1e6
+        for library in ("vithub", "transformers")
+    }

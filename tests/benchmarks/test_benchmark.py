@@ -100,6 +100,12 @@ def test_gradient_checkpointing_saves_activations(program):
     assert found["vithub"]["mb"] <= found["transformers"]["mb"] * 1.001
 
 
+def test_the_detr_keeps_as_much_as_that_of_transformers(program):
+    """They have the same dropout, and no more than that is kept of ours."""
+    found = importlib.import_module("activations").detr_activations("tiny")
+    assert 0.95 < found["vithub"] / found["transformers"] < 1.001
+
+
 def test_the_count_of_saved_bytes_is_that_of_a_known_layer(program):
     count = importlib.import_module("activations").saved_bytes
     layer = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Sigmoid())
