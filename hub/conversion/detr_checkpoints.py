@@ -16,8 +16,10 @@ from .transformers_configs import InexpressibleError
 
 DETR_FAMILY = "detr"
 OTHER_AUXILIARY = (
-    "its configuration has auxiliary_loss=True, with which transformers normalises the queries between decoder layers; "
-    "this model does not, so that its predictions differ from those that transformers makes of these weights"
+    "its configuration has auxiliary_loss=True, with which transformers computes another function: each decoder layer "
+    "gets the normalised output of the one before; this model, as DETR's authors' and transformers' without "
+    "auxiliary_loss, passes it on unnormalised and normalises only what the heads read, so that its predictions differ "
+    "from those that transformers makes of these weights"
 )
 _CLASSES: dict[str, type[PreTrainedModel]] = {"backbone": HubDetrModel, "object-detection": HubDetrForObjectDetection}
 

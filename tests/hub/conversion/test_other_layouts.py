@@ -149,6 +149,10 @@ def test_a_detr_with_auxiliary_losses_says_that_it_computes_something_else(auxil
     assert any("auxiliary_loss=True" in note for note in conversion.notes) is auxiliary
     assert conversion.max_difference < 1e-4
     assert native.config.auxiliary_loss is auxiliary
+    notes = vithub.convert(tmp_path, tmp_path / "ours").notes
+    said = [note for note in notes if "transformers computes another function" in note]
+    assert len(said) == auxiliary
+    assert all("passes it on unnormalised and normalises only what the heads read" in note for note in said)
 
 
 def gradient(height, width):
