@@ -5,6 +5,7 @@ import signal
 import processes
 import pytest
 from patience import LONG
+from tiny_detectors import FIELDS, tiny_detector, tiny_processor
 from vithub.training.loop.checkpoints import checkpoints
 
 import vithub
@@ -30,6 +31,20 @@ DETECTOR = {
     "model.fields.dropout": 0.1,
     "model.fields.attention_dropout": 0.1,
     "model.fields.activation_dropout": 0.1,
+}
+
+# The average of the weights, several scales, and denoising groups where the model has them.
+FOREIGN = {
+    "data.workers": 0,
+    "data.validation_fraction": 0.25,
+    "data.test_fraction": 0.25,
+    "training.epochs": 6 if LONG else 1,
+    "training.batch_size": 2,
+    "training.warmup": 0,
+    "training.checkpoint_steps": 1,
+    "training.precision": "fp32",
+    "training.trackers": [],
+    "evaluation.batch_size": 2,
 }
 
 # It computes nothing itself, so that its children can be forked; each goes on with the run until it is killed.
@@ -111,6 +126,25 @@ def test_a_detectors_run_killed_again_and_again_ends_equal_to_the_unbroken(
         data=tmp_path / "squares.parquet", output=tmp_path / "whole", preset="detr-small-data", values=values
     )
     assert whole.model.config.denoising_queries
+    assert_equal(tmp_path / "killed", whole)
+
+
+@pytest.mark.parametrize("model_type", FIELDS if LONG else ("d_fine", "yolos"))
+def test_a_foreign_detectors_run_killed_again_and_again_ends_equal_to_the_unbroken(
+    keep, model_type, detector_data, tmp_path
+):
+    data, start = tmp_path / "squares.parquet", tmp_path / "start"
+    detector_data.select(range(8)).to_parquet(data)
+    tiny_detector(model_type).save_pretrained(start)
+    tiny_processor(model_type).save_pretrained(start)
+    # Each life makes at least a step and its checkpoint of several files, or is lost in them: both are wanted.
+    draws, kills = random.Random(model_type), 10 if LONG else 1
+    deaths = [draws.randint(2, 16) for _ in range(kills)]
+    values = FOREIGN | {"model.source": str(start), "model.convert": False}
+    endings = keep(data, tmp_path / "killed", values, [*deaths, 0], "detr-pretrained")
+    assert endings == [signal.SIGKILL] * kills + [0]
+    whole = vithub.finetune(data=data, output=tmp_path / "whole", preset="detr-pretrained", values=values)
+    assert type(whole.model).__module__.startswith("transformers.")
     assert_equal(tmp_path / "killed", whole)
 
 
