@@ -45,10 +45,12 @@ ORDERS = {
     "our model first": "from vithub.modeling.modeling_vit import HubViTModel\nimport vithub\n" + USE,
 }
 
-# Forks a process for each order once what both packages are built on is imported, which takes as long as the rest.
+# Forks a process for each order once what both packages are built on is imported, which takes longer than the rest.
 FORKS = """
 import json, os, sys, tempfile, traceback
-import huggingface_hub, numpy, PIL.Image, pydantic, safetensors.torch, tokenizers, torch, torchvision
+import huggingface_hub, jinja2, numpy, PIL.Image, pydantic, safetensors.torch, tokenizers, torch, torchvision
+import huggingface_hub.hf_api, scipy.optimize, torch._dynamo, torch.distributed.checkpoint.state_dict_saver
+import torch.distributed.tensor, torch.export, torch.nn.attention.flex_attention, torchvision.transforms.v2, yaml
 assert not {"transformers", "vithub", "accelerate", "datasets", "timm"} & set(sys.modules)
 found = []
 for order, *arguments in json.loads(sys.argv[1]):
@@ -72,35 +74,32 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory, tiny):
-    """The folder of a classifier."""
+def orders(once, tiny):
+    """A folder with a saved classifier and, for each order in a process that had imported neither package before,
+    what it saved, its exit code and its errors; made once for all parallel processes."""
     from vithub.data.image_processing import build_image_processor
 
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("saved")
-    vithub.HubViTForImageClassification(tiny()).save_pretrained(folder)
-    build_image_processor((32, 32)).save_pretrained(folder)
-    return folder
+    def run(place):
+        torch.manual_seed(0)
+        vithub.HubViTForImageClassification(tiny()).save_pretrained(place / "saved")
+        build_image_processor((32, 32)).save_pretrained(place / "saved")
+        task = [[order, str(place / "saved"), str(place / f"{number}")] for number, order in enumerate(ORDERS.values())]
+        done = subprocess.run(
+            [sys.executable, "-W", "error::DeprecationWarning:vithub", "-c", FORKS, json.dumps(task)],
+            capture_output=True, text=True, timeout=PATIENCE, cwd=place,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (place / "outcomes.json").write_text(done.stdout)
 
-
-@pytest.fixture(scope="module")
-def outcomes(saved, tmp_path_factory):
-    """Exit code, errors and saved folder of each order, in a process that has imported neither package before."""
-    place = tmp_path_factory.mktemp("orders")
-    task = [[order, str(saved), str(place / f"{number}")] for number, order in enumerate(ORDERS.values())]
-    done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:vithub", "-c", FORKS, json.dumps(task)],
-        capture_output=True, text=True, timeout=PATIENCE, cwd=place,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    return {name: (*found[number], place / f"{number}") for number, name in enumerate(ORDERS)}
+    return once("orders", run)
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_the_auto_classes_know_our_models_in_a_clean_process(order, saved, outcomes):
-    code, errors, again = outcomes[order]
+def test_the_auto_classes_know_our_models_in_a_clean_process(order, orders):
+    number = list(ORDERS).index(order)
+    code, errors = json.loads((orders / "outcomes.json").read_text())[number]
     assert code == 0, errors
+    saved, again = orders / "saved", orders / f"{number}"
     # the code of the bundle lies beside the weights
     assert {file.name for file in saved.glob("*.py")} <= {file.name for file in again.iterdir()}
     assert list(saved.glob("modeling_*.py"))

@@ -26,10 +26,11 @@ def run_data(folder: Path) -> DataSettings:
         raise DataError(f"{folder} holds no {RECIPE}, so that its data is not known; name it with {argument('data')}")
     try:
         text = file.read_text(encoding="utf-8")
-        content = read_yaml(text)
+        cut = is_cut(text)
+        content = {} if cut else read_yaml(text)
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise CheckpointError(f"{file} is no readable YAML: {' '.join(str(error).split())}") from error
-    if is_cut(text):
+    if cut:
         raise CheckpointError(f"{file} was cut short: its last line is missing")
     section = content.get("data", {}) if isinstance(content, dict) else None
     if not isinstance(section, dict):
