@@ -34,8 +34,8 @@ lowest: $(VENV)/installed $(LOWEST)/installed
 	VITHUB_LOWEST_PYTHON=$(CURDIR)/$(LOWEST)/bin/python $(BIN)/python -m pytest -q tests/hub/bundle/test_bundle_loading.py -k lowest
 
 $(LOWEST)/installed: pyproject.toml | $(VENV)/installed
-	$(BIN)/python -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/pip install -q --disable-pip-version-check pillow \
+	$(BIN)/python -m venv --clear --without-pip $(LOWEST)
+	$(BIN)/pip --python $(LOWEST)/bin/python install -q --no-compile --disable-pip-version-check pillow \
 		"transformers==$$(sed -n 's/^ *"transformers>=\([0-9.]*\)",$$/\1/p' pyproject.toml)"
 	$(BIN)/python -c "import torch, pathlib; print(pathlib.Path(torch.__file__).parents[1])" \
 		> $$(echo $(LOWEST)/lib/python3.*/site-packages)/zz_torch.pth
@@ -48,10 +48,10 @@ tour: $(VENV)/installed
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py
 
-# Made anew where the dependencies or the tested versions change.
+# Made anew where the dependencies or the tested versions change. Python compiles what is imported; pip would compile all.
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
 clean:
