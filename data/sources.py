@@ -135,17 +135,27 @@ def read_local(source: Path, *arguments: Any, **options: Any) -> Any:
 
 def _read_class_folders(folder: Path) -> RawSplits:
     """Reads a folder with one folder per class, or with one such folder per split."""
+    splits, names = class_folders(folder)
+    return _class_splits(splits, names, folder)
+
+
+def class_folders(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Finds the folder of each split, "all" where there are none, and the class names, which are folders in them.
+
+    Raises:
+        DataError: The folder has no folders, or folders of splits beside others.
+    """
     below = _subfolders(folder)
     if not below:
         raise DataError(f"{folder} holds neither Parquet files nor one folder of images per class")
     known = {name for names in SPLIT_NAMES.values() for name in names}
     if not any(path.name.lower() in known for path in below):
-        return _class_splits({"all": folder}, [path.name for path in below], folder)
+        return {"all": folder}, [path.name for path in below]
     splits = [path for path in below if path.name.lower() in known]
     if others := [path.name for path in below if path not in splits]:
         raise DataError(f"{folder} mixes folders of splits ({[s.name for s in splits]}) and others ({others})")
     names = sorted({path.name for split in splits for path in _subfolders(split)})
-    return _class_splits({split.name.lower(): split for split in splits}, names, folder)
+    return {split.name.lower(): split for split in splits}, names
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -280,6 +290,7 @@ __all__ = [
     "DataError",
     "NoBoxesError",
     "RawSplits",
+    "class_folders",
     "encoded_images",
     "find_image_column",
     "find_label_column",

@@ -23,7 +23,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "publish": {"folder": "model"},
     "explain": {"model": "model", "images": "image"},
     "demo": {"models": "model", "examples": "image"},
-    "check_data": {"data": "data set"},
+    "check_data": {"data": "data set", "model": "model"},
     "compare": {"data": "data set"},
 }
 _NOT_PATHS = {"data": {"digits"}}

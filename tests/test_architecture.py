@@ -64,6 +64,7 @@ INSIDE = {
         "labelled": {"", "text", "pixels"},
         "boxes": {"", "text", "labelled", "pixels"},
         "streaming": {"", "text", "labelled", "pixels"},
+        "checking": {"", "text", "labelled", "pixels", "boxes", "streaming"},
     },
 }
 # The card templates are data that hub reads; the facade alone knows all rooms.

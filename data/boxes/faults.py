@@ -1,6 +1,7 @@
 """Kinds of faults in data sets of boxes, and a log that counts them and keeps examples."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -55,6 +56,8 @@ class Fault:
         message: Description of the fault, and of what would be right.
         row: Row of the image within the split; None where the fault is not of one image.
         box: Corners left, top, right, bottom in pixels of the upright image; None where there is no box to draw.
+        severity: Severity of the fault's kind.
+        other: Split and row of a second image that the fault concerns, such as a duplicate; None where there is none.
     """
 
     kind: str
@@ -64,11 +67,8 @@ class Fault:
     message: str
     row: int | None = None
     box: tuple[float, ...] | None = None
-
-    @property
-    def severity(self) -> Severity:
-        """Severity of the fault's kind."""
-        return KINDS[self.kind][0]
+    severity: Severity = "error"
+    other: tuple[str, int] | None = None
 
     def __str__(self) -> str:
         return f"split {self.split!r}, {self.place} is {_short(self.value)}: {self.message}"
@@ -90,11 +90,13 @@ class FaultLog:
         examples: Number of faults of each kind that are kept.
         counts: Number of faults by kind.
         found: Kept faults, in the order in which they were found.
+        kinds: Severity and description of each kind; by default those of boxes.
     """
 
     examples: int = 20
     counts: Counter[str] = field(default_factory=Counter)
     found: list[Fault] = field(default_factory=list)
+    kinds: Mapping[str, tuple[Severity, str]] = field(default_factory=lambda: KINDS)
 
     def add(
         self,
@@ -105,20 +107,37 @@ class FaultLog:
         message: str | None = None,
         row: int | None = None,
         box: Any = None,
+        other: tuple[str, int] | None = None,
     ) -> None:
         """Adds a fault; without a `message` it has the description of its kind."""
         self.counts[kind] += 1
         if self.counts[kind] <= self.examples:
             corners = None if box is None else tuple(float(value) for value in box)
-            self.found.append(Fault(kind, split, place, value, message or KINDS[kind][1], row, corners))
+            severity, description = self.kinds[kind]
+            self.found.append(Fault(kind, split, place, value, message or description, row, corners, severity, other))
 
     def of(self, *severities: Severity) -> list[Fault]:
         """Kept faults of the given severities."""
         return [fault for fault in self.found if fault.severity in severities]
 
+    def by_kind(self, examples: int = 3) -> list[dict[str, Any]]:
+        """Severity, description, count and some examples of each kind of fault, most severe kinds first."""
+        rank = {"error": 0, "repairable": 1, "warning": 2, "note": 3}
+        return [
+            {
+                "kind": kind, "severity": self.kinds[kind][0], "what": self.kinds[kind][1], "count": self.counts[kind],
+                "examples": [fault.to_dict() for fault in self.of_kind(kind)[:examples]],
+            }
+            for kind in sorted(self.counts, key=lambda kind: (rank[self.kinds[kind][0]], -self.counts[kind]))
+        ]  # fmt: skip
+
+    def of_kind(self, kind: str) -> list[Fault]:
+        """Kept faults of a kind."""
+        return [fault for fault in self.found if fault.kind == kind]
+
     def total(self, *severities: Severity) -> int:
         """Number of faults of the given severities, including those not kept."""
-        return sum(count for kind, count in self.counts.items() if KINDS[kind][0] in severities)
+        return sum(count for kind, count in self.counts.items() if self.kinds[kind][0] in severities)
 
 
 def _short(value: Any, longest: int = 80) -> str:

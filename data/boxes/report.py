@@ -16,7 +16,6 @@ from ..sources import DataError
 from ..splits import find_splits
 from ..text.json_text import json_text
 from .checks import Inspection, Pixels, inspect_boxes
-from .faults import KINDS, Fault
 from .formats import BoxFormat
 from .pictures import CROWD, color_of, contact_sheet, draw_boxes
 from .sources import read_box_source
@@ -88,18 +87,7 @@ class BoxReport:
 
     def faults(self, examples: int = 3) -> list[dict[str, Any]]:
         """Severity, description, count and some examples of each kind of fault, most severe kinds first."""
-        rank = {"error": 0, "repairable": 1, "warning": 2, "note": 3}
-        counts = self.checked.faults.counts
-        return [
-            {
-                "kind": kind, "severity": KINDS[kind][0], "what": KINDS[kind][1], "count": counts[kind],
-                "examples": [fault.to_dict() for fault in self._of(kind)[:examples]],
-            }
-            for kind in sorted(counts, key=lambda kind: (rank[KINDS[kind][0]], -counts[kind]))
-        ]  # fmt: skip
-
-    def _of(self, kind: str) -> list[Fault]:
-        return [fault for fault in self.checked.faults.found if fault.kind == kind]
+        return self.checked.faults.by_kind(examples)
 
     def to_dict(self) -> dict[str, Any]:
         """Whole report as plain data."""
@@ -140,7 +128,7 @@ class BoxReport:
     def fault_picture(self, kind: str) -> Image.Image | None:
         """Picture of some images with the boxes of a kind of fault; None where the kind has nothing to show."""
         pictures, titles = [], []
-        for fault in self._of(kind):
+        for fault in self.checked.faults.of_kind(kind):
             if fault.row is None or kind in ("missing area", "annotation id 0", "bad image"):
                 continue
             if (pixels := self._pixels(fault.split, fault.row)) is None:

@@ -43,7 +43,7 @@ def load_streamed_data(
     Raises:
         DataError: There is no such source, or its columns or labels are not known.
     """
-    tables, name = _open(source, revision)
+    tables, name = open_streams(source, revision)
     first = next(iter(tables.values()))
     if first.features is None:
         raise DataError(f"the columns of {name} are not known before it is read; name a data set with a schema")
@@ -66,7 +66,12 @@ def load_streamed_data(
     return ImageData(name, label_set, train, validation, test, notes)
 
 
-def _open(source: Any, revision: str | None) -> tuple[dict[str, IterableDataset], str]:
+def open_streams(source: Any, revision: str | None = None) -> tuple[dict[str, IterableDataset], str]:
+    """Opens a data set as streams, by the source's split names, and names it; see `load_streamed_data`.
+
+    Raises:
+        DataError: There is no such source, or it cannot be streamed.
+    """
     if isinstance(source, IterableDataset):
         return {"train": source}, "a stream in memory"
     if isinstance(source, dict):
@@ -145,4 +150,4 @@ def _held_out(table: IterableDataset, count: int, features: Features, name: str)
     return Dataset.from_list(rows, features=features)
 
 
-__all__ = ["load_streamed_data"]
+__all__ = ["load_streamed_data", "open_streams"]

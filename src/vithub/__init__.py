@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from .configuration.configuration_deit import HubDeiTConfig
     from .configuration.configuration_detr import HubDetrConfig
     from .configuration.configuration_vit import HubViTConfig
-    from .data.boxes.report import check_data
     from .deployment.exporting import export
     from .deployment.optimizing.optimizing import optimize
     from .hub.conversion.convert import convert
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from .modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
     from .modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
     from .modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
+    from .training.data_check import check_data
     from .training.evaluation import evaluate
     from .training.finetuning import finetune
     from .training.prediction import predict, predict_stream
@@ -58,7 +58,7 @@ _HOMES = {
     "attention_distance": "interpretability.analysis.attention_distance",
     "attention_maps": "interpretability.capture.attention_maps",
     "attention_rows": "interpretability.capture.attention_maps",
-    "check_data": "data.boxes.report",
+    "check_data": "training.data_check",
     "cka": "interpretability.analysis.representation_similarity",
     "compare": "comparison.comparing",
     "convert": "hub.conversion.convert",

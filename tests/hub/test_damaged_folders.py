@@ -50,10 +50,10 @@ def sound(tmp_path_factory, tiny, tiny_detr, randomised):
         randomised(model).save_pretrained(root / name)
         processor.save_pretrained(root / name)
     Image.new("RGB", (40, 30), (200, 40, 90)).save(root / "photo.png")
-    for label in labels["id2label"].values():
+    for blue, label in enumerate(labels["id2label"].values()):
         (root / "data" / label).mkdir(parents=True)
         for number in range(3):
-            Image.new("RGB", (40, 30), (80 * number, 40, 90)).save(root / "data" / label / f"{number}.png")
+            Image.new("RGB", (40, 30), (80 * number, 40, 90 + blue)).save(root / "data" / label / f"{number}.png")
     return root
 
 

@@ -54,7 +54,7 @@ COMMAND_ONLY = {
 OBJECT = "an object of Python"
 TOKEN = "a secret, which a command line would leave in the shell's history; commands read HF_TOKEN or the login"
 FUNCTION_ONLY = {
-    "check_data": {"columns": "`objects_column` and further names of columns"},
+    "check_data": {"columns": "`objects_column` and further names of columns", "reporter": OBJECT},
     "compare": {"reporter": OBJECT, "cost": OBJECT, "command": "the command line itself, for the report"},
     "convert": {"dtype": OBJECT, "token": TOKEN, "fields": "fields of a configuration have types, which texts lack"},
     "demo": {"page": OBJECT, "announce": OBJECT, "target": "`space` on the command line"},

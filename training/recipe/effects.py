@@ -101,6 +101,7 @@ NEEDS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_READ_AGAIN, ("data.cache",)),
     (_off("data.streaming"), ("data.validation_fraction", "data.test_fraction", "data.split_seed", "training.epochs")),
     (_one_of("data.on_bad_image", "skip"), ("data.max_bad_share",)),
+    (_off("data.streaming"), ("data.on_leakage",)),
     (_one_of("augmentation.crop", "random_resized"), ("augmentation.scale", "augmentation.ratio")),
     (_off("augmentation.rand_augment"), ("augmentation.color_jitter",)),
     (_given("augmentation.mixup", "augmentation.cutmix"), ("augmentation.mix_probability",)),

@@ -9,6 +9,7 @@ LENGTH = ("training.epochs", "training.max_steps")
 # Settings on which no result depends.
 WITHOUT_EFFECT = (
     "data.cache",
+    "data.on_leakage",
     "data.workers",
     "training.checkpoint_steps",
     "training.keep_checkpoints",

@@ -109,6 +109,9 @@ class DataSettings(Section):
         "error", description="an image that cannot be decoded: stop, or train without it and list it in metrics.json"
     )
     max_bad_share: Share = Field(0.01, description="part of a split that may be skipped before it is an error")
+    on_leakage: Literal["error", "warn"] = Field(
+        "error", description="the same image file in two splits: stop, or warn and say so in metrics.json and the card"
+    )
 
     repair_boxes: bool = Field(
         False, description="cut boxes at their image's border and leave out those without an area, instead of an error"

@@ -20,6 +20,7 @@ UNKNOWN_TO: dict[str, dict[str, str | None]] = {
         "data.shuffle_buffer": None,
         "data.held_out_images": None,
         "data.labels": None,
+        "data.on_leakage": None,
         "augmentation.crop": "boxes.crop",
         "augmentation.scale": "boxes.sides and boxes.crop_size",
         "augmentation.ratio": "boxes.crop_size",

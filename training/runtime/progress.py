@@ -20,8 +20,8 @@ class Reporter(Protocol):
     def message(self, text: str) -> None:
         """Shows one line that stays."""
 
-    def start(self, task: str, total: int, done: int = 0) -> None:
-        """Begins a task of `total` parts, `done` of which are complete."""
+    def start(self, task: str, total: int | None, done: int = 0) -> None:
+        """Begins a task of `total` parts, `done` of which are complete; None where their number is not known."""
 
     def advance(self, amount: int = 1, **figures: float) -> None:
         """Counts `amount` parts of the task as complete; `figures` are numbers shown beside it."""
@@ -37,7 +37,7 @@ class QuietReporter:
         """Writes one line to the log."""
         logger.info(text)
 
-    def start(self, task: str, total: int, done: int = 0) -> None:
+    def start(self, task: str, total: int | None, done: int = 0) -> None:
         """Does nothing."""
 
     def advance(self, amount: int = 1, **figures: float) -> None:
@@ -54,7 +54,8 @@ class TerminalReporter:
         self.console = console or Console(file=sys.stderr, highlight=False)
         self.every = every
         self._progress: Progress | None = None
-        self._task, self._total, self._done, self._begun, self._shown = "", 0, 0, 0.0, 0.0
+        self._total: int | None = None
+        self._task, self._done, self._begun, self._shown = "", 0, 0.0, 0.0
         self._at_start = 0
 
     def __enter__(self) -> Self:
@@ -71,7 +72,7 @@ class TerminalReporter:
             visible_lines(text), markup=False, soft_wrap=True
         )
 
-    def start(self, task: str, total: int, done: int = 0) -> None:
+    def start(self, task: str, total: int | None, done: int = 0) -> None:
         """Begins a bar in a terminal; elsewhere records when the task began."""
         self.stop()
         self._task, self._total, self._done, self._at_start = task, total, done, done
@@ -92,10 +93,14 @@ class TerminalReporter:
             self._progress.update(self._progress.task_ids[0], advance=amount, figures=text)
         elif time.monotonic() - self._shown >= self.every:
             self._shown = time.monotonic()
-            here = self._done - self._at_start
-            seconds = (time.monotonic() - self._begun) / max(1, here) * (self._total - self._done)
-            line = f"{self._task} {self._done}/{self._total}  {text}  {time_left(seconds)}"
-            self.console.print(line, markup=False, soft_wrap=True)
+            self.console.print(self._line(text), markup=False, soft_wrap=True)
+
+    def _line(self, text: str) -> str:
+        if self._total is None:
+            return f"{self._task} {self._done}  {text}"
+        here = self._done - self._at_start
+        seconds = (time.monotonic() - self._begun) / max(1, here) * (self._total - self._done)
+        return f"{self._task} {self._done}/{self._total}  {text}  {time_left(seconds)}"
 
     def stop(self) -> None:
         """Removes the bar."""

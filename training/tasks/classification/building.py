@@ -7,6 +7,7 @@ import torch
 from datasets import IterableDataset
 from torch import nn
 
+from ....data.checking.leakage import check_leakage
 from ....data.columns import LABEL
 from ....data.image_processing import PixelFormat, pixel_format
 from ....data.image_soundness import check_readable
@@ -46,7 +47,9 @@ def build_classification(
     else:
         images = load_image_data(source, **recipe.data.reading())
         check_data_effects(recipe, images.drawn)
-        check_readable(images.splits, recipe.data.on_bad_image, recipe.data.max_bad_share)
+        prints: dict[str, Any] = {}
+        check_readable(images.splits, recipe.data.on_bad_image, recipe.data.max_bad_share, prints)
+        check_leakage(images, prints, recipe.data.on_leakage)
     labels, streamed = images.labels, isinstance(images.train, IterableDataset)
     counts = None if streamed else label_counts(images.train, LABEL, labels).tolist()
     balance = ClassBalance(recipe, labels.names, counts, None if streamed else len(images.train), labels.multi_label)
