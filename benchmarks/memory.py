@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tiny", action="store_true", help="tiny models: to see that it runs")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=CASES, help="measure these, keep others' figures")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -77,8 +78,10 @@ def main() -> None:
     from loader import cpu_name
 
     size = "tiny" if options.tiny else "short"
-    cases: dict[str, Any] = {}
-    for case in CASES:
+    kept = options.output is not None and options.output.is_file() and tuple(options.only) != CASES
+    known = json.loads(options.output.read_text(encoding="utf-8")) if kept else {"cases": {}}
+    cases: dict[str, Any] = known["cases"]
+    for case in options.only:
         peaks: dict[str, list[float]] = {library: [] for library in LIBRARIES}
         for turn in range(options.rounds):
             for library in LIBRARIES[:: -1 if turn % 2 else 1]:
@@ -90,8 +93,8 @@ def main() -> None:
         "batch_size": {"vit": options.batch_size, "detr": 2},
         "precision": "fp32",
         "cases": cases,
-        "activations": activations(size),
-        "detr_activations_mb": detr_activations(size),
+        "activations": activations(size) if "vit" in options.only else known.get("activations"),
+        "detr_activations_mb": detr_activations(size) if "detr" in options.only else known.get("detr_activations_mb"),
         "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.system()},
         "versions": {name: version(name) for name in ("torch", "transformers")},
     }
