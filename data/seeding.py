@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 class Stream:
     """Purposes of random draws: the second number of a key, after the seed."""
 
-    ORDER, SAMPLE, MIX, MODEL, WEIGHTS, REPLACEMENT, DROPOUT, NOISE, SCALE = range(9)
+    ORDER, SAMPLE, MIX, MODEL, WEIGHTS, REPLACEMENT, DROPOUT, NOISE, SCALE, MASK = range(10)
 
 
 def derived_seed(*key: int) -> int:

@@ -17,6 +17,7 @@ from vithub.training.recipe.model_names import DETECTOR_FROM_SCRATCH, is_from_sc
 # Arguments that name files, folders or Hub ids, with the kind of thing they name, by command.
 SOURCES: dict[str, dict[str, str]] = {
     "finetune": {"model": "model", "data": "data set", "recipe": "recipe", "teacher": "model"},
+    "pretrain": {"model": "model", "data": "data set", "recipe": "recipe"},
     "evaluate": {"folder": "model", "data": "data set"},
     "predict": {"folder": "model", "images": "image", "data": "data set"},
     "convert": {"source": "model"},
@@ -39,7 +40,7 @@ def prepared(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def call(**options: Any) -> None:
         sources = SOURCES.get(command.__name__, {})
-        if command.__name__ == "finetune" and _is_new_model(options.get("model")):
+        if command.__name__ in ("finetune", "pretrain") and _is_new_model(options.get("model")):
             sources = {option: what for option, what in sources.items() if option != "model"}
         refuse_missing(sources, options)
         command(**options)

@@ -19,6 +19,7 @@ from vithub.scripts.explain_command import explain
 from vithub.scripts.export_command import export
 from vithub.scripts.finetune_command import finetune
 from vithub.scripts.predict_command import predict
+from vithub.scripts.pretrain_command import pretrain
 from vithub.scripts.printing import LineFormatter, say
 from vithub.scripts.publish_command import publish
 from vithub.scripts.termination import orderly_termination
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=RecipeCommand)(prepared(finetune))
+app.command(cls=RecipeCommand)(prepared(pretrain))
 for subcommand in (evaluate, predict, convert, check_data, compare, publish, export, demo, explain):
     app.command(cls=Command)(prepared(subcommand))
 

@@ -74,7 +74,7 @@ def finetune(
         "class_weights": class_weights_from(class_weights),
     }  # fmt: skip
     values = assignments(set_ or [])
-    _check_recipe(recipe, preset, named_values(**named) | values)
+    check_recipe(recipe, preset, named_values(**named) | values)
     from vithub.training.finetuning import finetune as run
     from vithub.training.runtime.progress import TerminalReporter
 
@@ -85,7 +85,7 @@ def finetune(
         )  # fmt: skip
 
 
-def _check_recipe(recipe: str | None, preset: str | None, values: dict[str, Any]) -> None:
+def check_recipe(recipe: str | None, preset: str | None, values: dict[str, Any]) -> None:
     """Rejects faults in a recipe before the libraries for training are imported."""
     from vithub.training.recipe.presets import preset as named_recipe
     from vithub.training.recipe.presets import read_recipe

@@ -13,7 +13,7 @@ from .streams import StreamKey
 
 
 class StreamedImages(Dataset[dict[str, torch.Tensor]]):
-    """Data set that differs from `LabelledImages` by keys that carry their rows.
+    """Data set that differs from `LabelledImages` by keys that carry their rows; rows without a label have no `labels`.
 
     Args:
         transform: Training transform, a `TrainTransform`.
@@ -52,7 +52,8 @@ class StreamedImages(Dataset[dict[str, torch.Tensor]]):
                 raise
             return sample
         pixels = transformed(self.transform, image, (self.seed, key))
-        return {**pixels, "labels": label_tensor(key.row[LABEL], self.num_labels), **sample}
+        labels = {"labels": label_tensor(key.row[LABEL], self.num_labels)} if LABEL in key.row else {}
+        return {**pixels, **labels, **sample}
 
     def finish(self, batch: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
         """Batch of samples with `pixel_values` as the model takes them, on a device; all else stays on the host."""

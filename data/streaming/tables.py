@@ -1,7 +1,7 @@
 """Loading of data sets as streams: the training split is never stored, the others are read from their beginnings."""
 
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,48 @@ def load_streamed_data(
     if test is None:
         notes.append("there is no test split: the figures are of the validation split, which also chose the best epoch")
     return ImageData(name, label_set, train, validation, test, notes)
+
+
+def load_streamed_images(
+    source: Any,
+    *,
+    held_out_images: int,
+    image_column: str | None,
+    revision: str | None,
+    named: Mapping[str, str | None],
+) -> tuple[dict[str, Any], str, list[str]]:
+    """Loads a data set without its labels, whose training split is an `IterableDataset` of encoded images.
+
+    Args:
+        source: Data set, as for `load_streamed_data`.
+        held_out_images: Largest number of images of the validation split, and of the test split, as for
+            `load_streamed_data`.
+        image_column: Name of the image column; None finds it.
+        revision: Branch, tag or commit of a Hub id; None takes the default branch.
+        named: Name of the split for "train", "validation" and "test"; None finds it.
+
+    Returns:
+        Tables of "train", "validation" and, where there is one, "test"; the name of the source; notes for readers.
+
+    Raises:
+        DataError: There is no such source, or its columns are not known.
+    """
+    tables, name = open_streams(source, revision)
+    first = next(iter(tables.values()))
+    if first.features is None:
+        raise DataError(f"the columns of {name} are not known before it is read; name a data set with a schema")
+    column = find_image_column(first, image_column)
+    streams = {role: _images_alone(table, column) for role, table in find_splits(tables, named).items()}
+    features, notes = Features({IMAGE: Image(decode=False)}), ["the training images were read as a stream"]
+    splits: dict[str, Any] = {"train": streams["train"]}
+    splits["validation"] = _held_out(streams.get("validation", streams["train"]), held_out_images, features, name)
+    if "validation" not in streams:
+        count = len(splits["validation"])
+        splits["train"] = splits["train"].skip(count)
+        notes.append(f"the first {count} training images were held out for validation")
+    if "test" in streams:
+        splits["test"] = _held_out(streams["test"], held_out_images, features, name)
+    return splits, name, notes
 
 
 def open_streams(source: Any, revision: str | None = None) -> tuple[dict[str, IterableDataset], str]:
@@ -138,6 +180,13 @@ def _prepared(table: IterableDataset, image_column: str, label_column: str, labe
     return encoded.map(numbered, remove_columns=others)
 
 
+def _images_alone(table: IterableDataset, column: str) -> IterableDataset:
+    """Stream with the column "image" (encoded) alone."""
+    others = [name for name in table.column_names or [] if name != IMAGE]
+    encoded = table.cast_column(column, Image(decode=False))
+    return encoded.map(lambda row: {IMAGE: row[column]}, remove_columns=others)
+
+
 def _held_out(table: IterableDataset, count: int, features: Features, name: str) -> Dataset:
     try:
         rows = list(islice(iter(table), count))
@@ -150,4 +199,4 @@ def _held_out(table: IterableDataset, count: int, features: Features, name: str)
     return Dataset.from_list(rows, features=features)
 
 
-__all__ = ["load_streamed_data", "open_streams"]
+__all__ = ["load_streamed_data", "load_streamed_images", "open_streams"]

@@ -29,7 +29,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def headline_of(metrics: dict[str, Any]) -> str:
     """Key of the headline metric of a run in `metrics.json`; runs before 0.2 do not name it."""
     keys, stated = [key for key, _, _ in card_kind(metrics).reported], metrics.get("headline")
-    return stated if stated in keys else keys[0]
+    return stated if stated in keys or not keys else keys[0]
 
 
 def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[st
         tags=["vithub", "vision", task, *([tag] if tag else [])],
         datasets=[hub_data] if hub_data else None,
         base_model=hub_id(base_model(recipe["model"]["source"]) or ""),
-        metrics=[metric for _, metric, _ in reported],
+        metrics=[metric for _, metric, _ in reported] or None,
         model_name=f"vithub on {name_of_data}" if results else None,
         eval_results=results or None,
     )
@@ -68,9 +68,12 @@ def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[st
 
 
 def write_eval_results(folder: Path, recipe: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Writes `.eval_results/vithub.yaml` for a data set of the Hub; for other data the file is removed."""
+    """Writes `.eval_results/vithub.yaml` for a data set of the Hub; for other data the file is removed.
+
+    A kind of card that reports no metrics, as that of backbones, has no such file.
+    """
     dataset, split, headline = hub_id(recipe["data"]["source"]), metrics["reported_split"], headline_of(metrics)
-    file, value = folder / RESULTS, metrics[split][headline]
+    file, value = folder / RESULTS, metrics[split][headline] if card_kind(metrics).reported else None
     if dataset is None or value is None:
         file.unlink(missing_ok=True)
         return

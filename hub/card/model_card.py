@@ -17,6 +17,7 @@ from ...data.text.markdown_text import Markdown, markdown_block, markdown_code, 
 from ...data.text.terminal_text import visible
 from ..checkpoints import CheckpointError, read_config, read_json
 from . import detection as _detection  # noqa: F401  # importing it registers the card of detectors
+from . import pretraining as _pretraining  # noqa: F401  # importing it registers the card of backbones
 from .exported_forms import exported_facts
 from .facts import duration, energy, label_names, percent
 from .header import UNKNOWN_LICENCE, base_model, card_header, hub_id, public_name, write_eval_results

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .training.evaluation import evaluate
     from .training.finetuning import finetune
     from .training.prediction import predict, predict_stream
+    from .training.pretraining import pretrain
 
     __version__: str
 
@@ -76,6 +77,7 @@ _HOMES = {
     "position_similarity": "interpretability.analysis.position_similarity",
     "predict": "training.prediction",
     "predict_stream": "training.prediction",
+    "pretrain": "training.pretraining",
     "project": "interpretability.analysis.projections",
     "publish": "hub.push.publishing",
 }
@@ -115,6 +117,7 @@ __all__ = [
     "position_similarity",
     "predict",
     "predict_stream",
+    "pretrain",
     "project",
     "publish",
 ]

@@ -26,6 +26,7 @@ FUNCTIONS = {
     "export": [vithub.export],
     "finetune": [vithub.finetune],
     "predict": [vithub.predict, vithub.predict_stream, predict_dataset],
+    "pretrain": [vithub.pretrain],
     "publish": [vithub.publish],
 }
 PRINTED = "how the command prints; the function returns the content"
@@ -47,6 +48,7 @@ COMMAND_ONLY = {
     "export": {"format_": "`format`, which is a name of Python's own", "json_": PRINTED},
     "finetune": {"set_": "`values`: many NAME=VALUE texts are one dictionary in Python"},
     "predict": {"json_": PRINTED, **FAST},
+    "pretrain": {"set_": "`values`: many NAME=VALUE texts are one dictionary in Python"},
     "publish": {
         "json_": PRINTED, "space": "calls `write_space` or `export` too", "web_runtime": "calls `export` with `space`",
     },
@@ -66,6 +68,7 @@ FUNCTION_ONLY = {
     "export": {"format": "`--format`", "reporter": OBJECT},
     "finetune": {"values": "`--set` on the command line", "reporter": OBJECT},
     "predict": {"reporter": OBJECT, "rows_per_file": "a choice of programs that read the files"},
+    "pretrain": {"values": "`--set` on the command line", "reporter": OBJECT},
     "publish": {"token": TOKEN, "check": "a command never leaves the check out"},
 }  # fmt: skip
 

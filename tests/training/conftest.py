@@ -11,6 +11,30 @@ from vithub.training.finetuning import finetune
 from vithub.training.recipe.recipe import Recipe
 from vithub.training.runtime.progress import QuietReporter
 
+import vithub
+
+# A ViT of 20,000 parameters that sees digits of 12 x 12 pixels without their labels, in fp32 and in this process.
+PRETRAINING = {
+    "model.source": "vit-ti/4",
+    "model.image_size": 12,
+    "model.fields": {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "initializer_range": 0.1},
+    "data.workers": 0,
+    "data.test_fraction": 0.2,
+    "data.validation_fraction": 0.1,
+    "augmentation.crop": "padded",
+    "augmentation.horizontal_flip": 0.0,
+    "training.epochs": 2,
+    "training.batch_size": 40,
+    "training.lr": 4e-3,
+    "training.lr_batch": None,
+    "training.warmup": 1,
+    "training.warmup_unit": "epochs",
+    "training.precision": "fp32",
+    "training.trackers": [],
+    "evaluation.crop_ratio": 1.0,
+}
+DECODER = {"pretraining.decoder_width": 16, "pretraining.decoder_layers": 1, "pretraining.decoder_heads": 2}
+
 
 @pytest.fixture(autouse=True)
 def blank_pictures(monkeypatch):
@@ -91,3 +115,24 @@ def damaged_squares(detector_data, tmp_path_factory):
     file = tmp_path_factory.mktemp("data") / "squares.parquet"
     table.to_parquet(file)
     return file
+
+
+@pytest.fixture(scope="session")
+def quick_pretraining():
+    """Makes the values of a pretraining of a second, by its method: `quick_pretraining("mae", {"seed": 1})`."""
+
+    def make(method="mae", values=None):
+        return PRETRAINING | (DECODER if method == "mae" else {}) | (values or {})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pretrained(digit_folders, quick_pretraining):
+    """Pretrains for a second: `pretrained(out, "mae", {"training.epochs": 3})`; the rest are options of `pretrain`."""
+
+    def run(out, method="mae", values=None, **options):
+        usual = {"data": digit_folders, "method": method, "values": quick_pretraining(method, values)}
+        return vithub.pretrain(output=out, **usual | options)
+
+    return run

@@ -15,8 +15,8 @@ from .presets import preset, preset_names
 from .recipe import Recipe, RecipeError, field_names, flat
 from .task_options import UNKNOWN_TO
 
-# Values that are accepted although they have no effect, since they hold anyway: a detector's labels are not smoothed.
-_TRUE_ANYWAY = {("detection", "training.label_smoothing"): 0.0}
+# Values that are accepted although they have no effect, since they hold anyway: labels are smoothed by no other task.
+_TRUE_ANYWAY = {(task, "training.label_smoothing"): 0.0 for task in ("detection", "pretraining")}
 
 
 class Condition(NamedTuple):
@@ -124,6 +124,12 @@ NEEDS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_one_of("distillation.kind", "soft"), ("distillation.temperature", "distillation.reduction")),
     (_on_the_hub("distillation.teacher"), ("distillation.revision",)),
     (_given("lora.rank"), ("lora.alpha", "lora.dropout", "lora.targets", "lora.publish")),
+    (_one_of("pretraining.method", "simmim"), ("pretraining.mask_unit",)),
+    (_one_of("pretraining.method", "mae"), ("pretraining.normalize_targets",)),
+    (
+        _one_of("pretraining.method", "mae"),
+        tuple(f"pretraining.decoder_{name}" for name in ("width", "layers", "heads")),
+    ),
 )
 # As `NEEDS`, but checked also for the named preset's own values: such a preset cannot work without a teacher.
 NEEDS_EVEN_IN_A_PRESET = (

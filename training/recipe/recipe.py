@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from ...data.boxes.augmentation_settings import BoxAugmentation
 from ...data.labelled.augmentation_settings import Augmentation
 from .boolean_fields import misplaced_boolean
+from .pretraining_settings import PretrainingSettings
 from .sealed_file import is_cut
 from .sections import (
     DataSettings,
@@ -33,7 +34,7 @@ class RecipeError(ValueError):
 class Recipe(Section):
     """Settings of a training run."""
 
-    task: str = Field("classification", description="what is learned: classification or detection")
+    task: str = Field("classification", description="what is learned: classification, detection or pretraining")
     preset: str = Field("from-scratch-small", description="the named recipe that this one began as")
     model: ModelSettings = Field(default_factory=ModelSettings)
     data: DataSettings = Field(default_factory=DataSettings)
@@ -42,6 +43,7 @@ class Recipe(Section):
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     distillation: DistillationSettings = Field(default_factory=DistillationSettings)
     lora: LoraSettings = Field(default_factory=LoraSettings)
+    pretraining: PretrainingSettings = Field(default_factory=PretrainingSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     seed: Seed = Field(0, description="of all random choices but the drawing of splits")
 

@@ -5,14 +5,19 @@ from typing import Any
 
 from ...configuration.model_task import CLASSIFICATION, DETECTION, Suits, model_task, register_model_task
 from ...hub.checkpoints import read_config
+from ...modeling.modeling_deit import HubDeiTModel
+from ...modeling.modeling_vit import HubViTModel
 from ..recipe.model_names import DETECTOR_FROM_SCRATCH
 from ..recipe.recipe import Recipe
 from ..recipe.task_options import register_task_options
 from .classification.kind import Classification
 from .detection.kind import Detection
+from .pretraining.kind import Pretraining
 from .task import Task, TrainingTask
 
-_TASKS: dict[str, Task] = {"classification": Classification(), "detection": Detection()}
+PRETRAINING = "pretraining"
+_TASKS: dict[str, Task] = {CLASSIFICATION: Classification(), DETECTION: Detection(), PRETRAINING: Pretraining()}
+_BACKBONES = (HubViTModel.__name__, HubDeiTModel.__name__)
 
 
 def register_task(task: Task, suits: Suits, unknown: dict[str, str | None]) -> None:
@@ -32,7 +37,8 @@ def register_task(task: Task, suits: Suits, unknown: dict[str, str | None]) -> N
 def task_of(what: Recipe | Path | Any) -> Task:
     """Returns the task of a recipe, of a folder with a saved model, or of a model.
 
-    A model of unknown kind is treated as a classifier, so that loading it reports the problem.
+    A backbone of this package without a head belongs to pretraining. A model of unknown kind is treated as a
+    classifier, so that loading it reports the problem.
 
     Raises:
         CheckpointError: The folder's configuration is damaged.
@@ -40,10 +46,17 @@ def task_of(what: Recipe | Path | Any) -> Task:
     if isinstance(what, Recipe):
         return _TASKS[what.task]
     if isinstance(what, Path):
-        name = model_task(read_config(what)) if (what / "config.json").is_file() else None
+        config = read_config(what) if (what / "config.json").is_file() else {}
+        name = model_task(config) or (PRETRAINING if _is_backbone(config) else None)
     else:
         name = model_task(what)
     return _TASKS[name or CLASSIFICATION]
+
+
+def _is_backbone(config: dict[str, Any]) -> bool:
+    """Whether a `config.json` is that of a backbone of this package without a head."""
+    classes = config.get("architectures")
+    return isinstance(classes, list) and bool(classes) and classes[0] in _BACKBONES
 
 
 def build_task(recipe: Recipe, data: Any = None, processes: int = 1, teacher: Any = None) -> TrainingTask:

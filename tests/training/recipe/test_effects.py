@@ -23,6 +23,7 @@ import vithub
 
 from .option_effects import ALSO, CASES, ENTRIES, OTHER_VALUES, REFUSED, Changes
 
+BEGUN_AS = {"classification": "from-scratch-small", "detection": "detr-small-data", "pretraining": "pretrain-mae"}
 TASKS = Path(__file__).parents[3] / "training" / "tasks"
 
 
@@ -47,7 +48,7 @@ def test_the_tables_name_options_that_there_are():
 @pytest.mark.parametrize(("task", "name"), [case for case in CASES if ENTRIES[case[0]][case[1]] == REFUSED])
 def test_an_option_without_effect_is_refused_by_name_and_value(task, name, tmp_path):
     value = OTHER_VALUES.get(name, other_number(name))
-    begun_as = {"classification": "from-scratch-small", "detection": "detr-small-data"}[task]
+    begun_as = BEGUN_AS[task]
     with pytest.raises(RecipeError) as caught:
         finetune(data="digits", output=tmp_path / "run", preset=begun_as, values={name: value} | ALSO.get(name, {}))
     assert f"{name} {value!r} has no effect" in str(caught.value)
@@ -83,7 +84,8 @@ def made(tmp_path_factory):
     )  # fmt: skip
     backbone.save_pretrained(folder / "backbone")
     vithub.data.image_processing.build_image_processor((32, 32)).save_pretrained(folder / "backbone")
-    sources = {"classification": labelled_sources(), "detection": boxed_sources()}
+    labelled = labelled_sources()
+    sources = {"classification": labelled, "detection": boxed_sources(), "pretraining": labelled}
     return sources, {"TEACHER": str(folder / "teacher"), "BACKBONE": str(folder / "backbone")}
 
 
@@ -152,7 +154,7 @@ def boxed_sources():
 
 
 @pytest.fixture(scope="module")
-def usual(quick, quick_detector):
+def usual(quick, quick_detector, quick_pretraining):
     """A run of a few steps of each task, in which every option can show that it does something."""
     classifier = quick(
         {
@@ -168,8 +170,13 @@ def usual(quick, quick_detector):
                                "training.warmup": 0, "training.backbone_lr": None, "training.decay_all": False,
                                "model.image_size": 48, "boxes.sides": (480, 640, 800)})  # fmt: skip
     del detector["model.backbone_stride"]
-    begun = {"classification": Recipe(), "detection": preset("detr")}
-    return {"classification": (begun["classification"], classifier), "detection": (begun["detection"], detector)}
+    backbone = quick_pretraining(values={"augmentation.crop": "random_resized", "evaluation.crop_ratio": 0.875,
+                                         "training.batch_size": 8, "training.warmup": 0})  # fmt: skip
+    return {
+        "classification": (Recipe(), classifier),
+        "detection": (preset("detr"), detector),
+        "pretraining": (preset("pretrain-mae"), backbone),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +202,8 @@ def outcome(made, usual, tmp_path_factory):
                 usual_values["data.on_leakage"] = "warn"  # the splits share images
         if "model.fields" in values:
             values["model.fields"] = usual_values["model.fields"] | values["model.fields"]
+        if values.get("pretraining.method", "mae") != "mae":  # the small decoder is MAE's
+            usual_values = {name: value for name, value in usual_values.items() if ".decoder_" not in name}
         recipe = begun.with_values(usual_values | values)
         check_effects(recipe, set(values))
         folder = tmp_path_factory.mktemp("run")

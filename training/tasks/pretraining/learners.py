@@ -1,0 +1,60 @@
+"""Base class of the modules that pretraining trains: a backbone, and what its loss needs beside it.
+
+Shapes: B images, C channels, D = width of the features.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ....modeling.modeling_vit import HubViTModel
+
+
+class Learner(nn.Module, ABC):
+    """Backbone with the parts of its loss; checkpoints hold all of it, and the published model is the backbone alone.
+
+    Args:
+        vit: Backbone to train, in fp32.
+    """
+
+    def __init__(self, vit: HubViTModel) -> None:
+        super().__init__()
+        self.vit = vit
+
+    @property
+    def judged(self) -> HubViTModel:
+        """Backbone whose features are measured, and which is published."""
+        return self.vit
+
+    def draws(self, seeds: Sequence[int], image_hw: tuple[int, int]) -> dict[str, torch.Tensor]:  # noqa: ARG002
+        """Random choices for each image as tensors on the host, by the name of `forward`'s argument.
+
+        Args:
+            seeds: One seed per image.
+            image_hw: Size (height, width) of the images in pixels.
+        """
+        return {}
+
+    @abstractmethod
+    def forward(self, **inputs: Any) -> torch.Tensor:
+        """Computes the loss of each image, (B,) fp32.
+
+        Args:
+            **inputs: `pixel_values` (B, C, height, width), what `draws` returned, and `batch_window`, see
+                `draw_kept_samples`.
+        """
+
+
+def initialize(module: nn.Module, std: float = 0.02) -> None:
+    """Initialises the linear layers of a head by a truncated normal of this deviation, and their biases by 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+__all__ = ["Learner", "initialize"]

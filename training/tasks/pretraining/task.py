@@ -1,0 +1,142 @@
+"""Pretraining task: training of a backbone on images without labels."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from ....data.image_processing import PixelFormat, pixel_format
+from ....data.labelled.augmentation import TrainTransform
+from ....data.labelled.dataset import EvaluationTransform, LabelledImages, collate
+from ....data.samplers import TrainingOrder
+from ....data.seeding import Stream, derived_seed
+from ....data.streaming.images import StreamedImages
+from ....data.streaming.streams import StreamOrder
+from ...optim.sample_dropout import SampleDropout, drops_activations
+from ...recipe.recipe import Recipe
+from ..batch_places import BatchPlace
+from ..task import TrainingTask
+from ..train_batches import StreamedBatches, TableBatches
+from .evaluation import PretrainingEvaluator
+from .images import UnlabelledData
+from .learners import Learner
+
+
+class PretrainingTask(TrainingTask):
+    """Training task of a backbone on images without labels; the backbone alone is published.
+
+    Args:
+        recipe: Recipe of the run.
+        learner: Backbone with the parts of its loss, on the CPU, in fp32.
+        image_processor: Image processor of the evaluation transform, saved with the backbone.
+        data: Splits of images.
+        order: Order of the training images by step, for a table or a stream.
+    """
+
+    data: UnlabelledData
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        learner: Learner,
+        image_processor: Any,
+        data: UnlabelledData,
+        order: TrainingOrder | StreamOrder,
+    ) -> None:
+        super().__init__(recipe, learner.judged, image_processor, data)
+        self._learner = learner
+        self._evaluation_images: dict[str, LabelledImages] = {}
+        self.batches = self._batches(order)
+
+    def _batches(self, order: TrainingOrder | StreamOrder) -> TableBatches | StreamedBatches:
+        if isinstance(order, TrainingOrder):
+            return TableBatches(self.recipe, self.train_images, order, self.workers, collate)
+        skip = self.recipe.data.on_bad_image == "skip"
+        images = StreamedImages(self._train_transform(), None, self.recipe.seed, skip)
+        return StreamedBatches(self.recipe, self.data.train, order, images, self.workers)
+
+    @property
+    def problem(self) -> str:
+        """Name of the problem: "pretraining"."""
+        return "pretraining"
+
+    @property
+    def names(self) -> list[str]:
+        """No class names: there are no labels."""
+        return []
+
+    @property
+    def learner(self) -> Learner:
+        """Backbone with the parts of its loss."""
+        return self._learner
+
+    @property
+    def leaves_parameters(self) -> bool:
+        """True if some weights of the backbone have no part in the loss: those that pool its tokens."""
+        config = self.learner.vit.config
+        return config.pool == "map" or config.norm_after_pool
+
+    def input_facts(self) -> dict[str, Any]:
+        """Returns `image_hw`: height and width of the backbone's input in pixels."""
+        return {"image_hw": list(self.pixels.image_hw)}
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """Pixel format of the backbone's input."""
+        return pixel_format(self.image_processor)
+
+    def model_facts(self) -> dict[str, Any]:
+        """Returns the entries of `metrics.json` about the method."""
+        settings = self.recipe.pretraining
+        return {"pretraining": {"method": settings.method, "mask_ratio": settings.masked}}
+
+    def train_images(self) -> LabelledImages:
+        """Returns the training split with the training transform."""
+        return self._images("train", self._train_transform())
+
+    def _train_transform(self) -> TrainTransform:
+        pixels = self.pixels
+        return TrainTransform(self.recipe.augmentation, pixels.image_hw, list(pixels.mean), list(pixels.std))
+
+    def _images(self, split: str, transform: Any) -> LabelledImages:
+        skip = self.recipe.data.on_bad_image == "skip"
+        images = LabelledImages(self.data.splits[split], transform, None, self.recipe.seed, split, skip_bad=skip)
+        images.cache = self.caches.get(split)
+        return images
+
+    def evaluator(self, model: nn.Module, split: str, autocast: Any = None) -> PretrainingEvaluator:
+        """Returns an evaluator of a split; the backbone is evaluated within its learner."""
+        learner = model if isinstance(model, Learner) else self.learner
+        if split not in self._evaluation_images:
+            self._evaluation_images[split] = self._images(split, EvaluationTransform(self.image_processor))
+        images = self._evaluation_images[split]
+        return PretrainingEvaluator(learner, images, self.recipe.seed, autocast, self.loaders)
+
+    def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Prepares the parts of a step's batch; draws the choices of each image, such as its mask."""
+        super().prepare_step(batches)
+        for batch in batches:
+            drawn = self.learner.draws(self.sample_seeds(Stream.MASK, batch), self.pixels.image_hw)
+            batch["drawn"] = list(drawn)
+            batch |= drawn
+
+    def loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        """Computes the mean loss of a batch, or of part of one, from its images alone."""
+        window = (BatchPlace.of(batch).positions[0] % self.batch_size, self.batch_size)
+        torch.manual_seed(derived_seed(self.recipe.seed, Stream.MODEL, self.step_of(batch)))
+        drawn = {name: batch[name] for name in batch["drawn"]}
+        with self._dropout(batch):
+            losses: torch.Tensor = model(pixel_values=batch["pixel_values"], batch_window=window, **drawn)
+        return losses.mean()
+
+    def _dropout(self, batch: dict[str, Any]) -> AbstractContextManager[Any]:
+        """Returns a context that draws dropout per sample, if any; none if the graph is compiled or recomputed."""
+        model = self.recipe.model
+        if self.compiled != "no" or model.activation_checkpointing or not drops_activations(self.learner):
+            return nullcontext()
+        return SampleDropout(self.sample_seeds(Stream.DROPOUT, batch))
+
+
+__all__ = ["PretrainingTask"]
