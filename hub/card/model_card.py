@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import metadata as package_metadata
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import yaml
-from jinja2 import Environment, StrictUndefined, UndefinedError
+from jinja2 import Environment, StrictUndefined, Template, UndefinedError
 
 from ...data.text.markdown_text import Markdown, markdown_block, markdown_code, markdown_text, python_text
 from ...data.text.terminal_text import visible
@@ -134,6 +135,28 @@ def _render(
     templates: Sequence[Traversable], values: dict[str, Any], header: dict[str, Any], recipe_text: str, location: str
 ) -> dict[str, str]:
     """Rendered text by part; each part is a separate template, and values that are not Markdown are escaped."""
+    licence = header.get("license_name") or header.get("license") or UNKNOWN_LICENCE
+    more = {
+        "licence": None if licence == UNKNOWN_LICENCE else str(licence),
+        "recipe_text": recipe_text,
+        "location": location,
+    }
+    parts = {}
+    for template in templates:
+        _, *pieces = _PART.split(template.read_text(encoding="utf-8"))
+        for name, source in zip(pieces[::2], pieces[1::2], strict=True):
+            parts[name] = _compiled(source).render(values | more).strip("\n") + "\n"
+    return parts
+
+
+@cache
+def _compiled(source: str) -> Template:
+    """Template of a part; compiling the parts takes longer than all else that a card needs."""
+    return _environment().from_string(source)
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         undefined=StrictUndefined,
         keep_trailing_newline=True,
@@ -153,19 +176,7 @@ def _render(
         "block": markdown_block,
         "url": lambda text: Markdown(quote(text)),
     }
-    licence = header.get("license_name") or header.get("license") or UNKNOWN_LICENCE
-    more = {
-        "licence": None if licence == UNKNOWN_LICENCE else str(licence),
-        "recipe_text": recipe_text,
-        "location": location,
-    }
-    parts = {}
-    for template in templates:
-        _, *pieces = _PART.split(template.read_text(encoding="utf-8"))
-        for name, source in zip(pieces[::2], pieces[1::2], strict=True):
-            text = environment.from_string(source).render(values | more)
-            parts[name] = text.strip("\n") + "\n"
-    return parts
+    return environment
 
 
 def _names(labels: Sequence[str], most: int = 20) -> Markdown:

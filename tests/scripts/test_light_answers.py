@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import typer
+from patience import PATIENCE
 from vithub.scripts.command_line import app, run
 
 LARGE = ("torch", "transformers", "numpy", "datasets", "timm", "pandas", "matplotlib", "accelerate")
@@ -93,7 +94,7 @@ def answers(tmp_path_factory):
     (folder / "mine.yaml").write_text("preset: digits\ntraining: {lr: -1}\n")
     done = subprocess.run(
         [sys.executable, "-c", CODE, json.dumps([arguments for arguments, _, _ in ANSWERS])], cwd=folder,
-        capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "200"},
+        capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return {json.dumps(arguments): rest for arguments, *rest in map(json.loads, done.stdout.splitlines())}

@@ -14,6 +14,7 @@ import numpy as np
 import processes
 import pytest
 import torch
+from patience import PATIENCE
 from PIL import Image
 from vithub.data.image_processing import build_image_processor
 from vithub.data.images import EXTENSIONS
@@ -24,7 +25,6 @@ import vithub
 if not os.environ.get("VITHUB_NEEDS_BROWSER"):  # with it, a missing library fails the tests
     pytest.importorskip("gradio", reason="the page needs the extra `demo`")
     pytest.importorskip("playwright", reason="the page is tested with playwright")
-PATIENCE = 300  # seconds, on a busy machine
 
 
 @pytest.fixture(scope="module")
