@@ -16,7 +16,9 @@ def pretrain(
         typer.Option(help="a folder of images, or any data set that finetune takes; labels are ignored"),
     ] = None,
     output: Annotated[str | None, typer.Option(help="the run's folder  [default: a new one below runs/]")] = None,
-    method: Annotated[str | None, typer.Option(help="mae or simmim  [default: mae]")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="mae, simmim or features  [default: mae; features with --teacher]")
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="file: a run's recipe.yaml, or `preset: NAME` and what differs  [default: the method's]"),
@@ -32,6 +34,9 @@ def pretrain(
     image_size: Annotated[int | None, typer.Option(help="pixels  [default: the model's]")] = None,
     mask_ratio: Annotated[
         float | None, typer.Option(help="part of the patches that is hidden, in (0, 1)  [default: the method's]")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="vision model whose features to learn: a folder or a Hub id  [default: none]")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="of all random choices  [default: the recipe's]")] = None,
     on_bad_image: Annotated[str | None, typer.Option(help="error or skip  [default: the recipe's]")] = None,
@@ -76,6 +81,7 @@ def pretrain(
 
     with TerminalReporter() as reporter:
         run(
-            model, data, output, method=method, recipe=recipe, mask_ratio=mask_ratio, front_end=front_end,
+            model, data, output, method=method, recipe=recipe, mask_ratio=mask_ratio, teacher=teacher,
+            front_end=front_end,
             resume=resume, finish=finish, values=values, reporter=reporter, **named,
         )  # fmt: skip

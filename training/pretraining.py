@@ -31,6 +31,7 @@ def pretrain(
     lr: float | None = None,
     image_size: int | tuple[int, int] | None = None,
     mask_ratio: float | None = None,
+    teacher: Any = None,
     seed: int | None = None,
     on_bad_image: str | None = None,
     on_nonfinite: str | None = None,
@@ -48,7 +49,8 @@ def pretrain(
             of the preset's learning rate unless one is given; None takes the recipe's model.
         data: Images in any form that `finetune` takes, or a folder with images anywhere below it; labels are ignored.
         output: Folder of the run; None makes one below `runs/`, or with `resume` takes the run there that changed last.
-        method: "mae" or "simmim"; None takes the recipe's, "mae" without one. It chooses the preset `pretrain-METHOD`.
+        method: "mae", "simmim" or "features"; None takes the recipe's, without one "features" with a teacher and else
+            "mae". It chooses the preset `pretrain-METHOD`.
         recipe: Whole recipe, or a recipe file, in place of the preset.
         epochs: Passes over the training images; None takes the recipe's value, as for the arguments below.
         max_steps: Number of steps after which the training ends.
@@ -57,6 +59,8 @@ def pretrain(
         lr: Peak learning rate.
         image_size: Image size in pixels: side of a square, or (height, width).
         mask_ratio: Part of an image's patches that is hidden, in (0, 1).
+        teacher: Vision model whose features are learned: a folder or Hub id of a model of this package, transformers or
+            timm, or such a model in memory that takes the student's pixels.
         seed: Seed of all random choices except the drawing of splits.
         on_bad_image: "error" or "skip" for images that cannot be decoded.
         on_nonfinite: "stop" or "skip" for steps whose loss is not finite.
@@ -87,7 +91,7 @@ def pretrain(
     )  # fmt: skip
     given |= values or {}
     if recipe is None and not resume:
-        recipe = named_recipe(f"pretrain-{method or 'mae'}")
+        recipe = named_recipe(f"pretrain-{method or ('mae' if teacher is None else 'features')}")
         further = model is not None and not is_from_scratch(str(model))
         if further and not any(name in given for name in ("training.lr", "training.lr_batch")):
             given["training.lr"] = CONTINUED * recipe.training.lr
@@ -97,7 +101,7 @@ def pretrain(
         raise ValueError(f"{argument('recipe')} must be one with task pretraining, got {recipe.task}")
     return finetune(
         model, data, output, recipe=recipe, front_end=front_end, resume=resume, finish=finish, values=given,
-        reporter=reporter,
+        teacher=teacher, reporter=reporter,
     )  # fmt: skip
 
 

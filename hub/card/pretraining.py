@@ -6,6 +6,7 @@ from typing import Any
 from ...configuration.configuration_deit import HubDeiTConfig
 from ...data.text.markdown_text import Markdown
 from .facts import about_model, left_out
+from .header import public_name
 from .kinds import TEMPLATES, CardKind, register_card_kind
 
 PRETRAINING = "pretraining"
@@ -18,6 +19,10 @@ _METHODS = {
     "simmim": (
         "hidden patches were reconstructed by a linear layer (SimMIM)",
         "Xie et al., SimMIM: A Simple Framework for Masked Image Modeling, CVPR 2022. https://arxiv.org/abs/2111.09886",
+    ),
+    "features": (
+        "those of another model were learned through a linear map",
+        "Ranzinger et al., AM-RADIO: Agglomerative Vision Foundation Model, CVPR 2024. https://arxiv.org/abs/2312.06709",
     ),
 }
 _RANK = (
@@ -43,6 +48,7 @@ def _facts(
         "citations": [*known["citations"], citation, _RANK],
         "how": Markdown(how),
         "hidden": about["mask_ratio"],
+        "taught_by": public_name(about["teacher"]) if about.get("teacher") else None,
         "split": split,
         "figures": metrics[split],
         "images": metrics["data"]["sizes"][split] - left_out(metrics).get(split, 0),

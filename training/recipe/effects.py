@@ -124,7 +124,12 @@ NEEDS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_one_of("distillation.kind", "soft"), ("distillation.temperature", "distillation.reduction")),
     (_on_the_hub("distillation.teacher"), ("distillation.revision",)),
     (_given("lora.rank"), ("lora.alpha", "lora.dropout", "lora.targets", "lora.publish")),
+    (_one_of("pretraining.method", "mae", "simmim"), ("pretraining.mask_ratio",)),
     (_one_of("pretraining.method", "simmim"), ("pretraining.mask_unit",)),
+    (
+        _one_of("pretraining.method", "features"),
+        ("pretraining.image_weight", "pretraining.patch_weight", "pretraining.cosine_share"),
+    ),
     (_one_of("pretraining.method", "mae"), ("pretraining.normalize_targets",)),
     (
         _one_of("pretraining.method", "mae"),

@@ -31,6 +31,7 @@ REFUSED = "refused"
 MIXED = {"augmentation.mixup": 0.8, "augmentation.cutmix": 1.0}
 TAUGHT = {"distillation.teacher": "TEACHER"}
 FIRST = {"training.steps_per_epoch": 2, "training.max_steps": 4, "data.streaming": True}
+FEATURES = {"pretraining.method": "features", "distillation.teacher": "TEACHER"}
 # What is the same for every task: the loop's options.
 LOOP = {
     "task": Stated("chooses between the two tables of this test"),
@@ -256,6 +257,8 @@ ENTRIES = {
         "training.master_weights": REFUSED,
         "training.early_stop": Stated("a run without a measure of quality refuses it; test_pretraining"),
         **{name: REFUSED for name in field_names() if name.startswith("distillation.")},
+        "distillation.teacher": Changes("TEACHER", {"pretraining.method": "features"}),
+        "distillation.precision": Changes("bf16", FEATURES),
         "evaluation.headline": REFUSED,
         "evaluation.crop_ratio": Changes(0.5, seen="figures"),
         "evaluation.interpolation": Changes("bilinear", seen="figures"),
@@ -266,6 +269,9 @@ ENTRIES = {
         "pretraining.decoder_width": Changes(32),
         "pretraining.decoder_layers": Changes(2),
         "pretraining.decoder_heads": Changes(4),
+        "pretraining.image_weight": Changes(0.0, FEATURES),
+        "pretraining.patch_weight": Changes(0.0, FEATURES),
+        "pretraining.cosine_share": Changes(0.0, FEATURES),
     },
 }
 CASES = [(task, name) for task, entries in ENTRIES.items() for name in entries]

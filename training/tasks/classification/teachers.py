@@ -10,8 +10,7 @@ from ....data.image_processing import PixelFormat, pixel_format
 from ....hub.checkpoints import CheckpointError
 from ...recipe.recipe import RecipeError
 from ...recipe.sections import DistillationSettings
-from ...runtime.precision import has_fast_bf16
-from ...runtime.processes import process_state
+from ..teaching import PixelAdapter, teaches_in_bf16
 from .loading import load_classifier
 
 
@@ -40,7 +39,7 @@ class Teacher:
         self.model = model.eval().requires_grad_(False)
         self.student, self.pixels, self.bf16, self.name = student, pixels or student, bf16, name
         self.columns = None if columns is None else torch.tensor(columns)
-        self._renormalisation: torch.Tensor | None = None  # own mean and std, theirs, (4, 1, C, 1, 1)
+        self.adapt = PixelAdapter(self.student, self.pixels)
 
     @classmethod
     def load(cls, settings: DistillationSettings, student: PixelFormat, labels: Sequence[str]) -> Self:
@@ -78,28 +77,6 @@ class Teacher:
                 self.columns = self.columns.to(logits.device)  # once: later it is there
                 answers = logits.index_select(1, self.columns)
         return answers.to(torch.float32, copy=True)  # no inference tensor: a loss may save it for its backward pass
-
-    def adapt(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Converts the student's pixels to the teacher's mean, standard deviation and size (bicubic, antialiased)."""
-        ours, theirs = self.student, self.pixels
-        if (ours.mean, ours.std) != (theirs.mean, theirs.std):
-            if self._renormalisation is None or self._renormalisation.device != pixel_values.device:
-                values = torch.tensor([ours.mean, ours.std, theirs.mean, theirs.std], dtype=torch.float32)
-                self._renormalisation = values.view(4, 1, -1, 1, 1).to(pixel_values.device)
-            own_mean, own_std, mean, std = self._renormalisation
-            pixel_values = (pixel_values.float() * own_std + own_mean - mean) / std
-        if tuple(pixel_values.shape[2:]) != tuple(theirs.image_hw):
-            pixel_values = nn.functional.interpolate(
-                pixel_values, theirs.image_hw, mode="bicubic", antialias=True, align_corners=False
-            )
-        return pixel_values
-
-
-def teaches_in_bf16(settings: DistillationSettings) -> bool:
-    """Whether a recipe's teacher computes in bf16."""
-    if settings.precision == "auto":
-        return has_fast_bf16(process_state().device)
-    return settings.precision == "bf16"
 
 
 def teacher_columns(id2label: dict[int, str], labels: Sequence[str], name: str) -> list[int] | None:

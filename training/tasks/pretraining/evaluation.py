@@ -10,6 +10,7 @@ from ....data.labelled.dataset import LabelledImages, collate
 from ....data.seeding import Stream, derived_seed
 from ...runtime.batch_loading import BatchLoader, KeptLoaders
 from ..evaluation import Part, useful_workers
+from .feature_teacher import FeatureTeacher
 from .learners import Learner
 from .metrics import PretrainingMetrics
 
@@ -28,16 +29,23 @@ class PretrainingEvaluator:
         seed: Seed of the run.
         autocast: Context manager factory for the forward pass; None computes in the dtype of the weights.
         loaders: Loaders to use again.
+        teacher: Teacher whose features are learned, or None.
     """
 
     largest_batch: int | None = None
 
     def __init__(
-        self, learner: Learner, images: LabelledImages, seed: int, autocast: Any, loaders: KeptLoaders
+        self,
+        learner: Learner,
+        images: LabelledImages,
+        seed: int,
+        autocast: Any,
+        loaders: KeptLoaders,
+        teacher: FeatureTeacher | None = None,
     ) -> None:
         self.model: nn.Module = learner
         self.learner, self.images, self.seed, self.name = learner, images, seed, images.name
-        self.autocast, self.loaders = autocast, loaders
+        self.autocast, self.loaders, self.teacher = autocast, loaders, teacher
         self.device = next(learner.parameters()).device
 
     def __len__(self) -> int:
@@ -84,6 +92,8 @@ class PretrainingEvaluator:
         """Loss (B,) and pooled features (B, D) of images, fp32."""
         height, width = pixels.shape[2:]
         draws = {name: values.to(pixels.device) for name, values in self.learner.draws(seeds, (height, width)).items()}
+        if self.teacher is not None:
+            draws |= self.teacher(pixels)
         losses = self.learner(pixel_values=pixels, **draws)
         return losses.float(), self.learner.judged(pixels).pooler_output.float()
 

@@ -31,9 +31,9 @@ class Pretraining:
         """Returns the preset for finetuning a backbone that is given without one."""
         return "finetune"
 
-    def build(self, recipe: Recipe, source: Any, processes: int, teacher: Any) -> PretrainingTask:  # noqa: ARG002
+    def build(self, recipe: Recipe, source: Any, processes: int, teacher: Any) -> PretrainingTask:
         """Reads the images and builds the backbone that a recipe names."""
-        return build_pretraining(recipe, source, processes)
+        return build_pretraining(recipe, source, processes, teacher)
 
     def open_evaluation(
         self,

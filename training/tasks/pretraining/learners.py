@@ -38,6 +38,15 @@ class Learner(nn.Module, ABC):
         """
         return {}
 
+    def begin_step(self, step: int, epoch: int, steps: int) -> None:  # most learners need none
+        """Prepares a step, before the parts of its batch are computed.
+
+        Args:
+            step: Number of the step, from 0.
+            epoch: Number of the epoch, from 0.
+            steps: Number of steps of the whole training.
+        """
+
     @abstractmethod
     def forward(self, **inputs: Any) -> torch.Tensor:
         """Computes the loss of each image, (B,) fp32.
@@ -46,6 +55,12 @@ class Learner(nn.Module, ABC):
             **inputs: `pixel_values` (B, C, height, width), what `draws` returned, and `batch_window`, see
                 `draw_kept_samples`.
         """
+
+
+def image_tokens(vit: HubViTModel, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Splits tokens (B, P + N, D) into CLS, or the mean of the patches without one, (B, D), and patches (B, N, D)."""
+    patches = states[:, vit.config.num_prefix_tokens :]
+    return (states[:, 0] if vit.config.use_cls_token else patches.mean(dim=1)), patches
 
 
 def initialize(module: nn.Module, std: float = 0.02) -> None:
@@ -57,4 +72,4 @@ def initialize(module: nn.Module, std: float = 0.02) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-__all__ = ["Learner", "initialize"]
+__all__ = ["Learner", "image_tokens", "initialize"]

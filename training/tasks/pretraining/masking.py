@@ -47,7 +47,7 @@ def visible_count(settings: PretrainingSettings, grid: tuple[int, int]) -> int:
         RecipeError: All patches would be hidden, or none.
     """
     patches = grid[0] * grid[1]
-    visible = int(patches * (1 - settings.masked))
+    visible = int(patches * (1 - _ratio(settings)))
     _check(settings, patches - visible, patches)
     return visible
 
@@ -64,9 +64,14 @@ def hidden_count(settings: PretrainingSettings, grid: tuple[int, int]) -> int:
             f"pretraining.mask_unit: must divide the {rows} x {columns} patches of an image evenly, got {unit}"
         )
     squares = rows * columns // unit**2
-    hidden = math.ceil(squares * settings.masked)
+    hidden = math.ceil(squares * _ratio(settings))
     _check(settings, hidden, squares)
     return hidden
+
+
+def _ratio(settings: PretrainingSettings) -> float:
+    assert settings.masked is not None
+    return settings.masked
 
 
 def _check(settings: PretrainingSettings, hidden: int, places: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from ..batch_places import BatchPlace
 from ..task import TrainingTask
 from ..train_batches import StreamedBatches, TableBatches
 from .evaluation import PretrainingEvaluator
+from .feature_teacher import FeatureTeacher
 from .images import UnlabelledData
 from .learners import Learner
 
@@ -33,6 +35,7 @@ class PretrainingTask(TrainingTask):
         image_processor: Image processor of the evaluation transform, saved with the backbone.
         data: Splits of images.
         order: Order of the training images by step, for a table or a stream.
+        teacher: Teacher whose features are learned, or None.
     """
 
     data: UnlabelledData
@@ -44,9 +47,10 @@ class PretrainingTask(TrainingTask):
         image_processor: Any,
         data: UnlabelledData,
         order: TrainingOrder | StreamOrder,
+        teacher: FeatureTeacher | None = None,
     ) -> None:
         super().__init__(recipe, learner.judged, image_processor, data)
-        self._learner = learner
+        self._learner, self.teacher = learner, teacher
         self._evaluation_images: dict[str, LabelledImages] = {}
         self.batches = self._batches(order)
 
@@ -90,7 +94,15 @@ class PretrainingTask(TrainingTask):
     def model_facts(self) -> dict[str, Any]:
         """Returns the entries of `metrics.json` about the method."""
         settings = self.recipe.pretraining
-        return {"pretraining": {"method": settings.method, "mask_ratio": settings.masked}}
+        about: dict[str, Any] = {"method": settings.method, "mask_ratio": settings.masked}
+        return {"pretraining": about | ({"teacher": self.teacher.name} if self.teacher is not None else {})}
+
+    def prepare(self, device: torch.device, folder: Path) -> None:
+        """Moves the learner and the teacher to a device."""
+        super().prepare(device, folder)
+        self.learner.to(device)
+        if self.teacher is not None:
+            self.teacher.to(device)
 
     def train_images(self) -> LabelledImages:
         """Returns the training split with the training transform."""
@@ -112,11 +124,12 @@ class PretrainingTask(TrainingTask):
         if split not in self._evaluation_images:
             self._evaluation_images[split] = self._images(split, EvaluationTransform(self.image_processor))
         images = self._evaluation_images[split]
-        return PretrainingEvaluator(learner, images, self.recipe.seed, autocast, self.loaders)
+        return PretrainingEvaluator(learner, images, self.recipe.seed, autocast, self.loaders, self.teacher)
 
     def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
         """Prepares the parts of a step's batch; draws the choices of each image, such as its mask."""
         super().prepare_step(batches)
+        self.learner.begin_step(self.step_of(batches[0]), BatchPlace.of(batches[0]).epoch, self.planned_steps)
         for batch in batches:
             drawn = self.learner.draws(self.sample_seeds(Stream.MASK, batch), self.pixels.image_hw)
             batch["drawn"] = list(drawn)
@@ -126,9 +139,11 @@ class PretrainingTask(TrainingTask):
         """Computes the mean loss of a batch, or of part of one, from its images alone."""
         window = (BatchPlace.of(batch).positions[0] % self.batch_size, self.batch_size)
         torch.manual_seed(derived_seed(self.recipe.seed, Stream.MODEL, self.step_of(batch)))
-        drawn = {name: batch[name] for name in batch["drawn"]}
+        pixels, inputs = batch["pixel_values"], {name: batch[name] for name in batch["drawn"]}
+        if self.teacher is not None:
+            inputs |= self.teacher(pixels)
         with self._dropout(batch):
-            losses: torch.Tensor = model(pixel_values=batch["pixel_values"], batch_window=window, **drawn)
+            losses: torch.Tensor = model(pixel_values=pixels, batch_window=window, **inputs)
         return losses.mean()
 
     def _dropout(self, batch: dict[str, Any]) -> AbstractContextManager[Any]:
