@@ -17,7 +17,7 @@ def pretrain(
     ] = None,
     output: Annotated[str | None, typer.Option(help="the run's folder  [default: a new one below runs/]")] = None,
     method: Annotated[
-        str | None, typer.Option(help="mae, simmim or features  [default: mae; features with --teacher]")
+        str | None, typer.Option(help="mae, simmim, dino or features  [default: mae; features with --teacher]")
     ] = None,
     recipe: Annotated[
         str | None,

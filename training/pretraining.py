@@ -49,8 +49,8 @@ def pretrain(
             of the preset's learning rate unless one is given; None takes the recipe's model.
         data: Images in any form that `finetune` takes, or a folder with images anywhere below it; labels are ignored.
         output: Folder of the run; None makes one below `runs/`, or with `resume` takes the run there that changed last.
-        method: "mae", "simmim" or "features"; None takes the recipe's, without one "features" with a teacher and else
-            "mae". It chooses the preset `pretrain-METHOD`.
+        method: "mae", "simmim", "dino" or "features"; None takes the recipe's, without one "features" with a teacher
+            and else "mae". It chooses the preset `pretrain-METHOD`.
         recipe: Whole recipe, or a recipe file, in place of the preset.
         epochs: Passes over the training images; None takes the recipe's value, as for the arguments below.
         max_steps: Number of steps after which the training ends.

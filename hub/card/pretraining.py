@@ -20,11 +20,17 @@ _METHODS = {
         "hidden patches were reconstructed by a linear layer (SimMIM)",
         "Xie et al., SimMIM: A Simple Framework for Masked Image Modeling, CVPR 2022. https://arxiv.org/abs/2111.09886",
     ),
+    "dino": (
+        "a student agreed with its own moving average, which is published, on different parts of each image (DINO)",
+        "Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021. "
+        "https://arxiv.org/abs/2104.14294",
+    ),
     "features": (
         "those of another model were learned through a linear map",
         "Ranzinger et al., AM-RADIO: Agglomerative Vision Foundation Model, CVPR 2024. https://arxiv.org/abs/2312.06709",
     ),
 }
+_IBOT = "Zhou et al., iBOT: Image BERT Pre-Training with Online Tokenizer, ICLR 2022. https://arxiv.org/abs/2111.07832"
 _RANK = (
     "Garrido et al., RankMe: Assessing the Downstream Performance of Pretrained Self-Supervised Representations by "
     "Their Rank, ICML 2023. https://arxiv.org/abs/2210.02885"
@@ -41,11 +47,12 @@ def _facts(
     split, about = metrics["reported_split"], metrics["pretraining"]
     how, citation = _METHODS[about["method"]]
     known = about_model(config, metrics, native)
+    masks = about["method"] == "dino" and about["mask_ratio"] is not None
     kind = "DeiT" if config["model_type"] == HubDeiTConfig.model_type else "ViT"
     return {
         **known,
         "title": f"{kind} pretrained on {metrics['data']['name']}",
-        "citations": [*known["citations"], citation, _RANK],
+        "citations": [*known["citations"], citation, *([_IBOT] if masks else []), _RANK],
         "how": Markdown(how),
         "hidden": about["mask_ratio"],
         "taught_by": public_name(about["teacher"]) if about.get("teacher") else None,

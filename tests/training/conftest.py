@@ -33,7 +33,14 @@ PRETRAINING = {
     "training.trackers": [],
     "evaluation.crop_ratio": 1.0,
 }
-DECODER = {"pretraining.decoder_width": 16, "pretraining.decoder_layers": 1, "pretraining.decoder_heads": 2}
+METHODS = {
+    "mae": {"pretraining.decoder_width": 16, "pretraining.decoder_layers": 1, "pretraining.decoder_heads": 2},
+    "dino": {
+        "pretraining.prototypes": 32, "pretraining.projection_width": 32, "pretraining.bottleneck_width": 16,
+        "pretraining.local_crops": 1, "pretraining.masked_weight": 1.0, "pretraining.teacher_momentum": 0.9,
+        "augmentation.crop": "random_resized",
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +129,7 @@ def quick_pretraining():
     """Makes the values of a pretraining of a second, by its method: `quick_pretraining("mae", {"seed": 1})`."""
 
     def make(method="mae", values=None):
-        return PRETRAINING | (DECODER if method == "mae" else {}) | (values or {})
+        return PRETRAINING | METHODS.get(method, {}) | (values or {})
 
     return make
 

@@ -86,6 +86,23 @@ _CHECKPOINT = Condition(
     "unless model.source is a checkpoint",
 )
 
+_OF_DINO = (
+    "masked_weight", "local_crops", "local_size", "local_scale", "prototypes", "projection_width", "bottleneck_width",
+    "frozen_prototypes", "student_temperature", "teacher_temperature", "teacher_momentum", "centre_momentum",
+)  # fmt: skip
+
+
+def _hides(*methods: str) -> Condition:
+    """Condition that patches are hidden: by one of these methods, or by "dino" with a weight for them."""
+    return Condition(
+        lambda values: (
+            values["pretraining.method"] in methods
+            or (values["pretraining.method"] == "dino" and values["pretraining.masked_weight"] > 0)
+        ),
+        f"unless pretraining.method is {' or '.join(methods)}, or dino with pretraining.masked_weight",
+    )
+
+
 # Options that have an effect only under a condition, in every task that accepts them.
 NEEDS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_NEVER, ("preset",)),
@@ -124,8 +141,10 @@ NEEDS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_one_of("distillation.kind", "soft"), ("distillation.temperature", "distillation.reduction")),
     (_on_the_hub("distillation.teacher"), ("distillation.revision",)),
     (_given("lora.rank"), ("lora.alpha", "lora.dropout", "lora.targets", "lora.publish")),
-    (_one_of("pretraining.method", "mae", "simmim"), ("pretraining.mask_ratio",)),
-    (_one_of("pretraining.method", "simmim"), ("pretraining.mask_unit",)),
+    (_hides("mae", "simmim"), ("pretraining.mask_ratio",)),
+    (_hides("simmim"), ("pretraining.mask_unit",)),
+    (_one_of("pretraining.method", "dino"), tuple(f"pretraining.{name}" for name in _OF_DINO)),
+    (_given("pretraining.local_crops"), ("pretraining.local_size", "pretraining.local_scale")),
     (
         _one_of("pretraining.method", "features"),
         ("pretraining.image_weight", "pretraining.patch_weight", "pretraining.cosine_share"),

@@ -32,6 +32,10 @@ MIXED = {"augmentation.mixup": 0.8, "augmentation.cutmix": 1.0}
 TAUGHT = {"distillation.teacher": "TEACHER"}
 FIRST = {"training.steps_per_epoch": 2, "training.max_steps": 4, "data.streaming": True}
 FEATURES = {"pretraining.method": "features", "distillation.teacher": "TEACHER"}
+DINO = {
+    "pretraining.method": "dino", "pretraining.prototypes": 32, "pretraining.projection_width": 32,
+    "pretraining.bottleneck_width": 16,
+}  # fmt: skip
 # What is the same for every task: the loop's options.
 LOOP = {
     "task": Stated("chooses between the two tables of this test"),
@@ -269,6 +273,18 @@ ENTRIES = {
         "pretraining.decoder_width": Changes(32),
         "pretraining.decoder_layers": Changes(2),
         "pretraining.decoder_heads": Changes(4),
+        "pretraining.masked_weight": Changes(1.0, DINO),
+        "pretraining.local_crops": Changes(0, DINO),
+        "pretraining.local_size": Changes(8, DINO),
+        "pretraining.local_scale": Changes((0.3, 0.4), DINO),
+        "pretraining.prototypes": Changes(16, DINO),
+        "pretraining.projection_width": Changes(16, DINO),
+        "pretraining.bottleneck_width": Changes(8, DINO),
+        "pretraining.frozen_prototypes": Changes(0, DINO),
+        "pretraining.student_temperature": Changes(0.2, DINO),
+        "pretraining.teacher_temperature": Changes(0.1, DINO),
+        "pretraining.teacher_momentum": Changes(0.5, DINO),
+        "pretraining.centre_momentum": Changes(0.5, DINO),
         "pretraining.image_weight": Changes(0.0, FEATURES),
         "pretraining.patch_weight": Changes(0.0, FEATURES),
         "pretraining.cosine_share": Changes(0.0, FEATURES),
@@ -294,6 +310,7 @@ OTHER_VALUES = {
     "distillation.precision": "bf16", "distillation.cache": True, "lora.rank": 2, "lora.alpha": 3,
     "lora.targets": ["q_proj"], "lora.publish": "adapter", "evaluation.interpolation": "bilinear",
     "pretraining.method": "simmim", "pretraining.mask_ratio": 0.5, "pretraining.normalize_targets": False,
+    "pretraining.local_size": 16,
 }  # fmt: skip
 # What a value needs to be a recipe at all.
 ALSO = {"data.streaming": {"training.max_steps": 5}, "training.loss": {"training.label_smoothing": 0.0}}

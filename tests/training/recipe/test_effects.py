@@ -243,6 +243,7 @@ def test_every_option_of_a_preset_has_an_effect(name):
         "deit-distilled": {"distillation.teacher": "x/y"},
         "detr-small-data": {"model.backbone": "x/y"},
         "detr-pretrained": {"model.source": "x/y"},
+        "pretrain-features": {"distillation.teacher": "x/y"},
     }
     recipe = preset(name).with_values(needed.get(name, {}))
     check_effects(recipe, set(field_names()) - {"preset"})

@@ -21,6 +21,7 @@ from .images import load_unlabelled
 from .learners import Learner
 from .masked_images import MAE, SimMIM
 from .model_source import build_backbone
+from .self_distillation import SelfDistillation
 from .task import PretrainingTask
 
 _NEEDS_QUALITY = "needs a measure of quality, which images without labels do not give"
@@ -49,7 +50,9 @@ def build_pretraining(recipe: Recipe, source: Any, processes: int = 1, teacher: 
         check_data_effects(recipe, images.drawn)
         check_readable(images.splits, recipe.data.on_bad_image, recipe.data.max_bad_share)
     torch.manual_seed(derived_seed(recipe.seed, Stream.WEIGHTS))
-    vit, processor = build_backbone(recipe, masks=recipe.pretraining.method == "simmim")
+    settings = recipe.pretraining
+    masks = settings.method == "simmim" or (settings.method == "dino" and settings.masked_weight > 0)
+    vit, processor = build_backbone(recipe, masks)
     taught = build_teacher(recipe, teacher, vit, processor)
     learner = build_learner(recipe, vit, taught)
     order: TrainingOrder | StreamOrder = (
@@ -70,6 +73,13 @@ def build_learner(recipe: Recipe, vit: HubViTModel, teacher: FeatureTeacher | No
     if settings.method == "features":
         assert teacher is not None
         return FeatureDistillation(vit, settings, teacher.width)
+    if settings.method == "dino":
+        if recipe.augmentation.crop != "random_resized":
+            raise RecipeError(
+                "augmentation.crop: must be random_resized for pretraining.method dino, which compares different parts "
+                f"of an image, got {recipe.augmentation.crop}"
+            )
+        return SelfDistillation(vit, settings)
     return MAE(vit, settings) if settings.method == "mae" else SimMIM(vit, settings)
 
 

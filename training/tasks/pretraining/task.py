@@ -24,6 +24,8 @@ from .evaluation import PretrainingEvaluator
 from .feature_teacher import FeatureTeacher
 from .images import UnlabelledData
 from .learners import Learner
+from .multi_crop import MultiCrop
+from .self_distillation import SelfDistillation
 
 
 class PretrainingTask(TrainingTask):
@@ -101,6 +103,8 @@ class PretrainingTask(TrainingTask):
         """Moves the learner and the teacher to a device."""
         super().prepare(device, folder)
         self.learner.to(device)
+        if self.recipe.model.activation_checkpointing:  # the published backbone may be a teacher, which needs none
+            self.learner.vit.activation_checkpointing_enable()
         if self.teacher is not None:
             self.teacher.to(device)
 
@@ -108,8 +112,11 @@ class PretrainingTask(TrainingTask):
         """Returns the training split with the training transform."""
         return self._images("train", self._train_transform())
 
-    def _train_transform(self) -> TrainTransform:
+    def _train_transform(self) -> TrainTransform | MultiCrop:
         pixels = self.pixels
+        if isinstance(self.learner, SelfDistillation):
+            scale = self.recipe.pretraining.local_scale
+            return MultiCrop(self.recipe.augmentation, pixels, self.learner.sizes, scale)
         return TrainTransform(self.recipe.augmentation, pixels.image_hw, list(pixels.mean), list(pixels.std))
 
     def _images(self, split: str, transform: Any) -> LabelledImages:

@@ -1,6 +1,7 @@
 """Pretraining runs: what is trained, resumed, shared out and published, and what the backbone is good for."""
 
 import json
+import math
 import shutil
 
 import processes
@@ -10,12 +11,13 @@ from datasets import load_dataset
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
+from vithub.data.image_processing import build_image_processor
 from vithub.data.sources import DataError
 from vithub.training.recipe.recipe import RecipeError
 
 import vithub
 
-METHODS = ["mae", "simmim"]
+METHODS = ["mae", "simmim", "dino", "features"]
 # Every kind of state that a run has: an average, checkpoints within an epoch, several parts, stochastic depth, dropout.
 RICH = {
     "model.fields": {
@@ -30,19 +32,34 @@ RICH = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    """Arguments of `pretrain` by method: a teacher for features."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("teacher")
+    config = vithub.HubViTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=8
+    )
+    vithub.HubViTModel(config).save_pretrained(folder)
+    build_image_processor((16, 16)).save_pretrained(folder)
+    return {"features": {"teacher": str(folder)}}
+
+
+@pytest.fixture(scope="module", params=["mae", "dino"])
+def run(request, pretrained, tmp_path_factory):
+    """A run of six epochs of a method with a decoder, and of one that publishes its teacher."""
+    values = {"training.epochs": 6} | ({"pretraining.masked_weight": 0.0} if request.param == "dino" else {})
+    return pretrained(tmp_path_factory.mktemp("runs") / "run", request.param, values)
+
+
 @pytest.fixture(scope="module", params=METHODS)
 def method(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
-def run(pretrained, method, tmp_path_factory):
-    return pretrained(tmp_path_factory.mktemp("runs") / method, method, {"training.epochs": 6})
-
-
-@pytest.fixture(scope="module")
-def rich(pretrained, method, tmp_path_factory):
-    return pretrained(tmp_path_factory.mktemp("runs") / "rich", method, RICH)
+def rich(pretrained, method, options, tmp_path_factory):
+    return pretrained(tmp_path_factory.mktemp("runs") / "rich", method, RICH, **options.get(method, {}))
 
 
 def same(one, other):
@@ -50,17 +67,23 @@ def same(one, other):
     return files[0].keys() == files[1].keys() and all(torch.equal(files[0][name], files[1][name]) for name in files[0])
 
 
-def test_the_loss_falls_and_the_backbone_alone_is_published(run, method):
+def test_the_backbone_that_has_learned_is_published_alone(run):
     losses = [entry["validation_loss"] for entry in run.metrics["history"]]
-    assert losses[-1] < 0.97 * losses[0]
+    last = load_file(sorted((run.folder / "checkpoints").glob("step-*"))[-1] / "model.safetensors")
+    if run.metrics["pretraining"]["method"] == "mae":
+        assert losses[-1] < 0.97 * losses[0]
+        learned = "vit"
+    else:  # the teacher's loss moves with the teacher, which is what is published
+        assert all(math.isfinite(loss) for loss in losses)
+        learned = "teacher"
     assert run.metrics["problem"] == "pretraining"
-    assert run.metrics["pretraining"]["method"] == method
     rank, share = (run.metrics["test"][name] for name in ("effective_rank", "effective_rank_share"))
     assert 1 <= rank <= 32
     assert share == pytest.approx(rank / 32)
     stored = load_file(run.folder / "model.safetensors")
     assert set(stored) == set(vithub.HubViTModel(run.model.config).state_dict())
-    assert not [name for name in stored if "head" in name or "decoder" in name]
+    assert all(torch.equal(tensor, last[f"{learned}.{name}"]) for name, tensor in stored.items())
+    assert len(last) > len(stored)
 
 
 def test_it_loads_as_any_backbone_and_its_card_tells_how_it_was_made(run):
@@ -98,7 +121,8 @@ def test_finetune_linear_probe_explain_and_publish_take_it(run, digit_folders, q
     assert not [path for path in sent if "checkpoints" in path]
 
 
-def test_it_is_pretrained_further_at_a_tenth_of_the_rate(run, method, pretrained, digit_folders, tmp_path):
+@pytest.mark.parametrize("method", ["mae", "simmim"])
+def test_it_is_pretrained_further_at_a_tenth_of_the_rate(run, method, digit_folders, tmp_path):
     values = {"training.epochs": 1, "training.warmup": 0, "data.workers": 0, "data.test_fraction": 0.2}
     more = vithub.pretrain(run.folder, digit_folders, tmp_path / "more", method=method, batch_size=40, values=values)
     fresh = vithub.training.recipe.presets.preset(f"pretrain-{method}")
@@ -116,20 +140,24 @@ def test_a_backbone_is_refused_where_a_head_is_needed(run, digit_folders):
         vithub.predict(run.folder, next(digit_folders.rglob("*.png")))
 
 
-@pytest.mark.parametrize("front_end", ["accelerate", "trainer"])
-def test_a_broken_off_run_goes_on_to_the_same_bits(front_end, rich, method, pretrained, tmp_path, listener):
+ON_BOTH_LOOPS = [(method, "accelerate") for method in METHODS] + [("mae", "trainer"), ("dino", "trainer")]
+
+
+@pytest.mark.parametrize(("method", "front_end"), ON_BOTH_LOOPS, indirect=["method"], scope="module")
+def test_a_broken_off_run_goes_on_to_the_same_bits(front_end, rich, method, options, pretrained, tmp_path, listener):
+    more = options.get(method, {})
     with pytest.raises(KeyboardInterrupt):
-        pretrained(tmp_path / "run", method, RICH, front_end=front_end, reporter=listener(8))
+        pretrained(tmp_path / "run", method, RICH, front_end=front_end, reporter=listener(5), **more)
     again = vithub.pretrain(output=tmp_path / "run", resume=True, front_end=front_end)
-    assert again.losses == rich.losses[7:]  # the last checkpoint before the eighth step is that of the first epoch
+    assert again.losses == rich.losses[3:]  # the last checkpoint before the fifth step is that of the third
     assert same(again.folder, rich.folder)
     for file in ("model", "optimizer", "ema"):
         last, whole = (sorted((folder / "checkpoints").glob("step-*"))[-1] for folder in (again.folder, rich.folder))
         assert (last / f"{file}.safetensors").read_bytes() == (whole / f"{file}.safetensors").read_bytes()
 
 
-def test_parts_of_a_batch_give_the_losses_of_the_whole(rich, method, pretrained, tmp_path):
-    whole = pretrained(tmp_path / "whole", method, RICH | {"training.accumulation": 1})
+def test_parts_of_a_batch_give_the_losses_of_the_whole(rich, method, options, pretrained, tmp_path):
+    whole = pretrained(tmp_path / "whole", method, RICH | {"training.accumulation": 1}, **options.get(method, {}))
     assert whole.losses == pytest.approx(rich.losses, abs=1e-5)
 
 
@@ -139,9 +167,9 @@ import pictures, torch, vithub
 
 pictures.leave_blank()
 torch.set_num_threads(1)
-data, out, values, methods = json.loads(sys.argv[1])
-losses = {method: vithub.pretrain(data=data, output=f"{out}/{method}", method=method, values=values[method]).losses
-          for method in methods}
+data, out, values, options = json.loads(sys.argv[1])
+losses = {method: vithub.pretrain(data=data, output=f"{out}/{method}", method=method, values=values[method],
+                                  **options.get(method, {})).losses for method in values}
 if torch.distributed.get_rank() == 0:
     open(f"{out}/losses.json", "w").write(json.dumps(losses))
 torch.distributed.barrier()
@@ -150,10 +178,10 @@ torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory, digit_folders, quick_pretraining):
+def two_processes(tmp_path_factory, digit_folders, quick_pretraining, options):
     out = tmp_path_factory.mktemp("two")
     values = {method: quick_pretraining(method, RICH) for method in METHODS}
-    done = processes.launch(WORKER, [json.dumps([str(digit_folders), str(out), values, METHODS])])
+    done = processes.launch(WORKER, [json.dumps([str(digit_folders), str(out), values, options])])
     assert done.returncode == 0, done.stderr[-6000:]
     return out
 
