@@ -16,7 +16,7 @@ class _FixedBatchNorm(torch.autograd.Function):
     """`batch_norm` in evaluation mode, differentiable in its input alone."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         features: torch.Tensor,
         mean: torch.Tensor,
@@ -30,7 +30,7 @@ class _FixedBatchNorm(torch.autograd.Function):
         return nn.functional.batch_norm(features, mean, variance, weight, bias, False, 0.0, epsilon)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         mean, variance, weight = ctx.saved_tensors
         # In evaluation mode the kernel reads only the shape of the input, which the gradient has too.
         moved, _, _ = torch.ops.aten.native_batch_norm_backward(
