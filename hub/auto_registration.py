@@ -8,16 +8,25 @@ half executed. For the same reason our subpackages import the Auto classes first
 not help, because users call the Auto classes of transformers and not ours.
 """
 
+from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from .import_hooks import after_package_settles
 
+_USES: dict[str, str] = {}
 _AUTO = "transformers.models.auto"  # public since transformers 4
 
 
-def register_when_imported() -> None:
-    """Registers all our classes: now with the Auto classes that are imported, otherwise right after their import."""
+def register_when_imported(uses: Mapping[str, str]) -> None:
+    """Registers all our classes: now with the Auto classes that are imported, otherwise right after their import.
+
+    Args:
+        uses: Module and function, such as "package.module:function", behind each method of our models that rooms above
+            this one provide: "predict" and "explain".
+    """
+    _USES.update(uses)
     after_package_settles("transformers", {
         f"{_AUTO}.configuration_auto": _register_configurations,
         f"{_AUTO}.image_processing_auto": _register_image_processors,
@@ -51,7 +60,7 @@ def _register_image_processors() -> None:
 
 
 def _register_models() -> None:
-    _connect_saving()
+    _connect_hooks()
     auto = import_module(f"{_AUTO}.modeling_auto")
     vit, deit, detr = (import_module(f"vithub.modeling.modeling_{name}") for name in ("vit", "deit", "detr"))
     vit_config, deit_config, detr_config = _configurations()
@@ -67,13 +76,21 @@ def _register_models() -> None:
         auto_class.register(config_class, model_class, exist_ok=True)
 
 
-def _connect_saving() -> None:
-    """Makes `save_pretrained` write the code bundle too; the bundle module is imported at the first save."""
-    import_module("vithub.modeling.modeling_base").HubPreTrainedModel.save_hook = _write_bundle
+def _connect_hooks() -> None:
+    """Makes saved models bring their code, and models answer; what does so is imported at the first use."""
+    base = import_module("vithub.modeling.modeling_base").HubPreTrainedModel
+    base.save_hook = _write_bundle
+    for name, where in _USES.items():
+        setattr(base, f"{name}_hook", partial(_use, where))
 
 
 def _write_bundle(model: Any, folder: Any) -> None:
     import_module("vithub.hub.bundle.code_bundle").write_bundle(model, folder)
+
+
+def _use(where: str, *arguments: Any, **options: Any) -> Any:
+    module, function = where.split(":")
+    return getattr(import_module(module), function)(*arguments, **options)
 
 
 __all__ = ["register_when_imported"]

@@ -16,6 +16,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from torch import nn
 from transformers import PreTrainedModel
 
+from .known_models import known_source, near_name
+
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".tar")
@@ -52,7 +54,7 @@ def locate(
     """The local file or folder of a source: the path itself, or the downloaded snapshot of a Hub id.
 
     Args:
-        source: Path or Hub id.
+        source: Path, Hub id, or short name in `KNOWN_MODELS`.
         revision: Branch, tag or commit on the Hub.
         token: Access token of the Hub; None uses the token of the login.
         field: Setting that names the source, for messages; None where the source is an argument.
@@ -67,13 +69,13 @@ def locate(
         if revision is not None:
             raise CheckpointError(f"{stated}{source} is a local path, which has no revision {revision!r}")
         return _checked(path)
-    name = str(source).removeprefix("hf-hub:").removeprefix("hf_hub:")
+    name = str(known_source(source)).removeprefix("hf-hub:").removeprefix("hf_hub:")
     try:
         validate_repo_id(name)
     except HFValidationError:
         raise CheckpointError(f"{stated}{source} is no file or folder, and no Hub id (user/name)") from None
     if name.count("/") != 1:
-        raise CheckpointError(f"{stated}{source} is no file or folder; a Hub id looks like user/name")
+        raise CheckpointError(f"{stated}{source} is no file or folder; a Hub id looks like user/name{near_name(name)}")
     files = ["*.json", "*.safetensors"]
     return _checked(Path(snapshot_download(name, revision=revision, token=token, allow_patterns=files)))
 

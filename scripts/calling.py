@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 import typer
 from vithub.data.named_paths import MissingPathError, missing_path
 from vithub.hub.import_hooks import after_import
+from vithub.hub.known_models import known_source, near_name
 from vithub.training.recipe.model_names import DETECTOR_FROM_SCRATCH, is_from_scratch, misspelt_from_scratch
 
 # Arguments that name files, folders or Hub ids, with the kind of thing they name, by command.
@@ -55,11 +56,13 @@ def refuse_missing(sources: Mapping[str, str], options: Mapping[str, Any]) -> No
         for name in given if isinstance(given, list) else [given]:
             if name is None or name in _NOT_PATHS.get(option, ()) or _is_url(name):
                 continue
-            if (problem := missing_path(_bare(name))) is None:
+            source = known_source(name) if what == "model" else name
+            if (problem := missing_path(_bare(source))) is None:
                 continue
             if option == "recipe":
                 raise typer.BadParameter(f"--recipe: there is no file {name}: {problem}")
-            raise MissingPathError(f"there is no {what} at {name}: {problem}")
+            meant = near_name(str(name)) if what == "model" and "/" not in str(name) else ""
+            raise MissingPathError(f"there is no {what} at {name}: {problem}{meant}")
 
 
 def _is_new_model(name: str | None) -> bool:

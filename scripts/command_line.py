@@ -18,6 +18,7 @@ from vithub.scripts.evaluate_command import evaluate
 from vithub.scripts.explain_command import explain
 from vithub.scripts.export_command import export
 from vithub.scripts.finetune_command import finetune
+from vithub.scripts.models_command import models
 from vithub.scripts.predict_command import predict
 from vithub.scripts.pretrain_command import pretrain
 from vithub.scripts.printing import LineFormatter, say
@@ -35,7 +36,7 @@ app = typer.Typer(
 )
 app.command(cls=RecipeCommand)(prepared(finetune))
 app.command(cls=RecipeCommand)(prepared(pretrain))
-for subcommand in (evaluate, predict, convert, check_data, compare, publish, export, demo, explain):
+for subcommand in (evaluate, predict, convert, check_data, compare, publish, export, demo, explain, models):
     app.command(cls=Command)(prepared(subcommand))
 
 

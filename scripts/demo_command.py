@@ -24,10 +24,10 @@ def demo(
     """Serves a page for your own images: the model's answer, and where in the image it came from."""
     if len(models) > 2:
         raise typer.BadParameter(f"one model, or two side by side, got {len(models)}")
+    from vithub.data.pixels.named_images import find_images
     from vithub.hub.any_model import load_any_model
     from vithub.interpretability.demo.model import DemoModel
     from vithub.interpretability.demo.page import build_page, serve_page
-    from vithub.training.prediction import find_images
 
     pictures = find_images(examples or [])
     if space is not None:

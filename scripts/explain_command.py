@@ -39,10 +39,10 @@ def explain(
     from rich.console import Console
     from rich.progress import Progress
     from vithub.data.images import BadImageError
+    from vithub.data.pixels.named_images import find_images, read_image
     from vithub.hub.any_model import load_any_model
     from vithub.interpretability.explanation.image_explanations import explain_image
     from vithub.interpretability.explanation.report import ExplanationReport
-    from vithub.training.prediction import find_images, read_image
 
     names = find_images(images)
     loaded, processor = load_any_model(model)

@@ -42,7 +42,7 @@ def check_fast(fast: bool, backend: str | None, **options: Any) -> None:
 
 def fast_on_images(folder: str, images: list[str], batch_size: int | None, **options: Any) -> "OptimizedModel":
     """Optimized model for files, folders and URLs."""
-    from vithub.training.prediction import find_images
+    from vithub.data.pixels.named_images import find_images
 
     names = find_images(images)
     local = [name for name in names if "://" not in name]

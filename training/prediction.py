@@ -3,24 +3,20 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-import requests
 from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
 from ..data.argument_names import argument, renamed
-from ..data.image_files import ignored_notes, ignored_text, images_below
-from ..data.images import EXTENSIONS, BadImageError, decode_image, shown_path
+from ..data.images import BadImageError
+from ..data.pixels.named_images import find_images, read_image
 from ..data.sources import DataError
 from ..data.text.terminal_text import visible
 from ..hub.checkpoints import locate
 from ..hub.ready_model import Backend
 from .loading_ahead import loaded_ahead
 from .tasks.registry import task_of
-
-MAX_DOWNLOAD = 50 * 2**20
 
 
 @renamed(out="output")
@@ -116,33 +112,6 @@ def _raised(loaded: Iterator[tuple[str, Any]], skip_bad: bool) -> Iterator[tuple
         yield name, content
 
 
-def find_images(images: Sequence[str | Path]) -> list[str]:
-    """Returns files and URLs, with each folder replaced by the images in it, sorted."""
-    found: list[str] = []
-    for image in images:
-        if urlparse(str(image)).scheme in ("http", "https"):
-            found.append(str(image))
-            continue
-        path = Path(image).expanduser()
-        if path.is_dir():
-            inside = images_below(path)
-            if not inside.files:
-                only = f", only {ignored_text(inside.ignored)}" if inside.ignored else ""
-                raise DataError(f"{path} holds no images ({', '.join(sorted(EXTENSIONS))}){only}")
-            ignored_notes(shown_path(path.name), inside.ignored)
-            found += map(str, inside.files)
-        elif path.is_file():
-            found.append(str(path))
-        else:
-            raise DataError(f"there is no image at {image}")
-    return found
-
-
-def read_image(name: str) -> Image.Image:
-    """Reads the image in a file or at a URL, upright and as RGB."""
-    return _downloaded(name) if urlparse(name).scheme in ("http", "https") else decode_image(name, name)
-
-
 def _opened(name: str, skip_bad: bool) -> Image.Image | BadImageError:
     """Reads an image; with `skip_bad`, returns the error in place of a bad image."""
     try:
@@ -151,20 +120,6 @@ def _opened(name: str, skip_bad: bool) -> Image.Image | BadImageError:
         if not skip_bad:
             raise
         return error
-
-
-def _downloaded(url: str) -> Image.Image:
-    content = bytearray()
-    try:
-        with requests.get(url, stream=True, timeout=30) as response:
-            response.raise_for_status()
-            for part in response.iter_content(1 << 16):
-                content += part
-                if len(content) > MAX_DOWNLOAD:
-                    raise BadImageError(f"{url}: larger than {MAX_DOWNLOAD // 2**20} MiB")
-    except requests.RequestException as error:
-        raise BadImageError(f"{url}: {error or type(error).__name__}") from error
-    return decode_image(bytes(content), url)
 
 
 def prediction_table(predictions: list[dict[str, Any]]) -> Table:
@@ -195,4 +150,4 @@ def bad_images_text(predictions: Sequence[dict[str, Any]]) -> str | None:
     return f"{len(wrong)} of {len(predictions)} images could not be decoded: {'; '.join(wrong)}"
 
 
-__all__ = ["bad_images_text", "find_images", "predict", "predict_stream", "prediction_table", "read_image"]
+__all__ = ["bad_images_text", "predict", "predict_stream", "prediction_table"]

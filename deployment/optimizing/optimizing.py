@@ -17,9 +17,9 @@ from ...configuration.model_task import CLASSIFICATION, DETECTION, model_task
 from ...data.argument_names import argument
 from ...data.image_processing import pixel_format
 from ...data.images import BadImageError, decode_image
+from ...data.pixels.named_images import find_images, read_image
 from ...hub.checkpoints import CheckpointError, locate, read_config
 from ...hub.inference_loading import load_processor
-from ...training.prediction import find_images, read_image
 from .answers import Agreement, compare_answers
 from .candidates import REFERENCE, Candidate, candidates_for
 from .kept_choice import FOLDER, choice_key, keep_choice, read_choice

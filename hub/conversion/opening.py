@@ -13,6 +13,7 @@ from transformers import AutoImageProcessor, PreTrainedModel
 from ...configuration.configuration_detr import HubDetrConfig
 from ...data.argument_names import argument
 from ...data.image_processing import resize_image_processor
+from ...modeling.modeling_base import HubPreTrainedModel
 from ..bundle.remote_code import load_trusted, refuse_code, remote_classes
 from ..checkpoints import locate, read_config
 from .converted import Conversion
@@ -38,7 +39,7 @@ def load(
     verify: bool = False,
     **fields: Any,
 ) -> PreTrainedModel:
-    """Loads a model of this package from any checkpoint that can be converted.
+    """Loads a model of this package from any checkpoint that can be converted, ready for `predict` and `explain`.
 
     Args:
         source: Folder, file or Hub id of a checkpoint, or a model in memory. Supported are our own models; `vit`,
@@ -67,10 +68,13 @@ def load(
         ParityError: The converted model's outputs differ from the source's.
         RemoteCodeError: The model needs code that is not trusted, or that differs from the trusted code.
     """
-    return open_checkpoint(
+    conversion = open_checkpoint(
         source, task=task, labels=labels, image_size=image_size, patch_size=patch_size, dtype=dtype,
         revision=revision, token=token, trust_remote_code=trust_remote_code, verify=verify, **fields,
-    ).model  # fmt: skip
+    )  # fmt: skip
+    if isinstance(conversion.model, HubPreTrainedModel):
+        conversion.model.image_processor = conversion.image_processor
+    return conversion.model
 
 
 def open_checkpoint(

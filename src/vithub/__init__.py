@@ -135,4 +135,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, "__version__"})
 
 
-import_module("vithub.hub.auto_registration").register_when_imported()
+import_module("vithub.hub.auto_registration").register_when_imported({
+    "predict": "vithub.training.model_prediction:predict_images",
+    "explain": "vithub.interpretability.explanation.model_explanation:explain_images",
+})  # fmt: skip

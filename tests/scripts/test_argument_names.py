@@ -25,6 +25,7 @@ FUNCTIONS = {
     "explain": [vithub.explain],
     "export": [vithub.export],
     "finetune": [vithub.finetune],
+    "models": [],  # prints a table that has no argument
     "predict": [vithub.predict, vithub.predict_stream, predict_dataset],
     "pretrain": [vithub.pretrain],
     "publish": [vithub.publish],
@@ -46,6 +47,7 @@ COMMAND_ONLY = {
     "evaluate": {"json_": PRINTED, **FAST},
     "explain": {"images": REPORT, "output": REPORT, "overwrite": REPORT, "on_bad_image": REPORT},
     "export": {"format_": "`format`, which is a name of Python's own", "json_": PRINTED},
+    "models": {"json_": PRINTED},
     "finetune": {"set_": "`values`: many NAME=VALUE texts are one dictionary in Python"},
     "predict": {"json_": PRINTED, **FAST},
     "pretrain": {"set_": "`values`: many NAME=VALUE texts are one dictionary in Python"},
@@ -67,6 +69,7 @@ FUNCTION_ONLY = {
     },
     "export": {"format": "`--format`", "reporter": OBJECT},
     "finetune": {"values": "`--set` on the command line", "reporter": OBJECT},
+    "models": {},
     "predict": {"reporter": OBJECT, "rows_per_file": "a choice of programs that read the files"},
     "pretrain": {"values": "`--set` on the command line", "reporter": OBJECT},
     "publish": {"token": TOKEN, "check": "a command never leaves the check out"},

@@ -13,13 +13,14 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import PATIENCE
+from vithub.hub.known_models import KNOWN_MODELS
 from vithub.scripts.command_line import app, run
 from vithub.scripts.finetune_command import assignments
 from vithub.training.recipe.recipe import Recipe, field_choices, field_names
 
 import vithub
 
-COMMANDS = ("finetune", "evaluate", "predict", "convert", "publish", "explain")
+COMMANDS = ("finetune", "evaluate", "predict", "convert", "publish", "explain", "models")
 
 
 @pytest.fixture
@@ -93,6 +94,28 @@ def test_the_help_of_finetune_tells_every_field_of_a_recipe_with_its_default(com
         assert description, name
         taken = f"[{'|'.join(field_choices()[name])}] " if name in field_choices() else ""
         assert f"{name} = {default!r} {taken}{' '.join(description.split())}" in words
+
+
+def test_models_lists_the_short_names_for_people_and_for_programs(command):
+    code, text, _ = command("models")
+    assert code == 0
+    assert re.search(
+        r"^dinov2-s +timm/vit_small_patch14_dinov2\.lvd142m +22\.1 M +518 +apache-2\.0 +81\.1 %", text, re.M
+    )
+    code, lines, _ = command("models", "--json")
+    assert code == 0
+    assert [json.loads(line)["name"] for line in lines.splitlines()] == list(KNOWN_MODELS)
+
+
+def test_a_short_name_is_a_model_and_its_misspelling_is_told(command, monkeypatch):
+    def unreachable(name, **_):
+        raise OSError(f"no network for {name}")
+
+    monkeypatch.setattr("vithub.hub.checkpoints.snapshot_download", unreachable)
+    assert command("predict", "dinov2-s", __file__)[2].strip().endswith("for timm/vit_small_patch14_dinov2.lvd142m")
+    code, _, errors = command("predict", "dinov2-m", __file__)
+    assert code == 1
+    assert "no model at dinov2-m: no such file or folder; did you mean dinov2-s?" in errors
 
 
 def test_help_names_every_command(command):

@@ -6,8 +6,9 @@ import PIL.Image
 import pytest
 import torch
 from vithub.data.images import BadImageError
+from vithub.data.pixels.named_images import read_image
 from vithub.training.loading_ahead import loaded_ahead
-from vithub.training.prediction import predict_stream, read_image
+from vithub.training.prediction import predict_stream
 from vithub.training.runtime.loading_processes import LoadingProcessError
 
 import vithub

@@ -151,7 +151,7 @@ def test_addresses_that_give_no_image_are_named(finished_run, server):
 
 
 def test_a_download_that_never_ends_is_refused(finished_run, server, monkeypatch):
-    monkeypatch.setattr("vithub.training.prediction.MAX_DOWNLOAD", 50)
+    monkeypatch.setattr("vithub.data.pixels.named_images.MAX_DOWNLOAD", 50)
     with pytest.raises(BadImageError, match="larger than"):
         predict(finished_run, [f"{server}/b.png"])
 

@@ -2,6 +2,8 @@
 
 import re
 
+from ...hub.known_models import KNOWN_MODELS
+
 DETECTOR_FROM_SCRATCH = "detr"
 CLASSIFIER_FROM_SCRATCH = re.compile(r"(?P<family>vit|deit)-(?P<size>ti|s|b|l|h)(?:/(?P<patch>\d+))?", re.IGNORECASE)
 SIZES = {"ti": "Ti", "s": "S", "b": "B", "l": "L", "h": "H"}
@@ -15,6 +17,8 @@ def is_from_scratch(source: str) -> bool:
 
 def misspelt_from_scratch(source: str) -> str | None:
     """Returns a hint for a source that resembles the name of a model from scratch but is none; otherwise None."""
+    if source.lower() in KNOWN_MODELS:
+        return None
     match = re.fullmatch(r"(vit|deit)[-_ ]?([a-z0-9.+]*)([-_][^/]*)?(/\d*)?", source, re.IGNORECASE)
     if match is None or is_from_scratch(source):
         return None
