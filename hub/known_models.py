@@ -61,7 +61,7 @@ _ROWS: tuple[tuple[str, str, float, int, str, float | None, str], ...] = (
     ("dinov3-l", "vit_large_patch16_dinov3.lvd1689m", 303.08, 256, _DINOV3, None, _BACKBONE),
 )
 
-KNOWN_MODELS: dict[str, KnownModel] = {name: KnownModel(name, f"timm/{id_}", *rest) for name, id_, *rest in _ROWS}
+KNOWN_MODELS: dict[str, KnownModel] = {row[0]: KnownModel(row[0], f"timm/{row[1]}", *row[2:]) for row in _ROWS}
 
 
 def known_source(source: str | Path) -> str | Path:
