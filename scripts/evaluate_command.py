@@ -6,6 +6,7 @@ import typer
 from vithub.scripts.arguments import MOST_AT_ONCE, MOST_WORKERS, Backend, Folder
 from vithub.scripts.bad_images import check_on_bad_image
 from vithub.scripts.fast_option import Fast, FastInt8, FastSeconds, TokenMerging, check_fast, fast_on_data
+from vithub.scripts.tile_options import TileMerge, TileOverlap, Tiles, TilesOnly
 
 
 def evaluate(
@@ -26,6 +27,10 @@ def evaluate(
         str, typer.Option(help="error, or skip to measure without images that cannot be decoded")
     ] = "error",
     resume: Annotated[bool, typer.Option("--resume", help="go on with a killed evaluation into --output")] = False,
+    tiles: Tiles = None,
+    tile_overlap: TileOverlap = None,
+    tile_merge: TileMerge = None,
+    tiles_only: TilesOnly = False,
     backend: Backend = None,
     fast: Fast = False,
     fast_seconds: FastSeconds = None,
@@ -54,7 +59,8 @@ def evaluate(
     with TerminalReporter() as reporter:
         result = run(
             folder, data, split, output=output, label_column=label_column, batch_size=size, workers=workers,
-            on_bad_image=on_bad_image, resume=resume, backend=model or backend, reporter=reporter,
+            on_bad_image=on_bad_image, resume=resume, backend=model or backend, tiles=tiles, tile_overlap=tile_overlap,
+            tile_merge=tile_merge, tiles_only=tiles_only, reporter=reporter,
         )  # fmt: skip
     if not process_state().is_main_process:
         return

@@ -16,6 +16,7 @@ from vithub.scripts.fast_option import (
     fast_on_images,
 )
 from vithub.scripts.printing import say
+from vithub.scripts.tile_options import TileMerge, TileOverlap, Tiles, TilesOnly
 
 
 def predict(
@@ -45,6 +46,10 @@ def predict(
         str, typer.Option(help="error: answer the others, then fail; skip: answer the others (see also --data)")
     ] = "error",
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --output")] = False,
+    tiles: Tiles = None,
+    tile_overlap: TileOverlap = None,
+    tile_merge: TileMerge = None,
+    tiles_only: TilesOnly = False,
     backend: Backend = None,
     workers: Annotated[
         int | None,
@@ -66,6 +71,12 @@ def predict(
     check_fast(fast, backend, fast_seconds=fast_seconds, fast_int8=fast_int8, token_merging=token_merging)
     if fast and embeddings:
         raise typer.BadParameter("--embeddings are of the weights themselves: leave out --fast")
+    tiled: dict[str, Any] = {
+        "tiles": tiles,
+        "tile_overlap": tile_overlap,
+        "tile_merge": tile_merge,
+        "tiles_only": tiles_only,
+    }
     measuring = {"seconds": fast_seconds, "token_merging": token_merging, "int8": fast_int8}
     if data is not None and output is not None:
         from vithub.training.dataset_prediction import predict_dataset
@@ -77,7 +88,7 @@ def predict(
             target = predict_dataset(
                 folder, data, output, split=split, embeddings=embeddings, batch_size=size, workers=workers,
                 threshold=threshold, on_bad_image=on_bad_image, resume=resume, backend=model or backend,
-                reporter=reporter,
+                reporter=reporter, **tiled,
             )  # fmt: skip
         say(f"predictions are in {target}")
         return
@@ -94,14 +105,14 @@ def predict(
         if model_task(chosen) != DETECTION:  # a detector gets one image at a time
             batch_size = chosen.batch_size
     _predict_images(
-        folder, images or [], json_, on_bad_image, top, batch_size, threshold, output, chosen, workers or 0
+        folder, images or [], json_, on_bad_image, top, batch_size, threshold, output, chosen, workers or 0, tiled
     )  # fmt: skip
 
 
 def _predict_images(
     folder: str, images: list[str], json_: bool, on_bad_image: str, top: int | None,
     batch_size: int | None, threshold: float | None,
-    output: str | None, backend: Any, workers: int,
+    output: str | None, backend: Any, workers: int, tiled: dict[str, Any],
 ) -> None:  # fmt: skip
     """Predicts every image that can be decoded, and fails at the end if one could not be."""
     from rich.console import Console
@@ -119,6 +130,7 @@ def _predict_images(
         on_bad_image="skip",
         backend=backend,
         workers=workers,
+        **tiled,
     ):
         found.append(prediction)
         if json_:

@@ -21,6 +21,7 @@ from .runtime.processes import process_state
 from .runtime.progress import QuietReporter, Reporter
 from .tasks.evaluation import default_workers
 from .tasks.registry import task_of
+from .tasks.tiling import Tiles, tile_options, tiling_of
 
 ABOUT = "about.json"
 logger = logging.getLogger("vithub")
@@ -42,6 +43,10 @@ def predict_dataset(
     on_bad_image: str = "error",
     resume: bool = False,
     backend: Backend = None,
+    tiles: Tiles = None,
+    tile_overlap: float | None = None,
+    tile_merge: str | None = None,
+    tiles_only: bool = False,
     reporter: Reporter | None = None,
 ) -> Path:
     """Writes predictions as `part-000000.parquet` and so on: `rows_per_file` images each, in the order of the data set.
@@ -66,6 +71,12 @@ def predict_dataset(
         resume: Whether to continue an earlier prediction in `output`.
         backend: Exported form to run in place of the weights, such as "onnx", or a model that `optimize` made of the
             folder; None takes what is there.
+        tiles: Size of the tiles in which a detector looks at pictures that are larger: a side in pixels, "HEIGHTxWIDTH"
+            or (height, width); None looks at all as a whole.
+        tile_overlap: Least overlap of neighbouring tiles, as a share of a tile's side, in [0, 1); None means 0.2.
+        tile_merge: How boxes of several tiles become one: "nmm-ios", "nmm-iou", "nms-ios" or "nms-iou" (see
+            `merge_views`); None means "nmm-ios".
+        tiles_only: Whether to leave out the picture as a whole, which is otherwise looked at too.
         reporter: Receives the progress; None writes to the log.
 
     Raises:
@@ -74,13 +85,16 @@ def predict_dataset(
     """
     if on_bad_image not in ("error", "skip"):
         raise ValueError(f"{argument('on_bad_image')} must be 'error' or 'skip', got {on_bad_image!r}")
+    tiling = tiling_of(tiles, tile_overlap, tile_merge, tiles_only)
     state = process_state()
     reporter = (reporter or QuietReporter()) if state.is_main_process else QuietReporter()
     target = Path(output).expanduser()
     path, skip_bad = locate(folder), on_bad_image == "skip"
-    predictor = task_of(path).open_dataset(
-        path, data, embeddings=embeddings, threshold=threshold, skip_bad=skip_bad, backend=backend
-    )
+    task = task_of(path)
+    predictor = task.open_dataset(
+        path, data, embeddings=embeddings, threshold=threshold, skip_bad=skip_bad, backend=backend,
+        **tile_options(task, tiling),
+    )  # fmt: skip
     tables = predictor.splits
     split = split or ("test" if "test" in tables else list(tables)[-1])
     if split not in tables:

@@ -20,6 +20,7 @@ from .runtime.progress import QuietReporter, Reporter
 from .tasks.evaluation import default_workers, evaluate_split
 from .tasks.partial_counts import partial_counts
 from .tasks.registry import task_of
+from .tasks.tiling import Tiles, tile_options, tiling_of
 
 
 @renamed(out="output")
@@ -36,6 +37,10 @@ def evaluate(
     on_bad_image: str = "error",
     resume: bool = False,
     backend: Backend = None,
+    tiles: Tiles = None,
+    tile_overlap: float | None = None,
+    tile_merge: str | None = None,
+    tiles_only: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Computes metrics of a classifier or detector on labelled images, preprocessed as `pipeline` does.
@@ -54,12 +59,19 @@ def evaluate(
         backend: Exported form to run: "onnx", "onnx-int8", "openvino", ...; "torch" for the weights; None takes the
             weights if they are there, else the only form. A model that `optimize` made of the folder runs in their
             place.
+        tiles: Size of the tiles in which a detector looks at pictures that are larger: a side in pixels, "HEIGHTxWIDTH"
+            or (height, width); None looks at all as a whole.
+        tile_overlap: Least overlap of neighbouring tiles, as a share of a tile's side, in [0, 1); None means 0.2.
+        tile_merge: How boxes of several tiles become one: "nmm-ios", "nmm-iou", "nms-ios" or "nms-iou" (see
+            `merge_views`); None means "nmm-ios".
+        tiles_only: Whether to leave out the picture as a whole, which is otherwise looked at too.
         reporter: Receives the progress; None writes to the log.
 
     Returns:
         Dictionary with `model`, `data`, `split`, `images`, `bad_images` (images left out), `metrics`, `labels` and
         `per_class`. A classifier adds `confusion`, which covers the data's labels and other labels that the model
-        predicted (see `SavedClassifier`); a detector adds `boxes` and `errors` (see `SavedDetector`).
+        predicted (see `SavedClassifier`); a detector adds `boxes` and `errors` (see `SavedDetector`), and
+        `tiles` if it looked at pictures in tiles.
 
     Raises:
         DataError: The data cannot be used, has a label that the model does not know, or has single labels where the
@@ -69,13 +81,15 @@ def evaluate(
         raise ValueError(f"{argument('resume')} needs {argument('output')}, beside which the counts so far are kept")
     if on_bad_image not in ("error", "skip"):
         raise ValueError(f"{argument('on_bad_image')} must be 'error' or 'skip', got {on_bad_image!r}")
+    tiling = tiling_of(tiles, tile_overlap, tile_merge, tiles_only)
     accelerator = new_accelerator()
     reporter = (reporter or QuietReporter()) if accelerator.is_main_process else QuietReporter()
     path = locate(folder)
     task = task_of(path)
+    tiled = tile_options(task, tiling)
     with way_past_bad_images(on_bad_image, task.skipping(own_data=data is None)):
         skip_bad = on_bad_image == "skip"
-        saved = task.open_evaluation(path, str(folder), data, split, label_column, skip_bad, backend)
+        saved = task.open_evaluation(path, str(folder), data, split, label_column, skip_bad, backend, **tiled)
         evaluator = saved.evaluator(accelerator.device)
         about = {"model": str(folder), "data": saved.data, "split": saved.split}
         size = len(saved.rows)
@@ -84,6 +98,8 @@ def evaluate(
             made_from = {**model_identity(path, backend), "data": rows_identity(saved.rows, range(size))}
             largest = min(batch_size, evaluator.largest_batch or batch_size)
             counted = {**about, "images": size, "batch_size": largest}
+            if tiling is not None:
+                counted["tiles"] = tiling.to_dict()
             partial = partial_counts(Path(output), counted, made_from, accelerator, resume)
         evaluation = evaluate_split(
             evaluator, batch_size=batch_size, workers=default_workers() if workers is None else workers,

@@ -17,6 +17,7 @@ from ..hub.checkpoints import locate
 from ..hub.ready_model import Backend
 from .loading_ahead import loaded_ahead
 from .tasks.registry import task_of
+from .tasks.tiling import Tiles, tile_options, tiling_of
 
 
 @renamed(out="output")
@@ -31,6 +32,10 @@ def predict(
     on_bad_image: str = "error",
     backend: Backend = None,
     workers: int = 0,
+    tiles: Tiles = None,
+    tile_overlap: float | None = None,
+    tile_merge: str | None = None,
+    tiles_only: bool = False,
 ) -> list[dict[str, Any]]:
     """Predicts the most likely labels of images, or the boxes that a detector finds, in order, as `pipeline` does.
 
@@ -48,10 +53,17 @@ def predict(
             place.
         workers: Number of processes that decode images, and for a classifier preprocess them, ahead of the model; 0
             does so in this process.
+        tiles: Size of the tiles in which a detector looks at pictures that are larger: a side in pixels, "HEIGHTxWIDTH"
+            or (height, width); None looks at all as a whole.
+        tile_overlap: Least overlap of neighbouring tiles, as a share of a tile's side, in [0, 1); None means 0.2.
+        tile_merge: How boxes of several tiles become one: "nmm-ios", "nmm-iou", "nms-ios" or "nms-iou" (see
+            `merge_views`); None means "nmm-ios".
+        tiles_only: Whether to leave out the picture as a whole, which is otherwise looked at too.
 
     Returns:
         A dictionary per image with `image` (its name) and `predictions`: a list of `label` and `score` (0 to 1), the
         most likely first; for a detector also `box` as (left, top, right, bottom) in pixels, within the image.
+        That of a detector's image has the method `to_supervision`; see `BoxPrediction`.
 
     Raises:
         DataError: A file or folder does not exist or holds no image.
@@ -61,7 +73,8 @@ def predict(
     """
     found = predict_stream(
         folder, images, top=top, batch_size=batch_size, threshold=threshold, output=output, on_bad_image=on_bad_image,
-        backend=backend, workers=workers,
+        backend=backend, workers=workers, tiles=tiles, tile_overlap=tile_overlap, tile_merge=tile_merge,
+        tiles_only=tiles_only,
     )  # fmt: skip
     return list(found)
 
@@ -78,6 +91,10 @@ def predict_stream(
     on_bad_image: str = "error",
     backend: Backend = None,
     workers: int = 0,
+    tiles: Tiles = None,
+    tile_overlap: float | None = None,
+    tile_merge: str | None = None,
+    tiles_only: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Predicts images one after the other, for more images than memory can hold predictions of.
 
@@ -91,13 +108,16 @@ def predict_stream(
             raise ValueError(f"{argument(name)} must be at least 1, got {value}")
     if workers < 0:
         raise ValueError(f"{argument('workers')} must be at least 0, got {workers}")
+    tiling = tiling_of(tiles, tile_overlap, tile_merge, tiles_only)
     names = find_images([images] if isinstance(images, str | Path) else images)
     if not names:
         raise DataError("there are no images: name files, folders or URLs")
     path, skip_bad = locate(folder), on_bad_image == "skip"
-    model = task_of(path).open_images(
-        path, top=top, batch_size=batch_size, threshold=threshold, output=output, backend=backend
-    )
+    task = task_of(path)
+    model = task.open_images(
+        path, top=top, batch_size=batch_size, threshold=threshold, output=output, backend=backend,
+        **tile_options(task, tiling),
+    )  # fmt: skip
     if not workers:
         return model.predictions((name, _opened(name, skip_bad)) for name in names)
     prepare = getattr(model, "preparation", None)

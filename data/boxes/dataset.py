@@ -179,6 +179,11 @@ class BoxImages(RowImages):
         Raises:
             BadImageError: The image cannot be decoded, or has another size than when its boxes were checked.
         """
+        image = self.upright(row, index)
+        return self.transform.prepared(image) if self.labelled else image
+
+    def upright(self, row: dict[str, Any], index: int) -> Image.Image:
+        """Upright image of a row, decoded at no larger size than is needed; see `decoded`."""
         place = self._place(index, row)
         if not self.labelled:
             return decode_image(row[IMAGE], place)
@@ -188,7 +193,7 @@ class BoxImages(RowImages):
                 f"{place}: the image is {width} x {height} pixels, its boxes are for "
                 f"{row['width']} x {row['height']}: it was changed after it was checked"
             )
-        return self.transform.prepared(image)
+        return image
 
     def content(self, image: Any, row: dict[str, Any], index: int) -> tuple[Any, ImageBoxes]:  # noqa: ARG002
         """Prepared image and its boxes, crowds included."""

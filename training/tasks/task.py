@@ -306,6 +306,7 @@ class Task(Protocol):
     """Task: builds training runs from recipes, and opens saved models for evaluation and prediction."""
 
     name: str  # value of a recipe's `task`
+    # A task with `takes_tiles = True` also takes `tiling: Tiling | None` wherever it opens a model; see `tile_options`.
 
     def default_preset(self, model: str) -> str:
         """Returns the name of the preset for a model that is given without one."""

@@ -1,5 +1,6 @@
 """Predictions of a detector for the images of a data set, as rows of a table and in COCO's results format."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -20,11 +21,14 @@ from ....hub.ready_model import Backend
 from ...runtime.loading_processes import outlive_requests
 from ...runtime.progress import Reporter
 from ..evaluation import useful_workers
+from ..tiling import Tiling
 from .coco_results import category_ids
 from .detections import Detections
 from .evaluation import IMAGES_PER_WORKER, MOST_AT_ONCE, Answers
 from .loading import load_detector
+from .tiles.pictures import PICTURE, TiledAnswers, TiledImages, images_for
 
+logger = logging.getLogger("vithub")
 RESULTS = "predictions.json"
 SCHEMA = pa.schema(
     {
@@ -55,27 +59,35 @@ class BoxPredictor:
         skip_bad: Whether to accept images that cannot be decoded.
         backend: Exported form to run in place of the weights, such as "onnx", or a loaded model; None takes what is
             there.
+        tiling: Way to look at large pictures in tiles; None looks at all as a whole.
     """
 
-    def __init__(self, path: Path, data: Any, threshold: float, skip_bad: bool, backend: Backend = None) -> None:
+    def __init__(
+        self, path: Path, data: Any, threshold: float, skip_bad: bool, backend: Backend = None,
+        tiling: Tiling | None = None,
+    ) -> None:  # fmt: skip
         if not 0 <= threshold <= 1:
             raise ValueError(f"{argument('threshold')} must lie in [0, 1], got {threshold!r}")
         found = read_box_images(data)
         self.splits, self.data, self.classes = found.tables, found.name, found.classes
         self.model, self.processor = load_detector(path, backend=backend)
-        self.threshold, self.skip_bad = threshold, skip_bad
+        self.threshold, self.skip_bad, self.tiling = threshold, skip_bad, tiling
         id2label = self.model.config.id2label
         self.labels = [str(id2label[number]) for number in sorted(id2label)]
         self.categories = dict(zip(self.labels, categories_for(self.labels, self.classes), strict=True))
         named = [{"id": number, "name": name} for name, number in self.categories.items()]
         self.about = {"labels": self.labels, "threshold": threshold, "categories": named}
+        if tiling is not None:
+            self.about["tiles"] = tiling.to_dict()
 
     def open(self, split: str, device: torch.device) -> BoxImages:
         """Returns the images of a split and moves the model to its device."""
         self.model.to(device)
         transform = BoxEvaluationTransform(self.processor)
-        self.images = BoxImages(self.splits[split], transform, name=split, skip_bad=self.skip_bad)
+        self.images = images_for(self.splits[split], transform, self.tiling, split, self.skip_bad)
         self.answer = Answers(self.model, self.images, self.processor, range(len(self.labels)))
+        if isinstance(self.images, TiledImages):
+            self.tiled = TiledAnswers(self.answer, self.images, None)
         return self.images
 
     def tables(self, rows: range, batch_size: int, workers: int, reporter: Reporter) -> Iterator[pa.Table]:
@@ -99,11 +111,15 @@ class BoxPredictor:
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for place, sample in enumerate(samples):
             if int(sample.get("bad", -1)) < 0:
-                by_shape.setdefault(tuple(sample["pixel_values"].shape), []).append(place)
+                alone = (place,) if PICTURE in sample else ()
+                by_shape.setdefault((*sample["pixel_values"].shape, *alone), []).append(place)
         found: dict[int, Detections] = {}
         for places in by_shape.values():
-            batch = collate_boxes([samples[place] for place in places])
-            answers, _ = self.answer(self.images.finish(batch, self.answer.device))
+            batch = self.images.finish(collate_boxes([samples[place] for place in places]), self.answer.device)
+            if PICTURE in batch:
+                found[places[0]] = self.tiled(batch, self.threshold)
+                continue
+            answers, _ = self.answer(batch)
             found |= zip(places, (one.above(self.threshold) for one in answers), strict=True)
         entries = [
             self._entry(row, sample["target"], found.get(place))
@@ -128,6 +144,8 @@ class BoxPredictor:
     def finish(self, files: list[Path]) -> None:
         """Writes `predictions.json`, all boxes in COCO's results format with the ids of the data set."""
         whole = self.classes is None or self.classes.integer_image_ids
+        if self.tiling is not None:
+            self._note_fits(files, self.tiling)
         target = files[0].with_name(RESULTS)
         with whole_file(target) as staging, staging.open("w", encoding="utf-8") as content:
             separator = "["
@@ -136,6 +154,17 @@ class BoxPredictor:
                     content.write(separator + json_text(entry))
                     separator = ",\n"
             content.write("[]\n" if separator == "[" else "]\n")
+
+    def _note_fits(self, files: list[Path], tiling: Tiling) -> None:
+        """Says how many pictures were looked at as without tiles."""
+        sizes = [size for file in files for size in _sizes(pq.read_table(file, columns=["height", "width"]))]
+        if note := tiling.fit_note(sum(tiling.fits(*size) for size in sizes), len(sizes)):
+            logger.warning("%s", note)
+
+
+def _sizes(table: pa.Table) -> Iterator[tuple[int, int]]:
+    rows = zip(table["height"].to_pylist(), table["width"].to_pylist(), strict=True)
+    return ((height, width) for height, width in rows if height is not None)
 
 
 def _coco_entries(table: pa.Table, categories: dict[str, int], whole: bool) -> Iterator[dict[str, Any]]:

@@ -24,7 +24,7 @@ MOST_AT_ONCE = 8  # limit on the batch size, since images of a detector are larg
 
 
 def batches_of_one_shape(
-    shapes: Sequence[tuple[int, int]], batch_size: int, process: int = 0, processes: int = 1
+    shapes: Sequence[tuple[int, ...]], batch_size: int, process: int = 0, processes: int = 1
 ) -> list[tuple[list[int], int]]:
     """Returns the batches of one process, each of images of one size, as rows and the number of rows that count.
 
@@ -32,12 +32,12 @@ def batches_of_one_shape(
     does not count.
 
     Args:
-        shapes: Width and height of each image, used only to group equal sizes.
+        shapes: Width and height of each image, used only to group equal sizes; with another number, to tell apart.
         batch_size: Largest number of images per batch.
         process: Index of this process.
         processes: Number of processes.
     """
-    by_shape: dict[tuple[int, int], list[int]] = {}
+    by_shape: dict[tuple[int, ...], list[int]] = {}
     for row, shape in enumerate(shapes):
         by_shape.setdefault(shape, []).append(row)
     batches = [rows[n : n + batch_size] for rows in by_shape.values() for n in range(0, len(rows), batch_size)]
@@ -108,13 +108,17 @@ class BoxEvaluator:
         wrong = {int(row) for row in batch.get("bad", ())}
         good = [place for place, row in enumerate(rows[:count]) if row not in wrong]
         with self.autocast() if self.autocast is not None else nullcontext():
-            found, loss = self.answer(_chosen(batch, good or [0]))
+            found, loss = self.found(_chosen(batch, good or [0]))
         if good:
             right = [rows[place] for place in good]
             metrics.update(right, found, [ImageBoxes.from_row(self.truths[row]) for row in right])
             metrics.loss_sum += loss.whole
             metrics.class_loss_sum += loss.classes
         return [row for row in rows[:count] if row in wrong]
+
+    def found(self, batch: dict[str, Any]) -> tuple[list[Detections], SplitLoss]:
+        """Returns the detections of each image, and the batch's contribution to the split's loss."""
+        return self.answer(batch)
 
     def loss(self, metrics: DetectionMetrics, bad: list[int]) -> float | None:
         """Returns the loss of the split as one batch, independent of batching; None where the model computes none."""

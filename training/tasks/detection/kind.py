@@ -10,6 +10,7 @@ from ....hub.ready_model import Backend
 from ...recipe.model_names import DETECTOR_FROM_SCRATCH
 from ...recipe.recipe import Recipe
 from ..options import refuse_without_effect
+from ..tiling import Tiling
 from .building import build_detection
 from .dataset_prediction import BoxPredictor
 from .image_prediction import Detector
@@ -21,6 +22,7 @@ class Detection:
     """Task of finding labelled boxes in images; implements `Task`."""
 
     name = "detection"
+    takes_tiles = True
 
     def default_preset(self, model: str) -> str:
         """Returns the name of the preset for a model that is given without one: a new DETR, or any trained detector."""
@@ -39,10 +41,11 @@ class Detection:
         label_column: str | None,
         skip_bad: bool,
         backend: Backend = None,
+        tiling: Tiling | None = None,
     ) -> SavedDetector:
         """Opens a saved detector and the images with boxes to evaluate it on."""
         del name
-        return SavedDetector(path, data, split, label_column, skip_bad, backend)
+        return SavedDetector(path, data, split, label_column, skip_bad, backend, tiling)
 
     def skipping(self, own_data: bool) -> str:
         """Describes the effect of `on_bad_image="skip"` in an evaluation, for messages.
@@ -65,10 +68,11 @@ class Detection:
         threshold: float | None,
         output: Any,
         backend: Backend = None,
+        tiling: Tiling | None = None,
     ) -> Detector:
         """Opens a saved detector for single images; `top` and `batch_size` are rejected."""
         refuse_without_effect("a detector", top=top, batch_size=batch_size)
-        return Detector(path, 0.5 if threshold is None else threshold, output, backend)
+        return Detector(path, 0.5 if threshold is None else threshold, output, backend, tiling)
 
     def open_dataset(
         self,
@@ -79,11 +83,12 @@ class Detection:
         threshold: float | None,
         skip_bad: bool,
         backend: Backend = None,
+        tiling: Tiling | None = None,
     ) -> BoxPredictor:
         """Opens a saved detector for a data set; `embeddings` is rejected."""
         if embeddings:
             raise ValueError(f"{argument('embeddings')} are of classifiers; {path} is a detector")
-        return BoxPredictor(path, data, 0.5 if threshold is None else threshold, skip_bad, backend)
+        return BoxPredictor(path, data, 0.5 if threshold is None else threshold, skip_bad, backend, tiling)
 
 
 __all__ = ["Detection"]

@@ -1,5 +1,6 @@
 """Evaluation of a saved detector on images with boxes, as `vithub evaluate` runs and shows it."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from ....hub.ready_model import Backend
 from ...recipe.run_data import run_data
 from ..evaluation import Evaluation
 from ..plots import save_confusion_matrix
+from ..tiling import Tiling
 from .coco_results import coco_results, save_coco_results
 from .error_kinds import DetectionErrors, count_errors
 from .evaluation import BoxEvaluator
 from .loading import load_detector
 from .metrics import DetectionMetrics
 from .plots import save_detections, save_error_kinds, save_precision_recall
+from .tiles.pictures import TiledEvaluator, TiledImages, images_for
 
+logger = logging.getLogger("vithub")
 SAMPLES = 6  # number of images drawn with their boxes
 
 
@@ -38,6 +42,7 @@ class SavedDetector:
         skip_bad: Whether images that cannot be decoded are left out.
         backend: Exported form to run in place of the weights, such as "onnx", or a loaded model; None takes what is
             there.
+        tiling: Way to look at large pictures in tiles; None looks at all as a whole.
 
     Raises:
         DataError: The data cannot be used, or has a class that the model does not know.
@@ -51,8 +56,9 @@ class SavedDetector:
         label_column: str | None,
         skip_bad: bool,
         backend: Backend = None,
+        tiling: Tiling | None = None,
     ) -> None:
-        self.skip_bad = skip_bad
+        self.skip_bad, self.tiling = skip_bad, tiling
         self.model, self.processor = load_detector(path, backend=backend)
         boxes = load_box_data(**_source(path, data, skip_bad, label_column))
         self.split = split or boxes.reported
@@ -61,13 +67,20 @@ class SavedDetector:
         self.data, self.classes = boxes.name, boxes.classes
         self.to_data = class_numbers(boxes.classes.names, self.model.config.id2label)
         transform = BoxEvaluationTransform(self.processor)
-        self.images = BoxImages(boxes.splits[self.split], transform, name=self.split, skip_bad=skip_bad)
+        self.images = images_for(boxes.splits[self.split], transform, tiling, self.split, skip_bad)
         self.rows = self.images.table
+        if tiling is not None:
+            fitting = sum(map(tiling.fits, self.rows["height"], self.rows["width"]))
+            if note := tiling.fit_note(fitting, len(self.rows)):
+                logger.warning("%s", note)
 
     def evaluator(self, device: torch.device) -> BoxEvaluator:
         """Returns an evaluator of the split, and moves the model to a device."""
         self.model.to(device)
-        return BoxEvaluator(self.model, self.images, self.processor, len(self.classes.names), self.to_data)
+        labels = len(self.classes.names)
+        if isinstance(self.images, TiledImages):
+            return TiledEvaluator(self.model, self.images, self.processor, labels, self.to_data)
+        return BoxEvaluator(self.model, self.images, self.processor, labels, self.to_data)
 
     def results(self, evaluation: Evaluation) -> dict[str, Any]:
         """Returns the number of boxes, metrics, results per class, and errors with their confusion matrix.
@@ -79,6 +92,7 @@ class SavedDetector:
         names = self.classes.names
         per_class = counts.per_class(names)
         return {
+            **({} if self.tiling is None else {"tiles": self.tiling.to_dict()}),
             "boxes": sum(row["boxes"] for row in per_class),
             "metrics": counts.compute() | ({} if evaluation.loss is None else {"loss": evaluation.loss}),
             "labels": list(names),
@@ -158,8 +172,17 @@ def detection_table(result: dict[str, Any]) -> Table:
     kinds = ", ".join(f"{count} {kind}" for kind, count in errors["counts"].items())
     bad = len(result["bad_images"])
     left_out = f"\n{bad} image{'' if bad == 1 else 's'} could not be decoded and count for nothing" if bad else ""
-    table.caption = f"AP by size: {sizes}\nfrom score {errors['threshold']:.2f}: {kinds}{left_out}"
+    tiles = f"\n{_tiles_text(result['tiles'])}" if "tiles" in result else ""
+    table.caption = f"AP by size: {sizes}\nfrom score {errors['threshold']:.2f}: {kinds}{left_out}{tiles}"
     return table
+
+
+def _tiles_text(tiles: dict[str, Any]) -> str:
+    height, width = tiles["tile_hw"]
+    beside = "and as a whole" if tiles["full_picture"] else "alone"
+    return (
+        f"seen in tiles of {height} x {width} pixels that overlap by {tiles['overlap']:g}, {beside}; {tiles['merge']}"
+    )
 
 
 def _percent(value: float | None) -> str:
