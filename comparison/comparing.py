@@ -1,4 +1,4 @@
-"""Complete comparison of classifiers: the function behind `vithub compare`."""
+"""Complete comparison of classifiers or detectors: the function behind `vithub compare`."""
 
 import shlex
 import time
@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from ..configuration.model_task import DETECTION
+from ..data.argument_names import argument
 from ..data.sources import DataError
 from ..data.text.json_text import json_text
 from ..data.whole_files import write_whole
@@ -18,15 +20,18 @@ from ..training.runtime.environment import hardware, software_versions
 from ..training.runtime.precision import resolve_precision
 from ..training.runtime.processes import process_state
 from ..training.runtime.progress import QuietReporter, Reporter
-from .contestant_sources import load_contestants
+from .contestant_sources import compared_task, load_contestants
 from .contestants import Contestant
 from .cost import QUICK_SIDES, CostSettings, measure_cost
 from .data_efficiency import GridSettings, measure_data_efficiency
+from .detection.detector_verdict import detector_verdict
+from .detection.detectors import load_compared_detector
+from .detection.measuring import detector_measures
 from .image_sample import ImageSample, Runner, draw_images
 from .locality import LocalitySettings, measure_locality
 from .measurement import Measurement, Section
 from .robustness import RobustnessSettings, measure_robustness
-from .section_names import DEFAULT_SECTIONS, SECTIONS
+from .section_names import DEFAULT_SECTIONS, DETECTION_SECTIONS, SECTIONS
 from .translation import TranslationSettings, measure_translation
 from .verdict import verdict
 
@@ -40,8 +45,8 @@ class Comparison:
 
     Args:
         contestants: Entries with `name`, `source`, `library`, `family`, `parameters` and `image_hw` of each contestant.
-        sections: Measured sections, in the order of `SECTIONS`.
-        about: Data, seed, command, machine and versions.
+        sections: Measured sections, in the order of `SECTIONS` or `DETECTION_SECTIONS`.
+        about: Task of detectors, data, seed, command, machine and versions.
     """
 
     contestants: list[dict[str, Any]]
@@ -51,6 +56,8 @@ class Comparison:
     @property
     def verdict(self) -> list[str]:
         """Sentences derived from the measurements."""
+        if self.about.get("task") == DETECTION:
+            return detector_verdict(self.sections)
         return verdict(self.sections, {one["name"]: one["image_hw"][0] for one in self.contestants})
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,7 +91,7 @@ def compare(
     data: Any = None,
     output: str | Path | None = None,
     *,
-    sections: Sequence[str] = DEFAULT_SECTIONS,
+    sections: Sequence[str] | None = None,
     quick: bool = False,
     images: int | None = None,
     split: str | None = None,
@@ -97,22 +104,25 @@ def compare(
     command: str | None = None,
     reporter: Reporter | None = None,
 ) -> Comparison:
-    """Measures several classifiers and compares them.
+    """Measures several classifiers, or several detectors, and compares them.
 
     Args:
         models: Folders, Hub ids, `timm:NAME`, `torchvision:NAME` (see `contestant_sources`); NAME=SOURCE sets the name.
+            Detectors are folders or Hub ids.
         data: Data set in any form that `finetune` takes; required by every section except "cost". The models must know
             its labels by name.
         output: Folder for report.json, report.md, report.html and pictures; None writes nothing.
-        sections: Names of the sections to measure, from `SECTIONS`. "data" trains its own networks from scratch, into
-            `output`/cells.
+        sections: Names of the sections to measure, from `SECTIONS`, of detectors from `DETECTION_SECTIONS`; None takes
+            all but "data", which trains its own networks from scratch, into `output`/cells.
         quick: Whether to use fewer resolutions, rounds, corruptions and images: minutes instead of an hour on two
             cores.
         images: Number of images for evaluation; None takes 400, or 100 with `quick`.
         split: Name of the data's split; None takes "test" if it exists, else the last.
         seed: Seed of all random choices.
-        precision: Precision of all sections except "cost": "auto", "fp32" or "bf16". "cost" uses `cost.precision`.
-        cost: Settings of the section "cost"; None derives them from `quick`.
+        precision: "auto", "fp32" or "bf16", for all sections of detectors, and for those of classifiers except "cost",
+            which uses `cost.precision`.
+        cost: Settings of the section "cost", of which those of detectors are `sides`, `rounds` and `batch_size`; None
+            derives them from `quick`.
         grid: Settings of the trainings of the section "data"; None derives them from `quick`.
         part: Pair (i, n): run the i-th of n parts of the trainings of "data", i from 0.
         resume: Whether to reuse sections that an earlier call with the same arguments left in `output`.
@@ -120,42 +130,39 @@ def compare(
         reporter: Receives the progress; None writes to the log.
 
     Raises:
-        ValueError: A section does not exist, or an argument that a section needs is missing.
+        ValueError: A section does not exist, an argument that a section needs is missing, or models are of different
+            tasks.
         DataError: The data cannot be used, or a model lacks one of its labels.
         TargetError: `output` holds another report.
     """
     reporter, state = reporter or QuietReporter(), process_state()
-    wanted = _checked(sections, data, output)
+    task = compared_task(models)
+    wanted = _checked(sections, data, output, task)
     about: dict[str, Any] = {
         "models": [str(model) for model in models],
         "data": None if data is None else str(data) if isinstance(data, str | Path) else "a Dataset in memory",
         "sections": wanted, "quick": quick, "images": images, "split": split, "seed": seed, "precision": precision,
     }  # fmt: skip
+    if task == DETECTION:
+        about["task"] = task
+        _refuse_training_options(grid, part)
     folder = None if output is None else Path(output).expanduser()
     if folder is not None and state.is_main_process:
         _open(folder, about, resume)
-    contestants = load_contestants(models) if models or wanted != ["data"] else []
+    contestants: list[Any] = []
+    if models or wanted != ["data"]:
+        contestants = load_contestants(models, load_compared_detector if task == DETECTION else None)
+    if task == DETECTION:
+        measures = detector_measures(
+            contestants, wanted, None if wanted == ["cost"] else data, quick=quick, images=images, split=split,
+            seed=seed, precision=precision, cost=cost, reporter=reporter,
+        )  # fmt: skip
+    else:
+        contestants, measures = _classifier_measures(
+            contestants, wanted, data, folder, quick=quick, images=images, split=split, seed=seed, precision=precision,
+            cost=cost, grid=grid, part=part, reporter=reporter,
+        )  # fmt: skip
     found: list[Section] = []
-    sample: ImageSample | None = None
-    runner = Runner(resolve_precision(precision, torch.device("cpu")))
-    if set(wanted) & {"translation", "locality", "robustness"}:
-        sample = draw_images(data, images or (100 if quick else 400), seed, split)
-        contestants = [one.for_labels(sample.names) for one in contestants]
-    measures: dict[str, Callable[[], Section]] = {
-        "cost": lambda: measure_cost(contestants, cost or _cost_settings(quick), seed, reporter),
-        "translation": lambda: measure_translation(
-            contestants, _given(sample), _translation_settings(quick), runner, seed, reporter
-        ),
-        "locality": lambda: measure_locality(
-            contestants, _given(sample), LocalitySettings(8, 4) if quick else LocalitySettings(), seed, reporter
-        ),
-        "robustness": lambda: measure_robustness(
-            contestants, _given(sample), _robustness_settings(quick), runner, seed, reporter
-        ),
-        "data": lambda: measure_data_efficiency(
-            data, _given(folder) / CELLS, grid or grid_settings(quick), part=part, reporter=reporter
-        ),
-    }
     for name in wanted:
         kept = None if folder is None else folder / "sections" / f"{name}.json"
         if kept is not None and resume and name != "data" and kept.is_file():
@@ -184,6 +191,34 @@ def compare(
     return comparison
 
 
+def _classifier_measures(
+    contestants: list[Contestant], wanted: list[str], data: Any, folder: Path | None, *, quick: bool,
+    images: int | None, split: str | None, seed: int, precision: str, cost: CostSettings | None,
+    grid: GridSettings | None, part: tuple[int, int], reporter: Reporter,
+) -> tuple[list[Contestant], dict[str, Callable[[], Section]]]:  # fmt: skip
+    """Draws the images, and returns the contestants for their labels and the function that measures each section."""
+    sample: ImageSample | None = None
+    runner = Runner(resolve_precision(precision, torch.device("cpu")))
+    if set(wanted) & {"translation", "locality", "robustness"}:
+        sample = draw_images(data, images or (100 if quick else 400), seed, split)
+        contestants = [one.for_labels(sample.names) for one in contestants]
+    return contestants, {
+        "cost": lambda: measure_cost(contestants, cost or _cost_settings(quick), seed, reporter),
+        "translation": lambda: measure_translation(
+            contestants, _given(sample), _translation_settings(quick), runner, seed, reporter
+        ),
+        "locality": lambda: measure_locality(
+            contestants, _given(sample), LocalitySettings(8, 4) if quick else LocalitySettings(), seed, reporter
+        ),
+        "robustness": lambda: measure_robustness(
+            contestants, _given(sample), _robustness_settings(quick), runner, seed, reporter
+        ),
+        "data": lambda: measure_data_efficiency(
+            data, _given(folder) / CELLS, grid or grid_settings(quick), part=part, reporter=reporter
+        ),
+    }
+
+
 def default_command(about: dict[str, Any], output: str | Path | None) -> str:
     """Returns a command line that repeats the measurements."""
     words = ["vithub", "compare", *about["models"]]
@@ -195,17 +230,26 @@ def default_command(about: dict[str, Any], output: str | Path | None) -> str:
     return shlex.join(words + (["--quick"] if about["quick"] else []))
 
 
-def _checked(sections: Sequence[str], data: Any, output: str | Path | None) -> list[str]:
-    if unknown := [name for name in sections if name not in SECTIONS]:
-        raise ValueError(f"there is no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
-    wanted = [name for name in SECTIONS if name in sections]
+def _checked(sections: Sequence[str] | None, data: Any, output: str | Path | None, task: str) -> list[str]:
+    known, default = (DETECTION_SECTIONS,) * 2 if task == DETECTION else (SECTIONS, DEFAULT_SECTIONS)
+    sections = default if sections is None else sections
+    if unknown := [name for name in sections if name not in known]:
+        of_task = " for detectors" if task == DETECTION else ""
+        raise ValueError(f"there is no section {', '.join(unknown)}{of_task}; there are {', '.join(known)}")
+    wanted = [name for name in known if name in sections]
     if not wanted:
-        raise ValueError(f"name one section or more of {', '.join(SECTIONS)}")
+        raise ValueError(f"name one section or more of {', '.join(known)}")
     if data is None and wanted != ["cost"]:
         raise DataError(f"the sections {', '.join(name for name in wanted if name != 'cost')} need data")
     if "data" in wanted and output is None:
         raise ValueError("the section data needs an output folder for its trainings")
     return wanted
+
+
+def _refuse_training_options(grid: Any, part: tuple[int, int]) -> None:
+    given = {"grid": grid is not None, "part": part != (0, 1)}
+    if useless := [argument(name) for name, value in given.items() if value]:
+        raise ValueError(f"{' and '.join(useless)} has no effect on detectors, which no section trains")
 
 
 def _open(folder: Path, about: dict[str, Any], resume: bool) -> None:
@@ -257,7 +301,10 @@ def _section(content: dict[str, Any]) -> Section:
     return Section(content["name"], content["protocols"], rows, content["notes"], content["maps"])
 
 
-def _described(one: Contestant) -> dict[str, Any]:
+def _described(one: Any) -> dict[str, Any]:
+    if not isinstance(one, Contestant):
+        described: dict[str, Any] = one.described()
+        return described
     return {
         "name": one.name, "source": one.source, "library": one.library, "family": one.family,
         "architecture": type(one.model).__name__, "parameters": one.parameters, "image_hw": list(one.image_hw),

@@ -20,11 +20,13 @@ from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
+from ..configuration.model_task import CLASSIFICATION, DETECTION
 from ..data.image_processing import PixelFormat, build_image_processor, pixel_format
 from ..data.labelled.dataset import EvaluationTransform
 from ..data.seeding import seeded
-from ..hub.checkpoints import CheckpointError, read_weight_file
+from ..hub.checkpoints import CheckpointError, locate, read_weight_file
 from ..training.tasks.classification.loading import load_classifier
+from ..training.tasks.registry import task_of
 from .contestants import Contestant, family_of
 
 LIBRARIES = ("timm", "torchvision")
@@ -49,21 +51,57 @@ def load_contestant(source: str | Path, name: str | None = None) -> Contestant:
     return _from_folder(str(source), name or Path(source).name)
 
 
-def load_contestants(sources: Sequence[str | Path]) -> list[Contestant]:
+def named_source(source: str | Path) -> tuple[str | None, str]:
+    """Splits NAME=SOURCE into both; the name is None where none is given."""
+    name, separator, rest = str(source).partition("=")
+    return (name, rest) if separator else (None, name)
+
+
+def compared_task(sources: Sequence[str | Path]) -> str:
+    """Returns the name of the task that all models have.
+
+    Raises:
+        CheckpointError: There is no such model, or its configuration is damaged.
+        ValueError: There are models of several tasks, or of one that is not compared.
+    """
+    tasks = {str(source): _task_name(named_source(source)[1]) for source in sources}
+    if not tasks:
+        return CLASSIFICATION
+    if len(kinds := dict.fromkeys(tasks.values())) > 1:
+        listed = ", ".join(f"{source} for {task}" for source, task in tasks.items())
+        raise ValueError(f"models of one task can be compared, and these are for several: {listed}")
+    (task,) = kinds
+    if task not in (CLASSIFICATION, DETECTION):
+        raise ValueError(f"models for {CLASSIFICATION} or {DETECTION} can be compared, got {task}")
+    return task
+
+
+def _task_name(source: str) -> str:
+    library, separator, _ = source.partition(":")
+    if separator and library in LIBRARIES:
+        return CLASSIFICATION  # `load_contestant` builds classifiers of them only
+    return task_of(locate(source)).name
+
+
+def load_contestants(sources: Sequence[str | Path], load: Callable[..., Any] | None = None) -> list[Any]:
     """Loads contestants under distinct names: NAME=SOURCE sets the name; otherwise a number is added to duplicates.
+
+    Args:
+        sources: Sources, each with or without a name.
+        load: Function from a source and a name or None to a contestant with `name`; None takes `load_contestant`.
 
     Raises:
         ValueError: There are no sources, or two were given the same name.
     """
     if not sources:
         raise ValueError("there is nothing to compare: name one model or more")
-    found: list[Contestant] = []
-    for text in map(str, sources):
-        name, separator, source = text.partition("=")
-        contestant = load_contestant(source, name) if separator else load_contestant(text)
+    found: list[Any] = []
+    for text in sources:
+        name, source = named_source(text)
+        contestant = (load or load_contestant)(source, name)
         taken = {other.name for other in found}
         if contestant.name in taken:
-            if separator:
+            if name is not None:
                 raise ValueError(f"two models are named {name!r}")
             free = (f"{contestant.name}-{number}" for number in range(2, len(sources) + 2))
             contestant = copy.copy(contestant)
@@ -218,4 +256,4 @@ def _called(transform: Any) -> Callable[[Image.Image], torch.Tensor]:
     return lambda image: transform(image)
 
 
-__all__ = ["LIBRARIES", "RANDOM", "load_contestant", "load_contestants"]
+__all__ = ["LIBRARIES", "RANDOM", "compared_task", "load_contestant", "load_contestants", "named_source"]

@@ -14,33 +14,40 @@ COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
 
 
-def save_pictures(sections: list[Section], names: list[str], folder: Path) -> list[tuple[str, str, str]]:
+Picture = tuple[str, str, Callable[[Section, list[str], Path], bool]]  # file name, caption, function that draws it
+
+
+def save_pictures(
+    sections: list[Section], names: list[str], folder: Path, pictures: dict[str, list[Picture]] | None = None
+) -> list[tuple[str, str, str]]:
     """Draws the plots of the sections.
 
     Args:
         sections: Measured sections.
         names: Names of the contestants, in the order of their colours.
         folder: Folder to write to; must exist.
+        pictures: Plots by section; None takes those of classifiers.
 
     Returns:
         Section, file name and caption of each plot.
     """
     drawn: list[tuple[str, str, str]] = []
     for section in sections:
-        for name, caption, draw in _PICTURES.get(section.name, []):
+        for name, caption, draw in (_PICTURES if pictures is None else pictures).get(section.name, []):
             file = folder / f"{name}.png"
             if draw(section, names, file):
                 drawn.append((section.name, file.name, caption))
     return drawn
 
 
-def _style(names: list[str], name: str) -> dict[str, Any]:
+def contestant_style(names: list[str], name: str) -> dict[str, Any]:
+    """Returns the colour and marker of a contestant, by its place among the names."""
     place = names.index(name) if name in names else len(names)
     return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
 
 
-def _curve(axes: Any, rows: list[Measurement], x: list[float], label: str, **style: Any) -> None:
-    """Draws values as a line, with their intervals as a band."""
+def draw_curve(axes: Any, rows: list[Measurement], x: list[float], label: str, **style: Any) -> None:
+    """Draws values as a line over `x`, with their intervals as a band; `style` has the colour and marker."""
     known = [(place, one) for place, one in zip(x, rows, strict=True) if one.value is not None]
     if not known:
         return
@@ -51,7 +58,8 @@ def _curve(axes: Any, rows: list[Measurement], x: list[float], label: str, **sty
     axes.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
-def _tidy(figure: Any, panels: Any, legend_from: Any) -> None:
+def tidy(figure: Any, panels: Any, legend_from: Any) -> None:
+    """Removes frames from the panels and puts the legend of one of them below the figure."""
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = legend_from.get_legend_handles_labels()
@@ -65,7 +73,7 @@ def _cost(section: Section, names: list[str], file: Path) -> bool:
         ("peak memory", "peak memory (MB)"), ("training step", "training, per image (ms)"),
         ("attention share", "attention's share of the work (%)"),
     ]  # fmt: skip
-    if not section.find("latency"):
+    if not section.find("macs"):  # the cost of detectors has a plot of its own
         return False
     figure = new_figure(11, 6.5)
     grid = figure.subplots(2, 3).flatten()
@@ -73,7 +81,7 @@ def _cost(section: Section, names: list[str], file: Path) -> bool:
         for name in names:
             rows = section.find(quantity, name)
             rows = [one for one in rows if one.at.get("pixels") and one.value is not None]
-            _curve(axes, rows, [one.at["pixels"] for one in rows], name, **_style(names, name))
+            draw_curve(axes, rows, [one.at["pixels"] for one in rows], name, **contestant_style(names, name))
         sides = sorted({one.at["side"] for one in section.find(quantity) if "side" in one.at})
         axes.set_xscale("log")
         if quantity != "attention share":
@@ -82,7 +90,7 @@ def _cost(section: Section, names: list[str], file: Path) -> bool:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel="side of the image (px)", ylabel=label)
-    _tidy(figure, grid, grid[0])
+    tidy(figure, grid, grid[0])
     figure.savefig(file)
     return True
 
@@ -100,7 +108,7 @@ def _consistency(section: Section, names: list[str], file: Path) -> bool:
                     if one.value is None:
                         continue
                     low, high = one.interval or (one.value, one.value)
-                    style = _style(names, name)
+                    style = contestant_style(names, name)
                     error = [[max(0.0, one.value - low)], [max(0.0, high - one.value)]]
                     label = name if place == places[0] else None
                     axes.errorbar(place, one.value, error, fmt=style["marker"], color=style["color"], label=label)
@@ -108,9 +116,9 @@ def _consistency(section: Section, names: list[str], file: Path) -> bool:
         axes.set_ylabel(f"{quantity} (%)")
     for name in names:
         rows = section.find("equivariance error", name)
-        _curve(panels[2], rows, [one.at["shift"] for one in rows], name, **_style(names, name))
+        draw_curve(panels[2], rows, [one.at["shift"] for one in rows], name, **contestant_style(names, name))
     panels[2].set(xlabel="shift to the right (px)", ylabel="equivariance error", ylim=(0, None))
-    _tidy(figure, panels, panels[0])
+    tidy(figure, panels, panels[0])
     figure.savefig(file)
     return True
 
@@ -146,18 +154,18 @@ def _attention(section: Section, names: list[str], file: Path) -> bool:
     figure = new_figure(5 * len(shown), 4)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, name in zip(panels, shown, strict=True):
-        style = _style(names, name)
+        style = contestant_style(names, name)
         heads = np.array(section.maps[f"{name}: heads"])
         layers = np.repeat(np.arange(len(heads)), heads.shape[1])
         axes.scatter(layers, heads.flatten(), s=10, color=style["color"], alpha=0.35, linewidths=0, label="a head")
         for weights, extra in (("trained", style), ("random", {"color": GREY, "marker": "x"})):
             rows = section.find("attention distance", name, weights=weights)
-            _curve(axes, rows, [one.at["layer"] for one in rows], f"mean, {weights} weights", **extra)
+            draw_curve(axes, rows, [one.at["layer"] for one in rows], f"mean, {weights} weights", **extra)
         for one in section.find("uniform attention distance", name):
             axes.axhline(one.value, color=GREY, linestyle="--", linewidth=1, label="uniform attention")
         axes.set(xlabel="layer", ylabel="mean attention distance (px)", title=name, ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _tidy(figure, panels, panels[0])
+    tidy(figure, panels, panels[0])
     figure.savefig(file)
     return True
 
@@ -195,7 +203,7 @@ def _robustness(section: Section, names: list[str], file: Path) -> bool:
             clean = section.find("accuracy", name, kind="clean")
             rows = clean + section.find("accuracy", name, kind=kind)
             start = 1 if axis == "grid" else 0
-            _curve(axes, rows, [one.at.get(axis, start) for one in rows], name, **_style(names, name))
+            draw_curve(axes, rows, [one.at.get(axis, start) for one in rows], name, **contestant_style(names, name))
         axes.set_title(kind, fontsize=9)
         axes.set_xlabel({"grid": "rows of cells", "part": "part dropped"}.get(axis, axis), fontsize=8)
         axes.set_ylim(0, 100)
@@ -203,7 +211,7 @@ def _robustness(section: Section, names: list[str], file: Path) -> bool:
         axes.axis("off")
     for place in range(0, len(panels), columns):
         panels[place].set_ylabel("accuracy (%)", fontsize=8)
-    _tidy(figure, panels, panels[0])
+    tidy(figure, panels, panels[0])
     figure.savefig(file)
     return True
 
@@ -214,10 +222,10 @@ def _calibration(section: Section, names: list[str], file: Path) -> bool:
     for name in names:
         rows = section.find("calibration error", name)
         accuracy = [section.find("accuracy", name, **one.at)[0].value or 0.0 for one in rows]
-        style = _style(names, name)
+        style = contestant_style(names, name)
         axes.scatter(accuracy, [one.value or 0.0 for one in rows], s=18, label=name, alpha=0.8, **style)
     axes.set(xlabel="accuracy (%)", ylabel="expected calibration error (%)", xlim=(0, 100), ylim=(0, None))
-    _tidy(figure, [axes], axes)
+    tidy(figure, [axes], axes)
     figure.savefig(file)
     return True
 
@@ -230,18 +238,18 @@ def _data(section: Section, _: list[str], file: Path) -> bool:
     axes = figure.subplots()
     for name in names:
         rows = section.find("accuracy", name)
-        _curve(axes, rows, [100 * one.at["fraction"] for one in rows], name, **_style(names, name))
+        draw_curve(axes, rows, [100 * one.at["fraction"] for one in rows], name, **contestant_style(names, name))
     parts = sorted({100 * one.at["fraction"] for one in section.find("accuracy")})
     axes.set_xscale("log")
     axes.set_xticks(parts, [f"{part:g}" for part in parts])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="part of the training images (%)", ylabel="test accuracy (%)")
-    _tidy(figure, [axes], axes)
+    tidy(figure, [axes], axes)
     figure.savefig(file)
     return True
 
 
-_PICTURES: dict[str, list[tuple[str, str, Callable[[Section, list[str], Path], bool]]]] = {
+_PICTURES: dict[str, list[Picture]] = {
     "cost": [("cost", "Cost against the side of the image; bands are 95 % intervals.", _cost)],
     "translation": [
         ("consistency", "Consistency by subset of the images, and equivariance error by shift.", _consistency),
@@ -262,4 +270,4 @@ _PICTURES: dict[str, list[tuple[str, str, Callable[[Section, list[str], Path], b
     "data": [("data", "Test accuracy against the part of the training images; bands are intervals over seeds.", _data)],
 }
 
-__all__ = ["save_pictures"]
+__all__ = ["Picture", "contestant_style", "draw_curve", "save_pictures", "tidy"]

@@ -11,13 +11,14 @@ from ..data.text.json_text import json_text
 from ..data.text.markdown_text import markdown_block, markdown_code, markdown_text
 from ..data.whole_files import write_whole
 from ..hub.folders import TargetError
+from .detection.plots import DETECTION_PICTURES
 from .measurement import Measurement, Report, Section, count_of
 from .report_figures import save_pictures
 from .verdict import short
 
 TITLES = {
     "cost": "Cost", "translation": "Translation", "locality": "Locality", "robustness": "Robustness",
-    "data": "Data efficiency",
+    "data": "Data efficiency", "coco": "COCO figures", "errors": "Errors",
 }  # fmt: skip
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
@@ -45,6 +46,7 @@ def write_report(comparison: Report, folder: Path) -> Path:
         pictures.mkdir(parents=True, exist_ok=True)
         names = [one["name"] for one in comparison.contestants]
         drawn = save_pictures(comparison.sections, names, pictures)
+        drawn += save_pictures(comparison.sections, names, pictures, DETECTION_PICTURES)
         content = json_text(comparison.to_dict(), indent=1) + "\n"
         write_whole(folder / "report.json", content)
         write_whole(folder / "report.md", markdown(comparison, drawn))

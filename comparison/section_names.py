@@ -2,5 +2,7 @@
 
 SECTIONS = ("cost", "translation", "locality", "robustness", "data")
 DEFAULT_SECTIONS = SECTIONS[:-1]
+DETECTION_SECTIONS = ("cost", "coco", "errors")
+ALL_SECTIONS = (*SECTIONS, *DETECTION_SECTIONS[1:])
 
-__all__ = ["DEFAULT_SECTIONS", "SECTIONS"]
+__all__ = ["ALL_SECTIONS", "DEFAULT_SECTIONS", "DETECTION_SECTIONS", "SECTIONS"]

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from typing import Annotated, Any
 
 import typer
-from vithub.comparison.section_names import DEFAULT_SECTIONS, SECTIONS
+from vithub.comparison.section_names import ALL_SECTIONS
 from vithub.scripts.printing import say
 
 
@@ -28,15 +28,15 @@ def compare(
     sections: Annotated[
         str | None,
         typer.Option(
-            help="of cost, translation, locality, robustness, data, with commas  [default: all but data, which trains; "
-            "without --data cost alone]"
+            help="of classifiers cost, translation, locality, robustness, data, of detectors cost, coco, errors, with "
+            "commas  [default: all but data, which trains; without --data cost alone]"
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="fewer sizes, rounds, corruptions and images")] = False,
     images: Annotated[int | None, typer.Option(min=2, help="to judge on  [default: 400, quick 100]")] = None,
     split: Annotated[str | None, typer.Option(help="of --data  [default: test, or the last]")] = None,
     seed: Annotated[int, typer.Option(help="of all random choices")] = 0,
-    precision: Annotated[str, typer.Option(help="of all but cost, which is in fp32: auto, fp32 or bf16")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16; the cost of classifiers is in fp32")] = "auto",
     grid: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="of the trainings of data: fractions, seeds, epochs, image_size ..."),
@@ -45,10 +45,10 @@ def compare(
     resume: Annotated[bool, typer.Option("--resume", help="keep the sections that --output holds already")] = False,
     json_: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
 ) -> None:
-    """Compares classifiers, ViT, hybrid or CNN: cost, translation, locality, robustness, data efficiency."""
-    wanted = sections.split(",") if sections else list(DEFAULT_SECTIONS if data else ["cost"])
-    if unknown := [name for name in wanted if name not in SECTIONS]:
-        raise typer.BadParameter(f"--sections takes {', '.join(SECTIONS)}, got {', '.join(unknown)}")
+    """Compares classifiers (ViT, hybrid or CNN) or detectors: cost, quality, what they get wrong, and which to take."""
+    wanted = sections.split(",") if sections else (None if data else ["cost"])
+    if unknown := [name for name in wanted or () if name not in ALL_SECTIONS]:
+        raise typer.BadParameter(f"--sections takes {', '.join(ALL_SECTIONS)}, got {', '.join(unknown)}")
     if precision not in ("auto", "fp32", "bf16"):
         raise typer.BadParameter(f"--precision takes auto, fp32 or bf16, got {precision!r}")
     first, separator, count = part.partition("/")
@@ -61,7 +61,8 @@ def compare(
     with TerminalReporter() as reporter:
         comparison = run(
             models or [], data, output, sections=wanted, quick=quick, images=images, split=split, seed=seed,
-            precision=precision, grid=_grid(grid or [], quick), part=(int(first), int(count)), resume=resume,
+            precision=precision, grid=_grid(grid, quick) if grid else None, part=(int(first), int(count)),
+            resume=resume,
             command=shlex.join(["vithub", *sys.argv[1:]]) if sys.argv[1:2] == ["compare"] else None, reporter=reporter,
         )  # fmt: skip
     if json_:

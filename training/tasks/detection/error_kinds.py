@@ -9,7 +9,7 @@ Crowds, and boxes on them, are not counted.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -130,27 +130,45 @@ def match_boxes(found: Detections, true: ImageBoxes, overlap: float = FOREGROUND
     return matched, ignored
 
 
-def _count_image(found: Detections, true: ImageBoxes, tally: _Tally) -> None:
+class ImageErrors(NamedTuple):
+    """Kind of each box of an image.
+
+    Args:
+        kinds: "correct", one of `ERRORS`, or "" (on a crowd, not counted) for each found box.
+        missed: Indices of the true boxes that are missed.
+    """
+
+    kinds: list[str]
+    missed: np.ndarray
+
+
+def image_errors(found: Detections, true: ImageBoxes) -> ImageErrors:
+    """Tells the kinds of errors in one image, of all found boxes whatever their score."""
     matched, ignored = match_boxes(found, true)
     covered = np.zeros(len(true), dtype=bool)
     covered[matched[matched >= 0]] = True
     objects = np.flatnonzero(~true.crowd)
     iou = intersection_over_union(found.boxes, true.boxes[objects])
     same = found.classes[:, None] == true.classes[objects][None]
-    touched = []
+    touched, kinds = [], []
     for row in range(len(found)):
-        if ignored[row]:
-            continue
-        number = int(found.classes[row])
-        if matched[row] >= 0:
-            tally.per_class[number, 0] += 1
+        if ignored[row] or matched[row] >= 0:
+            kinds.append("" if ignored[row] else "correct")
             continue
         kind, other = _kind(iou[row], same[row])
-        tally.per_class[number, 1 + ERRORS.index(kind)] += 1
+        kinds.append(kind)
         if kind in ("classification", "localisation"):
             touched.append(objects[other])
     covered[touched] = True
-    for number in true.classes[objects[~covered[objects]]]:
+    return ImageErrors(kinds, objects[~covered[objects]])
+
+
+def _count_image(found: Detections, true: ImageBoxes, tally: _Tally) -> None:
+    kinds, missed = image_errors(found, true)
+    for kind, number in zip(kinds, found.classes, strict=True):
+        if kind:
+            tally.per_class[int(number), ("correct", *ERRORS).index(kind)] += 1
+    for number in true.classes[missed]:
         tally.per_class[int(number), -1] += 1
 
 
@@ -187,4 +205,12 @@ def _count_confusion(found: Detections, true: ImageBoxes, confusion: np.ndarray)
         confusion[int(number), nothing] += 1
 
 
-__all__ = ["ERRORS", "DetectionErrors", "best_threshold", "count_errors", "match_boxes"]
+__all__ = [
+    "ERRORS",
+    "DetectionErrors",
+    "ImageErrors",
+    "best_threshold",
+    "count_errors",
+    "image_errors",
+    "match_boxes",
+]
