@@ -1,5 +1,6 @@
 """Settings and fixtures that all tests share."""
 
+import gc
 import json
 import os
 
@@ -31,7 +32,7 @@ settings.load_profile("vithub")
 # The longest tests begin first, so that no process is left to work alone at the end.
 FIRST = (
     "test_every_cell_runs",
-    "test_real_weights_there_and_back",
+    "test_many_processes.py",
     "two_processes",
     "killed",
     "interrupted_at_any_moment",
@@ -45,6 +46,12 @@ def pytest_collection_modifyitems(items):
             if item.get_closest_marker("gpu"):
                 item.add_marker(absent)
     items.sort(key=lambda item: not any(name in item.nodeid for name in FIRST))
+
+
+def pytest_collection_finish(session):
+    """Collections of garbage, which some libraries ask for at every step, no longer look at all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 # Sizes of a model that computes in milliseconds: 4 x 4 patches of 8 x 8 pixels.

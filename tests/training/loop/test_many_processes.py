@@ -130,17 +130,20 @@ FSDP2 = {
 
 
 @pytest.fixture(scope="module", params=[{}, FSDP2], ids=["ddp", "fsdp2"])
-def two_processes(request, tmp_path_factory, digit_folders, quick):
-    out = tmp_path_factory.mktemp("two")
-    task = json.dumps([str(digit_folders), str(out), quick(VALUES)])
-    done = processes.launch(WORKER, [task, BENCHMARKS], env=request.param)
-    assert done.returncode == 0, done.stderr[-6000:]
+def two_processes(request, once, digit_folders, quick):
+    def launch(out):
+        out.mkdir()
+        task = json.dumps([str(digit_folders), str(out), quick(VALUES)])
+        done = processes.launch(WORKER, [task, BENCHMARKS], env=request.param)
+        assert done.returncode == 0, done.stderr[-6000:]
+
+    out = once(f"two-processes-{'fsdp2' if request.param else 'ddp'}", launch)
     return out, json.loads((out / "found.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def one_process(train, tmp_path_factory):
-    return train(tmp_path_factory.mktemp("one") / "run", VALUES)
+def one_process(train, trained_once):
+    return trained_once("one-process", lambda folder: train(folder, VALUES))
 
 
 @pytest.mark.parametrize("front_end", ["accelerate", "trainer"])
