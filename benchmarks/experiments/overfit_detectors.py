@@ -45,16 +45,70 @@ _RT = {
     "decoder_attention_heads": 4,
     "num_denoising": 60,
 }
-FIELDS: dict[str, dict[str, Any]] = {"rt_detr": _RT, "rt_detr_v2": _RT}
+_HGNET = {
+    "model_type": "hgnet_v2",
+    "stem_channels": [3, 16, 32],
+    "stage_in_channels": [32, 48, 64, 96],
+    "stage_mid_channels": [32, 32, 48, 64],
+    "stage_out_channels": [48, 64, 96, 128],
+    "stage_num_blocks": [1, 1, 1, 1],
+    "stage_numb_of_layers": [2, 2, 2, 2],
+    "stage_downsample": [False, True, True, True],
+    "stage_light_block": [False, False, True, True],
+    "stage_kernel_size": [3, 3, 3, 3],
+    "hidden_sizes": [48, 64, 96, 128],
+    "depths": [1, 1, 1, 1],
+    "embedding_size": 32,
+    "out_features": ["stage2", "stage3", "stage4"],
+}
+_FINE = {
+    **_RT, "backbone_config": _HGNET, "encoder_in_channels": [64, 96, 128], "depth_mult": 1.0, "lqe_hidden_dim": 32,
+    "max_num_bins": 16,
+}  # fmt: skip
+_RF = {
+    "backbone_config": {
+        "model_type": "rf_detr_dinov2", "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "mlp_ratio": 2, "image_size": IMAGE_HW[1], "patch_size": 8, "num_windows": 2, "out_indices": [2, 4],
+    },
+    "hidden_expansion": 0.5, "c2f_num_blocks": 1, "d_model": 64, "decoder_ffn_dim": 128, "decoder_layers": 2,
+    "decoder_self_attention_heads": 4, "decoder_cross_attention_heads": 4, "num_queries": 60, "group_detr": 3,
+    "dropout": 0.0,
+}  # fmt: skip
+_CONDITIONAL = {
+    "backbone_config": {
+        "model_type": "resnet", "embedding_size": 32, "hidden_sizes": [32, 48, 64, 96], "depths": [1, 1, 1, 1],
+        "layer_type": "basic", "out_features": ["stage3"],
+    },
+    "d_model": 64, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "num_queries": 60,
+    "auxiliary_loss": True, "dropout": 0.0, "cls_loss_coefficient": 1,
+}  # fmt: skip
+_YOLOS = {
+    "hidden_size": 96, "num_hidden_layers": 5, "num_attention_heads": 4, "intermediate_size": 192,
+    "image_size": list(IMAGE_HW), "patch_size": 8, "num_detection_tokens": 60, "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+FIELDS: dict[str, dict[str, Any]] = {
+    "rt_detr": _RT, "rt_detr_v2": _RT, "d_fine": _FINE, "rf_detr": _RF, "conditional_detr": _CONDITIONAL,
+    "yolos": _YOLOS,
+}  # fmt: skip
+KEEP_SHAPES = ("conditional_detr", "yolos")  # their processors keep the shapes of photos
+_PROCESSORS = {
+    "rf_detr": "RfDetrImageProcessor", "conditional_detr": "ConditionalDetrImageProcessor",
+    "yolos": "YolosImageProcessor",
+}  # fmt: skip
 
 
-def start(model_type: str, names: list[str], folder: Path) -> Path:
+def start(model_type: str, names: list[str], folder: Path, image_hw: tuple[int, int] = IMAGE_HW) -> Path:
     """A detector with random weights, saved as a checkpoint would be, with its image processor."""
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(model_type, id2label=dict(enumerate(names)), **FIELDS[model_type])
     transformers.AutoModelForObjectDetection.from_config(config).save_pretrained(folder)
-    size = dict(zip(("height", "width"), IMAGE_HW, strict=True))
-    transformers.RTDetrImageProcessor(size=size).save_pretrained(folder)
+    sides = {"height": image_hw[0], "width": image_hw[1]}
+    if model_type in KEEP_SHAPES:
+        sides = {"shortest_edge": min(image_hw), "longest_edge": max(image_hw)}
+    processor = getattr(transformers, _PROCESSORS.get(model_type, "RTDetrImageProcessor"))
+    processor(size=sides).save_pretrained(folder)
     return folder
 
 
@@ -76,12 +130,15 @@ def overfit(model_type: str, options: argparse.Namespace) -> dict[str, Any]:
     began, folder = time.perf_counter(), Path(options.runs) / model_type
     many = DatasetDict({"train": numbered(concatenate_datasets([few] * COPIES), 0), "validation": others})
     names = list(load_box_data(many, repair=True).classes.names)
+    still: dict[str, Any] = {"boxes.batch_scale": (1.0, 1.0)}
+    if model_type in KEEP_SHAPES:
+        still = {"boxes.sides": (800,)}
     run = vithub.finetune(
         model=str(start(model_type, names, folder.with_name(f"{model_type}-start"))), data=many, output=folder,
         preset="detr-pretrained", epochs=options.epochs,
         values={
             "data.workers": 0, "boxes.horizontal_flip": 0.0, "boxes.color_jitter": 0.0,
-            "boxes.batch_scale": (1.0, 1.0), "data.repair_boxes": True, "training.batch_size": 8, "training.lr": 2e-3,
+            **still, "data.repair_boxes": True, "training.batch_size": 8, "training.lr": 2e-3,
             "training.backbone_lr": 2e-3, "training.clip_norm": 1.0, "training.ema_decay": 0.98,
             "training.weight_decay": 1e-4, "training.publish": "last", "training.precision": "fp32",
             "training.trackers": [], "training.keep_checkpoints": 1,
