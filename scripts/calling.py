@@ -18,7 +18,7 @@ from vithub.training.recipe.model_names import DETECTOR_FROM_SCRATCH, is_from_sc
 # Arguments that name files, folders or Hub ids, with the kind of thing they name, by command.
 SOURCES: dict[str, dict[str, str]] = {
     "finetune": {"model": "model", "data": "data set", "recipe": "recipe", "teacher": "model"},
-    "pretrain": {"model": "model", "data": "data set", "recipe": "recipe", "teacher": "model"},
+    "pretrain": {"model": "model", "data": "data set", "recipe": "recipe", "teacher": "model", "probe": "data set"},
     "evaluate": {"folder": "model", "data": "data set"},
     "predict": {"folder": "model", "images": "image", "data": "data set"},
     "convert": {"source": "model"},

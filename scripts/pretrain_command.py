@@ -38,6 +38,9 @@ def pretrain(
     teacher: Annotated[
         str | None, typer.Option(help="vision model whose features to learn: a folder or a Hub id  [default: none]")
     ] = None,
+    probe: Annotated[
+        str | None, typer.Option(help="labelled data on which features are judged after each epoch  [default: none]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="of all random choices  [default: the recipe's]")] = None,
     on_bad_image: Annotated[str | None, typer.Option(help="error or skip  [default: the recipe's]")] = None,
     on_nonfinite: Annotated[str | None, typer.Option(help="stop or skip  [default: the recipe's]")] = None,
@@ -81,7 +84,7 @@ def pretrain(
 
     with TerminalReporter() as reporter:
         run(
-            model, data, output, method=method, recipe=recipe, mask_ratio=mask_ratio, teacher=teacher,
+            model, data, output, method=method, recipe=recipe, mask_ratio=mask_ratio, teacher=teacher, probe=probe,
             front_end=front_end,
             resume=resume, finish=finish, values=values, reporter=reporter, **named,
         )  # fmt: skip

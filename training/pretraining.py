@@ -32,6 +32,7 @@ def pretrain(
     image_size: int | tuple[int, int] | None = None,
     mask_ratio: float | None = None,
     teacher: Any = None,
+    probe: str | Path | None = None,
     seed: int | None = None,
     on_bad_image: str | None = None,
     on_nonfinite: str | None = None,
@@ -61,6 +62,8 @@ def pretrain(
         mask_ratio: Part of an image's patches that is hidden, in (0, 1).
         teacher: Vision model whose features are learned: a folder or Hub id of a model of this package, transformers or
             timm, or such a model in memory that takes the student's pixels.
+        probe: Labelled images, in any form that `finetune` takes by name, on which the features' k-NN accuracy is
+            measured after each epoch.
         seed: Seed of all random choices except the drawing of splits.
         on_bad_image: "error" or "skip" for images that cannot be decoded.
         on_nonfinite: "stop" or "skip" for steps whose loss is not finite.
@@ -83,8 +86,9 @@ def pretrain(
     """
     if method is not None and method not in METHODS:
         raise ValueError(f"{argument('method')} must be one of {', '.join(METHODS)}, got {method!r}")
-    given = {} if method is None else {"pretraining.method": method}
+    given: dict[str, Any] = {} if method is None else {"pretraining.method": method}
     given |= {} if mask_ratio is None else {"pretraining.mask_ratio": mask_ratio}
+    given |= {} if probe is None else {"pretraining.probe": str(probe)}
     given |= named_values(
         epochs=epochs, max_steps=max_steps, streaming=streaming, batch_size=batch_size, lr=lr, image_size=image_size,
         seed=seed, on_bad_image=on_bad_image, on_nonfinite=on_nonfinite, keep_checkpoints=keep_checkpoints,

@@ -29,7 +29,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def headline_of(metrics: dict[str, Any]) -> str:
     """Key of the headline metric of a run in `metrics.json`; runs before 0.2 do not name it."""
     keys, stated = [key for key, _, _ in card_kind(metrics).reported], metrics.get("headline")
-    return stated if stated in keys or not keys else keys[0]
+    return str(stated) if stated in keys or not keys else keys[0]
 
 
 def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:

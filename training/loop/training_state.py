@@ -269,6 +269,7 @@ class TrainingState:
             "train_loss": progress.loss_sum / max(1, progress.loss_steps),
             "validation_loss": evaluation.values["loss"],
             f"validation_{evaluation.metrics.headline}": evaluation.quality,
+            **task.epoch_facts(evaluation),
             "lr": task.schedule(step - 1),
             "seconds": progress.seconds + time.perf_counter() - self._clock,
             "images_per_second": steps * task.batch_size / max(trained, 1e-9),

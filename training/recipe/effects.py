@@ -141,6 +141,7 @@ NEEDS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_one_of("distillation.kind", "soft"), ("distillation.temperature", "distillation.reduction")),
     (_on_the_hub("distillation.teacher"), ("distillation.revision",)),
     (_given("lora.rank"), ("lora.alpha", "lora.dropout", "lora.targets", "lora.publish")),
+    (_given("pretraining.probe"), ("pretraining.probe_images", "pretraining.probe_neighbours")),
     (_hides("mae", "simmim"), ("pretraining.mask_ratio",)),
     (_hides("simmim"), ("pretraining.mask_unit",)),
     (_one_of("pretraining.method", "dino"), tuple(f"pretraining.{name}" for name in _OF_DINO)),

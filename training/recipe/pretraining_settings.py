@@ -46,6 +46,11 @@ class PretrainingSettings(Section):
     teacher_temperature: Positive = Field(0.04, description="dino: of the teacher's answers, which sharpens them")
     teacher_momentum: Share = Field(0.996, description="dino: of the teacher's weights at the start; 1 at the end")
     centre_momentum: Share = Field(0.9, description="dino: of the mean that is subtracted from the teacher's answers")
+    probe: str | None = Field(
+        None, description="labelled images by whose nearest neighbours features are judged; default: none"
+    )
+    probe_images: int = Field(2000, ge=2, le=100_000, description="most images of the probe")
+    probe_neighbours: int = Field(20, ge=1, le=1000, description="nearest images of the probe that vote")
     image_weight: float = Field(1.0, ge=0, le=1e6, description="features: weight of the features of whole images")
     patch_weight: float = Field(1.0, ge=0, le=1e6, description="features: weight of the features of patches")
     cosine_share: float = Field(

@@ -18,6 +18,8 @@ HEADLINES = {
     "macro_f1": "macro F1",
     "mean_average_precision": "mean average precision",
     "map": "mAP",
+    "knn_accuracy": "k-NN accuracy",
+    "effective_rank_share": "effective rank",
 }
 
 
@@ -33,7 +35,8 @@ def save_learning_curves(history: list[dict[str, Any]], file: Path, headline: st
 
     Args:
         history: Entries of the epochs with `epoch`, `train_loss`, `validation_loss`, `validation_` and the headline's
-            name (0 to 1), `lr`, `images_per_second`, `peak_memory_mb`.
+            name (0 to 1), `lr`, `images_per_second`, `peak_memory_mb`. Further entries whose names begin with
+            `validation_` (0 to 1) are drawn beside the headline metric.
         file: Path of the .png to write.
         headline: Name of the metric by which epochs are compared.
     """
@@ -52,14 +55,20 @@ def save_learning_curves(history: list[dict[str, Any]], file: Path, headline: st
     entries = [draw(losses, "train_loss", BLUE, label="training"), draw(losses, "validation_loss", ORANGE)]
     entries[1].set_label("validation")
     draw(quality, name, ORANGE, factor=100)
+    further = [key for key in history[0] if key.startswith("validation_") and key not in (name, "validation_loss")]
+    for key, dashes in zip(further, ("--", ":"), strict=False):
+        line = draw(quality, key, GREEN, factor=100, label=f"{_title(key.removeprefix('validation_'))} (%)")
+        line.set_linestyle(dashes)
+        entries.append(line)
     style = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.5}
-    entries += quality.plot(best["epoch"], 100 * best[name], color=GREY, linestyle="none", **style)
-    entries[2].set_label(f"best epoch: {best['epoch']} ({100 * best[name]:.1f} %)")
+    (mark,) = quality.plot(best["epoch"], 100 * best[name], color=GREY, linestyle="none", **style)
+    entries.append(mark)
+    mark.set_label(f"best epoch: {best['epoch']} ({100 * best[name]:.1f} %)")
     draw(rate, "lr", GREEN)
     draw(speed, "images_per_second", GREEN)
     draw(memory, "peak_memory_mb", GREEN)
     losses.set_ylabel("loss (nats)")
-    quality.set_ylabel(f"{HEADLINES.get(headline, headline.replace('_', ' '))} (%)")
+    quality.set_ylabel(f"{_title(headline)} (%)")
     rate.set_ylabel("learning rate")
     speed.set_ylabel("training images per second")
     memory.set_ylabel("peak memory (MB)")
@@ -73,6 +82,10 @@ def save_learning_curves(history: list[dict[str, Any]], file: Path, headline: st
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file)
+
+
+def _title(metric: str) -> str:
+    return HEADLINES.get(metric, metric.replace("_", " "))
 
 
 def save_reliability(bins: list[dict[str, Any]], file: Path) -> None:

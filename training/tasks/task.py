@@ -142,6 +142,11 @@ class TrainingTask(ABC):
         """Returns the entries of `metrics.json` about single images of a split."""
         return {}
 
+    def epoch_facts(self, evaluation: Evaluation) -> dict[str, float]:  # noqa: ARG002
+        """Returns further numbers of an epoch's evaluation for its entry of the history, which are drawn if they begin
+        with "validation_"."""
+        return {}
+
     def teacher_facts(self) -> dict[str, Any] | None:
         """Returns the entry of `metrics.json` about a teacher; None if there is none."""
         return None

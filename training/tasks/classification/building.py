@@ -21,13 +21,14 @@ from ...optim.lora import Adapters
 from ...optim.parameter_groups import depth_of, freeze_parameters
 from ...recipe.effects import check_data_effects
 from ...recipe.recipe import Recipe, RecipeError
+from ..teaching import teaches_in_bf16
 from ..train_batches import stream_order, table_order
 from .imbalance import ClassBalance
 from .losses import TrainingLoss
 from .model_source import build_classifier
 from .task import ClassificationTask
 from .teacher_cache import TeacherAnswers, check_cacheable
-from .teachers import Teacher, teaches_in_bf16
+from .teachers import Teacher
 
 
 def build_classification(

@@ -97,4 +97,4 @@ def teacher_columns(id2label: dict[int, str], labels: Sequence[str], name: str) 
     return None if columns == list(range(len(by_name))) else columns
 
 
-__all__ = ["Teacher", "teacher_columns", "teaches_in_bf16"]
+__all__ = ["Teacher", "teacher_columns"]

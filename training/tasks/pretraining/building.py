@@ -21,6 +21,7 @@ from .images import load_unlabelled
 from .learners import Learner
 from .masked_images import MAE, SimMIM
 from .model_source import build_backbone
+from .probe import Probe
 from .self_distillation import SelfDistillation
 from .task import PretrainingTask
 
@@ -40,10 +41,12 @@ def build_pretraining(recipe: Recipe, source: Any, processes: int = 1, teacher: 
         RecipeError: A field does not suit the model or the images.
         DataError: The images cannot be used.
     """
-    if recipe.training.publish == "best":
-        raise RecipeError(f"training.publish: best {_NEEDS_QUALITY}; use last, got best")
-    if recipe.training.early_stop is not None:
-        raise RecipeError(f"training.early_stop: {_NEEDS_QUALITY}, got {recipe.training.early_stop}")
+    if recipe.training.publish == "best" and recipe.pretraining.probe is None:
+        raise RecipeError(f"training.publish: best {_NEEDS_QUALITY} (pretraining.probe does); use last, got best")
+    if recipe.training.early_stop is not None and recipe.pretraining.probe is None:
+        raise RecipeError(
+            f"training.early_stop: {_NEEDS_QUALITY} (pretraining.probe does), got {recipe.training.early_stop}"
+        )
     images = load_unlabelled(source, recipe.data)
     streamed = isinstance(images.train, IterableDataset)
     if not streamed:
@@ -58,7 +61,7 @@ def build_pretraining(recipe: Recipe, source: Any, processes: int = 1, teacher: 
     order: TrainingOrder | StreamOrder = (
         stream_order(recipe, processes) if streamed else table_order(recipe, images.train, processes)
     )
-    return PretrainingTask(recipe, learner, processor, images, order, taught)
+    return PretrainingTask(recipe, learner, processor, images, order, taught, Probe.load(recipe.pretraining))
 
 
 def build_learner(recipe: Recipe, vit: HubViTModel, teacher: FeatureTeacher | None = None) -> Learner:

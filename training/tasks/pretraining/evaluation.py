@@ -13,6 +13,7 @@ from ..evaluation import Part, useful_workers
 from .feature_teacher import FeatureTeacher
 from .learners import Learner
 from .metrics import PretrainingMetrics
+from .probe import Probe, ProbedImages
 
 IMAGES_PER_WORKER = 512
 
@@ -30,6 +31,7 @@ class PretrainingEvaluator:
         autocast: Context manager factory for the forward pass; None computes in the dtype of the weights.
         loaders: Loaders to use again.
         teacher: Teacher whose features are learned, or None.
+        probe: Labelled images by which features are judged, which are the last rows of `images`; None for none.
     """
 
     largest_batch: int | None = None
@@ -37,15 +39,17 @@ class PretrainingEvaluator:
     def __init__(
         self,
         learner: Learner,
-        images: LabelledImages,
+        images: LabelledImages | ProbedImages,
         seed: int,
         autocast: Any,
         loaders: KeptLoaders,
         teacher: FeatureTeacher | None = None,
+        probe: Probe | None = None,
     ) -> None:
         self.model: nn.Module = learner
         self.learner, self.images, self.seed, self.name = learner, images, seed, images.name
         self.autocast, self.loaders, self.teacher = autocast, loaders, teacher
+        self.probe, self.own = probe, len(images) - (0 if probe is None else len(probe.labels))
         self.device = next(learner.parameters()).device
 
     def __len__(self) -> int:
@@ -53,7 +57,7 @@ class PretrainingEvaluator:
 
     def new_metrics(self, process: int, processes: int) -> PretrainingMetrics:  # noqa: ARG002
         """Makes empty sums for one of several processes."""
-        return PretrainingMetrics(self.learner.vit.config.pooled_size)
+        return PretrainingMetrics(self.learner.vit.config.pooled_size, self.probe)
 
     def parts(self, batch_size: int, process: int = 0, processes: int = 1) -> list[Part]:
         """Returns the batches of one process, each as rows and the number of rows that count.
@@ -84,8 +88,11 @@ class PretrainingEvaluator:
         if "bad" in batch:
             bad = [int(row) for row in batch["bad"][good] if row >= 0]
             good &= batch["bad"] < 0
-        kept = good.to(losses.device)
+        of_probe = batch["index"] >= self.own
+        kept = (good & ~of_probe).to(losses.device)
         metrics.update(losses[kept], features[kept])
+        if bool((good & of_probe).any()):
+            metrics.add_probe(batch["index"][good & of_probe] - self.own, features[(good & of_probe).to(losses.device)])
         return bad
 
     def _answers(self, pixels: torch.Tensor, seeds: list[int]) -> tuple[torch.Tensor, torch.Tensor]:

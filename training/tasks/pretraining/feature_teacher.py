@@ -97,7 +97,7 @@ class FeatureTeacher:
         height, width = pixels.shape[2:]
         if states.ndim == 3 and (found := self._grid(states.shape[1], height, width)) is not None:
             prefix, rows, columns = found
-            patches = states[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
+            patches = states[:, prefix:].transpose(1, 2).reshape(len(states), -1, rows, columns)
             return (states[:, 0] if prefix else patches.mean(dim=(2, 3))), patches
         raise RecipeError(
             f"distillation.teacher: must have features of patches, got {self.name}, whose last features have shape "
@@ -106,7 +106,7 @@ class FeatureTeacher:
 
     def _states(self, pixels: torch.Tensor) -> torch.Tensor:
         """Last features before pooling: tokens (B, N, T), or a map (B, T, rows, columns)."""
-        inner = getattr(self.model, "timm_model", self.model)
+        inner: Any = getattr(self.model, "timm_model", self.model)
         if hasattr(inner, "forward_features"):
             states = inner.forward_features(pixels)
             if states.ndim == 4 and getattr(inner, "output_fmt", "NCHW") == "NHWC":

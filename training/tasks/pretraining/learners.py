@@ -3,9 +3,7 @@
 Shapes: B images, C channels, D = width of the features.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,8 +11,11 @@ from torch import nn
 from ....modeling.modeling_vit import HubViTModel
 
 
-class Learner(nn.Module, ABC):
+class Learner(nn.Module):
     """Backbone with the parts of its loss; checkpoints hold all of it, and the published model is the backbone alone.
+
+    A subclass defines `forward`, which takes by name `pixel_values` (B, C, height, width), what `draws` returned, and
+    `batch_window` (see `draw_kept_samples`), and returns the loss of each image, (B,) fp32.
 
     Args:
         vit: Backbone to train, in fp32.
@@ -45,15 +46,6 @@ class Learner(nn.Module, ABC):
             step: Number of the step, from 0.
             epoch: Number of the epoch, from 0.
             steps: Number of steps of the whole training.
-        """
-
-    @abstractmethod
-    def forward(self, **inputs: Any) -> torch.Tensor:
-        """Computes the loss of each image, (B,) fp32.
-
-        Args:
-            **inputs: `pixel_values` (B, C, height, width), what `draws` returned, and `batch_window`, see
-                `draw_kept_samples`.
         """
 
 

@@ -1,4 +1,4 @@
-"""Metrics of pretraining: the loss, and how many directions the features of a split use."""
+"""Metrics of pretraining: the loss, how many directions the features of a split use, and what they tell of a probe."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,10 @@ import torch
 from accelerate import Accelerator
 
 from ...runtime.exact_sums import rounded
+from .probe import Probe
+
+# Features whose effective rank is below this number, or this share of what is possible, have collapsed.
+COLLAPSED_RANK, COLLAPSED_SHARE = 2.0, 0.01
 
 
 def effective_rank(moments: torch.Tensor) -> float:
@@ -35,16 +39,21 @@ class PretrainingMetrics:
 
     Args:
         width: Width D of the features.
+        probe: Labelled images by which features are judged, or None.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, probe: Probe | None = None) -> None:
+        self.probe = probe
+        if probe is not None:
+            self.probed = torch.zeros(len(probe.labels), width)
+            self.known = torch.zeros(len(probe.labels))
         self.sums = torch.zeros(2, dtype=torch.float64)  # images, losses
         self.moments = torch.zeros(width, width, dtype=torch.float64)
 
     @property
     def headline(self) -> str:
-        """Metric by which epochs are compared."""
-        return "effective_rank_share"
+        """Metric by which epochs are compared: k-NN accuracy on the probe, without one the share of the rank."""
+        return "effective_rank_share" if self.probe is None else "knn_accuracy"
 
     def update(self, losses: torch.Tensor, features: torch.Tensor) -> None:
         """Adds images.
@@ -57,24 +66,42 @@ class PretrainingMetrics:
         own = features.double().cpu()
         self.moments += own.T @ own
 
+    def add_probe(self, rows: torch.Tensor, features: torch.Tensor) -> None:
+        """Adds pooled features (B, D) of the probe's images, which are in the given rows (B,)."""
+        self.probed[rows] = features.float().cpu()
+        self.known[rows] = 1
+
     def compute(self) -> dict[str, Any]:
-        """Computes `loss`, `effective_rank`, and `effective_rank_share`, its part of what is possible, in [0, 1]."""
+        """Computes `loss`, `effective_rank` and its share of what is possible, and with a probe `knn_accuracy`."""
         images, losses = self.sums.tolist()
         rank = effective_rank(self.moments)
         most = max(1.0, min(images, float(len(self.moments))))
-        return {
-            "loss": losses / max(1.0, images),
-            "effective_rank": rank,
-            "effective_rank_share": min(1.0, rank / most),
-        }
+        found = {
+            "loss": losses / max(1.0, images), "effective_rank": rank, "effective_rank_share": min(1.0, rank / most),
+        }  # fmt: skip
+        return found if self.probe is None else found | {"knn_accuracy": self._knn_accuracy()}
+
+    def _knn_accuracy(self) -> float:
+        assert self.probe is not None
+        return self.probe.accuracy(self.probed, self.known > 0)
+
+    @property
+    def collapsed(self) -> bool:
+        """True if the features of all images are nearly the same."""
+        values = self.compute()
+        low = values["effective_rank_share"] < COLLAPSED_SHARE
+        return bool(self.sums[0] > 1) and (low or values["effective_rank"] < COLLAPSED_RANK)
 
     def tensors(self) -> list[torch.Tensor]:
         """Returns all sums as tensors."""
-        return [self.sums.clone(), self.moments.clone()]
+        kept = [self.sums, self.moments, *([] if self.probe is None else [self.probed, self.known])]
+        return [tensor.clone() for tensor in kept]
 
     def load(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replaces the sums by tensors in the form of `tensors`."""
-        self.sums, self.moments = (tensor.clone() for tensor in tensors)
+        self.sums, self.moments, *probed = (tensor.clone() for tensor in tensors)
+        if self.probe is not None:
+            self.probed, self.known = probed
 
     def merge(self, accelerator: Accelerator) -> None:
         """Merges the sums of all processes, in every process."""
@@ -83,7 +110,8 @@ class PretrainingMetrics:
 
     def measurements(self, names: list[str]) -> dict[str, Any]:  # noqa: ARG002
         """Returns the entries of `metrics.json` besides `compute`; there are no classes."""
-        return {"per_class": []}
+        about = {"per_class": [], "collapsed": self.collapsed}
+        return about if self.probe is None else about | {"probe": {"images": int(self.known.sum())}}
 
     def save_plots(self, names: list[str], folder: Path) -> None:
         """Writes nothing: the learning curves show all there is."""

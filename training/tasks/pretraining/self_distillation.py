@@ -40,7 +40,7 @@ class PrototypeHead(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Maps (..., D) to (..., K)."""
-        prototypes = self.prototypes
+        prototypes: torch.Tensor = self.prototypes
         if self.frozen:  # with a gradient of 0, for which distributed training does not wait in vain
             prototypes = prototypes.detach() + 0 * prototypes
         found = nn.functional.normalize(self.mlp(states), dim=-1)
@@ -168,7 +168,7 @@ class SelfDistillation(Learner):
                 self.centre.add(torch.stack([image for image, _ in known]))
         found = []
         for number, view in enumerate(larges.unbind(1)):
-            own = {} if mask is None else {"bool_masked_pos": mask[:, number]}
+            own: dict[str, Any] = {} if mask is None else {"bool_masked_pos": mask[:, number]}
             found.append(self._answers(self.vit, self.head, view, **own, **kwargs))
         said = [image for image, _ in found]
         for view in () if smalls is None else smalls.unbind(1):

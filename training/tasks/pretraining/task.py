@@ -1,11 +1,13 @@
 """Pretraining task: training of a backbone on images without labels."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from ....data.image_processing import PixelFormat, pixel_format
@@ -17,15 +19,21 @@ from ....data.streaming.images import StreamedImages
 from ....data.streaming.streams import StreamOrder
 from ...optim.sample_dropout import SampleDropout, drops_activations
 from ...recipe.recipe import Recipe
+from ...runtime.progress import Reporter
 from ..batch_places import BatchPlace
+from ..evaluation import Evaluation
 from ..task import TrainingTask
 from ..train_batches import StreamedBatches, TableBatches
 from .evaluation import PretrainingEvaluator
 from .feature_teacher import FeatureTeacher
 from .images import UnlabelledData
 from .learners import Learner
+from .metrics import PretrainingMetrics
 from .multi_crop import MultiCrop
+from .probe import Probe, ProbedImages
 from .self_distillation import SelfDistillation
+
+logger = logging.getLogger("vithub")
 
 
 class PretrainingTask(TrainingTask):
@@ -38,6 +46,7 @@ class PretrainingTask(TrainingTask):
         data: Splits of images.
         order: Order of the training images by step, for a table or a stream.
         teacher: Teacher whose features are learned, or None.
+        probe: Labelled images by which features are judged, or None.
     """
 
     data: UnlabelledData
@@ -50,10 +59,11 @@ class PretrainingTask(TrainingTask):
         data: UnlabelledData,
         order: TrainingOrder | StreamOrder,
         teacher: FeatureTeacher | None = None,
+        probe: Probe | None = None,
     ) -> None:
         super().__init__(recipe, learner.judged, image_processor, data)
-        self._learner, self.teacher = learner, teacher
-        self._evaluation_images: dict[str, LabelledImages] = {}
+        self._learner, self.teacher, self.probe = learner, teacher, probe
+        self._evaluation_images: dict[str, LabelledImages | ProbedImages] = {}
         self.batches = self._batches(order)
 
     def _batches(self, order: TrainingOrder | StreamOrder) -> TableBatches | StreamedBatches:
@@ -97,7 +107,8 @@ class PretrainingTask(TrainingTask):
         """Returns the entries of `metrics.json` about the method."""
         settings = self.recipe.pretraining
         about: dict[str, Any] = {"method": settings.method, "mask_ratio": settings.masked}
-        return {"pretraining": about | ({"teacher": self.teacher.name} if self.teacher is not None else {})}
+        about |= {"teacher": self.teacher.name} if self.teacher is not None else {}
+        return {"pretraining": about | ({"probe": settings.probe} if self.probe is not None else {})}
 
     def prepare(self, device: torch.device, folder: Path) -> None:
         """Moves the learner and the teacher to a device."""
@@ -129,9 +140,39 @@ class PretrainingTask(TrainingTask):
         """Returns an evaluator of a split; the backbone is evaluated within its learner."""
         learner = model if isinstance(model, Learner) else self.learner
         if split not in self._evaluation_images:
-            self._evaluation_images[split] = self._images(split, EvaluationTransform(self.image_processor))
+            self._evaluation_images[split] = self._evaluated(split)
         images = self._evaluation_images[split]
-        return PretrainingEvaluator(learner, images, self.recipe.seed, autocast, self.loaders, self.teacher)
+        return PretrainingEvaluator(learner, images, self.recipe.seed, autocast, self.loaders, self.teacher, self.probe)
+
+    def _evaluated(self, split: str) -> LabelledImages | ProbedImages:
+        """Images of a split with the evaluation transform, followed by those of the probe."""
+        transform = EvaluationTransform(self.image_processor)
+        images = self._images(split, transform)
+        if self.probe is None:
+            return images
+        skip = self.recipe.data.on_bad_image == "skip"
+        more = LabelledImages(self.probe.images, transform, None, self.recipe.seed, "probe", skip_bad=skip)
+        return ProbedImages(images, more)
+
+    def evaluate(
+        self, model: nn.Module, split: str, accelerator: Accelerator, reporter: Reporter, autocast: Any = None
+    ) -> Evaluation:
+        """Computes metrics on a split, and warns where the features of all images are nearly the same."""
+        found = super().evaluate(model, split, accelerator, reporter, autocast)
+        assert isinstance(found.metrics, PretrainingMetrics)
+        if found.metrics.collapsed and accelerator.is_main_process:
+            logger.warning(
+                "the features collapse: the effective rank of those of %s is %.2f, so that all images look nearly the "
+                "same; lower training.lr, warm up longer, or change the method's options",
+                split, found.values["effective_rank"],
+            )  # fmt: skip
+        return found
+
+    def epoch_facts(self, evaluation: Evaluation) -> dict[str, float]:
+        """Returns the share of the effective rank, where k-NN accuracy is the headline."""
+        if self.probe is None:
+            return {}
+        return {"validation_effective_rank_share": evaluation.values["effective_rank_share"]}
 
     def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
         """Prepares the parts of a step's batch; draws the choices of each image, such as its mask."""
