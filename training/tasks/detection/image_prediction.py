@@ -31,6 +31,40 @@ class SupervisionMissingError(RuntimeError):
     """Error raised if the package supervision is not installed."""
 
 
+class FoundBoxes(list[dict[str, Any]]):
+    """Boxes found in one image: a list with `label`, `score` and `box` of each, which supervision's tools take too.
+
+    Args:
+        entries: Entries of `as_prediction`.
+        found: The same detections in pixels of the image, with class numbers of the model.
+    """
+
+    def __init__(self, entries: list[dict[str, Any]], found: Detections) -> None:
+        super().__init__(entries)
+        self.found = found
+
+    def to_supervision(self) -> Any:
+        """Converts to `supervision.Detections` (https://supervision.roboflow.com), for its annotators, zones, trackers.
+
+        Its `xyxy` (n, 4) float32 are left, top, right and bottom in pixels, `confidence` (n,) float32 the scores,
+        `class_id` (n,) the model's class numbers, and `data["class_name"]` (n,) the labels; the best box comes first.
+
+        Raises:
+            SupervisionMissingError: The package is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise SupervisionMissingError(
+                "`to_supervision` needs the package supervision: pip install supervision"
+            ) from error
+        labels = np.array([entry["label"] for entry in self], dtype=np.str_)
+        return supervision.Detections(
+            xyxy=self.found.boxes.astype(np.float32), confidence=self.found.scores.astype(np.float32),
+            class_id=self.found.classes, data={"class_name": labels},
+        )  # fmt: skip
+
+
 class BoxPrediction(dict[str, Any]):
     """Prediction of one image: a dictionary with `image` and `predictions`, which supervision's tools take too.
 
@@ -44,10 +78,7 @@ class BoxPrediction(dict[str, Any]):
         self.found = found
 
     def to_supervision(self) -> Any:
-        """Converts to `supervision.Detections` (https://supervision.roboflow.com), for its annotators, zones, trackers.
-
-        Its `xyxy` (n, 4) float32 are left, top, right and bottom in pixels, `confidence` (n,) float32 the scores,
-        `class_id` (n,) the model's class numbers, and `data["class_name"]` (n,) the labels; the best box comes first.
+        """Converts to `supervision.Detections`; see `FoundBoxes`.
 
         Raises:
             SupervisionMissingError: The package is not installed.
@@ -55,17 +86,7 @@ class BoxPrediction(dict[str, Any]):
         """
         if self.found is None:
             raise ValueError(f"there are no boxes to convert: {self['error']}")
-        try:
-            import supervision
-        except ImportError as error:
-            raise SupervisionMissingError(
-                "`to_supervision` needs the package supervision: pip install supervision"
-            ) from error
-        labels = np.array([entry["label"] for entry in self["predictions"]], dtype=np.str_)
-        return supervision.Detections(
-            xyxy=self.found.boxes.astype(np.float32), confidence=self.found.scores.astype(np.float32),
-            class_id=self.found.classes, data={"class_name": labels},
-        )  # fmt: skip
+        return self["predictions"].to_supervision()
 
 
 class Detector:
@@ -165,14 +186,11 @@ class Detector:
 def as_prediction(name: str, found: Detections, names: Sequence[str]) -> BoxPrediction:
     """Makes `image` and `predictions`: `label`, `score` (0 to 1) and `box` (left, top, right, bottom in pixels)."""
     rows = zip(found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
-    content = {
-        "image": name,
-        "predictions": [
-            {"label": names[number], "score": score, "box": [round(value, 2) for value in box]}
-            for number, score, box in rows
-        ],
-    }
-    return BoxPrediction(content, found)
+    entries = [
+        {"label": names[number], "score": score, "box": [round(value, 2) for value in box]}
+        for number, score, box in rows
+    ]
+    return BoxPrediction({"image": name, "predictions": FoundBoxes(entries, found)}, found)
 
 
 def _annotations(found: Detections, image: int, first: int) -> list[dict[str, Any]]:
@@ -197,4 +215,4 @@ def _annotations(found: Detections, image: int, first: int) -> list[dict[str, An
     return annotations
 
 
-__all__ = ["BoxPrediction", "Detector", "SupervisionMissingError", "as_prediction"]
+__all__ = ["BoxPrediction", "Detector", "FoundBoxes", "SupervisionMissingError", "as_prediction"]

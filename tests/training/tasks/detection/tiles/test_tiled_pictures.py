@@ -157,7 +157,7 @@ def prediction(detector_run, files):
     return found
 
 
-def test_predictions_become_detections_of_supervision(detector_run, prediction, tmp_path):
+def test_predictions_become_detections_of_supervision(detector_run, prediction, files, tmp_path):
     supervision = pytest.importorskip("supervision", reason="supervision is not installed")
     made = prediction.to_supervision()
     assert isinstance(made, supervision.Detections)
@@ -167,6 +167,9 @@ def test_predictions_become_detections_of_supervision(detector_run, prediction, 
     labels = detector_run.model.config.id2label
     assert [labels[number] for number in made.class_id] == made.data["class_name"].tolist()
     assert len(made[made.confidence > 2]) == 0
+    in_memory = vithub.load(detector_run.folder).predict(files[0], threshold=0.2).to_supervision()
+    (whole,) = vithub.predict(detector_run.folder, files[0], threshold=0.2)
+    assert np.allclose(in_memory.xyxy, whole.to_supervision().xyxy, atol=1e-3)
     Image.new("RGB", (8, 8)).save(tmp_path / "black.png")
     (nothing,) = vithub.predict(detector_run.folder, tmp_path / "black.png", threshold=1.0)
     merged = supervision.Detections.merge([made, nothing.to_supervision()])
