@@ -94,7 +94,7 @@ def parts(folder: Path, share: float, seed: int, test_images: int) -> DatasetDic
     labels, draws = np.asarray(whole["train"]["label"]), np.random.default_rng(seed)
     count = round(share * len(labels) / 10)
     rows = np.concatenate([draws.permutation(np.flatnonzero(labels == one))[:count] for one in range(10)])
-    others = np.setdiff1d(np.arange(len(labels)), rows)[:200]  # nothing is chosen on them
+    others = np.setdiff1d(np.arange(len(labels)), rows)[:20]  # few, as nothing is chosen on them
     return DatasetDict({
         "train": whole["train"].select(np.sort(rows)), "validation": whole["train"].select(others),
         "test": whole["test"].select(range(min(test_images, len(whole["test"])))),
