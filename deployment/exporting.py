@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..configuration.model_task import CLASSIFICATION, model_task
 from ..data.argument_names import argument
 from ..data.whole_files import write_whole
 from ..hub.any_model import load_any_model
 from ..hub.card.model_card import CARD, write_card
 from ..hub.checkpoints import locate
-from ..hub.exported.exported_model import PROBABILITIES, ExportedModel
+from ..hub.exported.exported_model import ExportedModel
 from ..hub.exported.forms import (
     FORMATS,
     RECORD,
@@ -38,8 +37,10 @@ from .exports.graphs import Traced, trace
 from .exports.parity import measure_parity
 from .exports.quantization import Quantizer, quantize_within
 from .exports.writers import OPSET, check_converter, write_form
-from .preprocessing.preprocessing import INPUT, pixel_steps, preprocess_in_graph
-from .web.web_page import check_web, write_web
+from .preprocessing.in_graph import preprocess_in_graph
+from .preprocessing.pixel_nodes import INPUT
+from .preprocessing.readings import check_preprocessing, reading_of
+from .web.web_page import write_web
 from .web.web_runtime import find_runtime
 
 CALIBRATION_IMAGES = 100
@@ -99,9 +100,11 @@ def export(
         max_drop: Largest accepted loss in percentage points of accuracy or AP50; None means 0.5 and 1.0.
         dynamic_size: Whether the graph of a ViT classifier or backbone takes images of any size; a detector's does
             always.
-        with_preprocessing: Whether the ONNX file of a classifier resizes, crops and normalises images itself: it takes
-            their uint8 pixels (batch, height, width, 3) of any size, and gives probabilities beside the logits.
-        web: Whether the new folder becomes a web page that runs a classifier's ONNX file in the visitor's browser.
+        with_preprocessing: Whether the ONNX file of a classifier or detector resizes, crops and normalises images
+            itself: it takes their uint8 pixels (batch, height, width, 3) of any size. A classifier's gives
+            probabilities beside the logits, a detector's boxes in pixels of the image with scores and labels.
+        web: Whether the new folder becomes a web page that runs the ONNX file of a classifier or detector in the
+            visitor's browser.
         web_runtime: Folder that npm installed onnxruntime-web into; None takes the tested version from the cache, or
             else from the npm registry.
         calibration_images: Number of images to calibrate int8 with, at least 1.
@@ -133,12 +136,9 @@ def export(
     reporter = reporter or QuietReporter()
     source, processor = load_any_model(path)
     source.eval().float()
-    if with_preprocessing:
-        _refuse_preprocessing(source)
-    runtime = None
-    if web:
-        check_web(source, processor)
-        runtime = find_runtime(web_runtime)
+    if with_preprocessing or web:
+        check_preprocessing(source, processor, "web" if web else "with_preprocessing")
+    runtime = find_runtime(web_runtime) if web else None
     gate = _gate(path, str(model), data, split, max_drop, form, reporter)
     with tempfile.TemporaryDirectory(prefix="vithub-export-") as folder:
         work = Path(folder)
@@ -156,7 +156,7 @@ def export(
             _add(work, staging, form, record)
             if runtime is not None:
                 title = Path(model).name
-                record["web"] = write_web(staging, form, source.config, processor, title=title, runtime=runtime)
+                record["web"] = write_web(staging, form, source, processor, title=title, runtime=runtime)
                 write_whole(staging / RECORD, record_text({form.name: record}))
         return Export(Path(target).expanduser(), form, record)
 
@@ -190,15 +190,6 @@ def _check_web_options(form: Form, web: bool, web_runtime: Any, output: Any, dyn
         raise ValueError(f"{argument('web')} makes a new folder: name it as the {argument('output')}")
 
 
-def _refuse_preprocessing(source: Any) -> None:
-    """Raises a `BackendError` for a model whose answers are no probabilities of classes."""
-    if model_task(source) != CLASSIFICATION:
-        raise BackendError(
-            f"preprocessing in the graph is for image classifiers, and {type(source).__name__} is none: export it "
-            f"without {argument('with_preprocessing')}"
-        )
-
-
 def _target(model: str | Path, path: Path, output: Any, form: Form, overwrite: bool) -> Path | None:
     """Folder to make; None where the form is added to the model's own folder."""
     if output is not None and Path(output).expanduser().absolute() != path.absolute():
@@ -227,7 +218,7 @@ def _write_checked(
     work: Path, form: Form, source: Any, processor: Any, gate: Gate | None, dynamic_size: bool, calibration_images: int
 ) -> dict[str, Any]:
     """Writes a form into a temporary folder and checks it; returns its entry in `export.json`."""
-    steps, core = pixel_steps(processor) if form.pixels else None, replace(form, pixels=False)
+    core = replace(form, pixels=False)
     traced = trace(source, processor, dynamic_size)
     pixels = [_random_pixels(traced, processor)]
     if gate is not None:
@@ -244,7 +235,7 @@ def _write_checked(
     }
 
     def opened(file: Path) -> ExportedModel:
-        return ExportedModel(source.config, open_session(file, form), record, file.name).eval()
+        return ExportedModel(source.config, open_session(file, form), record, file.name, processor).eval()
 
     file, accuracy = work / core.file, None
     if form.precision == "int8":
@@ -259,11 +250,11 @@ def _write_checked(
         write_form(traced, work, core)
     exported = opened(file)
     record["largest_difference"] = measure_parity(source, exported, pixels, form.precision)
-    if steps is not None:
-        several = source.config.problem_type == "multi_label_classification"
-        record["preprocessing"] = preprocess_in_graph(file, work / form.file, steps, processor, several)
+    if form.pixels:
+        steps, reading = check_preprocessing(source, processor), reading_of(source, processor, traced.sample)
+        record["preprocessing"] = preprocess_in_graph(file, work / form.file, steps, processor, reading)
         record["input"] = {"name": INPUT, "type": "uint8", "shape": ["batch", "height", "width", 3]}
-        record["outputs"] = [PROBABILITIES, *record["outputs"]]
+        record["outputs"] = [*reading.outputs, *record["outputs"]]
         exported, accuracy = opened(work / form.file), None
     if gate is not None:
         accuracy = accuracy or gate.measure(exported)

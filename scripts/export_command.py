@@ -32,7 +32,7 @@ def export(
         bool, typer.Option("--dynamic-size", help="images of any size, for a ViT or DeiT of ours; detectors always")
     ] = False,
     with_preprocessing: Annotated[
-        bool, typer.Option("--with-preprocessing", help="ONNX: uint8 pixels of any size in, probabilities out")
+        bool, typer.Option("--with-preprocessing", help="ONNX: uint8 pixels of any size in, probabilities or boxes out")
     ] = False,
     web: Annotated[
         bool, typer.Option("--web", help="make --output a web page that runs the ONNX file in the visitor's browser")

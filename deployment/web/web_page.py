@@ -1,4 +1,4 @@
-"""Folder of a static web page that runs an exported classifier in the visitor's browser."""
+"""Folder of a static web page that runs an exported classifier or detector in the visitor's browser."""
 
 import json
 from collections.abc import Mapping
@@ -7,17 +7,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ...configuration.model_task import CLASSIFICATION, model_task
-from ...data.argument_names import argument
+from PIL import Image
+
 from ...data.image_processing import RESAMPLING
 from ...data.text.json_text import json_text
 from ...hub.exported.forms import BackendError, Form
 from ...hub.inference_loading import PROCESSOR
-from ..preprocessing.preprocessing import PixelSteps, pixel_steps, preprocess_in_graph, write_preprocessing
+from ..preprocessing.in_graph import preprocess_in_graph
+from ..preprocessing.pixel_steps import PixelSteps
+from ..preprocessing.readings import BoxReading, check_preprocessing, reading_of, write_reading
 from .web_runtime import VERSION
 
 PREPROCESSING = "onnx/preprocessing.onnx"
-PAGE = ("index.html", "page.css", "page.js", "worker.js")
+READING = "onnx/reading.onnx"  # from a detector's outputs to boxes
+PAGE = ("index.html", "page.css", "page.js", "classes.js", "elements.js", "objects.js", "worker.js")
 # What transformers.js calls the precisions; it looks for the files under the names that a form has.
 _DTYPES = {"fp32": "fp32", "fp16": "fp16", "int8": "q8"}
 _README = """---
@@ -26,38 +29,27 @@ sdk: static
 app_file: index.html
 {models}---
 
-A page that classifies pictures in the visitor's browser. They stay there: the page sends nothing anywhere.
+A page that runs an image model in the visitor's browser. Pictures stay there: the page sends nothing anywhere.
 
 It needs a web server, be it only `python -m http.server` in this folder.
 """
 
 
-def check_web(model: Any, processor: Any) -> PixelSteps:
-    """Returns the preprocessing of a model that a page can run.
-
-    Raises:
-        BackendError: The model is no classifier, or its preprocessing cannot be expressed as a graph.
-    """
-    if model_task(model) != CLASSIFICATION:
-        raise BackendError(f"{argument('web')} is for image classifiers, and {type(model).__name__} is none")
-    return pixel_steps(processor)
-
-
 def write_web(
     folder: Path,
     form: Form,
-    config: Any,
+    model: Any,
     processor: Any,
     *,
     title: str,
     runtime: Mapping[str, bytes],
 ) -> dict[str, Any]:
-    """Adds a page to a folder with an exported classifier, and configuration files that transformers.js reads.
+    """Adds a page to a folder with an exported classifier or detector, and configurations that transformers.js reads.
 
     Args:
         folder: Folder that holds the form's file; `config.json` and `preprocessor_config.json` are written anew.
         form: ONNX form to run, without preprocessing.
-        config: Configuration of the classifier.
+        model: Classifier or detector that was exported.
         processor: Its image processor.
         title: Name of the model, shown on the page.
         runtime: Content of the runtime's files by name, as `find_runtime` returns it.
@@ -68,16 +60,20 @@ def write_web(
     Raises:
         BackendError: The preprocessing cannot be expressed, or the model is too large for one file.
     """
-    model = folder / form.file
+    file, config = folder / form.file, model.config
     if (folder / form.files[1]).is_file():
-        raise BackendError(f"{model.name} keeps its weights in a second file, which is more than a browser takes")
-    steps, several = pixel_steps(processor), config.problem_type == "multi_label_classification"
+        raise BackendError(f"{file.name} keeps its weights in a second file, which is more than a browser takes")
+    steps = check_preprocessing(model, processor, "web")
+    pixels = processor(Image.new("RGB", (64, 48)), return_tensors="pt")["pixel_values"]
+    reading = reading_of(model, processor, pixels)
     whole = folder / "onnx" / ".whole.onnx"
     try:
-        checked = preprocess_in_graph(model, whole, steps, processor, several)
+        checked = preprocess_in_graph(file, whole, steps, processor, reading, keep=folder / PREPROCESSING)
     finally:
         whole.unlink(missing_ok=True)
-    write_preprocessing(folder / PREPROCESSING, steps)
+    detects = isinstance(reading, BoxReading)
+    if detects:
+        write_reading(folder / READING, reading)
     for name in PAGE:
         (folder / name).write_bytes((files(__package__) / "page" / name).read_bytes())
     (folder / "runtime").mkdir()
@@ -87,18 +83,22 @@ def write_web(
     page = {
         "title": title,
         "labels": labels,
-        "multi_label": several,
+        "multi_label": config.problem_type == "multi_label_classification",
         "model": form.file,
-        "bytes": model.stat().st_size,
+        "bytes": file.stat().st_size,
         "precision": form.precision,
         "preprocessing": PREPROCESSING,
+        "reading": READING if detects else None,
         "runtime_bytes": sum(len(content) for name, content in runtime.items() if name.startswith("ort")),
         "runtime_tested": VERSION,
         "vithub": version("vithub"),
     }
     _write_json(folder / "page.json", page)
-    _write_json(folder / "config.json", _web_config(config, steps, form, labels))
-    _write_json(folder / PROCESSOR, _web_processor(steps))
+    if isinstance(reading, BoxReading):
+        _write_json(folder / "config.json", _detector_config(config, reading, form, labels))
+    else:
+        _write_json(folder / "config.json", _web_config(config, steps, form, labels))
+        _write_json(folder / PROCESSOR, _web_processor(steps))
     write_space_card(folder, title)
     return checked
 
@@ -136,6 +136,23 @@ def _web_config(config: Any, steps: PixelSteps, form: Form, labels: list[str]) -
     }
 
 
+def _detector_config(config: Any, reading: BoxReading, form: Form, labels: list[str]) -> dict[str, Any]:
+    """Configuration of a detector for transformers.js, under the type of DETR if it is one of this package.
+
+    A detector of this package with a sigmoid for each class keeps its type: transformers.js knows no DETR of that kind.
+    """
+    found: dict[str, Any] = config.to_dict()
+    if found["model_type"].startswith("vithub") and reading.no_object:
+        found = {
+            "architectures": ["DetrForObjectDetection"],
+            "model_type": "detr",
+            "id2label": {str(number): label for number, label in enumerate(labels)},
+            "label2id": {label: number for number, label in enumerate(labels)},
+            "exported_from": config.model_type,
+        }
+    return {**found, "transformers.js_config": {"dtype": _DTYPES[form.precision]}}
+
+
 def _web_processor(steps: PixelSteps) -> dict[str, Any]:
     """Settings of a stock image processor that transformers and transformers.js read alike."""
     resized, crop = steps.resized_hw, steps.crop_hw
@@ -163,4 +180,4 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     file.write_text(json_text(dict(content), indent=1) + "\n", encoding="utf-8")
 
 
-__all__ = ["PAGE", "PREPROCESSING", "check_web", "write_space_card", "write_web"]
+__all__ = ["PAGE", "PREPROCESSING", "READING", "write_space_card", "write_web"]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ...data.text.markdown_text import Markdown
+from ..exported.exported_model import BOXES
 from ..exported.forms import check_files, form_of, read_records
 
 _MEASURES = {"accuracy": "accuracy", "mean_average_precision": "mean average precision", "map_50": "mAP at IoU 0.50"}
@@ -24,14 +25,16 @@ def exported_facts(folder: Path) -> dict[str, Any] | None:
     measured = [record["accuracy"] for record in records.values() if record.get("accuracy")]
     plain = [name for name in records if not form_of(name).pixels]
     onnx = [form_of(name).file for name in plain if form_of(name).format == "onnx"]
-    pixels = [form_of(name).file for name in records if form_of(name).pixels]
+    whole = [name for name in records if form_of(name).pixels]
+    boxes = bool(whole) and BOXES in records[whole[0]]["outputs"]
     backend = (plain or list(records))[0]
     return {
         "forms": [_row(name, record) for name, record in records.items()],
         "measured": bool(measured),
         "measure": _MEASURES[measured[0]["measure"]] if measured else None,
         "onnx": onnx[0] if onnx else None,
-        "pixels": pixels[0] if pixels else None,
+        "pixels": form_of(whole[0]).file if whole else None,
+        "finds_boxes": boxes,
         "backend": backend,
         "own_processor": form_of(backend).pixels,
         "outputs": ", ".join(records[backend]["outputs"]),

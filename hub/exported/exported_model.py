@@ -11,11 +11,14 @@ from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
 from ...configuration.model_task import CLASSIFICATION, DETECTION, model_task
 from ..checkpoints import locate
+from ..inference_loading import load_processor
 from .forms import BackendError, check_files, choose_form
-from .raw_pixels import RawPixels
+from .raw_pixels import RawBoxPixels, RawPixels
 from .sessions import Session, open_session
 
-PROBABILITIES = "probabilities"  # output of a classifier's form with preprocessing, beside its logits
+# Outputs of forms with preprocessing beside those of the model: a classifier's, and a detector's.
+PROBABILITIES, BOXES, SCORES, LABELS = "probabilities", "boxes", "scores", "labels"
+_READ = (PROBABILITIES, BOXES, SCORES, LABELS)
 _OUTPUTS = {CLASSIFICATION: ImageClassifierOutput, DETECTION: DetrObjectDetectionOutput}
 
 
@@ -27,21 +30,28 @@ class ExportedModel(nn.Module):
         session: Loaded file.
         record: Entry of `export.json`.
         source: Folder, for messages.
+        decoder: Image processor of the model that was exported, which a detector's form with preprocessing needs.
 
     A form with preprocessing (`record["preprocessing"]`) takes uint8 pixels (B, height, width, 3) of any size in place
-    of normalised images. `image_processor` then is the processor to use with it, else None, and `largest_batch` is 1,
-    because images of a data set differ in size.
+    of normalised images; a detector's takes them as (B, 3, height, width). `image_processor` then is the processor to
+    use with it, else None, and `largest_batch` is 1, because images of a data set differ in size.
     """
 
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    explainable = False  # its attention, features and gradients are out of reach
 
-    def __init__(self, config: Any, session: Session, record: dict[str, Any], source: str | Path) -> None:
+    def __init__(
+        self, config: Any, session: Session, record: dict[str, Any], source: str | Path, decoder: Any = None
+    ) -> None:
         super().__init__()
+        task = model_task(config.to_dict())
         self.config, self.session, self.record, self.source = config, session, record, source
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # tells where the outputs go
-        self.output_class = _OUTPUTS.get(model_task(config.to_dict()) or "", BaseModelOutputWithPooling)
-        self.image_processor = RawPixels() if record.get("preprocessing") else None
+        self.output_class = _OUTPUTS.get(task or "", BaseModelOutputWithPooling)
+        self.image_processor: RawPixels | None = None
+        if record.get("preprocessing"):
+            self.image_processor = RawBoxPixels(decoder) if task == DETECTION else RawPixels()
         self.largest_batch = 1 if self.image_processor is not None else None
         fixed = record.get("image_hw") if self.image_processor is None else None
         self.image_hw: tuple[int, int] | None = tuple(fixed) if fixed else None
@@ -66,7 +76,7 @@ class ExportedModel(nn.Module):
 
         Args:
             pixel_values: Normalised images (B, C, height, width); for a form with preprocessing uint8 pixels
-                (B, height, width, 3).
+                (B, height, width, 3), of a detector (B, 3, height, width).
             pixel_mask: Mask (B, height, width) of a detector's images; the graph takes images without padding only.
 
         Raises:
@@ -74,6 +84,8 @@ class ExportedModel(nn.Module):
         """
         if self.image_processor is not None:
             self._check_raw(pixel_values)
+            if self.image_processor.channels_first:
+                pixel_values = pixel_values.permute(0, 2, 3, 1)
         if pixel_mask is not None and not bool(pixel_mask.bool().all()):
             raise ValueError(f"{self.source}: the exported graph takes images without padding: give one size at a time")
         if self.image_hw is not None and tuple(pixel_values.shape[-2:]) != self.image_hw:
@@ -84,15 +96,16 @@ class ExportedModel(nn.Module):
             )
         values = self.session(pixel_values.to(self.dtype))
         named = zip(self.session.outputs, values, strict=True)
-        return self.output_class(**{name: value.to(self.device) for name, value in named if name != PROBABILITIES})
+        return self.output_class(**{name: value.to(self.device) for name, value in named if name not in _READ})
 
     def _check_raw(self, pixels: torch.Tensor) -> None:
         """Raises a `ValueError` for anything but pixels as they are in an image."""
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
-            kind = str(pixels.dtype).removeprefix("torch.")
+        first = self.image_processor is not None and self.image_processor.channels_first
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1 if first else -1] != 3:
+            kind, shape = str(pixels.dtype).removeprefix("torch."), "3, height, width" if first else "height, width, 3"
             raise ValueError(
-                f"{self.source}: the exported graph preprocesses images itself and takes uint8 pixels (batch, height, "
-                f"width, 3), got {kind} {tuple(pixels.shape)}; the model's `image_processor` makes them"
+                f"{self.source}: the exported graph preprocesses images itself and takes uint8 pixels (batch, {shape}),"
+                f" got {kind} {tuple(pixels.shape)}; the model's `image_processor` makes them"
             )
 
 
@@ -115,11 +128,12 @@ def load_exported(source: str | Path, backend: str | None = None, revision: str 
         raise BackendError(f"{source}: {backend!r} is no exported form; load the weights with `from_pretrained`")
     record = check_files(folder, form)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    decoder = load_processor(folder) if form.pixels and model_task(config.to_dict()) == DETECTION else None
     # `pipeline` knows models by the names of their classes
     architectures = getattr(config, "architectures", None) or ["ExportedModel"]
     named = type(str(architectures[0]), (ExportedModel,), {"__doc__": ExportedModel.__doc__})
-    model: ExportedModel = named(config, open_session(folder / form.file, form), record, source)
+    model: ExportedModel = named(config, open_session(folder / form.file, form), record, source, decoder)
     return model.eval()
 
 
-__all__ = ["PROBABILITIES", "ExportedModel", "load_exported"]
+__all__ = ["BOXES", "LABELS", "PROBABILITIES", "SCORES", "ExportedModel", "load_exported"]

@@ -1,15 +1,10 @@
-const find = (id) => document.getElementById(id);
-const SHOWN = 5;
+import { showClasses } from "./classes.js";
+import { element, find } from "./elements.js";
+import { drawObjects, showObjects } from "./objects.js";
+
 const waiting = new Map(); // number of a picture -> its place on the page
 let about, count = 0;
 
-const element = (name, content = "", attributes = {}) => {
-  const made = document.createElement(name);
-  made.textContent = content; // names of labels and files are text, whatever they contain
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
-};
-const percent = (score) => `${(100 * score).toFixed(1)} %`;
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
@@ -19,7 +14,8 @@ worker.onerror = (event) => receive.failed({ reason: event.message || "the runti
 const receive = {
   about({ about: found }) {
     about = found;
-    document.title = `${about.title}: image classifier`;
+    document.title = `${about.title}: ${about.reading ? "object detector" : "image classifier"}`;
+    document.body.dataset.task = about.reading ? "detection" : "classification";
     find("title").textContent = about.title;
     const sizes = `Downloads: model ${megabytes(about.bytes)} (${about.precision}), runtime ${megabytes(about.runtime_bytes)}.`;
     find("about").textContent = `${about.labels.length} classes. ${sizes}`;
@@ -40,25 +36,16 @@ const receive = {
     find("problem").textContent = `The model could not be loaded: ${reason}`;
     document.body.dataset.state = "failed";
   },
-  answer({ number, scores, seconds, width, height }) {
+  answer({ number, ...answer }) {
     const place = taken(number);
     if (!place) return;
-    const order = scores.map((_, index) => index).sort((one, other) => scores[other] - scores[one]);
-    const rows = element("tbody");
-    for (const index of order.slice(0, SHOWN)) {
-      const row = element("tr");
-      const bar = element("meter", "", { min: 0, max: 1, value: scores[index], "aria-hidden": "true" });
-      const shown = element("td");
-      shown.append(bar);
-      row.append(element("th", about.labels[index], { scope: "row" }), shown, element("td", percent(scores[index])));
-      rows.append(row);
-    }
-    const table = element("table", "", { "aria-label": `Classes of ${place.dataset.name}, most likely first` });
-    table.append(rows);
-    const time = `${width} x ${height} pixels, ${seconds.toFixed(2)} s`;
-    place.querySelector("p").replaceWith(table, element("p", time, { class: "time" }));
-    Object.assign(place.dataset, { label: about.labels[order[0]], scores: JSON.stringify(scores), seconds });
-    say(`${place.dataset.name}: ${about.labels[order[0]]}, ${percent(scores[order[0]])}`);
+    const { width, height, seconds } = answer;
+    place.append(element("p", `${width} x ${height} pixels, ${seconds.toFixed(2)} s`, { class: "time" }));
+    place.dataset.seconds = seconds;
+    const said = about.reading
+      ? showObjects(place, about.labels, answer, least())
+      : showClasses(place, about.labels, answer);
+    say(`${place.dataset.name}: ${said}`);
   },
   refused({ number, reason }) {
     const place = taken(number);
@@ -94,9 +81,25 @@ function show(files) {
   const any = find("answers").childElementCount > 0;
   find("answers-title").hidden = !any;
   find("clear").hidden = !any;
+  find("least").hidden = !any || !about.reading;
   if (files.length) find("status").textContent = `${files.length} ${files.length === 1 ? "picture" : "pictures"} to go.`;
 }
 
+const least = () => find("threshold").value / 100;
+
+function showLeast() {
+  const text = `${find("threshold").value} %`;
+  find("threshold-shown").textContent = text;
+  find("threshold").setAttribute("aria-valuetext", text);
+  const places = [...find("answers").querySelectorAll("li[data-objects]")];
+  return places.map((place) => `${place.dataset.name}: ${drawObjects(place, least())}`);
+}
+
+showLeast();
+find("threshold").addEventListener("input", showLeast);
+find("threshold").addEventListener("change", () => {
+  find("status").textContent = `${showLeast().join(". ")}.`;
+});
 find("pictures").addEventListener("change", ({ target }) => {
   show([...target.files]);
   target.value = ""; // the same file can be chosen again

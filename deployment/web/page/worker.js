@@ -6,7 +6,7 @@ const MOST_PIXELS = 50_000_000;
 ort.env.wasm.numThreads = 1;
 ort.env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
 
-let about, preprocess, classify;
+let about, preprocess, compute, read;
 
 async function download(path, report) {
   const answer = await fetch(new URL(path, import.meta.url));
@@ -32,7 +32,8 @@ async function load() {
   if (weights.length !== about.bytes) {
     throw new Error(`${about.model} has ${weights.length} bytes in place of ${about.bytes}`);
   }
-  classify = await ort.InferenceSession.create(weights, options);
+  if (about.reading) read = await ort.InferenceSession.create(await download(about.reading), options);
+  compute = await ort.InferenceSession.create(weights, options);
   postMessage({ kind: "ready" });
 }
 
@@ -67,13 +68,25 @@ function probabilities(logits) {
   return powers.map((value) => value / sum);
 }
 
+// All boxes in pixels of the picture, the highest score first.
+async function objects({ logits, pred_boxes }, height, width) {
+  const image_size = new ort.Tensor("float32", [height, width], [2]);
+  const { boxes, scores, labels } = await read.run({ logits, pred_boxes, image_size });
+  return Array.from(scores.data, (score, number) => ({
+    score, label: Number(labels.data[number]), box: Array.from(boxes.data.subarray(4 * number, 4 * number + 4)),
+  }));
+}
+
 async function answer(file) {
   const { width, height, rgb } = await pixelsOf(file);
   const start = performance.now();
   const image = new ort.Tensor("uint8", rgb, [1, height, width, 3]);
   const { pixel_values } = await preprocess.run({ image });
-  const { logits } = await classify.run({ pixel_values });
-  return { scores: probabilities(logits.data), seconds: (performance.now() - start) / 1000, width, height };
+  const outputs = await compute.run({ pixel_values });
+  const found = read
+    ? { objects: await objects(outputs, height, width) }
+    : { scores: probabilities(outputs.logits.data) };
+  return { ...found, seconds: (performance.now() - start) / 1000, width, height };
 }
 
 const text = (error) => (error instanceof Error ? error.message : String(error));

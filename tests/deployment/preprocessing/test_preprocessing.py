@@ -17,7 +17,6 @@ from timm.data import create_transform
 from transformers import (
     BitImageProcessor,
     DeiTImageProcessor,
-    DetrImageProcessor,
     EfficientNetImageProcessor,
     ViTImageProcessor,
     ViTImageProcessorPil,
@@ -26,13 +25,11 @@ from transformers import (
 from vithub.data.image_processing import build_image_processor
 from vithub.deployment import exporting
 from vithub.deployment.exporting import export
-from vithub.deployment.preprocessing import preprocessing
-from vithub.deployment.preprocessing.preprocessing import (
-    measure_preprocessing,
-    pixel_steps,
-    preprocess_in_graph,
-    write_preprocessing,
-)
+from vithub.deployment.preprocessing import in_graph
+from vithub.deployment.preprocessing.in_graph import measure_preprocessing, preprocess_in_graph
+from vithub.deployment.preprocessing.pixel_nodes import write_preprocessing
+from vithub.deployment.preprocessing.pixel_steps import pixel_steps
+from vithub.deployment.preprocessing.readings import ClassReading
 from vithub.hub.exported.forms import BackendError, read_records
 from vithub.hub.exported.sessions import OnnxSession
 from vithub.hub.push.files import select_files
@@ -255,28 +252,29 @@ def test_a_planted_fault_is_noticed(with_plain_form, tmp_path, monkeypatch, faul
              "interpolation": "bilinear"}  # fmt: skip
     wrong = replace(steps, **{fault: other[fault]}) if fault in other else steps
     source = with_plain_form / "onnx" / "model.onnx"
-    made = preprocessing.add_preprocessing
+    made = in_graph.add_preprocessing
     if fault == "sigmoid":
-        monkeypatch.setattr(preprocessing, "add_preprocessing", lambda *given: made(*given[:3], not given[3]))
+        monkeypatch.setattr(in_graph, "add_preprocessing", lambda *given: made(*given[:3], ClassReading(True)))
     message = "probabilities that differ by" if fault == "sigmoid" else "cannot express BitImageProcessor"
     with pytest.raises(BackendError, match=message):
-        preprocess_in_graph(source, tmp_path / "whole.onnx", wrong, processor, False)
+        preprocess_in_graph(source, tmp_path / "whole.onnx", wrong, processor, ClassReading(False))
 
 
 def test_nothing_is_left_of_a_file_that_is_refused(run_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "pixel_steps", lambda processor: replace(pixel_steps(processor), shortest_edge=15))
+    wrong = replace(pixel_steps(build_image_processor((12, 12))), shortest_edge=15)
+    monkeypatch.setattr(exporting, "check_preprocessing", lambda *_: wrong)
     with pytest.raises(BackendError, match=r"cannot express BitImageProcessor"):
         export(run_folder, "onnx", with_preprocessing=True, output=tmp_path / "bad")
     assert not list(tmp_path.iterdir())
 
 
-def test_where_it_does_not_go_is_said_first(run_folder, tiny_detr, tmp_path):
+def test_where_it_does_not_go_is_said_first(run_folder, tiny, tmp_path):
     with pytest.raises(ValueError, match="is for onnx, got 'openvino'"):
         export(run_folder, "openvino", with_preprocessing=True)
     with pytest.raises(ValueError, match="takes no"):
         export(run_folder, "onnx", with_preprocessing=True, dynamic_size=True)
-    vithub.HubDetrForObjectDetection(tiny_detr()).save_pretrained(tmp_path / "detector")
-    DetrImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path / "detector")
-    with pytest.raises(BackendError, match="for image classifiers, and HubDetrForObjectDetection is none"):
-        export(tmp_path / "detector", "onnx", with_preprocessing=True, output=tmp_path / "boxes")
-    assert not (tmp_path / "boxes").exists()
+    vithub.HubViTModel(tiny()).save_pretrained(tmp_path / "backbone")
+    build_image_processor((32, 32)).save_pretrained(tmp_path / "backbone")
+    with pytest.raises(BackendError, match="for image classifiers and detectors, and HubViTModel is neither"):
+        export(tmp_path / "backbone", "onnx", with_preprocessing=True, output=tmp_path / "features")
+    assert not (tmp_path / "features").exists()

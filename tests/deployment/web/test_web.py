@@ -27,6 +27,7 @@ from vithub.hub.exported.forms import BackendError
 
 import vithub
 
+SCREENSHOTS = os.environ.get("VITHUB_SCREENSHOTS")  # a folder, to make those of the documents
 LABELS = {0: "rose", 1: "<b>tulip</b>", 2: "daisy"}
 
 
@@ -107,7 +108,9 @@ class Visit:
     def answers(self, files):
         """The label, probabilities or error that the page shows for each picture, by the name of its file."""
         self.page.set_input_files("#pictures", [str(file) for file in files])
-        self.page.locator("#answers > li:is([data-label], [data-refused])").nth(len(files) - 1).wait_for()
+        self.page.locator("#answers > li:is([data-label], [data-objects], [data-refused])").nth(
+            len(files) - 1
+        ).wait_for()
         found = self.page.eval_on_selector_all("#answers > li", "places => places.map(place => ({...place.dataset}))")
         return {entry["name"]: entry for entry in found}
 
@@ -191,6 +194,95 @@ def test_the_page_works_by_keyboard_and_for_a_screen_reader(browser, page_folder
         page.get_by_text("All pictures were removed.").wait_for()
         assert page.locator("#answers > li").count() == 0
         assert page.evaluate("document.activeElement.id") == "pictures"
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_detr, randomised, tmp_path_factory):
+    """A tiny DETR whose scores lie on both sides of one half."""
+    folder = tmp_path_factory.mktemp("models") / "shapes"
+    model = randomised(vithub.HubDetrForObjectDetection(tiny_detr(id2label=LABELS)))
+    processor = DetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
+    photo = PIL.Image.fromarray(load_sample_images().images[0])
+    pixels = processor(photo, return_tensors="pt")["pixel_values"]
+    head = model.class_labels_classifier
+    with torch.no_grad():
+        (logits,) = model(pixel_values=pixels).logits
+        scale = 2 / float(logits.std(0).mean())
+        head.bias.copy_(scale * (head.bias - logits.mean(0)))
+        head.weight.mul_(scale)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def detector_page(detector, runtime, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages") / "detector"
+    export(detector, "onnx", web=True, web_runtime=runtime, output=folder)
+    return folder
+
+
+DRAWN = """places => {
+    const sides = box => ["x", "y", "width", "height"].map(side => +box.getAttribute(side));
+    const boxes = place => [...place.querySelectorAll("rect.box")].map(sides);
+    return Object.fromEntries(places.map(place => [place.dataset.name, boxes(place)]));
+}"""
+
+
+def test_the_boxes_on_the_page_are_those_of_the_pipeline(browser, detector_page, detector, photos):
+    model, processor = vithub.load(detector).eval(), AutoImageProcessor.from_pretrained(detector)
+    find = pipeline("object-detection", model=model, image_processor=processor)
+    with Visit(browser, detector_page) as visit:
+        page = visit.page
+        answers = visit.answers(photos)
+        assert "refused" in answers["7-broken.jpg"]
+        good = [file for file in photos if "broken" not in file.name]
+        drawn = page.eval_on_selector_all("#answers > li[data-objects]", DRAWN)
+        counts = []
+        for file in good:
+            objects = json.loads(answers[file.name]["objects"])
+            wanted = find(vithub_image(file), threshold=0.05)
+            same_objects([entry for entry in objects if entry["score"] > 0.05], wanted)
+            shown = [entry for entry in objects if entry["score"] >= 0.5]
+            counts.append(len(shown))
+            corners = [[x, y, x + width, y + height] for x, y, width, height in reversed(drawn[file.name])]
+            np.testing.assert_allclose(corners, [entry["box"] for entry in shown] or np.zeros((0,)), atol=0.01)
+            table = page.get_by_role("table", name=f"Objects of {file.name}, highest score first")
+            assert table.get_by_role("rowheader").all_inner_texts() == [entry["label"] for entry in shown]
+        assert 0 < sum(counts) < sum(len(json.loads(answers[file.name]["objects"])) for file in good)
+        # the slider, by keyboard
+        slider = page.get_by_label("Least score of a box that is shown")
+        slider.focus()
+        page.keyboard.press("Home")
+        assert slider.get_attribute("aria-valuetext") == "5 %"
+        assert page.locator("#threshold-shown").inner_text() == "5 %"
+        more = page.eval_on_selector_all("#answers > li[data-objects]", DRAWN)
+        for file in good:
+            objects = json.loads(answers[file.name]["objects"])
+            assert len(more[file.name]) == sum(entry["score"] >= 0.05 for entry in objects)
+        status = page.get_by_role("status").inner_text()
+        assert all(f"{file.name}: " in status for file in good)
+        page.keyboard.press("End")
+        assert any("no object" in part for part in page.get_by_role("status").inner_text().split(". "))
+        assert visit.strangers() == []
+        assert visit.sent == []
+        assert visit.complaints == []
+        if SCREENSHOTS:
+            page.screenshot(path=Path(SCREENSHOTS) / "web_boxes.png", full_page=True)
+    assert vithub.load_exported(detector_page).config.id2label == LABELS
+
+
+def same_objects(found, wanted):
+    """Each box of one list is in the other; those of `pipeline` are cut to whole pixels."""
+    assert len(found) == len(wanted)
+    for entry in wanted:
+        corners = np.array([entry["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")])
+        assert any(
+            other["label"] == entry["label"]
+            and abs(other["score"] - entry["score"]) < 0.02
+            and np.abs(np.array(other["box"]) - corners).max() < 3
+            for other in found
+        )
 
 
 def test_a_damaged_file_is_said_on_the_page(browser, page_folder, tmp_path):
@@ -376,7 +468,7 @@ def test_a_registry_that_cannot_be_reached_and_a_folder_without_the_files(tmp_pa
         find_runtime(tmp_path)
 
 
-def test_where_a_page_cannot_be_made_is_said_first(classifier, tiny_detr, tmp_path):
+def test_where_a_page_cannot_be_made_is_said_first(classifier, tiny, tmp_path):
     wrong = [
         ({"format": "openvino", "web": True, "output": tmp_path / "page"}, "is for onnx"),
         ({"web": True, "with_preprocessing": True, "output": tmp_path / "page"}, "is for onnx"),
@@ -386,10 +478,10 @@ def test_where_a_page_cannot_be_made_is_said_first(classifier, tiny_detr, tmp_pa
     for options, message in wrong:
         with pytest.raises(ValueError, match=message):
             export(classifier, **options)
-    vithub.HubDetrForObjectDetection(tiny_detr()).save_pretrained(tmp_path / "detector")
-    DetrImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path / "detector")
-    with pytest.raises(BackendError, match="is for image classifiers, and HubDetrForObjectDetection is none"):
-        export(tmp_path / "detector", web=True, output=tmp_path / "page")
+    vithub.HubViTModel(tiny()).save_pretrained(tmp_path / "backbone")
+    build_image_processor((32, 32)).save_pretrained(tmp_path / "backbone")
+    with pytest.raises(BackendError, match="is for image classifiers and detectors, and HubViTModel is neither"):
+        export(tmp_path / "backbone", web=True, output=tmp_path / "page")
     with pytest.raises(BackendError, match="holds no runtime for the web"):
         export(classifier, web=True, web_runtime=tmp_path, output=tmp_path / "page")
     assert not (tmp_path / "page").exists()

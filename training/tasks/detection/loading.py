@@ -41,7 +41,7 @@ def load_detector(source: str | Path, revision: str | None = None, backend: Back
         model: Any = load_exported(path, form.name)
     else:
         model = load_for_inference(AutoModelForObjectDetection, path, "an object detector")
-    return model, load_detector_processor(path)
+    return model, getattr(model, "image_processor", None) or load_detector_processor(path)
 
 
 def load_detector_processor(path: Path) -> Any:
@@ -74,6 +74,7 @@ def read_outputs(processor: Any, outputs: Any, sizes: torch.Tensor, num_labels: 
         outputs[name] = outputs[name].detach().float().cpu()
         if not bool(torch.isfinite(outputs[name]).all()):
             raise ValueError(f"the model's {name} are infinite or not a number")
+    processor = getattr(processor, "decoder", processor)  # of a form that preprocesses images itself
     kind = type(processor).__name__
     _check_reading(kind, outputs.logits.shape[-1], num_labels)
     if not kind.startswith(_DROPS_LAST + _KEEPS_ALL):

@@ -66,9 +66,8 @@ class SavedDetector:
             raise DataError(f"there is no split {self.split!r}; there are {', '.join(boxes.splits)}")
         self.data, self.classes = boxes.name, boxes.classes
         self.to_data = class_numbers(boxes.classes.names, self.model.config.id2label)
-        transform = BoxEvaluationTransform(self.processor)
-        self.images = images_for(boxes.splits[self.split], transform, tiling, self.split, skip_bad)
-        self.rows = self.images.table
+        self.rows = boxes.splits[self.split]
+        self.images = self._images()
         if tiling is not None:
             fitting = sum(map(tiling.fits, self.rows["height"], self.rows["width"]))
             if note := tiling.fit_note(fitting, len(self.rows)):
@@ -77,10 +76,16 @@ class SavedDetector:
     def evaluator(self, device: torch.device) -> BoxEvaluator:
         """Returns an evaluator of the split, and moves the model to a device."""
         self.model.to(device)
+        if self.images.transform.image_processor is not self.processor:  # that of an exported form, to be measured
+            self.images = self._images()
         labels = len(self.classes.names)
         if isinstance(self.images, TiledImages):
             return TiledEvaluator(self.model, self.images, self.processor, labels, self.to_data)
         return BoxEvaluator(self.model, self.images, self.processor, labels, self.to_data)
+
+    def _images(self) -> BoxImages:
+        transform = BoxEvaluationTransform(self.processor)
+        return images_for(self.rows, transform, self.tiling, self.split, self.skip_bad)
 
     def results(self, evaluation: Evaluation) -> dict[str, Any]:
         """Returns the number of boxes, metrics, results per class, and errors with their confusion matrix.
