@@ -24,7 +24,10 @@ TokenMerging = Annotated[
 ]
 FastInt8 = Annotated[
     bool,
-    typer.Option("--fast-int8", help="with --fast: measure int8 too, calibrated and checked on the run's own data"),
+    typer.Option(
+        "--fast-int8",
+        help="with --fast: measure int8 too, calibrated and checked on the run's own data, else on the given images",
+    ),
 ]
 
 

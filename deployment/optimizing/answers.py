@@ -1,10 +1,14 @@
 """Comparison of a candidate's answers with those of eager fp32."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
+
+Answers = dict[str, torch.Tensor]  # by the number of the image and the name of the output, "0003.logits"
 
 LARGEST_DIFFERENCE = 1e-2  # of a probability, or of a side of a box as part of the image
 LEAST_AGREEMENT = 0.995  # share of the images, or boxes, with the same label
@@ -49,6 +53,24 @@ def compare_answers(reference: Path, other: Path, multi_label: bool, num_labels:
         num_labels: Number of classes; a detector with one logit more has its last for no object.
     """
     one, two = (safetensors.torch.load_file(file) for file in (reference, other))
+    return compared_answers(one, two, multi_label, num_labels)
+
+
+def named_answers(output: Any, first: int) -> Answers:
+    """Answers in an output of a model for a batch of images, the first of which has the number `first`."""
+    found = {name: output.get(name) for name in ("logits", "pred_boxes")}
+    return {
+        f"{first + row:04}.{name}": one.float().cpu().contiguous().clone()
+        for name, value in found.items()
+        if value is not None
+        for row, one in enumerate(value)
+    }
+
+
+def compared_answers(
+    one: Mapping[str, torch.Tensor], two: Mapping[str, torch.Tensor], multi_label: bool, num_labels: int
+) -> Agreement:
+    """Compares two sets of answers on the images that both hold; the other arguments are those of `compare_answers`."""
     images = sorted({name.split(".")[0] for name in one} & {name.split(".")[0] for name in two})
     if not images:
         return Agreement(1.0, 0.0, 0, "it gave no answers")
@@ -77,4 +99,7 @@ def compare_answers(reference: Path, other: Path, multi_label: bool, num_labels:
     return Agreement(max(differences, default=0.0), sum(same) / len(same) if same else 1.0, len(images))
 
 
-__all__ = ["LARGEST_DIFFERENCE", "LEAST_AGREEMENT", "Agreement", "compare_answers"]
+__all__ = [
+    "LARGEST_DIFFERENCE", "LEAST_AGREEMENT", "Agreement", "Answers", "compare_answers", "compared_answers",
+    "named_answers",
+]  # fmt: skip

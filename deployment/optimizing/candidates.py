@@ -1,5 +1,8 @@
 """Ways to compute a model's answers faster, which `optimize` measures against each other."""
 
+import os
+import shutil
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -41,7 +44,9 @@ class Candidate:
         return None if self.engine == "torch" else Form(self.engine, self.precision)
 
     def missing(self) -> str | None:
-        """Packages that are needed and not installed, as a reason; None if all are there."""
+        """What is needed and not installed, as a reason; None if all is there."""
+        if self.compiled and not torch.cuda.is_available() and (compiler := missing_compiler()):
+            return f"not installed: a C++ compiler ({compiler}), which torch compiles with"
         needed = _PACKAGES.get(self.engine, ()) + (
             _INT8_PACKAGES.get(self.engine, ()) if self.precision == "int8" else ()
         )
@@ -52,6 +57,13 @@ class Candidate:
 
 
 REFERENCE = Candidate("torch")
+
+
+def missing_compiler() -> str | None:
+    """Name of the C++ compiler that torch would call; None if it is there."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    name = os.environ.get("CXX") or usual
+    return None if shutil.which(name) else name
 
 
 def computes_bf16() -> bool:
@@ -88,4 +100,4 @@ def candidates_for(token_merging: int, int8: bool, compiled: bool) -> list[Candi
     return found
 
 
-__all__ = ["REFERENCE", "Candidate", "candidates_for", "computes_bf16"]
+__all__ = ["REFERENCE", "Candidate", "candidates_for", "computes_bf16", "missing_compiler"]

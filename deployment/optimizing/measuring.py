@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from .candidates import Candidate
+from .candidates import REFERENCE, Candidate
 
 START_SECONDS = 120  # most that the import of the libraries may take, beyond a candidate's time
 
@@ -35,7 +35,9 @@ class Measurement:
         agreement: Share of the images (of a detector: of the boxes) with the same label as eager fp32, in [0, 1].
         images: Number of images on which the answers were compared.
         refused: Why it must not be used; None if it may.
-        note: Accuracy of an int8 file; None for others.
+        note: Accuracy of an int8 file, or what it was calibrated on; None for others.
+        gated: Whether an int8 file was kept by its accuracy on labelled images, which then decides in place of the
+            differences.
     """
 
     candidate: Candidate
@@ -49,6 +51,7 @@ class Measurement:
     images: int = 0
     refused: str | None = None
     note: str | None = None
+    gated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -104,10 +107,11 @@ class MeasuringProcess:
         folder: Folder of the model.
         work: Folder for exported files, pixels and answers.
         data: Labelled images for int8, as a path or Hub id; None takes a run's own.
+        calibrate: Whether int8 is calibrated on the pixels, which are of given images, in place of labelled ones.
     """
 
-    def __init__(self, folder: Path, work: Path, data: str | None = None) -> None:
-        self.folder, self.work, self.data = folder, work, data
+    def __init__(self, folder: Path, work: Path, data: str | None = None, calibrate: bool = False) -> None:
+        self.folder, self.work, self.data, self.calibrate = folder, work, data, calibrate
         self.process: subprocess.Popen[str] | None = None
         self.answers: queue.Queue[str | None] = queue.Queue()
         self.waited = 0.0  # seconds for the import of the libraries
@@ -137,6 +141,7 @@ class MeasuringProcess:
             "pixels": str(self.work / "pixels.safetensors"), "answers": str(self.answers_of(candidate)),
             "threads": threads, "batch_sizes": batch_sizes, "best": best, "limit": limit, "together": together,
             "result": str(self.work / "result.json"),
+            "reference": str(self.answers_of(REFERENCE)) if self.calibrate else None,
         }  # fmt: skip
         begun = time.monotonic()
         found = self._asked(request, limit)
@@ -149,7 +154,9 @@ class MeasuringProcess:
             candidate, found["seconds"], found["batch_size"], found["threads"], found["start_seconds"],
             found["first_seconds"], images=found["answered"],
         )  # fmt: skip
-        return replace(measurement, refused=found.get("slower"), note=found.get("note"))
+        return replace(
+            measurement, refused=found.get("slower"), note=found.get("note"), gated=found.get("gated", False)
+        )
 
     def answers_of(self, candidate: Candidate) -> Path:
         """File with a candidate's answers."""

@@ -19,8 +19,9 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from .answers import Answers, named_answers
 from .candidates import Candidate
-from .optimized_model import OptimizedModel, open_candidate
+from .optimized_model import Calibration, OptimizedModel, open_candidate
 
 SLOWER = 3.0  # times the best so far at which a candidate is given up after its first batch
 CALL_SECONDS, MOST_CALLS = 1.5, 30  # time for the calls of one batch size and number of threads, and their number
@@ -34,11 +35,13 @@ def measured(request: dict[str, Any]) -> dict[str, Any]:
     Args:
         request: `candidate` (fields of a `Candidate`), `folder`, `work`, `data`, `pixels` and `answers` (safetensors
             files to read and to write), `threads` and `batch_sizes` (lists to try), `best` (seconds per image of the
-            best candidate so far, or null), `limit` (seconds), `together` (whether images go in batches).
+            best candidate so far, or null), `limit` (seconds), `together` (whether images go in batches), `reference`
+            (file with the answers of eager fp32, or null where int8 cannot be calibrated on the pixels).
 
     Returns:
         `seconds` per image, `batch_size` and `threads` of the fastest, `start_seconds` (loading, exporting, compiling
-        and the first batch), `answered` (number of images with answers), or `slower`: why it was given up.
+        and the first batch), `answered` (number of images with answers), `note` and `gated` (of an int8 file: how it
+        was made, and whether its accuracy was checked), or `slower`: why it was given up.
     """
     begun = time.monotonic()
     end = begun + 0.9 * request["limit"]
@@ -46,9 +49,12 @@ def measured(request: dict[str, Any]) -> dict[str, Any]:
     pixels = [image for _, image in sorted(safetensors.torch.load_file(request["pixels"]).items())]
     threads, sizes = request["threads"], sorted(request["batch_sizes"])
     folder, work = Path(request["folder"]), Path(request["work"])
+    # half of the time is left for measuring
+    given = None if request["reference"] is None else (pixels, Path(request["reference"]), (begun + end) / 2)
+    calibration = Calibration(request["data"], *(given or ()))
 
     def opened(count: int, size: int) -> OptimizedModel:
-        return open_candidate(candidate, folder, work, count, size, request["data"])
+        return open_candidate(candidate, folder, work, count, size, calibration)
 
     model, first = opened(threads[0], sizes[0]), _batch(pixels, sizes[0])
     loaded = time.monotonic()
@@ -59,6 +65,7 @@ def measured(request: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = {
             "seconds": seconds, "batch_size": sizes[0], "threads": threads[0], "start_seconds": started - begun,
             "first_seconds": started - loaded, "answered": 0, "note": _note(model),
+            "gated": _record(model).get("accuracy") is not None,
         }  # fmt: skip
         slow = request["best"] is not None and seconds > SLOWER * request["best"]
         if slow:  # a single call may have waited for other programs
@@ -85,14 +92,24 @@ def measured(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _note(model: OptimizedModel) -> str | None:
-    """Accuracy of an int8 file, which was measured when it was made."""
-    accuracy = (getattr(model.runner, "record", None) or {}).get("accuracy")
+    """Accuracy of an int8 file, which was measured when it was made, or else what it was calibrated on."""
+    accuracy, int8 = (_record(model).get(name) for name in ("accuracy", "int8"))
+    if accuracy is None and int8 is not None:
+        return (
+            f"calibrated on {int8['calibration_images']} images, {len(int8['layers_in_fp32'])} of {int8['layers']} "
+            "layers in fp32"
+        )
     if accuracy is None:
         return None
     return (
         f"{accuracy['measure']} {accuracy['exported']:.2%}, of the weights {accuracy['source']:.2%}, on "
         f"{accuracy['images']} images of {accuracy['data']}"
     )
+
+
+def _record(model: OptimizedModel) -> dict[str, Any]:
+    """Entry of `export.json`; empty for torch."""
+    return getattr(model.runner, "record", None) or {}
 
 
 def _batch(pixels: Sequence[torch.Tensor], size: int) -> torch.Tensor:
@@ -119,7 +136,7 @@ def _write_answers(
     model: OptimizedModel, pixels: Sequence[torch.Tensor], request: dict[str, Any], begun: float, end: float
 ) -> int:
     """Writes the answers for as many of the images as half of the time allows; returns their number."""
-    answers: dict[str, torch.Tensor] = {}
+    answers: Answers = {}
     at_once = CHECKED_AT_ONCE if request["together"] else 1
     half = begun + (end - begun) / 2
     for first in range(0, len(pixels), at_once):
@@ -127,10 +144,7 @@ def _write_answers(
             break
         part = pixels[first : first + at_once]
         output = model(pixel_values=torch.stack(list(part)))
-        for row in range(len(part)):
-            for name in ("logits", "pred_boxes"):
-                if (value := output.get(name)) is not None:
-                    answers[f"{first + row:04}.{name}"] = value[row].float().cpu().contiguous().clone()
+        answers |= named_answers(output, first)
     safetensors.torch.save_file(answers, request["answers"])
     return len({name.split(".")[0] for name in answers})
 

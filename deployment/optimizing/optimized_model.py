@@ -1,8 +1,11 @@
 """Model in the form of a candidate, as `optimize` returns it."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForObjectDetection
@@ -19,6 +22,7 @@ from ..exports.graphs import trace
 from ..exports.writers import write_form
 from .candidates import Candidate
 from .measuring import Optimization
+from .quantized_candidate import write_quantized
 from .token_merging import merge_in
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -60,8 +64,30 @@ class FixedBatches(nn.Module):
         return type(output)(logits=torch.cat(rows))
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """Images for int8.
+
+    Args:
+        data: Labelled images that int8 is calibrated with and measured on; None takes a run's own.
+        pixels: Normalised images, each (C, height, width), that are used in place of labelled ones; None uses those.
+        reference: File with the answers of eager fp32 for `pixels`.
+        until: Time of `time.monotonic` from which no further choice of layers is tried.
+    """
+
+    data: str | None = None
+    pixels: Sequence[torch.Tensor] | None = None
+    reference: Path | None = None
+    until: float = float("inf")
+
+
 def open_candidate(
-    candidate: Candidate, folder: Path, work: Path, threads: int | None, batch_size: int, data: Any = None
+    candidate: Candidate,
+    folder: Path,
+    work: Path,
+    threads: int | None,
+    batch_size: int,
+    calibration: Calibration | None = None,
 ) -> OptimizedModel:
     """Loads a model in the form of a candidate; an exported file is written once, and kept in a folder.
 
@@ -71,7 +97,7 @@ def open_candidate(
         work: Folder for exported files.
         threads: Number of threads; None takes each engine's default.
         batch_size: Images at once.
-        data: Labelled images that int8 is calibrated with and measured on; None takes a run's own.
+        calibration: Images for int8, where no int8 file is there yet; None takes a run's own.
 
     Raises:
         CheckpointError: The model cannot be loaded.
@@ -79,7 +105,7 @@ def open_candidate(
         ValueError: Tokens of this model cannot be merged.
     """
     if candidate.form is not None:
-        return _open_exported(candidate, folder, work, threads, batch_size, data)
+        return _open_exported(candidate, folder, work, threads, batch_size, calibration or Calibration())
     model, processor = _weights(folder), load_processor(folder)
     dtype = _DTYPES[candidate.precision]
     if candidate.token_merging:
@@ -105,11 +131,11 @@ def _named(name: str) -> type[OptimizedModel]:
 
 
 def _open_exported(
-    candidate: Candidate, folder: Path, work: Path, threads: int | None, batch_size: int, data: Any
+    candidate: Candidate, folder: Path, work: Path, threads: int | None, batch_size: int, calibration: Calibration
 ) -> OptimizedModel:
     form = candidate.form
     assert form is not None
-    place = _exported_folder(candidate, form, folder, work, data)
+    place = _exported_folder(candidate, form, folder, work, calibration)
     record = check_files(place, form)
     config, processor = AutoConfig.from_pretrained(folder, trust_remote_code=False), load_processor(folder)
     name = str((getattr(config, "architectures", None) or ["ExportedModel"])[0])
@@ -117,21 +143,27 @@ def _open_exported(
     return _named(name)(exported, config, processor, folder, candidate.name, batch_size=batch_size)
 
 
-def _exported_folder(candidate: Candidate, form: Form, folder: Path, work: Path, data: Any) -> Path:
+def _exported_folder(candidate: Candidate, form: Form, folder: Path, work: Path, calibration: Calibration) -> Path:
     """Folder with the file of a form: the model's own if it was exported there, else one below `work`."""
     own = work / form.name
     if form.name in read_records(own):
         return own
     if not candidate.token_merging and form.name in read_records(folder):
         return folder
-    if form.precision == "int8":
+    if form.precision == "int8" and calibration.pixels is None:
         from ..exporting import export  # which imports evaluation, and would slow the start of every measurement
 
-        return export(folder, form.format, precision="int8", output=own, data=data).folder
+        return export(folder, form.format, precision="int8", output=own, data=calibration.data).folder
     model, processor = _weights(folder), load_processor(folder)
     if candidate.token_merging:
         merge_in(model, candidate.token_merging)
     traced = trace(model, processor)
+    if form.precision == "int8":
+        assert calibration.pixels is not None
+        assert calibration.reference is not None
+        reference = safetensors.torch.load_file(calibration.reference)
+        write_quantized(own, form, traced, model.config, calibration.pixels, reference, calibration.until)
+        return own
     write_form(traced, own, form)
     files = [name for name in form.files if (own / name).is_file()]
     record = {
@@ -145,4 +177,4 @@ def _exported_folder(candidate: Candidate, form: Form, folder: Path, work: Path,
     return own
 
 
-__all__ = ["FixedBatches", "OptimizedModel", "open_candidate"]
+__all__ = ["Calibration", "FixedBatches", "OptimizedModel", "open_candidate"]

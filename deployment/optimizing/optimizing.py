@@ -19,6 +19,7 @@ from ...data.image_processing import pixel_format
 from ...data.images import BadImageError, decode_image
 from ...data.pixels.named_images import find_images, read_image
 from ...hub.checkpoints import CheckpointError, locate, read_config
+from ...hub.exported.forms import read_records
 from ...hub.inference_loading import load_processor
 from .answers import Agreement, compare_answers
 from .candidates import REFERENCE, Candidate, candidates_for
@@ -66,8 +67,10 @@ def optimize(
         batch_sizes: Batch sizes to try; None means 1, 8 and 32 for a classifier and 1 for a detector.
         token_merging: Number of tokens to merge in each layer of a ViT or DeiT of this package, which changes the
             answers; 0 merges none. See `merge_tokens`.
-        int8: Whether int8 files are made and measured too; they must pass the accuracy check of `export`.
-        data: Labelled images for int8 to be calibrated with and measured on; None takes a run's own.
+        int8: Whether int8 files are made and measured too. With labelled images they must pass the accuracy check of
+            `export`; else they are calibrated on `images`, on which their answers must be those of eager fp32.
+        data: Labelled images for int8 to be calibrated with and measured on; None takes a run's own, and `images` for
+            a model that is none of a run.
         keep: Whether the choice is kept in the folder `fast` in the model's own, and one that is kept there is used.
         image_processor: Image processor of a loaded model.
         revision: Branch, tag or commit of a Hub id.
@@ -77,7 +80,8 @@ def optimize(
 
     Raises:
         CheckpointError: The model cannot be loaded.
-        ValueError: An argument is out of its range or without effect, or tokens of this model cannot be merged.
+        ValueError: An argument is out of its range or without effect, int8 has no images to be calibrated with, or
+            tokens of this model cannot be merged.
     """
     _check(seconds, expected_images, batch_sizes, token_merging, int8, data)
     options = {
@@ -141,11 +145,12 @@ def _optimize(
                 )
             except (CheckpointError, RuntimeError, ValueError, OSError) as error:
                 logger.warning("the choice kept in %s is not used: %s", path / FOLDER, _line(error))
+    _check_int8(int8, path, images, data)
     with tempfile.TemporaryDirectory(prefix="vithub-fast-", ignore_cleanup_errors=True) as folder:
         work = Path(folder)
         begun = time.monotonic()
-        together, compared_on = _write_pixels(path, work, images, task)
-        rows = _measured(path, work, task, seconds, expected_images, sizes, token_merging, int8, data, together)
+        together, given, compared_on = _write_pixels(path, work, images, task)
+        rows = _measured(path, work, task, seconds, expected_images, sizes, token_merging, int8, data, together, given)
         while True:
             choice = _choice(rows, expected_images)
             found = Optimization(tuple(rows), **choice, compared_on=compared_on, seconds=time.monotonic() - begun)
@@ -187,11 +192,15 @@ def _opened(path: Path, work: Path, found: Optimization) -> OptimizedModel:
     return model
 
 
-def _write_pixels(path: Path, work: Path, images: Any, task: str) -> tuple[bool, str]:
-    """Writes the pixels to compare answers on; returns whether all have one shape, and what they are of."""
+def _write_pixels(path: Path, work: Path, images: Any, task: str) -> tuple[bool, bool, str]:
+    """Writes the pixels to compare answers on.
+
+    Returns:
+        Whether all have one shape, whether they are of given images, and what they are of in words.
+    """
     processor = load_processor(path)
     given = [] if images is None else _given_images(images)
-    compared_on = f"{len(given)} given image{'' if len(given) == 1 else 's'}"
+    compared_on, real = f"{len(given)} given image{'' if len(given) == 1 else 's'}", bool(given)
     if not given:
         height, width = (160, 128) if task == DETECTION else pixel_format(processor).image_hw
         draws = torch.Generator().manual_seed(0)
@@ -202,7 +211,7 @@ def _write_pixels(path: Path, work: Path, images: Any, task: str) -> tuple[bool,
     safetensors.torch.save_file(
         {f"{number:04}": one.contiguous() for number, one in enumerate(pixels)}, work / "pixels.safetensors"
     )
-    return len({one.shape for one in pixels}) == 1, compared_on
+    return len({one.shape for one in pixels}) == 1, real, compared_on
 
 
 def _given_images(images: Any) -> list[Image.Image]:
@@ -223,15 +232,15 @@ def _given_images(images: Any) -> list[Image.Image]:
 
 def _measured(
     path: Path, work: Path, task: str, seconds: float, expected_images: int | None, sizes: list[int],
-    token_merging: int, int8: bool, data: str | None, together: bool,
+    token_merging: int, int8: bool, data: str | None, together: bool, given: bool,
 ) -> list[Measurement]:  # fmt: skip
-    """Measures the reference and all candidates within the time."""
+    """Measures the reference and all candidates within the time; `given` tells that images were given."""
     most = torch.get_num_threads()
     threads = [most, most // 2] if most > 1 else [1]  # fewer are faster where others use the cores, or share them
     config = read_config(path)
     multi_label = config.get("problem_type") == "multi_label_classification"
     begun = time.monotonic()
-    with MeasuringProcess(path, work, data) as process:
+    with MeasuringProcess(path, work, data, calibrate=given and not _labelled(path, data)) as process:
         reference = process.measure(REFERENCE, seconds / 2, None, threads, sizes, together)
         rows = [reference]
         if reference.seconds is None:
@@ -248,14 +257,32 @@ def _measured(
             good = [row for row in rows if row.refused is None]
             best = min(good, key=lambda row: row.seconds or float("inf"))
             limit = left / min(2, len(todo) - number)  # one may take half of the time that is left
+            # one size and number of threads, since the model is compiled anew for each
             mine = [best.batch_size or 1] if candidate.compiled else sizes
+            counts = [best.threads or most] if candidate.compiled else threads
             # the answers of eager fp32 with merged tokens are what others are compared with, however slow it is
             against = None if candidate == Candidate("torch", token_merging=token_merging) else best.seconds
-            row = process.measure(candidate, limit, against, threads, mine, together)
+            row = process.measure(candidate, limit, against, counts, mine, together)
             if row.refused is None:
                 row = _compared(process, row, rows, multi_label, _num_labels(config))
             rows.append(row)
     return rows
+
+
+def _labelled(path: Path, data: Any) -> bool:
+    """Whether there are labelled images for int8: given ones, or a run's own."""
+    return data is not None or (path / "recipe.yaml").is_file()
+
+
+def _check_int8(int8: bool, path: Path, images: Any, data: Any) -> None:
+    """Raises a `ValueError` where nothing is there to calibrate int8 with, and no int8 file was exported before."""
+    if not int8 or images is not None or _labelled(path, data):
+        return
+    if "int8" not in {name.partition("-")[2] for name in read_records(path)}:
+        raise ValueError(
+            f"{argument('int8')} is calibrated with images: give {argument('images')}, or labelled ones as "
+            f"{argument('data')}"
+        )
 
 
 def _no_compiling(
@@ -288,8 +315,8 @@ def _compared(
     found: Agreement = compare_answers(
         process.answers_of(against), process.answers_of(candidate), multi_label, num_labels
     )
-    # merged tokens and int8 change answers: the one was asked for, and the other has its accuracy checked
-    meant = candidate == changed or candidate.precision == "int8"
+    # merged tokens and int8 change answers: the one was asked for, and the other may have its accuracy checked
+    meant = candidate == changed or row.gated
     reason = found.wrong if meant else found.reason
     return replace(row, difference=found.difference, agreement=found.share, images=found.images, refused=reason)
 

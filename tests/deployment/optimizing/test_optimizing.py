@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 
+import PIL.Image
 import pytest
 import safetensors.torch
 import torch
 from transformers import AutoImageProcessor, ViTImageProcessor, pipeline
 from vithub.deployment.exporting import export
 from vithub.deployment.optimizing import candidates, kept_choice
-from vithub.deployment.optimizing.answers import compare_answers
+from vithub.deployment.optimizing.answers import LARGEST_DIFFERENCE, compare_answers
 from vithub.deployment.optimizing.candidates import REFERENCE, Candidate, candidates_for
 from vithub.deployment.optimizing.measuring import Measurement, MeasuringProcess, Optimization
 from vithub.deployment.optimizing.measuring_process import answer
@@ -393,10 +394,10 @@ def test_int8_is_judged_by_its_accuracy(run_folder, tmp_path):
             request = {
                 "candidate": dataclasses.asdict(candidate), "folder": str(folder), "work": str(tmp_path), "data": None,
                 "pixels": str(tmp_path / "pixels.safetensors"), "answers": str(process.answers_of(candidate)),
-                "threads": [1], "batch_sizes": [4], "best": None, "limit": SECONDS, "together": True,
+                "threads": [1], "batch_sizes": [4], "best": None, "limit": SECONDS, "together": True, "reference": None,
             }  # fmt: skip
             found = answer(request)  # in this process: engines disturb each other's times, and no answers
-            rows.append(Measurement(candidate, found["seconds"], 4, 1, note=found["note"]))
+            rows.append(Measurement(candidate, found["seconds"], 4, 1, note=found["note"], gated=found["gated"]))
         compared = _compared(process, rows[1], rows[:1], False, 10)
     assert rows[0].note is None
     assert compared.refused is None
@@ -404,6 +405,62 @@ def test_int8_is_judged_by_its_accuracy(run_folder, tmp_path):
     assert compared.difference > 0
     assert compared.note.startswith("accuracy ")
     assert "images of digits" in compared.note
+
+
+def test_int8_is_made_and_calibrated_on_given_images(tiny, randomised, photos, tmp_path):
+    """Without labels its answers must be those of eager fp32, as those of every other way."""
+    folder, work = tmp_path / "model", tmp_path / "work"
+    work.mkdir()
+    randomised(vithub.HubViTForImageClassification(tiny())).save_pretrained(folder)
+    processor = ViTImageProcessor(size={"height": 32, "width": 32})
+    processor.save_pretrained(folder)
+    pixels = processor([PIL.Image.open(photo).convert("RGB") for photo in photos], return_tensors="pt")["pixel_values"]
+    safetensors.torch.save_file({f"{row:04}": one for row, one in enumerate(pixels)}, work / "pixels.safetensors")
+    candidate, rows = Candidate("openvino", "int8"), []
+    with MeasuringProcess(folder, work, calibrate=True) as process:
+        for one in (REFERENCE, candidate):
+            request = {
+                "candidate": dataclasses.asdict(one), "folder": str(folder), "work": str(work), "data": None,
+                "pixels": str(work / "pixels.safetensors"), "answers": str(process.answers_of(one)), "threads": [1],
+                "batch_sizes": [4], "best": None, "limit": SECONDS, "together": True,
+                "reference": str(process.answers_of(REFERENCE)),
+            }  # fmt: skip
+            found = answer(request)
+            assert "error" not in found, found
+            rows.append(Measurement(one, found["seconds"], 4, 1, note=found["note"], gated=found["gated"]))
+        compared = _compared(process, rows[1], rows[:1], False, 3)
+    assert rows[1].note.startswith("calibrated on 8 images, ")
+    assert not rows[1].gated
+    assert compared.images == 8
+    assert compared.difference > 0
+    assert (compared.refused is None) == (compared.difference <= LARGEST_DIFFERENCE and compared.agreement == 1)
+    with pytest.raises(ValueError, match=r"is calibrated with images: give .*images"):
+        optimize(folder, int8=True)
+
+
+def test_eager_and_compiled_are_measured_against_each_other(tiny, randomised, photos, tmp_path, monkeypatch):
+    with_packages(tmp_path, monkeypatch, onnxruntime=BROKEN, openvino=BROKEN)
+    model = randomised(vithub.HubViTForImageClassification(tiny(num_hidden_layers=1)))
+    processor = ViTImageProcessor(size={"height": 32, "width": 32})
+    found = optimize(model, image_processor=processor, images=photos, batch_sizes=(2,), seconds=600).optimization
+    row = next(row for row in found.measurements if row.candidate.compiled)
+    if candidates.missing_compiler():
+        assert row.refused.startswith("not installed: a C++ compiler")
+        return
+    assert row.seconds is not None, row.refused
+    assert row.first_seconds > 0
+    if row.refused is None:
+        assert row.difference < (0.01 if row.candidate.precision == "bf16" else 1e-5)
+        assert row.images == 8
+    else:
+        assert "as long as the best so far" in row.refused
+
+
+def test_without_a_compiler_the_table_says_so(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    reason = Candidate("torch", compiled=True).missing()
+    assert torch.cuda.is_available() or reason.startswith("not installed: a C++ compiler (no-such-compiler)")
+    assert REFERENCE.missing() is None
 
 
 def test_bf16_is_run_with_answers_in_fp32(run_folder, tmp_path):
