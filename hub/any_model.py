@@ -13,7 +13,7 @@ from ..configuration.model_task import CLASSIFICATION, DETECTION, model_task
 from .checkpoints import locate, read_config
 from .conversion.opening import open_checkpoint
 from .exported.exported_model import load_exported
-from .exported.forms import choose_form
+from .exported.forms import SOURCE, BackendError, choose_form
 from .inference_loading import load_for_inference, load_processor
 
 _AUTO_CLASSES = {CLASSIFICATION: AutoModelForImageClassification, DETECTION: AutoModelForObjectDetection}
@@ -40,11 +40,14 @@ def load_any_model(
         backend: Exported form to run, such as "onnx"; see `choose_form`.
 
     Raises:
+        BackendError: There is no such exported form.
         CheckpointError: The checkpoint is missing, damaged or of an unknown kind, or a folder with `config.json` does
             not say how an image becomes pixels.
     """
     path = locate(source, revision, token)
     if not path.is_dir() or not (path / "config.json").is_file():
+        if backend not in (None, SOURCE):
+            raise BackendError(f"{source} is no folder with exported forms: {backend!r} cannot be run")
         opened = open_checkpoint(path, verify=False)
         return opened.model, opened.image_processor
     if (form := choose_form(path, backend)) is not None:

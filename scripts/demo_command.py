@@ -17,6 +17,10 @@ def demo(
     host: Annotated[str, typer.Option(help="address to listen on; 127.0.0.1 is this machine alone")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="[default: the first free one from 7860 on]")] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="show the page in the browser")] = False,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="exported form to run, such as onnx or openvino, without maps  [default: the weights]"),
+    ] = None,
     space: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="do not serve: write the page as a folder for a Hub Space")
     ] = None,
@@ -24,6 +28,8 @@ def demo(
     """Serves a page for your own images: the model's answer, and where in the image it came from."""
     if len(models) > 2:
         raise typer.BadParameter(f"one model, or two side by side, got {len(models)}")
+    if space is not None and backend is not None:
+        raise typer.BadParameter("--backend is for a page that is served here; a Space runs the weights")
     from vithub.data.pixels.named_images import find_images
     from vithub.hub.any_model import load_any_model
     from vithub.interpretability.demo.model import DemoModel
@@ -39,6 +45,6 @@ def demo(
     loaded = []
     for source in models:
         say(f"loading {source}", err=True)
-        loaded.append(DemoModel(Path(source).name or source, *load_any_model(source)))
+        loaded.append(DemoModel(Path(source).name or source, *load_any_model(source, backend=backend)))
     page = build_page(loaded, pictures)
     serve_page(page, host, port, open_browser=open_browser, announce=say)

@@ -15,6 +15,7 @@ from PIL import Image
 from ...data.text.html_text import html_text
 from .model import Detection
 
+NO_MAPS = "This model has no maps of where its queries looked."
 _STYLE = """<style>
 .vithub-boxes{position:relative;display:inline-block;max-width:100%;line-height:0}
 .vithub-boxes>img{max-width:100%}
@@ -29,7 +30,12 @@ background:#000c;color:#fff;padding:0 4px;white-space:nowrap}
 </style>"""
 
 
-def boxes_html(picture: Image.Image, detections: Sequence[Detection], maps: Sequence[torch.Tensor] | None) -> str:
+def boxes_html(
+    picture: Image.Image,
+    detections: Sequence[Detection],
+    maps: Sequence[torch.Tensor] | None,
+    without: str = NO_MAPS,
+) -> str:
     """HTML of an image with its detections.
 
     Args:
@@ -37,6 +43,7 @@ def boxes_html(picture: Image.Image, detections: Sequence[Detection], maps: Sequ
         detections: Objects found in the image.
         maps: Relevance map (height, width) in [0, 1] of each detection's query. None if the model has no such maps; the
             boxes are then shown alone, with a line that says so.
+        without: That line; empty where it is said elsewhere.
     """
     if not detections:
         return f'<div class="vithub-boxes">{_image(picture, "the picture")}</div><p>No object was found.</p>'
@@ -57,8 +64,8 @@ def boxes_html(picture: Image.Image, detections: Sequence[Detection], maps: Sequ
         )
         if values is not None:
             parts.append(_map(values))
-    without = "<p>This model has no maps of where its queries looked.</p>" if maps is None else ""
-    return "".join([*parts, "</div>", without])
+    line = f"<p>{html_text(without)}</p>" if maps is None and without else ""
+    return "".join([*parts, "</div>", line])
 
 
 def _image(picture: Image.Image, description: str) -> str:
@@ -79,4 +86,4 @@ def _map(values: torch.Tensor) -> str:
     return f'<img class="map" alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
-__all__ = ["boxes_html"]
+__all__ = ["NO_MAPS", "boxes_html"]

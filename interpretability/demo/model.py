@@ -22,6 +22,7 @@ from ..explanation.methods import EXPLANATION_METHODS, ExplanationMethod
 from ..explanation.overlays import unit_map
 
 MAX_BOXES = 20
+LARGEST_SHOWN = 1024  # pixels of the longer side of an image that the model took as it was
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,34 @@ class DemoModel:
         name: Name of the model on the page.
         model: Classifier, detector or backbone that `explain` supports.
         image_processor: Image processor of the model.
+
+    Raises:
+        NotApplicableError: The model is an exported backbone, of which nothing could be shown.
     """
 
     def __init__(self, name: str, model: nn.Module, image_processor: Any) -> None:
         self.name, self.image_processor = name, image_processor
         self.model: Any = model.eval()
+        if self.unexplained and model_task(model) is None:
+            raise NotApplicableError(f"{name} is an exported backbone, which has neither answers nor maps to show")
+
+    @property
+    def unexplained(self) -> str | None:
+        """Why there are no maps, for the visitor; None where the model can be explained."""
+        if getattr(self.model, "explainable", True):
+            return None
+        record = self.model.record
+        return (
+            f"The answers are those of an exported form ({record['format']}, {record['precision']}), which cannot be "
+            "explained: serve the page from the model's weights to see where it looked."
+        )
 
     @cached_property
     def is_detector(self) -> bool:
         """Whether the model is a detector, with or without its heads."""
-        return model_task(self.model) == DETECTION or read_architecture(self.model).kind == "detector"
+        if model_task(self.model) == DETECTION:
+            return True
+        return self.unexplained is None and read_architecture(self.model).kind == "detector"
 
     @cached_property
     def _gives(self) -> tuple[bool, bool]:
@@ -112,6 +131,8 @@ class DemoModel:
     @cached_property
     def attention_shapes(self) -> list[tuple[int, int]]:
         """Number of heads and tokens of each attention layer over the image; empty if there is none."""
+        if self.unexplained:
+            return []
         blank = self._pixels(Image.new("RGB", (64, 64)))
         try:
             rows = attention_rows(self.model, blank)
@@ -126,7 +147,9 @@ class DemoModel:
 
     @property
     def methods(self) -> list[ExplanationMethod]:
-        """Explanation methods that apply to this model."""
+        """Explanation methods that apply to this model; empty for an exported form."""
+        if self.unexplained:
+            return []
         methods = EXPLANATION_METHODS.values()
         return [
             method
@@ -139,7 +162,7 @@ class DemoModel:
         """Runs the model on an image and returns its predictions."""
         pixels = self._pixels(image)
         output = self._output(pixels)
-        picture = self._picture(pixels[0])
+        picture = self._picture(pixels[0]) if pixels.is_floating_point() else _small(image)
         logits = getattr(output, "logits", None)
         if logits is None:
             return Seen(pixels, picture)
@@ -174,6 +197,8 @@ class DemoModel:
 
         None if the model has no such maps, as detectors without cross-attention over the image (YOLOS).
         """
+        if self.unexplained:
+            return None
         maps = []
         for detection in seen.detections:
             try:
@@ -224,6 +249,13 @@ class DemoModel:
             label, score = str(config.id2label[int(found.labels[place])]), float(found.scores[place])
             detections.append(Detection(label, score, left, top, right, bottom, int(found.queries[place])))
         return detections
+
+
+def _small(image: Image.Image) -> Image.Image:
+    """Image for display, for a model that takes the pixels of the image itself."""
+    picture = image.convert("RGB")
+    picture.thumbnail((LARGEST_SHOWN, LARGEST_SHOWN))
+    return picture
 
 
 def _normalisation(image_processor: Any, channels: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,7 +24,7 @@ from ...data.text.terminal_text import visible
 from ..capture.subject import ExplanationError
 from ..explanation.explaining import DEFAULT_METHODS
 from ..explanation.methods import EXPLANATION_METHODS
-from .boxes import boxes_html
+from .boxes import NO_MAPS, boxes_html
 from .files import PageFiles, page_files
 from .model import DemoModel, Seen, View, patch_at
 
@@ -214,10 +214,12 @@ def _panel(gradio: Any, model: DemoModel, number: int) -> Panel:
     """Builds the column of one model, without results."""
     methods = [(method.title, method.name) for method in model.methods]
     names = [name for _, name in methods]
+    names = names or [next(iter(EXPLANATION_METHODS))]  # hidden
     first = next((name for name in DEFAULT_METHODS.values() if name in names), names[0])
     layer_shown, head_shown, patch_shown = _shown_controls(model, first)
     heads = max((heads for heads, _ in model.attention_shapes), default=1)
-    classifies, name = not model.is_detector, f"model{number}"
+    classifies, why_not, name = not model.is_detector, model.unexplained, f"model{number}"
+    explains = classifies and why_not is None
     with gradio.Column(scale=1, min_width=320):
         gradio.Markdown(f"## {markdown_text(model.name)}")
         labels = gradio.Label(
@@ -229,10 +231,12 @@ def _panel(gradio: Any, model: DemoModel, number: int) -> Panel:
         boxes = gradio.HTML(visible=model.is_detector, elem_id=f"{name}-boxes")
         overlay = gradio.Image(
             label="Where it looked", type="pil", interactive=False, buttons=["download", "fullscreen"],
-            elem_id=f"{name}-overlay", visible=classifies,
+            elem_id=f"{name}-overlay", visible=explains,
         )  # fmt: skip
-        with gradio.Group(visible=classifies):
-            method = gradio.Dropdown(methods, value=first, label="Method", elem_id=f"{name}-method")
+        if why_not is not None:
+            gradio.Markdown(markdown_text(why_not), elem_id=f"{name}-unexplained")
+        with gradio.Group(visible=explains):
+            method = gradio.Dropdown(methods or names, value=first, label="Method", elem_id=f"{name}-method")
             about = gradio.Markdown(_about(first), padding=True, elem_id=f"{name}-about")
             target = gradio.Dropdown(
                 [LIKELIEST], value=LIKELIEST, label="Class to explain", elem_id=f"{name}-class", visible=model.has_head
@@ -327,12 +331,13 @@ def _connect(gradio: Any, photo: Any, checked: Sequence[Any], panel: Panel) -> N
     def answered(found: Seen, controls: Sequence[Any], progress: Any) -> tuple[Any, ...]:
         if model.is_detector:
             progress(0.4, desc="Asking each query")
-            boxes = boxes_html(found.picture, found.detections, model.query_maps(found))
+            without = "" if model.unexplained else NO_MAPS
+            boxes = boxes_html(found.picture, found.detections, model.query_maps(found), without)
             return found, None, boxes, None, gradio.update()
         progress(0.5, desc="Explaining")
         names = [LIKELIEST, *[name for name, _ in found.scores]]
         method, _, *rest = controls
-        overlay = drawn(found, method, LIKELIEST, *rest)
+        overlay = None if model.unexplained else drawn(found, method, LIKELIEST, *rest)
         return found, dict(found.scores), "", overlay, gradio.update(choices=names, value=LIKELIEST)
 
     def drawn(found: Seen, method: str, target: str | None, layer: float, head: float, patch: str) -> Any:

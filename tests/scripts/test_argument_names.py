@@ -43,7 +43,9 @@ COMMAND_ONLY = {
     },
     "compare": {"json_": PRINTED},
     "convert": {"json_": PRINTED},
-    "demo": {"space": "chooses `write_space`, whose first argument it is"},
+    "demo": {
+        "space": "chooses `write_space`, whose first argument it is", "backend": "of `load_any_model`, for `DemoModel`",
+    },
     "evaluate": {"json_": PRINTED, **FAST},
     "explain": {"images": REPORT, "output": REPORT, "overwrite": REPORT, "on_bad_image": REPORT},
     "export": {"format_": "`format`, which is a name of Python's own", "json_": PRINTED},

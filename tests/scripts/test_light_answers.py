@@ -70,6 +70,7 @@ ANSWERS = [
     (["publish", "gone", "user/name"], 1, "no model at gone"),
     (["publish", "here", "user/name", "--create-pr", "--tag", "v1"], 2, "--create-pr"),
     (["demo", "here", "here", "here"], 2, "one model, or two"),
+    (["demo", "here", "--space", "page", "--backend", "onnx"], 2, "--backend is for a page that is served here"),
     (["check-data", "gone.json"], 1, r"no data set at gone\.json"),
 ]  # fmt: skip
 CODE = """

@@ -18,7 +18,10 @@ from sklearn.datasets import load_sample_image
 from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor, ResNetConfig
 from vithub.data.image_processing import build_image_processor
 from vithub.data.images import BadImageError
+from vithub.deployment.exporting import export
+from vithub.hub.any_model import load_any_model
 from vithub.interpretability.demo import page as demo_page
+from vithub.interpretability.demo.model import DemoModel
 from vithub.interpretability.demo.page import DemoError, build_page, read_photo
 from vithub.interpretability.demo.space import write_space
 
@@ -263,6 +266,29 @@ def test_boxes_show_where_their_query_looked(browser, folders, photos):
         assert boxes.nth(1).evaluate("element => element === document.activeElement")
         visit.page.wait_for_function("() => getComputedStyle(document.activeElement.nextElementSibling).opacity > 0.5")
         visit.close("demo_detector")
+
+
+def test_exported_forms_answer_and_say_why_there_are_no_maps(browser, folders, photos):
+    for name in ("first", "detector"):
+        export(folders / name, "openvino")
+    with serve(folders / "first", folders / "detector", "--backend", "openvino") as server:
+        visit = Visit(browser, server.url)
+        visit.upload(photos / "disc.png")
+        visit.page.wait_for_selector("#model1-boxes .box")
+        wanted = [DemoModel("weights", *load_any_model(folders / name)) for name in ("first", "detector")]
+        classes, boxes = (model.look(read_photo(photos / "disc.png")) for model in wanted)
+        answer = visit.page.inner_text("#model0-answer")
+        assert f"{classes.scores[0][0]}" in answer
+        assert f"{100 * classes.scores[0][1]:.0f}%" in answer
+        shown = visit.page.locator("#model1-boxes .box")
+        assert shown.all_inner_texts() == [f"{box.label} {box.score:.0%}" for box in boxes.detections]
+        for number in (0, 1):
+            line = visit.page.inner_text(f"#model{number}-unexplained")
+            assert "an exported form (openvino, fp32), which cannot be explained" in line
+            assert "\n" not in line.strip()
+            assert not visit.page.locator(f"#model{number}-overlay, #model{number}-method").first.is_visible()
+        visit.close("demo_exported")
+    assert "Traceback" not in server.output
 
 
 def test_a_space_serves_the_same_page_without_this_package(browser, folders, photos, tmp_path):
