@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from pictures import save_blank
 from PIL import Image
 from transformers import BitImageProcessorPil, DINOv3ViTConfig, DINOv3ViTModel, ViTConfig, ViTForImageClassification
+from vithub.configuration.configuration_vit import PRESETS
 from vithub.scripts.command_line import app, run
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +70,7 @@ def _write_boxes(folder, draws):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
 def test_code_blocks_run(document, workplace, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", save_blank)  # no block looks at them
+    monkeypatch.setitem(PRESETS, "Ti", PRESETS["Ti"] | {"num_hidden_layers": 2})  # what is exported and trained here
     for block in BLOCK.finditer(document.read_text(encoding="utf-8")):
         if block["skip"]:
             continue

@@ -27,21 +27,12 @@ ALLOWED = {"fp32": 1e-4, "bf16": 0.05, "fp16": 0.05}
 
 
 @pytest.fixture(scope="module")
-def run_folder(finished_run, tmp_path_factory):
+def run_folder(exported_run, tmp_path_factory):
     """A run's folder of its own, with every form that needs no images."""
-    folder = tmp_path_factory.mktemp("exported") / "run"
-    shutil.copytree(finished_run.folder, folder, ignore=shutil.ignore_patterns("checkpoints", "logs"))
+    folder = shutil.copytree(exported_run, tmp_path_factory.mktemp("exported") / "run")
     for form in FLOATS:
-        export(folder, form.format, precision=form.precision)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def detector_folder(detector_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported") / "detector"
-    shutil.copytree(detector_run.folder, folder, ignore=shutil.ignore_patterns("checkpoints", "logs"))
-    export(folder, "onnx")
-    export(folder, "openvino")
+        if form.precision != "fp32":
+            export(folder, form.format, precision=form.precision)
     return folder
 
 
@@ -59,9 +50,9 @@ def test_a_file_computes_what_the_weights_compute_for_any_batch(run_folder, form
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_a_detectors_file_takes_any_size_and_batch(detector_folder, backend):
-    model = vithub.load(detector_folder).eval()
-    exported = vithub.load_exported(detector_folder, backend)
+def test_a_detectors_file_takes_any_size_and_batch(exported_detector, backend):
+    model = vithub.load(exported_detector).eval()
+    exported = vithub.load_exported(exported_detector, backend)
     for shape in ((1, 3, 64, 80), (3, 3, 96, 64)):
         pixels = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -90,9 +81,9 @@ def test_evaluation_and_prediction_run_a_form_as_they_run_the_weights(run_folder
     assert [entry["label"] for entry in classify(str(photo))] == [entry["label"] for entry in one["predictions"]]
 
 
-def test_a_detector_is_measured_and_predicts_through_its_file(detector_folder, detector_data):
+def test_a_detector_is_measured_and_predicts_through_its_file(exported_detector, detector_data):
     found = {
-        backend: vithub.evaluate(detector_folder, detector_data, backend=backend)["metrics"]["map_50"]
+        backend: vithub.evaluate(exported_detector, detector_data, backend=backend)["metrics"]["map_50"]
         for backend in ("torch", "onnx")
     }
     assert found["onnx"] == pytest.approx(found["torch"], abs=1e-3)

@@ -1,15 +1,18 @@
 """`optimize` chooses by measuring, gives the answers of the weights, and survives candidates that fail."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
-import subprocess
 import sys
+import time
+from pathlib import Path
 
 import PIL.Image
 import pytest
 import safetensors.torch
 import torch
+from patience import PATIENCE
 from transformers import AutoImageProcessor, ViTImageProcessor, pipeline
 from vithub.deployment.exporting import export
 from vithub.deployment.optimizing import candidates, kept_choice
@@ -28,13 +31,9 @@ SECONDS = 120  # ample on a busy machine; a measurement of these models takes le
 
 
 @pytest.fixture(scope="module")
-def run_folder(finished_run, tmp_path_factory):
+def run_folder(exported_run, tmp_path_factory):
     """A run's folder of its own with exported forms, so that no candidate must be exported first."""
-    folder = tmp_path_factory.mktemp("optimized") / "run"
-    shutil.copytree(finished_run.folder, folder, ignore=shutil.ignore_patterns("checkpoints", "logs"))
-    export(folder, "onnx")
-    export(folder, "openvino")
-    return folder
+    return shutil.copytree(exported_run, tmp_path_factory.mktemp("optimized") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +176,8 @@ def test_a_candidate_that_fails_is_left_out_with_the_reason(
     run_folder, tmp_path, monkeypatch, onnx, openvino, onnx_reason, openvino_reason
 ):
     with_packages(tmp_path, monkeypatch, onnxruntime=onnx, openvino=openvino)
-    before = processes()
-    model = optimize(run_folder, seconds=12, expected_images=10, keep=False)
+    seconds = 30 if HANGS in (onnx, openvino) else SECONDS  # of which one that hangs gets half
+    model = optimize(run_folder, seconds=seconds, expected_images=10, keep=False)
     rows = {row.candidate.name: row for row in model.optimization.measurements}
     assert onnx_reason in rows["onnx fp32"].refused
     assert openvino_reason in rows["openvino fp32"].refused
@@ -188,15 +187,20 @@ def test_a_candidate_that_fails_is_left_out_with_the_reason(
     with torch.no_grad():
         wanted = vithub.load(run_folder).eval()(pixel_values=pixels).logits
     torch.testing.assert_close(model(pixels).logits, wanted, atol=0.05, rtol=0)
-    assert processes() <= before
+    end = time.monotonic() + PATIENCE
+    while processes(tmp_path):  # killed ones end when the system comes to it
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
-def processes():
-    """Ids of running measuring processes of this user."""
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return {
-        line.split()[0] for line in listed.splitlines() if "measuring_process" in line and str(sys.executable) in line
-    }
+def processes(folder):
+    """Ids of running measuring processes that were started with this folder in their environment."""
+    found = set()
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if b"measuring_process" in (place / "cmdline").read_bytes():
+                found |= {place.name} if str(folder).encode() in (place / "environ").read_bytes() else set()
+    return found
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
@@ -311,11 +315,10 @@ def test_boxes_are_compared_where_there_is_something(tmp_path, no_object):
 # Other models
 
 
-def test_a_detector_is_optimized_and_its_boxes_compared(detector_run, detector_data, tmp_path, monkeypatch):
+def test_a_detector_is_optimized_and_its_boxes_compared(exported_detector, detector_data, tmp_path, monkeypatch):
     (tmp_path / "packages").mkdir()
     with_packages(tmp_path / "packages", monkeypatch, openvino=BROKEN)  # one exported form is enough
-    folder = shutil.copytree(detector_run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
-    export(folder, "onnx")
+    folder = exported_detector
     images = [detector_data[row]["image"] for row in range(4)]
     model = optimize(folder, images=images, seconds=SECONDS, keep=False)
     rows = {row.candidate.name: row for row in model.optimization.measurements}
@@ -336,7 +339,8 @@ def test_a_loaded_model_with_merged_tokens_states_what_they_cost(tiny, randomise
     processor = ViTImageProcessor(size={"height": 32, "width": 32})
     with pytest.raises(ValueError, match=r"a loaded model needs .*image_processor"):
         optimize(model)
-    found = optimize(model, image_processor=processor, token_merging=4, batch_sizes=(8,), seconds=20)
+    options = {"token_merging": 4, "batch_sizes": (8,), "seconds": SECONDS, "expected_images": 10}
+    found = optimize(model, image_processor=processor, **options)
     rows = {row.candidate.name: row for row in found.optimization.measurements}
     merged = rows["torch fp32, 4 tokens merged"]
     assert merged.refused is None
