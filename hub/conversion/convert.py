@@ -212,8 +212,10 @@ def _write_timm(opened: Conversion, folder: Path) -> tuple[str, dict[str, float]
     state, notes = _plain_state(model, keep_mask_token=False)
     opened.notes += notes
     available = set(timm_model(timm_config).state_dict())
-    renamed = to_theirs(state, "timm", (config.num_channels, *config.patch_hw), available=available)
-    _save_state(fold_cls_positions(renamed, config), folder)
+    rotary = config.position_embedding_type == "rotary"
+    patch_shape = (config.num_channels, *config.patch_hw)
+    renamed = to_theirs(state, "timm-eva" if rotary else "timm", patch_shape, available=available)
+    _save_state(renamed if rotary else fold_cls_positions(renamed, config), folder)
     (folder / "config.json").write_text(json.dumps(timm_config, indent=2) + "\n", encoding="utf-8")
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True)
     return timm_config["architecture"], check_parity(model, timm_reference(loaded), [config.image_hw])

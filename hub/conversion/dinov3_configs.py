@@ -1,5 +1,6 @@
 """Conversion of configurations between ours and the DINOv3 (arXiv 2508.10104) of transformers and of timm (`Eva`)."""
 
+import math
 from typing import Any
 
 from timm.layers import Mlp, RotaryEmbeddingDinoV3, SwiGLU
@@ -32,6 +33,26 @@ _SAME = (
     ("rotary_jitter", "pos_embed_jitter"),
     ("rotary_rescale", "pos_embed_rescale"),
 )
+# Entry points of timm by the bias of queries and values: (width, depth) of each. Their arguments set all other sizes.
+_ENTRY_POINTS: dict[bool, dict[str, tuple[int, int]]] = {
+    False: {
+        "vit_small_patch16_dinov3": (384, 12),
+        "vit_small_plus_patch16_dinov3": (384, 12),
+        "vit_base_patch16_dinov3": (768, 12),
+        "vit_large_patch16_dinov3": (1024, 24),
+        "vit_huge_plus_patch16_dinov3": (1280, 32),
+        "vit_7b_patch16_dinov3": (4096, 40),
+    },
+    True: {
+        "vit_tiny_patch16_dinov3_qkvb": (192, 12),
+        "vit_small_patch16_dinov3_qkvb": (384, 12),
+        "vit_small_plus_patch16_dinov3_qkvb": (384, 12),
+        "vit_base_patch16_dinov3_qkvb": (768, 12),
+        "vit_large_patch16_dinov3_qkvb": (1024, 24),
+        "vit_huge_plus_patch16_dinov3_qkvb": (1280, 32),
+    },
+}
+_GATED = ("plus", "7b")  # in the names of entry points with a gated MLP
 # What every DINOv3 has.
 _ALWAYS: dict[str, Any] = {
     "position_embedding_type": "rotary",
@@ -167,6 +188,54 @@ def config_from_eva(model: Eva, labels: dict[int, str]) -> HubViTConfig:
     return HubViTConfig(**fields)
 
 
+def config_to_eva(config: HubViTConfig) -> tuple[str, dict[str, Any]]:
+    """Entry point of timm and its arguments for our model, see `missing_in_eva`."""
+    sizes = _ENTRY_POINTS[config.qkv_bias]
+    gated = config.use_swiglu_ffn
+    arguments = {
+        "num_reg_tokens": config.num_register_tokens,
+        "swiglu_mlp": gated,
+        "swiglu_align_to": (8 if config.mlp_size % 8 == 0 else 1) if gated else 0,
+        "use_fc_norm": config.norm_after_pool,
+        "rope_temperature": config.rotary_theta,
+        "rope_shift_coords": config.rotary_shift,
+        "rope_jitter_coords": config.rotary_jitter,
+        "rope_rescale_coords": config.rotary_rescale,
+    }
+
+    def distance(name: str) -> tuple[bool, float]:
+        width, depth = sizes[name]
+        apart = abs(math.log(width / config.hidden_size)) + abs(math.log(depth / config.num_hidden_layers))
+        return any(part in name for part in _GATED) is not gated, apart
+
+    return min(sizes, key=distance), arguments
+
+
+def missing_in_eva(config: HubViTConfig, distilled: bool) -> list[str]:
+    """Features of our model with rotary positions that timm's `Eva` lacks, each as text.
+
+    Args:
+        config: Our configuration, with rotary positions.
+        distilled: Whether the model has a distillation token.
+    """
+    expected: dict[str, Any] = {"use_cls_token": True, "patch_bias": True, "embedding_norm": False}
+    expected |= {"layer_norm_eps": 1e-5, "pool": "mean" if config.pool == "mean" else "cls"}
+    if not config.use_swiglu_ffn:
+        expected["hidden_act"] = "gelu"
+    found = [
+        f"{name}={getattr(config, name)!r} (only {value!r})"
+        for name, value in expected.items()
+        if getattr(config, name) != value
+    ]
+    if config.has_key_bias:
+        found.append("a bias of the keys with rotary positions")
+    if config.layer_scale_init_value is None:
+        found.append("layer_scale_init_value=None (needs LayerScale)")
+    if distilled:
+        found.append("a distillation token with rotary positions")
+    return found
+
+
 def _last_norm(model: Any) -> Any:
     return model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
 
@@ -182,6 +251,8 @@ __all__ = [
     "config_from_dinov3",
     "config_from_eva",
     "config_to_dinov3",
+    "config_to_eva",
     "missing_from_eva",
     "missing_in_dinov3",
+    "missing_in_eva",
 ]

@@ -15,7 +15,7 @@ from torch import nn
 
 from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_vit import HubViTConfig
-from .dinov3_configs import config_from_eva, missing_from_eva
+from .dinov3_configs import config_from_eva, config_to_eva, missing_from_eva, missing_in_eva
 from .transformers_configs import InexpressibleError
 
 # Activations: timm's name, timm's class, our name.
@@ -231,7 +231,6 @@ def config_to_timm(config: HubViTConfig, task: str, processor: Any = None) -> di
     if missing := _inexpressible(config, task):
         raise InexpressibleError("timm", missing)
     distilled = isinstance(config, HubDeiTConfig) and config.use_distillation_token
-    assert config.intermediate_size is not None
     arguments: dict[str, Any] = {
         "img_size": list(config.image_hw),
         "patch_size": config.patch_size if isinstance(config.patch_size, int) else list(config.patch_size),
@@ -239,21 +238,17 @@ def config_to_timm(config: HubViTConfig, task: str, processor: Any = None) -> di
         "embed_dim": config.hidden_size,
         "depth": config.num_hidden_layers,
         "num_heads": config.num_attention_heads,
-        "mlp_ratio": config.intermediate_size * (2 if config.use_swiglu_ffn else 1) / config.hidden_size,
         "qkv_bias": config.qkv_bias,
         "qk_norm": config.qk_norm,
         "init_values": config.layer_scale_init_value,
-        "class_token": config.use_cls_token,
-        "no_embed_class": not config.position_embedding_prefix or bool(config.num_register_tokens),
-        "reg_tokens": config.num_register_tokens,
-        "pre_norm": config.embedding_norm,
-        "fc_norm": config.norm_after_pool,
         "global_pool": {"cls": "token", "mean": "avg", "map": "map"}.get(config.pool, "avg"),
     }
-    if not config.use_swiglu_ffn:
-        arguments["act_layer"] = _TO_NAME[config.hidden_act]
-    if distilled:
-        arguments = {name: value for name, value in arguments.items() if name not in ("class_token", "reg_tokens")}
+    if config.position_embedding_type == "rotary":
+        architecture, more = config_to_eva(config)
+        arguments |= {"mlp_ratio": _mlp_ratio(config.mlp_size, config.hidden_size)} | more
+    else:
+        architecture = _architecture(config, distilled)
+        arguments |= _arguments(config, distilled)
     classes = config.num_labels if task == "image-classification" else 0
     cfg = {"num_classes": classes, "fixed_input_size": True, "first_conv": "patch_embed.proj"}
     cfg["classifier"] = ["head", "head_dist"] if distilled else "head"
@@ -261,12 +256,34 @@ def config_to_timm(config: HubViTConfig, task: str, processor: Any = None) -> di
         cfg["label_names"] = [config.id2label[index] for index in range(classes)]
     cfg |= _data_settings(config, processor)
     return {
-        "architecture": _architecture(config, distilled),
+        "architecture": architecture,
         "num_classes": classes,
         "num_features": config.hidden_size,
         "pretrained_cfg": cfg,
         "model_args": arguments,
     }
+
+
+def _arguments(config: HubViTConfig, distilled: bool) -> dict[str, Any]:
+    """Arguments of timm's `VisionTransformer` that its DINOv3 (`Eva`) does not have under the same name."""
+    width = config.mlp_size * (2 if config.use_swiglu_ffn else 1)
+    arguments: dict[str, Any] = {
+        "mlp_ratio": _mlp_ratio(width, config.hidden_size),
+        "no_embed_class": not config.position_embedding_prefix or bool(config.num_register_tokens),
+        "pre_norm": config.embedding_norm,
+        "fc_norm": config.norm_after_pool,
+    }
+    if not config.use_swiglu_ffn:
+        arguments["act_layer"] = _TO_NAME[config.hidden_act]
+    if not distilled:
+        arguments |= {"class_token": config.use_cls_token, "reg_tokens": config.num_register_tokens}
+    return arguments
+
+
+def _mlp_ratio(width: int, hidden_size: int) -> float:
+    """Ratio whose product with `hidden_size`, rounded down as timm does, is `width`."""
+    ratio = width / hidden_size
+    return ratio if int(hidden_size * ratio) == width else math.nextafter(ratio, math.inf)
 
 
 def _architecture(config: HubViTConfig, distilled: bool) -> str:
@@ -309,17 +326,16 @@ def _data_settings(config: HubViTConfig, processor: Any) -> dict[str, Any]:
 
 
 def _inexpressible(config: HubViTConfig, task: str) -> list[str]:
-    found = []
     distilled = isinstance(config, HubDeiTConfig) and config.use_distillation_token
+    if config.position_embedding_type == "rotary":
+        return missing_in_eva(config, distilled) + _missing_heads(config, task)
+    found = []
     if isinstance(config, HubDeiTConfig) and distilled and not config.use_distillation_head and task != "backbone":
         found.append("use_distillation_head=False with a distillation token")
     if distilled and (config.num_register_tokens or config.pool != "cls" or not config.use_cls_token):
         found.append("a distillation token with registers, without CLS or with another pool than 'cls'")
-    if config.position_embedding_type == "rotary" or config.has_key_bias != config.qkv_bias:
-        found.append(
-            f"position_embedding_type={config.position_embedding_type!r} with key_bias={config.key_bias} (rotary "
-            "positions and keys without a bias are written to transformers only)"
-        )
+    if config.has_key_bias != config.qkv_bias:
+        found.append(f"qkv_bias={config.qkv_bias} with key_bias={config.key_bias} (only with rotary positions)")
     if config.pool == "map" and (config.num_prefix_tokens or config.use_swiglu_ffn):
         found.append("pool='map' over other tokens than patches, or with use_swiglu_ffn=True")
     if config.pool == "cls+mean" and task != "masked-image-modeling":
@@ -332,6 +348,11 @@ def _inexpressible(config: HubViTConfig, task: str) -> list[str]:
         found.append(f"hidden_act={config.hidden_act!r} (only {sorted(_TO_NAME)})")
     if config.patch_bias == config.embedding_norm:
         found.append(f"patch_bias={config.patch_bias} with embedding_norm={config.embedding_norm}")
+    return found + _missing_heads(config, task)
+
+
+def _missing_heads(config: HubViTConfig, task: str) -> list[str]:
+    found = []
     if config.add_pooling_layer and task == "backbone":
         found.append("add_pooling_layer=True")
     if config.use_mask_token and task == "masked-image-modeling":

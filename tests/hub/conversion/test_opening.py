@@ -93,7 +93,11 @@ TIMM = {
     "dinov2 registers": ("vit_small_patch14_reg4_dinov2", {}),
     "dinov2 giant": ("vit_giant_patch14_reg4_dinov2", {}),
     "normalised queries and keys": ("vit_tiny_patch16_224", {"qk_norm": True}),
+    "augreg on imagenet-21k": ("vit_small_patch16_224.augreg_in21k", {}),
+    "mae": ("vit_base_patch16_224.mae", {"num_classes": 0}),
     "siglip": ("vit_base_patch16_siglip_224", {}),
+    "siglip 2, wider than a multiple": ("vit_so400m_patch16_siglip_256.v2_webli", {"num_classes": 0}),
+    "siglip 2, mean": ("vit_base_patch16_siglip_gap_224.v2_webli", {}),
     "registers, gap": ("vit_medium_patch16_reg4_gap_256", {}),
 }
 

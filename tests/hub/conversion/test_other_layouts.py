@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.data import create_transform
 from transformers import (
     DeiTConfig,
@@ -27,6 +27,7 @@ from transformers import (
 )
 from vithub.data.image_processing import build_image_processor
 from vithub.hub.conversion.convert import convert
+from vithub.hub.conversion.dinov3_configs import _ENTRY_POINTS
 from vithub.hub.conversion.opening import open_checkpoint
 from vithub.hub.conversion.timm_configs import (
     _CLIP,
@@ -103,7 +104,10 @@ def test_a_conversion_that_compared_nothing_says_so(tiny, tmp_path, monkeypatch,
     assert compared.max_difference is not None
 
 
-@pytest.mark.parametrize("name", [*_PLAIN, *_CLIP, *_DINOV2, *_WITH_REGISTERS, *_GATED, *_DISTILLED])
+DINOV3_NAMES = [name for sizes in _ENTRY_POINTS.values() for name in sizes]
+
+
+@pytest.mark.parametrize("name", [*_PLAIN, *_CLIP, *_DINOV2, *_WITH_REGISTERS, *_GATED, *_DISTILLED, *DINOV3_NAMES])
 def test_the_nearest_architecture_of_a_timm_model_is_itself(name):
     with torch.device("meta"):
         model = timm.create_model(name)
@@ -204,15 +208,38 @@ DINOV3_OF_TIMM = {
 
 
 @pytest.mark.parametrize("layout", DINOV3_OF_TIMM)
-def test_dinov3_of_timm_comes_in_exactly(layout, randomised):
+def test_dinov3_of_timm_goes_there_and_back_exactly(layout, randomised, tmp_path):
     name, arguments = DINOV3_OF_TIMM[layout]
     sizes = {"img_size": 30, "patch_size": 6, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 7}
     model = randomised(timm.create_model(name, **{**sizes, **arguments}))
-    conversion = open_checkpoint(model, verify=True)
-    assert len(conversion.differences) == 8
-    assert conversion.max_difference <= 1e-5
-    with pytest.raises(InexpressibleError, match="position_embedding_type='rotary'"):
-        config_to_timm(conversion.model.config, "backbone")
+    there = convert(model, tmp_path / "ours")
+    back = convert(tmp_path / "ours", tmp_path / "back", to="timm")
+    assert len(there.differences) == 8
+    assert max(there.max_difference, back.max_difference) <= 1e-5
+    assert [part in back.architecture for part in ("qkvb", "plus")] == [part in name for part in ("qkvb", "plus")]
+    stored = load_file(tmp_path / "back" / "model.safetensors")
+    assert stored.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, stored[tensor_name]) for tensor_name, tensor in model.state_dict().items())
+    again = timm.create_model(f"local-dir:{tmp_path / 'back'}", pretrained=True).eval()
+    for place in ("temperature", "shift_coords", "jitter_coords", "rescale_coords"):
+        assert getattr(again.rope, place) == getattr(model.rope, place)
+    assert config_from_timm(again).to_dict() == config_from_timm(model).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("fields", "feature"),
+    [
+        ({"layer_norm_eps": 1e-6}, r"layer_norm_eps=1e-06 \(only 1e-05\)"),
+        ({"key_bias": True}, "a bias of the keys"),
+        ({"layer_scale_init_value": None}, "needs LayerScale"),
+        ({"pool": "cls+mean"}, r"pool='cls\+mean'"),
+        ({"hidden_act": "relu"}, "hidden_act='relu'"),
+    ],
+)
+def test_what_timms_dinov3_lacks_is_named(fields, feature, tiny):
+    rotary = {"position_embedding_type": "rotary", "key_bias": False, "layer_scale_init_value": 1e-5}
+    with pytest.raises(InexpressibleError, match=f"timm cannot express this model: .*{feature}"):
+        config_to_timm(tiny(**rotary | {"layer_norm_eps": 1e-5} | fields), "image-classification")
 
 
 @pytest.mark.parametrize(
