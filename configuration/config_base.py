@@ -87,7 +87,8 @@ class HubConfig(PreTrainedConfig):
             return None
         if isinstance(own, property) or callable(getattr(cls, name, None)):
             return f"`{name}` is no field that can be set"
-        known = [*cls.__dataclass_fields__, *cls.attribute_map, *_OF_TRANSFORMERS]
+        fields = [field.lstrip("_") for field in cls.__dataclass_fields__]  # those behind a property have an underscore
+        known = [*fields, *cls.attribute_map, *_OF_TRANSFORMERS]
         if name not in known and (close := get_close_matches(name, known, n=1, cutoff=0.75)):
             return f"unknown field `{name}`; did you mean `{close[0]}`?"
         return None

@@ -18,8 +18,10 @@ from .config_checks import (
     check_positive_float,
     check_positive_int,
 )
+from .configuration_deit import HubDeiTConfig
 from .configuration_vit import HubViTConfig
 
+_OURS: dict[str, type[HubViTConfig]] = {config.model_type: config for config in (HubViTConfig, HubDeiTConfig)}
 _COSTS = ("class_cost", "bbox_cost", "giou_cost")
 _COEFFICIENTS = ("class_loss_coefficient", "bbox_loss_coefficient", "giou_loss_coefficient")
 
@@ -29,7 +31,8 @@ class HubDetrConfig(HubConfig):
 
     Args:
         backbone_config: Configuration (or its dict, with `model_type`) of any backbone that `AutoBackbone` builds,
-            or of our ViT; its last feature map is used. None means ResNet-50 of transformers, stage 4.
+            or of our ViT or DeiT; its last feature map is used, of these that of the last layer unless `out_indices`
+            names another. None means ResNet-50 of transformers, stage 4.
         frozen_stages: Number of backbone stages that are not trained, with the stem (or patch embedding) before them.
             A stage ends where the stride doubles; each layer of a ViT is a stage. 0 trains everything.
         freeze_batch_norm: Whether batch normalisation keeps its statistics and its affine parameters.
@@ -155,6 +158,10 @@ class HubDetrConfig(HubConfig):
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             if self.d_model % (heads := getattr(self, name)):
                 raise ValueError(f"`d_model` must be a multiple of `{name}`, got {self.d_model} and {heads}")
+        if not getattr(self.backbone_config, "reshape_hidden_states", True):
+            raise ValueError(
+                "`reshape_hidden_states` of `backbone_config` must be True: a detector reads maps, got False"
+            )
         if self.denoising_queries and not self.anchor_queries:
             raise ValueError(
                 f"`denoising_queries` start from boxes: they need `anchor_queries=True`, got {self.denoising_queries}"
@@ -205,8 +212,8 @@ def backbone_configuration(given: dict[str, Any] | PreTrainedConfig | None) -> P
         raise ValueError(f"`backbone_config` must be a configuration, or a dict with its `model_type`, got {given!r}")
     values = {name: value for name, value in given.items() if name != "transformers_version"}
     model_type = values.pop("model_type")
-    if model_type == HubViTConfig.model_type:  # AutoConfig knows it only where the package is installed
-        return HubViTConfig(**values)
+    if model_type in _OURS:  # AutoConfig knows them only where the package is installed
+        return _OURS[model_type](**values)
     try:
         return AutoConfig.for_model(model_type, **values)
     except ValueError as error:

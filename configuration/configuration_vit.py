@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Self
 
 from transformers.activations import ACT2FN
 
+from .backbone_stages import BackboneStages
 from .config_base import HubConfig
 from .config_checks import (
     as_pair,
@@ -49,7 +50,7 @@ for _name, (_width, _layers, _heads, _mlp, _gated) in _DINOV3_SIZES.items():
     }  # fmt: skip
 
 
-class HubViTConfig(HubConfig):
+class HubViTConfig(BackboneStages, HubConfig):
     """Configuration of a ViT. Every value is checked; a wrong one raises a `ValueError` that names field and value.
 
     Args:
@@ -98,8 +99,11 @@ class HubViTConfig(HubConfig):
         norm_after_pool: Whether the last LayerNorm is applied after pooling instead of before.
         add_pooling_layer: Whether a linear layer and tanh follow pooling in the bare model (as in BERT).
         initializer_range: Standard deviation of the truncated normal that initialises linear layers and tokens.
-        **kwargs: Labels (`num_labels`, `id2label`, `label2id`), `problem_type` and other fields that transformers
-            accepts.
+        apply_layernorm: Whether the last LayerNorm is applied to the feature maps of a backbone.
+        reshape_hidden_states: Whether the feature maps of a backbone are (B, D, rows, columns), rather than all tokens,
+            (B, N, D).
+        **kwargs: `out_features` or `out_indices`, the feature maps of a backbone (see `BackboneStages`); labels
+            (`num_labels`, `id2label`, `label2id`), `problem_type` and other fields that transformers accepts.
 
     Example:
         >>> config = HubViTConfig.preset("S", image_size=(224, 160), num_labels=5)
@@ -144,6 +148,10 @@ class HubViTConfig(HubConfig):
     norm_after_pool: bool = False
     add_pooling_layer: bool = False
     initializer_range: float = 0.02
+    apply_layernorm: bool = True
+    reshape_hidden_states: bool = True
+    _out_features: list[str] | None = None
+    _out_indices: list[int] | None = None
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
@@ -162,6 +170,7 @@ class HubViTConfig(HubConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs = self._further_fields(kwargs)
+        maps = kwargs.pop("out_features", self._out_features), kwargs.pop("out_indices", self._out_indices)
         if isinstance(self.image_size, list):  # JSON has no tuples
             self.image_size = as_pair("image_size", self.image_size)
         if isinstance(self.patch_size, list):
@@ -173,11 +182,14 @@ class HubViTConfig(HubConfig):
             self.intermediate_size = 4 * self.hidden_size
             if self.use_swiglu_ffn:
                 self.intermediate_size = (int(self.intermediate_size * 2 / 3) + 7) // 8 * 8
+        check_largest(self, "num_hidden_layers")
+        self.set_output_features_output_indices(*maps)
         super().__post_init__(**kwargs)
         self.check()
 
     def check(self) -> None:
         """Raises a `ValueError` that names the first field whose value is wrong or contradicts another."""
+        self.verify_out_features_out_indices()
         check_positive_int(self, "intermediate_size")
         check_positive_int(self, "num_register_tokens", minimum=0)
         check_largest(self, "hidden_size", "num_hidden_layers", "intermediate_size", "num_register_tokens")
@@ -187,6 +199,7 @@ class HubViTConfig(HubConfig):
         check_fraction(self, "drop_path_rate")
         check_bool(self, "use_swiglu_ffn", "qkv_bias", "patch_bias", "use_cls_token", "use_mask_token")
         check_bool(self, "position_embedding_prefix", "embedding_norm", "norm_after_pool", "add_pooling_layer")
+        check_bool(self, "apply_layernorm", "reshape_hidden_states")
         check_choice(self, "hidden_act", list(ACT2FN))
         check_choice(self, "drop_path_schedule", ["linear", "uniform"])
         check_bool(self, "qk_norm", *(["key_bias"] if self.key_bias is not None else []))

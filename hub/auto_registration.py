@@ -63,6 +63,7 @@ def _register_models() -> None:
     _connect_hooks()
     auto = import_module(f"{_AUTO}.modeling_auto")
     vit, deit, detr = (import_module(f"vithub.modeling.modeling_{name}") for name in ("vit", "deit", "detr"))
+    backbone = import_module("vithub.modeling.vit_backbone").HubViTBackbone
     vit_config, deit_config, detr_config = _configurations()
     for auto_class, config_class, model_class in (
         (auto.AutoModel, vit_config, vit.HubViTModel),
@@ -71,6 +72,8 @@ def _register_models() -> None:
         (auto.AutoModelForImageClassification, vit_config, vit.HubViTForImageClassification),
         (auto.AutoModelForImageClassification, deit_config, deit.HubDeiTForImageClassification),
         (auto.AutoModelForMaskedImageModeling, vit_config, vit.HubViTForMaskedImageModeling),
+        (auto.AutoBackbone, vit_config, backbone),
+        (auto.AutoBackbone, deit_config, deit.HubDeiTBackbone),
         (auto.AutoModelForObjectDetection, detr_config, detr.HubDetrForObjectDetection),
     ):
         auto_class.register(config_class, model_class, exist_ok=True)

@@ -42,19 +42,41 @@ class HeadResizing:
         if list(self.config.id2label.values()) == names:
             return
         fresh = [name for row, name in enumerate(names) if row not in kept]
-        extra = {len(names) + row: len(old_rows) + row for row in range(self.extra_rows)}
-        start = (self.config.initializer_range, self.fresh_bias)
-        for head_name in self.head_names:
-            if (head := getattr(self, head_name)) is not None:
-                setattr(self, head_name, _resized(head, len(names) + len(extra), kept | extra, *start))
-        self.config.id2label = dict(enumerate(names))
-        self.config.label2id = {name: row for row, name in enumerate(names)}
+        self._replace_heads(names, kept)
         if fresh:
             shown = ", ".join(fresh[:10]) + (f" and {len(fresh) - 10} more" if len(fresh) > 10 else "")
             logger.warning(
                 "%s: the rows of %d of %d labels were re-initialised and need training: %s",
                 " and ".join(self.head_names), len(fresh), len(names), shown,
             )  # fmt: skip
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replaces the heads by new ones with initial weights, for the labels LABEL_0, LABEL_1, ..., in place.
+
+        It is timm's method of this name; `resize` gives labels names, and keeps the weights of those it knows.
+
+        Args:
+            num_classes: Number of labels, at least 1. Features without a head are the output of `base_model`.
+
+        Raises:
+            ValueError: `num_classes` is below 1.
+        """
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(
+                f"`num_classes` must be a whole number of at least 1, got {num_classes!r}; `base_model` has no head"
+            )
+        self._replace_heads([f"LABEL_{row}" for row in range(num_classes)], {})
+
+    def _replace_heads(self, names: Sequence[str], kept: dict[int, int]) -> None:
+        """Gives the heads the labels `names`; `kept` maps their rows to old ones that keep their weights."""
+        old = len(self.config.id2label)
+        extra = {len(names) + row: old + row for row in range(self.extra_rows)}
+        start = (self.config.initializer_range, self.fresh_bias)
+        for head_name in self.head_names:
+            if (head := getattr(self, head_name)) is not None:
+                setattr(self, head_name, _resized(head, len(names) + len(extra), kept | extra, *start))
+        self.config.id2label = dict(enumerate(names))
+        self.config.label2id = {name: row for row, name in enumerate(names)}
 
 
 def _resized(head: nn.Linear, size: int, kept: dict[int, int], std: float, bias: float) -> nn.Linear:

@@ -1,4 +1,4 @@
-"""Backbone of DETR: any model of transformers' `AutoBackbone`, including timm's, or our ViT.
+"""Backbone of DETR: any model of transformers' `AutoBackbone`, including timm's, or our ViT or DeiT.
 
 The ViT is used as in ViTDet (https://arxiv.org/abs/2203.16527), without its pyramid.
 
@@ -13,10 +13,14 @@ from torch import nn
 from transformers import AutoBackbone, PreTrainedConfig
 from transformers.backbone_utils import BackboneMixin
 
+from ..configuration.configuration_deit import HubDeiTConfig
 from ..configuration.configuration_detr import HubDetrConfig
 from ..configuration.configuration_vit import HubViTConfig
 from .fixed_batch_norm import FixedBatchNorms
+from .modeling_deit import HubDeiTModel
 from .modeling_vit import HubViTModel, freeze_mask_token, with_fields
+
+_OURS: dict[str, type[HubViTModel]] = {HubViTConfig.model_type: HubViTModel, HubDeiTConfig.model_type: HubDeiTModel}
 
 
 class HubDetrBackbone(nn.Module):
@@ -33,10 +37,11 @@ class HubDetrBackbone(nn.Module):
         backbone: Any = config.backbone_config
         assert isinstance(backbone, PreTrainedConfig)
         # Compared by type name, not by class: transformers may load a published configuration twice, as two classes.
-        if backbone.model_type == HubViTConfig.model_type:
-            self.model: Any = HubViTModel(with_fields(backbone, add_pooling_layer=False))
+        if backbone.model_type in _OURS:
+            self.model: Any = _OURS[backbone.model_type](with_fields(backbone, add_pooling_layer=False))
             self.out_channels = backbone.hidden_size
             self.patch_hw = backbone.patch_hw
+            del self.model.layers[backbone.out_indices[-1] :]
         else:
             backbone._attn_implementation = None  # a convolutional backbone may refuse the name
             if config.dilation and backbone.model_type == "timm_backbone":
@@ -108,9 +113,8 @@ class HubDetrBackbone(nn.Module):
                 pixel_mask = pixel_values.new_ones(pixel_values.shape[0], height, width)
             pixel_mask = nn.functional.pad(pixel_mask.float(), padding)
             pixel_values = nn.functional.pad(pixel_values, padding)
-        rows, columns = pixel_values.shape[-2] // patch_height, pixel_values.shape[-1] // patch_width
-        tokens = self.model(pixel_values).last_hidden_state[:, self.model.config.num_prefix_tokens :]
-        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, rows, columns), pixel_mask
+        last, _, _ = self.model.run_layers(pixel_values)
+        return self.model.feature_map(last, pixel_values), pixel_mask
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:

@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from os import PathLike
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ class InputSizing:
 
     config: Any
     base_model: Any
+    uses_mask_token: ClassVar[bool] = True  # otherwise it does not learn: distributed training would wait for it
 
     @classmethod
     def from_pretrained(
@@ -41,6 +42,15 @@ class InputSizing:
         Raises:
             ValueError: The checkpoint is of another model type; `vithub.load` converts those it knows.
         """
+        loaded = cls._load_at_size(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info
+        token = model.base_model.embeddings.mask_token
+        if token is not None and not cls.uses_mask_token:  # loading makes every parameter trainable
+            token.requires_grad_(False)
+        return loaded
+
+    @classmethod
+    def _load_at_size(cls, pretrained_model_name_or_path: Any, *model_args: Any, config: Any, **kwargs: Any) -> Any:
         load = super().from_pretrained  # type: ignore[misc]
         if pretrained_model_name_or_path is None:  # weights come as a `state_dict`
             return load(None, *model_args, config=config, **kwargs)
@@ -65,8 +75,7 @@ class InputSizing:
             given.image_size, given.patch_size = stored.image_size, stored.patch_size
             config = given
         loaded = load(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info
-        model.set_input_size(**sizes)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).set_input_size(**sizes)
         return loaded
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from ..configuration.configuration_vit import HubViTConfig
 from .classification_loss import classification_loss, distillation_loss, with_teacher
 from .classifier_heads import HeadResizing
 from .modeling_vit import HubViTModel, HubViTPreTrainedModel, freeze_mask_token, with_fields
+from .vit_backbone import HubViTBackbone
 from .vit_embeddings import HubViTEmbeddings
 
 
@@ -53,6 +54,12 @@ class HubDeiTModel(HubDeiTPreTrainedModel, HubViTModel):
     embeddings_class = HubDeiTEmbeddings
 
 
+class HubDeiTBackbone(HubDeiTPreTrainedModel, HubViTBackbone):
+    """DeiT encoder that returns feature maps. Differs from `HubViTBackbone` by the distillation token."""
+
+    embeddings_class = HubDeiTEmbeddings
+
+
 @dataclass
 class HubDeiTImageClassifierOutput(ModelOutput):
     """Output of the DeiT classifier.
@@ -78,6 +85,7 @@ class HubDeiTForImageClassification(HeadResizing, HubDeiTPreTrainedModel):
     """DeiT with one classifier on CLS and one on the distillation token; it can be trained with a teacher."""
 
     head_names = ("classifier", "distillation_classifier")
+    uses_mask_token = False
 
     def __init__(self, config: HubDeiTConfig) -> None:
         config = with_fields(config, add_pooling_layer=False)
@@ -175,6 +183,7 @@ def _renamed(old: torch.Tensor, new: torch.Tensor | None) -> torch.Tensor:
 
 
 __all__ = [
+    "HubDeiTBackbone",
     "HubDeiTForImageClassification",
     "HubDeiTImageClassifierOutput",
     "HubDeiTModel",

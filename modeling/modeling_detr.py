@@ -290,11 +290,10 @@ class HubDetrForObjectDetection(HeadResizing, HubDetrPreTrainedModel):
         self.bbox_predictor = None if config.anchor_queries else HubDetrHead(*widths)  # otherwise the decoder's
         self.post_init()
 
-    def resize(self, labels: Sequence[str] | int) -> None:
-        """Replaces the label set; "no object" keeps its row, and the denoising class embedding starts anew."""
-        before = self.config.num_labels, dict(self.config.id2label)
-        super().resize(labels)
-        if self.detr.denoising is not None and before != (self.config.num_labels, self.config.id2label):
+    def _replace_heads(self, names: Sequence[str], kept: dict[int, int]) -> None:
+        """Gives the heads other labels; "no object" keeps its row, and the denoising class embedding starts anew."""
+        super()._replace_heads(names, kept)
+        if self.detr.denoising is not None:
             fresh = HubDetrDenoisingEmbedding(self.config)
             self.detr.denoising = fresh.to(self.class_labels_classifier.weight)
 

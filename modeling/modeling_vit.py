@@ -3,7 +3,7 @@
 Shapes: B images, C channels, P prefix tokens (CLS, registers), N tokens (P and the patches), D = hidden size, L labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from .attention_pooling import HubViTAttentionPooling
 from .classification_loss import classification_loss
 from .classifier_heads import HeadResizing
 from .input_size import InputSizing
+from .intermediate_layers import IntermediateLayers, as_map
 from .layers import HubViTLayerScale, HubViTMLP, HubViTPatchEmbedding, HubViTSwiGLU, KeptSamples, add_residual
 from .modeling_base import HubPreTrainedModel
 from .rotary_positions import rotary_angles
@@ -84,7 +85,7 @@ class HubViTLayer(GradientCheckpointingLayer):
         return self.layer_scale2(self.dropout(self.mlp(self.layernorm_after(hidden_states)))), None
 
 
-class HubViTPreTrainedModel(InputSizing, HubPreTrainedModel):
+class HubViTPreTrainedModel(InputSizing, IntermediateLayers, HubPreTrainedModel):
     """Base class of the ViT models, with their initialisation, loading and resizing."""
 
     config: HubViTConfig
@@ -190,28 +191,80 @@ class HubViTModel(HubViTPreTrainedModel):
             )
         attentions = self.config.output_attentions if output_attentions is None else output_attentions
         states_too = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        hidden_states = self.embeddings(pixel_values, bool_masked_pos)
-        if self.config.position_embedding_type == "rotary":
-            grid = self.embeddings.check_pixels(pixel_values)
-            kwargs["rotary"] = rotary_angles(self.config, *grid, hidden_states.device, self.training)
-        all_states, all_weights = [hidden_states], []
-        for layer, kept in zip(self.layers, kept_samples or [(None, None)] * len(self.layers), strict=True):
-            hidden_states, weights = layer(hidden_states, attentions, kept_samples=kept, **kwargs)
-            if states_too:
-                all_states.append(hidden_states)
-            if attentions:
-                all_weights.append(weights)
-        if not self.config.norm_after_pool:
-            hidden_states = self.layernorm(hidden_states)
+        hidden_states, all_states, all_weights = self.run_layers(
+            pixel_values, bool_masked_pos, range(len(self.layers) + 1) if states_too else (),
+            output_attentions=attentions, kept_samples=kept_samples, **kwargs,
+        )  # fmt: skip
+        hidden_states = self.normed(hidden_states)
         pooled = self.pool(hidden_states)
         if self.config.norm_after_pool:
             pooled = self.layernorm(pooled)
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
             pooler_output=pooled if self.pooler is None else self.pooler(pooled),
-            hidden_states=tuple(all_states) if states_too else None,
+            hidden_states=tuple(all_states.values()) if states_too else None,
             attentions=tuple(all_weights) if attentions else None,
         )
+
+    def run_layers(
+        self,
+        pixel_values: torch.Tensor,
+        bool_masked_pos: torch.Tensor | None = None,
+        keep: Collection[int] = (),
+        depth: int | None = None,
+        output_attentions: bool = False,
+        kept_samples: Sequence[tuple[KeptSamples | None, KeptSamples | None]] | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[int, torch.Tensor], list[torch.Tensor]]:
+        """Embeds images and runs the layers, without the last LayerNorm.
+
+        Args:
+            pixel_values: Normalised images (B, C, height, width).
+            bool_masked_pos: Mask (B, patches), True where the mask token replaces a patch.
+            keep: Numbers of the states to return: 0 the embeddings, n the output of the n-th layer.
+            depth: Number of layers to run; None runs all.
+            output_attentions: Whether to return each layer's weights.
+            kept_samples: As in `forward`.
+            **kwargs: Arguments of `HubViTLayer.forward`.
+
+        Returns:
+            The last state (B, N, D), the kept states by number, and the weights (B, heads, N, N) of the layers.
+        """
+        hidden_states = self.embeddings(pixel_values, bool_masked_pos)
+        if self.config.position_embedding_type == "rotary":
+            grid = self.embeddings.check_pixels(pixel_values)
+            kwargs["rotary"] = rotary_angles(self.config, *grid, hidden_states.device, self.training)
+        states, all_weights = {0: hidden_states} if 0 in keep else {}, []
+        layers: list[Any] = list(self.layers)[:depth]
+        drops = (kept_samples or [(None, None)] * len(layers))[:depth]
+        for number, (layer, kept) in enumerate(zip(layers, drops, strict=True), start=1):
+            hidden_states, weights = layer(hidden_states, output_attentions, kept_samples=kept, **kwargs)
+            if number in keep:
+                states[number] = hidden_states
+            if output_attentions:
+                all_weights.append(weights)
+        return hidden_states, states, all_weights
+
+    def normed(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Applies the last LayerNorm to tokens (B, N, D), unless it belongs after pooling."""
+        return hidden_states if self.config.norm_after_pool else self.layernorm(hidden_states)
+
+    def feature_map(self, hidden_states: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Feature map of one state (B, N, D), as `apply_layernorm` and `reshape_hidden_states` say.
+
+        Args:
+            hidden_states: Embeddings or output of a layer, (B, N, D).
+            pixel_values: Images (B, C, height, width) that it was computed from.
+
+        Returns:
+            Patches (B, D, rows, columns), or all tokens (B, N, D).
+        """
+        if self.config.apply_layernorm:
+            hidden_states = self.normed(hidden_states)
+        if not self.config.reshape_hidden_states:
+            return hidden_states
+        grid = self.embeddings.check_pixels(pixel_values)
+        return as_map(hidden_states[:, self.config.num_prefix_tokens :], grid)
 
     def pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Pools (B, N, D) to (B, D) or (B, 2 D), by `config.pool`; the mean is over patch tokens."""
@@ -229,6 +282,7 @@ class HubViTForImageClassification(HeadResizing, HubViTPreTrainedModel):
     """ViT encoder with a linear classifier on its pooled output."""
 
     head_names = ("classifier",)
+    uses_mask_token = False
 
     def __init__(self, config: HubViTConfig) -> None:
         config = with_fields(config, add_pooling_layer=False)

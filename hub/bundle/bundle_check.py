@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-import transformers
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, pipeline
 
 from ..checkpoints import read_config
 from ..progress_bars import quiet_transformers
+from .clean_process import load_model, output_tensors
 from .flat_sources import BundleError
 
 _TASKS = {"AutoModelForImageClassification": "image-classification", "AutoModelForObjectDetection": "object-detection"}
@@ -100,10 +100,9 @@ def _plan(folder: Path, place: Path, backend: str) -> dict[str, Any]:
     safetensors.torch.save_file({"pixel_values": pixel_values}, place / "inputs.safetensors")
     answers, task = None, None
     for name in names:
-        model = getattr(transformers, name).from_pretrained(folder).eval()
+        model = load_model(name, str(folder))
         with torch.inference_mode():
-            found = dict(model(pixel_values))
-        expected |= {f"{name}.{key}": value for key, value in found.items() if isinstance(value, torch.Tensor)}
+            expected |= output_tensors(name, model(pixel_values))
         if processor is not None and name in _TASKS:
             task = _TASKS[name]
             answers = pipeline(task, model=model, image_processor=processor)(str(place / "image.png"))

@@ -73,6 +73,29 @@ def forget_other_packages(kept: list[str]) -> None:
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OnlyThese(packages)]
 
 
+def load_model(name: str, folder: str, **trusted: bool) -> Any:
+    """Loads the model of a folder by the Auto class of this name, in evaluation mode."""
+    import transformers
+
+    auto_class = getattr(transformers, name)
+    if name != "AutoBackbone":
+        return auto_class.from_pretrained(folder, **trusted).eval()
+    # its `from_pretrained` asks the Hub whether a repository of this name exists, and takes no folders (5.4 to 5.23)
+    config = transformers.AutoConfig.from_pretrained(folder, **trusted)
+    return type(auto_class.from_config(config, **trusted)).from_pretrained(folder, config=config).eval()
+
+
+def output_tensors(name: str, output: Any) -> dict[str, Any]:
+    """Tensors of a model's output by `name` and their field; those of a tuple, such as feature maps, numbered."""
+    import torch
+
+    tensors: dict[str, Any] = {}
+    for field, value in dict(output).items():
+        parts = {f".{place}": part for place, part in enumerate(value)} if isinstance(value, tuple) else {"": value}
+        tensors |= {f"{name}.{field}{place}": part for place, part in parts.items() if isinstance(part, torch.Tensor)}
+    return tensors
+
+
 def load(request: dict[str, Any]) -> dict[str, Any]:
     """Loads a folder, writes its output tensors to the file `outputs` and returns the report."""
     import safetensors.torch
@@ -85,11 +108,10 @@ def load(request: dict[str, Any]) -> dict[str, Any]:
     pixel_values = safetensors.torch.load_file(request["inputs"])["pixel_values"]
     classes = {"AutoConfig": type(transformers.AutoConfig.from_pretrained(folder, **trusted))}
     for name in request["models"]:
-        model = getattr(transformers, name).from_pretrained(folder, **trusted).eval()
+        model = load_model(name, folder, **trusted)
         classes[name] = type(model)
         with torch.inference_mode():
-            found = dict(model(pixel_values))
-        tensors |= {f"{name}.{key}": value for key, value in found.items() if isinstance(value, torch.Tensor)}
+            tensors |= output_tensors(name, model(pixel_values))
     answers = None
     if request["image"] is not None:
         processor = transformers.AutoImageProcessor.from_pretrained(folder, **trusted)
@@ -124,7 +146,7 @@ def main(request_file: str) -> None:
         sys.stdout.write(json.dumps(load(request)) + "\n")
 
 
-__all__ = ["forget_other_packages", "load", "main", "required"]
+__all__ = ["forget_other_packages", "load", "load_model", "main", "output_tensors", "required"]
 
 if __name__ == "__main__":
     main(sys.argv[1])

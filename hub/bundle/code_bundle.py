@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import (
+    MODEL_FOR_BACKBONE_MAPPING,
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     MODEL_FOR_MASKED_IMAGE_MODELING_MAPPING,
     MODEL_FOR_OBJECT_DETECTION_MAPPING,
@@ -18,6 +19,7 @@ from ...data.whole_files import write_whole
 from .flat_sources import flat_sources, is_flat_source
 
 _AUTO_CLASSES: dict[str, Any] = {
+    "AutoBackbone": MODEL_FOR_BACKBONE_MAPPING,
     "AutoModel": MODEL_MAPPING,
     "AutoModelForImageClassification": MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     "AutoModelForMaskedImageModeling": MODEL_FOR_MASKED_IMAGE_MODELING_MAPPING,

@@ -19,6 +19,7 @@ from ..checkpoints import CheckpointError, code_references, read_config, read_js
 logger = logging.getLogger("vithub")
 _AUTO_CLASSES = {
     "backbone": "AutoModel",
+    "feature-maps": "AutoBackbone",
     "image-classification": "AutoModelForImageClassification",
     "masked-image-modeling": "AutoModelForMaskedImageModeling",
     "object-detection": "AutoModelForObjectDetection",

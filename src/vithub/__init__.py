@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from .interpretability.explanation.methods import EXPLANATION_METHODS
     from .interpretability.faithfulness.measurement import faithfulness
     from .interpretability.faithfulness.protocol import FaithfulnessProtocol
-    from .modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
+    from .modeling.modeling_deit import HubDeiTBackbone, HubDeiTForImageClassification, HubDeiTModel
     from .modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
     from .modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
+    from .modeling.vit_backbone import HubViTBackbone
     from .training.data_check import check_data
     from .training.evaluation import evaluate
     from .training.finetuning import finetune
@@ -46,12 +47,14 @@ _HOMES = {
     "EXPLANATION_METHODS": "interpretability.explanation.methods",
     "Explanation": "interpretability.explanation.explanation",
     "FaithfulnessProtocol": "interpretability.faithfulness.protocol",
+    "HubDeiTBackbone": "modeling.modeling_deit",
     "HubDeiTConfig": "configuration.configuration_deit",
     "HubDeiTForImageClassification": "modeling.modeling_deit",
     "HubDeiTModel": "modeling.modeling_deit",
     "HubDetrConfig": "configuration.configuration_detr",
     "HubDetrForObjectDetection": "modeling.modeling_detr",
     "HubDetrModel": "modeling.modeling_detr",
+    "HubViTBackbone": "modeling.vit_backbone",
     "HubViTConfig": "configuration.configuration_vit",
     "HubViTForImageClassification": "modeling.modeling_vit",
     "HubViTForMaskedImageModeling": "modeling.modeling_vit",
@@ -86,12 +89,14 @@ __all__ = [
     "EXPLANATION_METHODS",
     "Explanation",
     "FaithfulnessProtocol",
+    "HubDeiTBackbone",
     "HubDeiTConfig",
     "HubDeiTForImageClassification",
     "HubDeiTModel",
     "HubDetrConfig",
     "HubDetrForObjectDetection",
     "HubDetrModel",
+    "HubViTBackbone",
     "HubViTConfig",
     "HubViTForImageClassification",
     "HubViTForMaskedImageModeling",

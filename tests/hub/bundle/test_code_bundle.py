@@ -41,7 +41,7 @@ def test_the_files_are_whole_small_and_import_two_libraries_only(config_class, t
         needed = {f"{other}.py" for other in get_relative_imports(tmp_path / name)}
         assert needed <= files.keys()
         assert set(get_imports(tmp_path / name)) - sys.stdlib_module_names <= {"torch", "transformers"}
-    assert sum(map(len, files.values())) < 200_000
+    assert sum(map(len, files.values())) < 250_000  # a DETR's holds the ViT and the DeiT, its backbones
 
 
 @pytest.mark.parametrize("config_class", CONFIGS, ids=lambda c: c.__name__)
@@ -71,6 +71,7 @@ def test_the_map_names_a_file_and_a_class_for_each_auto_class(model, tmp_path):
     stated = json.loads((tmp_path / "config.json").read_text())["auto_map"]
     assert stated == {
         "AutoConfig": "configuration_vit.HubViTConfig",
+        "AutoBackbone": "vit_backbone.HubViTBackbone",
         "AutoModel": "modeling_vit.HubViTModel",
         "AutoModelForImageClassification": "modeling_vit.HubViTForImageClassification",
         "AutoModelForMaskedImageModeling": "modeling_vit.HubViTForMaskedImageModeling",
