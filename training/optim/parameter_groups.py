@@ -120,7 +120,8 @@ def level_of(name: str, depth: int) -> int:
     layer = layer_of(name)
     if layer is not None:
         return layer + 1
-    return 0 if re.search(r"embed|token|stem", name) else depth + 1
+    after = re.search(r"(?:^|\.)pool", name)  # attention pooling has a token of its own
+    return 0 if re.search(r"embed|token|stem", name) and not after else depth + 1
 
 
 __all__ = [
