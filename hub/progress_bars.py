@@ -1,4 +1,4 @@
-"""Suppression of transformers' progress bars during short operations."""
+"""Suppression of transformers' progress bars and warnings during short operations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,4 +18,15 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-__all__ = ["quiet_transformers"]
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Leaves out the warnings of transformers inside the block, where they say what is known to be right."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+__all__ = ["quiet_transformers", "without_warnings"]

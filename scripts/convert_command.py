@@ -17,7 +17,9 @@ def convert(
     patch_size: Annotated[int | None, typer.Option(help="pixels  [default: the checkpoint's]")] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="backbone, image-classification or masked-image-modeling  [default: the checkpoint's]"),
+        typer.Option(
+            help="backbone, feature-maps, image-classification or masked-image-modeling  [default: the checkpoint's]"
+        ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub id  [default: main]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what the folder holds")] = False,

@@ -21,7 +21,7 @@ from .converted import Conversion
 from .detr_checkpoints import detr_to_transformers
 from .detr_parity import check_detr_parity
 from .key_tables import to_theirs
-from .model_classes import head_of
+from .model_classes import FEATURE_MAPS, head_of
 from .opening import open_checkpoint
 from .parity import check_parity
 from .references import native_reference, timm_reference
@@ -95,8 +95,8 @@ def convert(
         to: Target library: "vithub"; "transformers" (a `vit`, `deit`, `dinov2`, `dinov2_with_registers`, `dinov3_vit`
             or `detr` folder, loadable without this package); "timm" (loadable with
             `timm.create_model("local-dir:...", pretrained=True)`).
-        task: "backbone", "image-classification", "masked-image-modeling" or "object-detection"; None keeps the
-            checkpoint's own task.
+        task: "backbone", "feature-maps" (for `AutoBackbone`), "image-classification", "masked-image-modeling" or
+            "object-detection"; None keeps the checkpoint's own task.
         image_size: Image side, or (height, width), in pixels, to which position embeddings are resampled; None keeps
             the checkpoint's.
         patch_size: Patch side, or (height, width), in pixels, to which the patch projection is resampled; None keeps
@@ -160,7 +160,7 @@ def _write_transformers(opened: Conversion, folder: Path) -> tuple[str, dict[str
     skip = frozenset({"classifier.weight", "classifier.bias"} if architecture.endswith("WithTeacher") else ())
     renamed = to_theirs(state, family, (config.num_channels, *config.patch_hw), skip=skip)
     heads = ("classifier", "cls_classifier", "distillation_classifier", "decoder")
-    prefix = "" if task == "backbone" else f"{family}."
+    prefix = "" if task in ("backbone", FEATURE_MAPS) else f"{family}."
     renamed = {name if name.startswith(heads) else prefix + name: tensor for name, tensor in renamed.items()}
     _save_state(renamed, folder)
     native_config.dtype = model.dtype

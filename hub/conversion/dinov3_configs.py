@@ -81,6 +81,8 @@ def config_from_dinov3(native: PreTrainedConfig) -> tuple[HubViTConfig | None, l
         missing.append(f"query_bias={given.query_bias} with value_bias={given.value_bias} (only both or none)")
     if given.use_gated_mlp and given.hidden_act != "silu":
         missing.append(f"hidden_act={given.hidden_act!r} in a gated MLP (only 'silu')")
+    if not given.reshape_hidden_states or getattr(given, "return_class_token", False):
+        missing.append("feature maps as lists of patches or with CLS tokens")
     if missing:
         return None, missing
     fields = {ours: getattr(given, theirs) for ours, theirs in _SAME}
@@ -109,7 +111,7 @@ def missing_in_dinov3(config: HubViTConfig, task: str) -> list[str]:
     ]
     if config.layer_scale_init_value is None:
         found.append("layer_scale_init_value=None (needs LayerScale)")
-    if task != "backbone":
+    if task not in ("backbone", "feature-maps"):
         found.append(f"a head for {task}: it has the encoder alone")
     return found
 

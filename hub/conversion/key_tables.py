@@ -45,6 +45,15 @@ _TRANSFORMERS_ATTENTION = (
     _row(_QKV[2], "encoder.layer.{i}.attention.attention.value"),
     _row("layers.{i}.attention.o_proj", "encoder.layer.{i}.attention.output.dense"),
 )
+# Names in memory of transformers from 5.20, which its files have where they were not saved by `save_pretrained`.
+_VIT_IN_MEMORY = tuple(
+    _row(f"layers.{{i}}.{name}", f"layers.{{i}}.{name}")
+    for name in (*(f"attention.{n}_proj" for n in "qkvo"), "layernorm_before", "layernorm_after", "mlp.fc1", "mlp.fc2")
+)
+_DINOV2_IN_MEMORY = (
+    *(_row(f"layers.{{i}}.attention.{n}_proj", f"encoder.layer.{{i}}.attention.{n}_proj") for n in "qkvo"),
+    *(_row(f"layers.{{i}}.mlp.{n}_proj", f"encoder.layer.{{i}}.mlp.{n}_proj") for n in ("gate", "up", "down")),
+)
 
 VIT = (
     *_TRANSFORMERS_EMBEDDINGS,
@@ -57,6 +66,7 @@ VIT = (
     _row("pooler.dense", "pooler.dense"),
     _row("classifier", "classifier"),
     _row("decoder", "decoder.0", view="pointwise"),
+    *_VIT_IN_MEMORY,
 )
 
 DEIT = (
@@ -80,6 +90,7 @@ DINOV2 = (
     _row(_GATED, "encoder.layer.{i}.mlp.weights_in"),
     _row("layers.{i}.mlp.down_proj", "encoder.layer.{i}.mlp.weights_out"),
     _row("classifier", "classifier"),
+    *_DINOV2_IN_MEMORY,
 )
 
 _DINOV3_LAYER = (
@@ -156,6 +167,7 @@ SIGLIP = (
     _row("pooling.layernorm", "head.layernorm"),
     _row("pooling.mlp.fc1", "head.mlp.fc1"),
     _row("pooling.mlp.fc2", "head.mlp.fc2"),
+    _row("classifier", "classifier"),
 )
 
 EVA = (
@@ -214,8 +226,8 @@ def to_ours(
     Raises:
         KeyMismatchError: Tensors do not fit the shapes of ours; all of them are listed.
     """
-    theirs = {_without_prefix(name): (name, tensor) for name, tensor in state.items()}
-    full = {_without_prefix(name): name for name in shapes}
+    theirs = {without_prefix(name): (name, tensor) for name, tensor in state.items()}
+    full = {without_prefix(name): name for name in shapes}
     renamed: dict[str, torch.Tensor] = {}
     misshaped: list[str] = []
     for ours, their_name, _ in _expanded(family, full):
@@ -253,7 +265,7 @@ def to_theirs(
     Raises:
         KeyMismatchError: Tensors of ours have no name in the family; all of them are listed.
     """
-    ours = {_without_prefix(name): tensor for name, tensor in state.items()}
+    ours = {without_prefix(name): tensor for name, tensor in state.items()}
     renamed: dict[str, torch.Tensor] = {}
     placed: set[str] = set()
     for names, their_name, view in _expanded(family, ours):
@@ -291,11 +303,12 @@ def _to_their_shape(tensor: torch.Tensor, view: str, patch_shape: tuple[int, int
     return tensor
 
 
-def _without_prefix(name: str) -> str:
+def without_prefix(name: str) -> str:
+    """Name of a tensor in the encoder alone, or of a head."""
     for prefix in PREFIXES:
         if name.startswith(prefix):
             return name.removeprefix(prefix)
     return name
 
 
-__all__ = ["PREFIXES", "TABLES", "KeyMismatchError", "to_ours", "to_theirs"]
+__all__ = ["PREFIXES", "TABLES", "KeyMismatchError", "to_ours", "to_theirs", "without_prefix"]

@@ -8,28 +8,37 @@ from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_detr import HubDetrConfig
 from ...configuration.configuration_vit import HubViTConfig
 from ...configuration.model_task import CLASSIFICATION, DETECTION, model_task
-from ...modeling.modeling_deit import HubDeiTForImageClassification, HubDeiTModel
+from ...modeling.modeling_deit import HubDeiTBackbone, HubDeiTForImageClassification, HubDeiTModel
 from ...modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
 from ...modeling.modeling_vit import HubViTForImageClassification, HubViTForMaskedImageModeling, HubViTModel
+from ...modeling.vit_backbone import HubViTBackbone
 
+FEATURE_MAPS = "feature-maps"
 MODELS: dict[type[PreTrainedConfig], dict[str, type[PreTrainedModel]]] = {
     HubViTConfig: {
         "backbone": HubViTModel,
+        FEATURE_MAPS: HubViTBackbone,
         "image-classification": HubViTForImageClassification,
         "masked-image-modeling": HubViTForMaskedImageModeling,
     },
-    HubDeiTConfig: {"backbone": HubDeiTModel, "image-classification": HubDeiTForImageClassification},
+    HubDeiTConfig: {
+        "backbone": HubDeiTModel,
+        FEATURE_MAPS: HubDeiTBackbone,
+        "image-classification": HubDeiTForImageClassification,
+    },
     HubDetrConfig: {"backbone": HubDetrModel, "object-detection": HubDetrForObjectDetection},
 }
 CONFIG_CLASSES: dict[str, type[Any]] = {config_class.model_type: config_class for config_class in MODELS}
 _HEAD_OF_TASK = {CLASSIFICATION: "image-classification", DETECTION: "object-detection"}
-TASKS = ("backbone", "image-classification", "masked-image-modeling", "object-detection")
+TASKS = ("backbone", FEATURE_MAPS, "image-classification", "masked-image-modeling", "object-detection")
 
 
 def head_of(architecture: str) -> str:
     """Task of a model class by its class name, such as "image-classification"; "backbone" if it has no head."""
     if (task := model_task({"architectures": [architecture]})) is not None:
         return _HEAD_OF_TASK[task]
+    if architecture.endswith("Backbone"):
+        return FEATURE_MAPS
     return "masked-image-modeling" if architecture.endswith("ForMaskedImageModeling") else "backbone"
 
 
@@ -46,4 +55,4 @@ def model_class_for(config_class: type[PreTrainedConfig], task: str) -> type[Pre
     return MODELS[config_class][task]
 
 
-__all__ = ["CONFIG_CLASSES", "MODELS", "TASKS", "head_of", "model_class_for"]
+__all__ = ["CONFIG_CLASSES", "FEATURE_MAPS", "MODELS", "TASKS", "head_of", "model_class_for"]

@@ -19,6 +19,7 @@ from ..checkpoints import locate, read_config
 from .converted import Conversion
 from .detr_checkpoints import DETR_FAMILY
 from .model_classes import CONFIG_CLASSES, TASKS
+from .siglip_configs import WITH_TEXT as SIGLIP_WITH_TEXT
 from .sources import from_module, from_path
 from .transformers_configs import FAMILIES
 
@@ -43,11 +44,12 @@ def load(
 
     Args:
         source: Folder, file or Hub id of a checkpoint, or a model in memory. Supported are our own models; `vit`,
-            `deit`, `dinov2`, `dinov2_with_registers`, `dinov3_vit`, `siglip_vision_model`, `ijepa`, `vit_mae` (its
-            encoder) and `detr` of transformers; ViT, DeiT and DINOv3 of timm; and `.pth` files of the authors of DeiT
-            and DETR.
-        task: "backbone", "image-classification", "masked-image-modeling" or "object-detection"; None keeps the
-            checkpoint's own task. A head that the checkpoint lacks is initialised at random, with a warning.
+            `deit`, `dinov2`, `dinov2_with_registers`, `dinov3_vit`, `siglip` (its vision tower), `siglip_vision_model`,
+            `ijepa`, `vit_mae` (its encoder) and `detr` of transformers; ViT, DeiT and DINOv3 of timm; and `.pth` files
+            of the authors of DeiT and DETR.
+        task: "backbone", "feature-maps" (for `AutoBackbone`), "image-classification", "masked-image-modeling" or
+            "object-detection"; None keeps the checkpoint's own task. A head that the checkpoint lacks is initialised
+            at random, with a warning.
         labels: Class names, or the number of classes, to which the head is resized (see `resize`); None keeps the head.
         image_size: Image side, or (height, width), in pixels, to which position embeddings are resampled; None keeps
             the checkpoint's.
@@ -136,7 +138,7 @@ def is_convertible(folder: Path) -> bool:
     config = read_config(folder)
     if "architecture" in config:
         return re.match(r"vit_|deit3?_", config["architecture"]) is not None
-    return config.get("model_type") in (*CONFIG_CLASSES, *FAMILIES, DETR_FAMILY)
+    return config.get("model_type") in (*CONFIG_CLASSES, *FAMILIES, SIGLIP_WITH_TEXT, DETR_FAMILY)
 
 
 def load_image_processor(source: str | Path, revision: str | None = None, token: str | None = None) -> Any:

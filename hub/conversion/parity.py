@@ -57,12 +57,14 @@ def check_parity(
 
 
 def model_output(model: nn.Module, pixels: torch.Tensor, **arguments: Any) -> torch.Tensor:
-    """Logits, reconstruction or last hidden state of a model of transformers, ours or native."""
+    """Logits, reconstruction, stacked feature maps or last hidden state of a model of transformers, ours or native."""
     outputs = model(pixels, **arguments)
+    if (maps := getattr(outputs, "feature_maps", None)) is not None:
+        return torch.stack(maps)
     for name in ("logits", "reconstruction", "last_hidden_state"):
         if (value := getattr(outputs, name, None)) is not None:
             return value
-    raise TypeError(f"{type(outputs).__name__} has neither logits, reconstruction nor last hidden state")
+    raise TypeError(f"{type(outputs).__name__} has neither logits, reconstruction, feature maps nor last hidden state")
 
 
 def _pixels(channels: int, height: int, width: int) -> dict[str, torch.Tensor]:

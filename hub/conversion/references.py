@@ -15,7 +15,7 @@ Reference = Callable[[torch.Tensor, str], torch.Tensor]
 def native_reference(native: PreTrainedModel) -> Reference:
     """Reference function of a transformers model in fp32, at any image size that it can resample to."""
     model = deepcopy(native).float().eval()
-    config = model.config
+    config: Any = getattr(model.config, "vision_config", model.config)  # of SigLIP's classifier
     trained = tuple(config.image_size) if isinstance(config.image_size, list | tuple) else (config.image_size,) * 2
 
     def run(pixels: torch.Tensor, attention: str) -> torch.Tensor:

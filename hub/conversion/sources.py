@@ -1,9 +1,10 @@
 """Readers of each kind of checkpoint: ours, transformers, timm and the original files of DeiT and DETR."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -11,12 +12,13 @@ from timm.models.deit import VisionTransformerDistilled, checkpoint_filter_fn
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel, SiglipModel
 
+from ...configuration.config_checks import as_pair
 from ...configuration.configuration_detr import HubDetrConfig
 from ...configuration.configuration_vit import HubViTConfig
 from ...data.boxes.dataset import build_box_processor
-from ...data.image_processing import build_image_processor
+from ...data.image_processing import build_image_processor, resize_image_processor
 from ..checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -26,14 +28,17 @@ from ..checkpoints import (
     read_checkpoint,
     refuse_nonfinite,
 )
+from ..progress_bars import without_warnings
 from .converted import Conversion
 from .detr_checkpoints import DETR_FAMILY, OTHER_AUXILIARY, detr_from_original, detr_from_transformers, is_original_detr
 from .detr_parity import check_detr_parity
-from .key_tables import KeyMismatchError, to_ours
-from .model_classes import CONFIG_CLASSES, head_of, model_class_for
+from .key_tables import KeyMismatchError, to_ours, without_prefix
+from .model_classes import CONFIG_CLASSES, FEATURE_MAPS, head_of, model_class_for
 from .original_deit import config_from_original
 from .parity import check_parity
 from .references import native_reference, timm_reference
+from .siglip_configs import WITH_TEXT as SIGLIP_WITH_TEXT
+from .siglip_configs import vision_tower
 from .timm_configs import (
     config_from_timm,
     config_to_timm,
@@ -41,13 +46,28 @@ from .timm_configs import (
     refuse_other_architectures,
     timm_model,
 )
-from .transformers_configs import FAMILIES, WITH_POOLER, config_from_transformers, has_pooler
+from .transformers_configs import (
+    FAMILIES,
+    REFUSED,
+    WITH_POOLER,
+    InexpressibleError,
+    config_from_transformers,
+    has_pooler,
+)
 
 logger = transformers.utils.logging.get_logger(__name__)
 
 # Tensors of heads, which may be dropped or missing if the task differs from the checkpoint's.
 _HEADS = ("classifier.", "cls_classifier.", "distillation_classifier.", "decoder.", "pooler.", "head.", "head_dist.",
-          "class_labels_classifier.", "bbox_predictor.")  # fmt: skip
+          "class_labels_classifier.", "bbox_predictor.", "pooling.", "attn_pool.")  # fmt: skip
+# Tensors that a class of transformers does not use, although files of it hold them: those of another class that the
+# weights were saved from.
+_UNUSED = {
+    "backbone": ("classifier.", "cls_classifier.", "distillation_classifier.", "decoder."),
+    FEATURE_MAPS: ("classifier.", "decoder."),
+    "image-classification": ("pooler.", "decoder."),
+    "masked-image-modeling": ("pooler.", "classifier."),
+}
 
 
 def from_module(model: nn.Module, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
@@ -61,12 +81,13 @@ def from_module(model: nn.Module, task: str | None, fields: dict[str, Any], veri
         return Conversion(model, default_processor(model.config), type(model).__name__, "vithub")
     if model_type == DETR_FAMILY:
         return _from_detr(checkpoint_of(model), task, fields, model if verify else None)
-    if model_type not in FAMILIES:
+    _refuse_other_kinds(model_type)
+    if model_type not in (*FAMILIES, SIGLIP_WITH_TEXT):
         raise TypeError(
             f"{type(model).__name__} is neither of a supported type of transformers ({', '.join(FAMILIES)}, "
             f"{DETR_FAMILY}) nor a ViT of timm"
         )
-    return _from_transformers(checkpoint_of(model), task, fields, model if verify else None)
+    return _from_transformers(checkpoint_of(model), task, fields, (lambda _: model) if verify else None)
 
 
 def from_path(path: Path, task: str | None, fields: dict[str, Any], verify: bool) -> Conversion:
@@ -85,11 +106,11 @@ def from_path(path: Path, task: str | None, fields: dict[str, Any], verify: bool
     """
     checkpoint = read_checkpoint(path)
     model_type = checkpoint.config.get("model_type")
+    _refuse_other_kinds(model_type)
     if model_type in CONFIG_CLASSES:
         return _from_ours(checkpoint, task, fields)
-    if model_type in FAMILIES:
-        native = _native_model(checkpoint) if verify else None
-        return _from_transformers(checkpoint, task, fields, native)
+    if model_type in (*FAMILIES, SIGLIP_WITH_TEXT):
+        return _from_transformers(checkpoint, task, fields, _native_model if verify else None)
     if model_type == DETR_FAMILY:
         return _from_detr(checkpoint, task, fields, _native_model(checkpoint) if verify else None)
     if "architecture" in checkpoint.config:
@@ -99,9 +120,9 @@ def from_path(path: Path, task: str | None, fields: dict[str, Any], verify: bool
         return _from_timm(model, checkpoint.name, task, fields, verify)
     if not checkpoint.config:
         return _from_original(checkpoint, task, fields, verify)
+    known = ", ".join((*FAMILIES, SIGLIP_WITH_TEXT, DETR_FAMILY))
     raise CheckpointError(
-        f"{path}/config.json names the model type {model_type!r}; known are {', '.join((*FAMILIES, DETR_FAMILY))}, "
-        "our own and timm's"
+        f"{path}/config.json names the model type {model_type!r}; known are {known}, our own and timm's"
     )
 
 
@@ -120,25 +141,63 @@ def _from_ours(checkpoint: Checkpoint, task: str | None, fields: dict[str, Any])
 
 
 def _from_transformers(
-    checkpoint: Checkpoint, task: str | None, fields: dict[str, Any], native: PreTrainedModel | None
+    checkpoint: Checkpoint, task: str | None, fields: dict[str, Any], native: Callable[[Checkpoint], Any] | None
 ) -> Conversion:
+    dropped: list[str] = []
+    if checkpoint.config["model_type"] == SIGLIP_WITH_TEXT:
+        config, state, dropped = vision_tower(checkpoint.config, checkpoint.state)
+        checkpoint = replace(checkpoint, config=config, state=state)
     architecture = (checkpoint.config.get("architectures") or [""])[0]
-    family = checkpoint.config["model_type"]
+    family, own = checkpoint.config["model_type"], head_of(architecture)
     native_config = AutoConfig.for_model(**checkpoint.config)
     config = config_from_transformers(native_config, architecture, has_pooler(checkpoint.state))
     state = {name: tensor for name, tensor in checkpoint.state.items() if tensor.numel()}  # DINOv3 stores no registers
-    decoder = [name for name in state if family == "vit_mae" and name.startswith("decoder.")]
-    state = {name: tensor for name, tensor in state.items() if name not in decoder}
-    built = _build(config, state, family, head_of(architecture), task, checkpoint.name, fields)
-    built.dropped += decoder
+    unused = [name for name in state if _is_unused(without_prefix(name), config, own, family)]
+    state = {name: tensor for name, tensor in state.items() if name not in unused}
+    built = _build(config, state, family, own, task, checkpoint.name, fields)
+    built.dropped += unused + dropped
     built.image_processor = _saved_processor(checkpoint)
     if built.image_processor is None:
         built.image_processor = default_processor(config)
         built.notes.append("no preprocessor_config.json beside the weights: ImageNet's mean and deviation are assumed")
-    if native is not None and task in (None, head_of(architecture)):
-        native = getattr(native, "vit", native) if family == "vit_mae" else native  # the encoder of MAE alone
-        built.differences = check_parity(built.model, native_reference(native), _sizes(config, head_of(architecture)))
+    _note_other_size(built, as_pair("image_size", native_config.image_size))
+    if native is not None and task in (None, own):
+        model = native(checkpoint)
+        if family == "vit_mae":  # the encoder of MAE alone
+            model = getattr(model, "vit", model)
+        elif isinstance(model, SiglipModel):
+            model = model.vision_model
+        with without_warnings():  # of SigLIP's text configuration
+            built.differences = check_parity(built.model, native_reference(model), _sizes(config, own))
     return built
+
+
+def _note_other_size(built: Conversion, stored: tuple[int, int]) -> None:
+    """Notes where the source's image size is in no whole patches, and makes the image processor give whole ones."""
+    config: Any = built.model.config
+    whole = tuple(side // patch * patch for side, patch in zip(stored, config.patch_hw, strict=True))
+    if whole == stored:
+        return
+    built.notes.append(
+        f"images of {stored} are no whole patches, the rest of which the source does not see: {whole} here"
+    )
+    if config.image_hw == whole:
+        built.image_processor = resize_image_processor(built.image_processor, whole)
+
+
+def _is_unused(name: str, config: HubViTConfig, own_task: str, family: str) -> bool:
+    """Whether the class of transformers that a checkpoint names does not use a tensor, given without prefix."""
+    if family == "vit_mae" and name.startswith("decoder"):
+        return True
+    if name == "embeddings.mask_token" and not config.use_mask_token:
+        return True
+    kept = "pooler." if config.add_pooling_layer else ()
+    return name.endswith("position_ids") or (name.startswith(_UNUSED[own_task]) and not name.startswith(kept))
+
+
+def _refuse_other_kinds(model_type: str | None) -> None:
+    if model_type in REFUSED:
+        raise InexpressibleError("vithub", [REFUSED[model_type]])
 
 
 def _from_detr(
@@ -177,6 +236,7 @@ def _from_timm(model: nn.Module, name: str, task: str | None, fields: dict[str, 
         interpolation=cfg.get("interpolation") or "bicubic",
         keep_aspect=cfg.get("crop_mode", "center") == "center",
     )
+    _note_other_size(built, as_pair("image_size", tuple(cast(Any, model).patch_embed.img_size)))
     if verify and task in (None, own):
         built.differences = check_parity(built.model, timm_reference(model), _sizes(config, own, nonsquare=True))
     return built
@@ -227,7 +287,7 @@ def _build(
         renamed, left = to_ours(state, family, shapes)
     except KeyMismatchError as error:
         raise KeyMismatchError(f"{name}: {error}") from error
-    dropped = [key for key in left if wanted != own_task and _bare(key).startswith(_HEADS)]
+    dropped = [key for key in left if wanted != own_task and without_prefix(key).startswith(_HEADS)]
     if unexpected := [key for key in left if key not in dropped]:
         raise KeyMismatchError(f"{name}: unexpected tensors: {', '.join(unexpected)}")
     dtype = floating_dtype(renamed)
@@ -239,7 +299,7 @@ def _build(
 
 
 def _refuse_missing(name: str, missing: Sequence[str], allow_heads: bool) -> None:
-    if refused := sorted(key for key in missing if not (allow_heads and _bare(key).startswith(_HEADS))):
+    if refused := sorted(key for key in missing if not (allow_heads and without_prefix(key).startswith(_HEADS))):
         raise KeyMismatchError(f"{name}: missing tensors: {', '.join(refused)}")
 
 
@@ -247,10 +307,6 @@ def _refuse_other_shapes(name: str, mismatched: Iterable[tuple[str, Any, Any]]) 
     shapes = [f"{key} {tuple(stored)}, the model's is {tuple(own)}" for key, stored, own in mismatched]
     if shapes:
         raise KeyMismatchError(f"{name}: tensors have other shapes than config.json says: {listed(sorted(shapes))}")
-
-
-def _bare(key: str) -> str:
-    return key.split(".", 1)[1] if key.startswith(("vit.", "deit.")) else key
 
 
 def _native_model(checkpoint: Checkpoint) -> PreTrainedModel:
@@ -263,9 +319,10 @@ def _native_model(checkpoint: Checkpoint) -> PreTrainedModel:
             f"{checkpoint.name}/config.json names the class {architecture!r}, unknown to transformers"
         )
     without = {"add_pooling_layer": False} if architecture in WITH_POOLER and not has_pooler(checkpoint.state) else {}
-    model: PreTrainedModel = native_class.from_pretrained(
-        checkpoint.folder, use_safetensors=True, dtype=torch.float32, **without
-    )
+    with without_warnings():  # it lists each tensor of another head or tower; the conversion's report does
+        model: PreTrainedModel = native_class.from_pretrained(
+            checkpoint.folder, use_safetensors=True, dtype=torch.float32, **without
+        )
     return model
 
 

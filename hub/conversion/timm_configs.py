@@ -16,6 +16,7 @@ from torch import nn
 from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_vit import HubViTConfig
 from .dinov3_configs import config_from_eva, config_to_eva, missing_from_eva, missing_in_eva
+from .siglip_configs import in_whole_patches
 from .transformers_configs import InexpressibleError
 
 # Activations: timm's name, timm's class, our name.
@@ -74,7 +75,6 @@ def config_from_timm(model: Any) -> HubViTConfig:
     mlp, distilled = block.mlp, isinstance(model, VisionTransformerDistilled)
     gated = isinstance(mlp, GluMlp)
     activation = "gelu" if gated else _FROM_CLASS[type(mlp.act).__name__]
-    height, width = model.patch_embed.img_size
     fields: dict[str, Any] = {
         "hidden_size": model.embed_dim,
         "num_hidden_layers": len(model.blocks),
@@ -86,7 +86,7 @@ def config_from_timm(model: Any) -> HubViTConfig:
         "qk_norm": not isinstance(block.attn.q_norm, nn.Identity),
         "layer_norm_eps": _last_norm(model).eps,
         "layer_scale_init_value": 1e-5 if hasattr(block.ls1, "gamma") else None,
-        "image_size": height if height == width else (height, width),
+        "image_size": in_whole_patches(model.patch_embed.img_size, model.patch_embed.patch_size),
         "patch_size": _one_or_pair(model.patch_embed.patch_size),
         "num_channels": model.in_chans,
         "patch_bias": model.patch_embed.proj.bias is not None,
@@ -352,7 +352,7 @@ def _inexpressible(config: HubViTConfig, task: str) -> list[str]:
 
 
 def _missing_heads(config: HubViTConfig, task: str) -> list[str]:
-    found = []
+    found = ["feature maps (convert with task='backbone')"] if task == "feature-maps" else []
     if config.add_pooling_layer and task == "backbone":
         found.append("add_pooling_layer=True")
     if config.use_mask_token and task == "masked-image-modeling":

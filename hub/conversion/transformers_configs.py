@@ -11,7 +11,7 @@ from ...data.argument_names import argument, stated_field
 from .dinov3_configs import FAMILY as DINOV3
 from .dinov3_configs import config_from_dinov3, config_to_dinov3, missing_in_dinov3
 from .siglip_configs import FAMILY as SIGLIP
-from .siglip_configs import config_from_siglip, config_to_siglip, missing_in_siglip
+from .siglip_configs import config_from_siglip, config_to_siglip, in_whole_patches, missing_in_siglip
 
 FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers", DINOV3, SIGLIP, "ijepa", "vit_mae")
 # Families with the tensor names and most fields of `vit`.
@@ -24,6 +24,17 @@ _STEMS = {
     "ijepa": "IJepa",
     "dinov2": "Dinov2",
     "dinov2_with_registers": "Dinov2WithRegisters",
+    DINOV3: "DINOv3ViT",
+}
+
+# Families of transformers with a class for `AutoBackbone`.
+_WITH_MAPS = ("dinov2", "dinov2_with_registers", DINOV3)
+_NAFLEX = "as many patches as the image has, padded and masked (NaFlex); SigLIP 2 of one size has the type 'siglip'"
+# Model types that transformers and timm have and ours cannot be, and why.
+REFUSED = {
+    "beit": "a learned attention bias for the relative position of each two patches (beit)",
+    "siglip2": _NAFLEX,
+    "siglip2_vision_model": _NAFLEX,
 }
 
 # Backbones of transformers with an optional pooler.
@@ -69,6 +80,15 @@ def config_from_transformers(native: PreTrainedConfig, architecture: str, has_po
     Raises:
         InexpressibleError: The model has features that our models lack; they are listed.
     """
+    config = _config_from(native, architecture, has_pooler)
+    if architecture.endswith("Backbone"):
+        given: Any = native
+        config.apply_layernorm, config.reshape_hidden_states = given.apply_layernorm, given.reshape_hidden_states
+        config.out_indices = given.out_indices
+    return config
+
+
+def _config_from(native: PreTrainedConfig, architecture: str, has_pooler: bool) -> HubViTConfig:
     family = native.model_type
     if family == DINOV3:
         config, missing = config_from_dinov3(native)
@@ -78,7 +98,8 @@ def config_from_transformers(native: PreTrainedConfig, architecture: str, has_po
     if family == SIGLIP:
         return config_from_siglip(native)
     fields: dict[str, Any] = {name: getattr(native, name) for name in _SHARED}
-    fields |= {"image_size": native.image_size, "patch_size": native.patch_size, "id2label": dict(native.id2label)}
+    fields |= {"patch_size": native.patch_size, "id2label": dict(native.id2label)}
+    fields["image_size"] = in_whole_patches(native.image_size, native.patch_size)
     antialiased = family == "dinov2_with_registers"
     fields["position_embedding_resampling"] = "bicubic_antialias" if antialiased else "bicubic"
     config_class: type[HubViTConfig] = HubDeiTConfig if family == "deit" else HubViTConfig
@@ -148,12 +169,14 @@ def config_to_transformers(config: HubViTConfig, task: str) -> tuple[PreTrainedC
     family = family_for(config)
     lacking = _LACKING.get(family)
     missing = _inexpressible(config, family, task) if lacking is None else lacking(config, task)
+    if task == "feature-maps" and family not in _WITH_MAPS:
+        missing.append("feature maps (convert with task='backbone')")
     if missing:
         raise InexpressibleError(f"transformers' `{family}`", missing)
     if family == DINOV3:
-        return _named(config_to_dinov3(config), "DINOv3ViTModel")
+        return _named(config_to_dinov3(config), config, _architecture(config, family, task))
     if family == SIGLIP:
-        return _named(config_to_siglip(config), "SiglipVisionModel")
+        return _named(config_to_siglip(config), config, "SiglipVisionModel")
     fields: dict[str, Any] = {name: getattr(config, name) for name in _SHARED}
     fields |= {"image_size": config.image_size, "patch_size": config.patch_size}
     fields |= {"id2label": dict(config.id2label), "label2id": dict(config.label2id)}
@@ -169,18 +192,22 @@ def config_to_transformers(config: HubViTConfig, task: str) -> tuple[PreTrainedC
             fields["use_mask_token"] = config.use_mask_token
         else:
             fields["num_register_tokens"] = config.num_register_tokens
-    return _named(AutoConfig.for_model(family, **fields), _architecture(config, family, task))
+    return _named(AutoConfig.for_model(family, **fields), config, _architecture(config, family, task))
 
 
-def _named(native: PreTrainedConfig, architecture: str) -> tuple[PreTrainedConfig, str]:
+def _named(given: PreTrainedConfig, config: HubViTConfig, architecture: str) -> tuple[PreTrainedConfig, str]:
+    native: Any = given
     native.architectures = [architecture]
+    if architecture.endswith("Backbone"):
+        native.apply_layernorm, native.reshape_hidden_states = config.apply_layernorm, config.reshape_hidden_states
+        native.out_indices = config.out_indices
     return native, architecture
 
 
 def _architecture(config: HubViTConfig, family: str, task: str) -> str:
     stem = _STEMS[family]
-    if task == "backbone":
-        return f"{stem}Model"
+    if task in ("backbone", "feature-maps"):
+        return f"{stem}Model" if task == "backbone" else f"{stem}Backbone"
     if task == "masked-image-modeling":
         return f"{stem}ForMaskedImageModeling"
     teacher = isinstance(config, HubDeiTConfig) and family == "deit" and config.use_distillation_head
@@ -260,6 +287,7 @@ def _inexpressible_in_dinov2(config: HubViTConfig, task: str) -> list[str]:
 
 __all__ = [
     "FAMILIES",
+    "REFUSED",
     "WITH_POOLER",
     "InexpressibleError",
     "config_from_transformers",
