@@ -69,8 +69,8 @@ def _layer_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]
     """Numbers from 1 of the layers that `indices` of `forward_intermediates` names, ascending."""
     if indices is None:
         return list(range(1, depth + 1))
-    if isinstance(indices, int) and not isinstance(indices, bool):
-        if not 1 <= indices <= depth:
+    if isinstance(indices, int):
+        if isinstance(indices, bool) or not 1 <= indices <= depth:
             raise ValueError(f"`indices` must be at most the {depth} layers, and at least 1, got {indices}")
         return list(range(depth - indices + 1, depth + 1))
     for index in indices:

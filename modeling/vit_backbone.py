@@ -52,7 +52,7 @@ class HubViTBackbone(BackboneMixin, HubViTModel):
         self.config.out_indices = out_indices
 
     @can_return_tuple
-    def forward(  # type: ignore[override]  # as transformers' backbones, which return maps where the models pool
+    def forward(
         self,
         pixel_values: torch.Tensor,
         output_attentions: bool | None = None,

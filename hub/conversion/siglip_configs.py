@@ -49,7 +49,7 @@ def vision_tower(
     classifies = architecture.endswith("ForImageClassification")
     fields = {**(config.get("vision_config") or {}), "model_type": FAMILY}
     fields["architectures"] = [architecture if classifies else "SiglipVisionModel"]
-    unused = _NOT_VISION
+    unused: tuple[str, ...] = _NOT_VISION
     if classifies:
         unused = (*_NOT_VISION, "vision_model.head.")
         fields |= {"vision_use_head": False}

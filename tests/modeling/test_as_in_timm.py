@@ -48,6 +48,7 @@ def test_single_layers_are_those_of_timm(pair, options):
     [
         ({"indices": [3]}, "`indices` must be numbers of layers from -3 to 2, got 3"),
         ({"indices": 4}, "`indices` must be at most the 3 layers, and at least 1, got 4"),
+        ({"indices": True}, "`indices` must be at most the 3 layers, and at least 1, got True"),
         ({"indices": []}, "`indices` must name at least one layer"),
         ({"output_fmt": "NHWC"}, "`output_fmt` must be 'NCHW' or 'NLC', got 'NHWC'"),
     ],
