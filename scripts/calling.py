@@ -27,6 +27,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "demo": {"models": "model", "examples": "image"},
     "check_data": {"data": "data set", "model": "model"},
     "compare": {"data": "data set"},
+    "verify": {"source": "model", "key": "key", "data": "data set"},
 }
 _NOT_PATHS = {"data": {"digits"}}
 

@@ -24,6 +24,7 @@ from vithub.scripts.pretrain_command import pretrain
 from vithub.scripts.printing import LineFormatter, say
 from vithub.scripts.publish_command import publish
 from vithub.scripts.termination import orderly_termination
+from vithub.scripts.verify_command import verify
 
 app = typer.Typer(
     name="vithub",
@@ -36,7 +37,7 @@ app = typer.Typer(
 )
 app.command(cls=RecipeCommand)(prepared(finetune))
 app.command(cls=RecipeCommand)(prepared(pretrain))
-for subcommand in (evaluate, predict, convert, check_data, compare, publish, export, demo, explain, models):
+for subcommand in (evaluate, predict, convert, check_data, compare, publish, verify, export, demo, explain, models):
     app.command(cls=Command)(prepared(subcommand))
 
 

@@ -29,6 +29,9 @@ def publish(
     endpoint: Annotated[
         bool, typer.Option("--endpoint", help="send a handler.py too, for an inference endpoint of the Hub")
     ] = False,
+    sign: Annotated[
+        Path | None, typer.Option(help="PEM file of an Ed25519 private key, to sign the manifest  [default: unsigned]")
+    ] = None,
     space: Annotated[
         str | None,
         typer.Option(
@@ -56,7 +59,7 @@ def publish(
         find_runtime(web_runtime)  # so that nothing is published where it cannot be had
     report = run(
         folder, repo_id, private=private, revision=revision, create_pr=create_pr, tag=tag, message=message,
-        dry_run=dry_run, native=native, endpoint=endpoint,
+        dry_run=dry_run, native=native, endpoint=endpoint, sign=sign,
     )  # fmt: skip
     if page is not None and not dry_run:
         _write_page(page, folder, repo_id, static, web_runtime)

@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 
 from ..data.argument_names import argument, renamed, stated, stated_field
 from ..data.boxes.loading import MissingImagesError
+from ..data.splits import SplitTables
+from ..data.table_identity import content_fingerprint
 from .loop.accelerate_loop import AccelerateLoop, LoopResult
 from .loop.checkpoints import whole_state
 from .loop.interruption import StopAtOnce
@@ -282,6 +284,7 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
         "changes": progress.changes,
         "ended_early": ended_early(task),
         "data": task.data_facts(),
+        "evaluated_on": _evaluated_on(task, split) if result.accelerator.is_main_process else None,
         "bad_images": {name: names for name, names in bad_images.items() if names},
         "skipped_steps": progress.skipped_steps,
         **task.input_facts(),
@@ -315,6 +318,13 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
     if result.accelerator.is_main_process:
         _leave_checkpoints(task, folder, reporter)
     return Run(folder, metrics, task.model, result.record.losses)
+
+
+def _evaluated_on(task: TrainingTask, split: str) -> dict[str, Any] | None:
+    """Fingerprint of the images that the figures are of; None for a task whose data is no `SplitTables`."""
+    if not isinstance(task.data, SplitTables):
+        return None
+    return {"split": split, **content_fingerprint(task.data.splits[split], task.names).to_dict()}
 
 
 def _leave_checkpoints(task: TrainingTask, folder: Path, reporter: Reporter) -> None:

@@ -108,8 +108,10 @@ def wrong_extension(found: Measured) -> bool:
 
 
 def _look_at(found: Measured, picture: Image.Image) -> None:
-    found.blank = all(low == high for low, high in picture.getextrema())
-    low, high = picture.convert("L").getextrema()
+    colours: Any = picture.getextrema()  # a pair for each channel
+    found.blank = all(low == high for low, high in colours)
+    grey: Any = picture.convert("L").getextrema()
+    low, high = grey
     if high - low >= _CONTRAST:
         found.phash = perceptual_hash(picture)
 

@@ -157,7 +157,7 @@ def _opened(
 ) -> Photos:
     if streaming or isinstance(source, IterableDataset):
         streams, name = open_streams(source, revision)
-        return _of_tables(RawSplits(streams, name), "stream", image_column, label_column)  # type: ignore[arg-type]
+        return _of_tables(RawSplits(streams, name), "stream", image_column, label_column)
     in_memory = isinstance(source, Dataset | Mapping) or source == "digits"
     path = None if in_memory else Path(source).expanduser()
     if path is not None and path.is_dir() and not any(path.rglob("*.parquet")):

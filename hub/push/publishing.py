@@ -25,7 +25,9 @@ from . import endpoint_handler
 from .errors import PublishError, SecretError, explain, is_disk_full
 from .files import HANDLER, PublishFile, check_model_folder, select_files
 from .local_paths import find_paths, replaced_files
+from .manifest import with_manifest
 from .secret_scan import Finding, redacted_logs, scan
+from .signing import SIGNATURE
 from .target import Head, PushTarget
 
 logger = logging.getLogger("vithub")
@@ -101,17 +103,18 @@ def publish(
     dry_run: bool = False,
     native: bool = False,
     endpoint: bool = False,
+    sign: str | Path | None = None,
     check: bool = True,
     token: str | None = None,
 ) -> PublishReport:
     """Publishes the folder of a run, or of a saved model, as a model repository on the Hub.
 
     Only files that belong to a model are sent: configuration, safetensors weights, image processor, card, recipe,
-    metrics, pictures, and the code that `config.json` names. In recipe, metrics and card, local paths are replaced by
-    names; the folder's own recipe keeps them, because resuming the run needs them. Paths that remain in texts written
-    by the user are reported in a warning. Everything is sent in one commit; if the repository already holds the files,
-    no commit is made. If the connection or the Hub fails, the push is retried without sending large files twice and
-    without a second commit if the first one arrived. Afterwards the files are downloaded and their hashes compared.
+    metrics, pictures, the code that `config.json` names, and a manifest of them. In recipe, metrics and card, local
+    paths are replaced by names; the folder's own recipe keeps them for resuming. Paths that remain in a user's texts
+    are reported in a warning. Everything is sent in one commit; if the repository already holds the files, no commit
+    is made. If the connection or the Hub fails, the push is retried without sending large files twice and without a
+    second commit if the first one arrived. Afterwards the files are downloaded and their hashes compared.
 
     Args:
         folder: Folder with `config.json` and `model.safetensors`.
@@ -124,6 +127,7 @@ def publish(
         dry_run: Whether to report only what would be sent, without any request to the Hub.
         native: Whether to publish the model as transformers' own class, which needs no remote code.
         endpoint: Whether to publish a `handler.py` too, with which an inference endpoint of the Hub answers requests.
+        sign: PEM file of an Ed25519 private key that signs the manifest; None signs nothing.
         check: Whether to load the folder first in a process without this package and compare the outputs, which takes
             some seconds.
         token: Access token; None uses the token of the login or of HF_TOKEN.
@@ -153,6 +157,7 @@ def publish(
         if note := _lack_of_processor(folder):
             logger.warning("%s", note)
         if dry_run:
+            files = with_manifest(files, folder, repo_id, sign)
             return PublishReport(repo_id, files, tag=tag, dry_run=True, paths=paths)
         if check and not native and _has_our_code(folder):
             check_bundle(folder)
@@ -162,6 +167,7 @@ def publish(
             branch = _branch(target, revision)
             head = target.head(branch)
             files = _keep_online_card(target, files, head, folder, architecture)
+            files = with_manifest(files, folder, repo_id, sign)
             report = _push(target, files, head, branch, create_pr, tag, message)
             return replace(report, created=created, paths=paths)
         except PublishError as error:
@@ -361,8 +367,8 @@ def _branch(target: PushTarget, revision: str | None) -> str | None:
 def _outdated(head: Head, sent: set[str]) -> list[str]:
     """Paths of weights and code in the repository that the push replaces; a mixture of two models does not load."""
     kinds: list[Any] = list(MODELS)
-    code = {name for kind in kinds for name in bundle_files(kind)}
-    return sorted(path for path in head.files if path not in sent and (_OLD_WEIGHTS.fullmatch(path) or path in code))
+    old = {SIGNATURE, *(name for kind in kinds for name in bundle_files(kind))}
+    return sorted(path for path in head.files if path not in sent and (_OLD_WEIGHTS.fullmatch(path) or path in old))
 
 
 def _check_tag(target: PushTarget, tag: str, commit: str | None) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .training.finetuning import finetune
     from .training.prediction import predict, predict_stream
     from .training.pretraining import pretrain
+    from .training.verification import verify
 
     __version__: str
 
@@ -83,6 +84,7 @@ _HOMES = {
     "pretrain": "training.pretraining",
     "project": "interpretability.analysis.projections",
     "publish": "hub.push.publishing",
+    "verify": "training.verification",
 }
 
 __all__ = [
@@ -125,6 +127,7 @@ __all__ = [
     "pretrain",
     "project",
     "publish",
+    "verify",
 ]
 
 

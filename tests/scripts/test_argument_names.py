@@ -29,6 +29,7 @@ FUNCTIONS = {
     "predict": [vithub.predict, vithub.predict_stream, predict_dataset],
     "pretrain": [vithub.pretrain],
     "publish": [vithub.publish],
+    "verify": [vithub.verify],
 }
 PRINTED = "how the command prints; the function returns the content"
 PICTURE = "a picture for a person, which `augmented_picture` makes"
@@ -56,6 +57,7 @@ COMMAND_ONLY = {
     "publish": {
         "json_": PRINTED, "space": "calls `write_space` or `export` too", "web_runtime": "calls `export` with `space`",
     },
+    "verify": {"json_": PRINTED},
 }  # fmt: skip
 OBJECT = "an object of Python"
 TOKEN = "a secret, which a command line would leave in the shell's history; commands read HF_TOKEN or the login"
@@ -75,6 +77,7 @@ FUNCTION_ONLY = {
     "predict": {"reporter": OBJECT, "rows_per_file": "a choice of programs that read the files"},
     "pretrain": {"values": "`--set` on the command line", "reporter": OBJECT},
     "publish": {"token": TOKEN, "check": "a command never leaves the check out"},
+    "verify": {"reporter": OBJECT},
 }  # fmt: skip
 
 

@@ -82,6 +82,8 @@ def test_never_a_mixture(transport, route, kind, times, clients, hub, tmp_path, 
     history = repository.history(revision) if repository is not None and repository.resolve(revision) else []
     held = hub.store.files(repo, revision) if history else {}
     held.pop(".gitattributes", None)
+    manifest = held.pop("manifest.json", None)
+    assert (manifest is not None) == (held == sha256(files))  # it is of the new files and comes with them
     if error is None:
         assert held == sha256(files)
         assert report["commit"] == history[0].oid

@@ -90,6 +90,7 @@ def test_one_commit_holds_everything_and_a_second_push_has_nothing_to_do(publish
         ".gitattributes",
         "README.md",
         "config.json",
+        "manifest.json",
         "model.safetensors",
         "preprocessor_config.json",
     ]
@@ -265,12 +266,12 @@ def test_a_dry_run_lists_everything_and_asks_nothing(command, hub, tmp_path):
     assert why["checkpoints/step-1/model.safetensors"] == (False, "checkpoint, to resume training from")
     assert why["notes.docx"] == (False, "no part of a model")
     assert {path for path, (sent, _) in why.items() if sent} == {
-        "README.md", "config.json", "model.safetensors", "preprocessor_config.json",
+        "README.md", "config.json", "manifest.json", "model.safetensors", "preprocessor_config.json",
     }  # fmt: skip
     code, text = command(folder, "ada/dry", "--dry-run")
     assert code == 0
     assert re.search(r"\.env +\d+ B +no +environment", text)
-    assert "4 files" in text
+    assert "5 files" in text
 
 
 def test_a_model_without_an_image_processor_is_published_with_a_warning(tmp_path, caplog):
@@ -278,7 +279,7 @@ def test_a_model_without_an_image_processor_is_published_with_a_warning(tmp_path
     vithub.publish(folder, "ada/dry", dry_run=True)
     assert "preprocessor_config.json" not in caplog.text
     (folder / "preprocessor_config.json").unlink()
-    assert len(vithub.publish(folder, "ada/dry", dry_run=True).sent) == 3
+    assert len(vithub.publish(folder, "ada/dry", dry_run=True).sent) == 4
     assert "holds no preprocessor_config.json: whoever loads the published model" in caplog.text
 
 
