@@ -122,7 +122,7 @@ class InterruptibleReporter:
         """Forwards a line."""
         self.reporter.message(text)
 
-    def start(self, task: str, total: int, done: int = 0) -> None:
+    def start(self, task: str, total: int | None, done: int = 0) -> None:
         """Forwards the start of a task."""
         self.reporter.start(task, total, done)
 
