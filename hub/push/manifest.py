@@ -61,7 +61,8 @@ def _results(metrics: dict[str, Any]) -> dict[str, Any] | None:
     split = metrics.get("reported_split")
     if not isinstance(split, str) or not isinstance(metrics.get(split), dict):
         return None
-    headline, figures = headline_of(metrics), metrics[split]
+    stated, figures = metrics.get("headline"), metrics[split]
+    headline = stated if isinstance(stated, str) else headline_of(metrics)
     intervals = metrics.get("intervals") or {}
     return {
         "split": split,
