@@ -80,6 +80,14 @@ class ReadyModel(nn.Module):
         return output
 
 
+class HeldModel(ReadyModel):
+    """Model in the memory of the caller, which belongs to no folder and stays on the device where the caller put it."""
+
+    def to(self, *_: Any, **__: Any) -> "HeldModel":
+        """Leaves the model where it is."""
+        return self
+
+
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
     """Context in which torch computes with a number of threads; None leaves it as it is."""
@@ -107,4 +115,4 @@ def ready_for(folder: Path, ready: ReadyModel) -> tuple[ReadyModel, Any]:
 
 Backend = str | ReadyModel | None  # name of an exported form or "torch", a loaded model, or None for what is there
 
-__all__ = ["Backend", "ReadyModel", "ready_for", "torch_threads"]
+__all__ = ["Backend", "HeldModel", "ReadyModel", "ready_for", "torch_threads"]

@@ -18,7 +18,7 @@ def convert(
     task: Annotated[
         str | None,
         typer.Option(
-            help="backbone, feature-maps, image-classification or masked-image-modeling  [default: the checkpoint's]"
+            help="image-classification, masked-image-modeling, backbone or feature-maps  [default: the checkpoint's]"
         ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub id  [default: main]")] = None,

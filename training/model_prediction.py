@@ -7,16 +7,8 @@ from torch import nn
 
 from ..data.argument_names import argument
 from ..data.pixels.named_images import opened_images
-from ..hub.ready_model import ReadyModel
+from ..hub.ready_model import HeldModel
 from .tasks.registry import task_of
-
-
-class _HeldModel(ReadyModel):
-    """Model of the caller, which stays on the device where the caller put it."""
-
-    def to(self, *_: Any, **__: Any) -> "_HeldModel":
-        """Leaves the model where it is."""
-        return self
 
 
 def predict_images(
@@ -46,7 +38,7 @@ def predict_images(
             raise ValueError(f"{argument(name)} must be at least 1, got {value}")
     opened, one = opened_images(images)
     folder = Path(model.config.name_or_path or type(model).__name__)
-    held = _HeldModel(model, model.config, processor, folder, "the model in memory", dtype=model.dtype)
+    held = HeldModel(model, model.config, processor, folder, "the model in memory", dtype=model.dtype)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

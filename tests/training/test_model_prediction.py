@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from transformers import AutoModelForImageClassification
+from vithub.data.image_processing import build_image_processor
 from vithub.data.images import BadImageError
 from vithub.data.sources import DataError
 from vithub.modeling.modeling_base import HubPreTrainedModel
@@ -50,6 +52,22 @@ def test_a_model_of_the_auto_classes_finds_its_processor_and_keeps_its_modes(fin
     assert [module.training for module in theirs.modules()] == before
     assert any(before)
     assert not all(before)
+
+
+def test_a_converted_model_and_one_never_saved_answer_too(tiny, files, tmp_path):
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, image_size=30, patch_size=6
+    )
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 30, "width": 30}).save_pretrained(tmp_path)
+    model = vithub.load(tmp_path)
+    expected = vithub.predict(tmp_path, files)
+    for found, entry in zip(model.predict(files), expected, strict=True):
+        for one, other in zip(found, entry["predictions"], strict=True):
+            assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+    made = vithub.HubViTForImageClassification(tiny())
+    made.image_processor = build_image_processor((32, 32))
+    assert len(made.predict(min(files.iterdir()))) == 5
 
 
 def test_a_loaded_detector_answers_as_its_folder_does(detector_run, tmp_path):

@@ -9,7 +9,7 @@ from ....hub.checkpoints import CheckpointError, locate
 from ....hub.exported.exported_model import load_exported
 from ....hub.exported.forms import choose_form
 from ....hub.inference_loading import load_for_inference, load_processor
-from ....hub.ready_model import Backend, ReadyModel, ready_for
+from ....hub.ready_model import Backend, HeldModel, ReadyModel, ready_for
 
 
 def load_classifier(source: str | Path, revision: str | None = None, backend: Backend = None) -> tuple[Any, Any]:
@@ -24,6 +24,8 @@ def load_classifier(source: str | Path, revision: str | None = None, backend: Ba
         CheckpointError: The source is not a folder with a classifier, or one of its files is missing, damaged or
             inconsistent with the others.
     """
+    if isinstance(backend, HeldModel):
+        return backend, backend.image_processor
     path = locate(source, revision)
     if not path.is_dir() or not (path / "config.json").is_file():
         raise CheckpointError(f"{source} holds no config.json; name the folder of a run or of a saved classifier")

@@ -11,7 +11,7 @@ from ....hub.checkpoints import CheckpointError, locate, read_config
 from ....hub.exported.exported_model import load_exported
 from ....hub.exported.forms import choose_form
 from ....hub.inference_loading import PROCESSOR, load_for_inference, load_processor
-from ....hub.ready_model import Backend, ReadyModel, ready_for
+from ....hub.ready_model import Backend, HeldModel, ReadyModel, ready_for
 from ....modeling.detector_output import MOST_FOUND, found_objects
 from .detections import Detections
 
@@ -32,6 +32,8 @@ def load_detector(source: str | Path, revision: str | None = None, backend: Back
         CheckpointError: The source is not a folder with a detector, or one of its files is missing, damaged or
             inconsistent with the others.
     """
+    if isinstance(backend, HeldModel):
+        return backend, backend.image_processor
     path = locate(source, revision)
     if not (path / "config.json").is_file() or model_task(read_config(path)) != DETECTION:
         raise CheckpointError(f"{source} holds no config.json of an object detector; name the folder of a run")
