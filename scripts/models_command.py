@@ -1,10 +1,10 @@
 """Command `vithub models`: pretrained models with short names."""
 
 import dataclasses
-import json
 from typing import Annotated
 
 import typer
+from vithub.data.text.json_text import json_text
 from vithub.scripts.printing import say
 
 
@@ -14,7 +14,7 @@ def models(json_: Annotated[bool, typer.Option("--json", help="print one line of
 
     if json_:
         for model in KNOWN_MODELS.values():
-            say(json.dumps(dataclasses.asdict(model)))
+            say(json_text(dataclasses.asdict(model)))
         return
     rows = [("name", "Hub id", "parameters", "pixels", "licence", "ImageNet", "")]
     for model in KNOWN_MODELS.values():

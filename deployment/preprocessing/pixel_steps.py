@@ -50,9 +50,10 @@ class PixelSteps:
     def variants(self) -> list["PixelSteps"]:
         """These steps, and for images of any size those of processors that do more than their settings say.
 
-        YOLOS' makes both sides multiples of 16, and RF-DETR's does not smooth.
+        YOLOS' makes both sides multiples of 16, and RF-DETR's does not smooth. ONNX Runtime (1.32) computes no bicubic
+        resizing of uint8 without smoothing.
         """
-        found = [self, replace(self, antialias=False)]
+        found = [self] if self.interpolation == "bicubic" else [self, replace(self, antialias=False)]
         if self.image_hw is None:
             found.insert(1, replace(self, multiple=_MULTIPLE))
         return found

@@ -139,11 +139,11 @@ def test_a_module_teaches_in_the_recipe_s_precision_and_only_infers(train, tmp_p
 
 def test_a_module_teaches_in_bf16_by_itself_where_that_is_fast(monkeypatch, digit_folders):
     from vithub.training.recipe.recipe import Recipe
-    from vithub.training.tasks.classification import teachers
+    from vithub.training.tasks import teaching
     from vithub.training.tasks.registry import build_task
 
     for fast in (False, True):
-        monkeypatch.setattr(teachers, "has_fast_bf16", lambda device, fast=fast: fast)
+        monkeypatch.setattr(teaching, "has_fast_bf16", lambda device, fast=fast: fast)
         values = {"data.source": str(digit_folders), "distillation.teacher": "a module"}
         task = build_task(Recipe().with_values(values), teacher=Witness())
         assert task.teaching.teacher.bf16 is fast

@@ -92,9 +92,10 @@ def test_it_loads_as_any_backbone_and_its_card_tells_how_it_was_made(run):
     with torch.no_grad():
         assert torch.equal(model(pixels).pooler_output, run.model(pixels).pooler_output)
     card = (run.folder / "README.md").read_text()
+    method = run.metrics["pretraining"]["method"]
     for text in (
         "ViT pretrained on digits",
-        "of the patches of an image hidden",
+        {"mae": "of the patches of an image hidden", "dino": "its own moving average, which is published"}[method],
         "vithub finetune --model",
         "AutoModel",
     ):
