@@ -14,7 +14,7 @@ from .count_checks import check_counts, counted
 from .growth import crossing, growth_exponent, quadratic_crossover
 from .measurement import Measurement, Section, bootstrap_interval, count_of
 from .operation_count import UncountedOperationError
-from .timing import Step, interleaved_times, peak_memory, seconds_of_others
+from .timing import Step, busy_notes, interleaved_times, peak_memory, seconds_of_others
 
 PROTOCOLS = {
     "cost/count-1": (
@@ -106,9 +106,7 @@ def measure_cost(
             _growth(section, quantity, found, seed)
     _crossings(section, contestants)
     reporter.stop()
-    if others is not None and wall > 0:
-        busy = max(0.0, (seconds_of_others() or 0.0) - others) / wall
-        section.notes.append(f"other processes used {busy:.1f} cores while times were taken")
+    section.notes += busy_notes(others, wall)
     section.notes.append(
         f"{settings.precision}, {count_of(torch.get_num_threads(), 'thread')}, device {settings.device}, "
         f"{settings.rounds} rounds, batches of {settings.batch_size} (inference) and {settings.training_batch} "

@@ -79,4 +79,17 @@ def _nothing() -> None:
     pass
 
 
-__all__ = ["Step", "interleaved_times", "peak_memory", "seconds_of_others"]
+def busy_notes(before: float | None, seconds: float) -> list[str]:
+    """Notes how many cores other processes used while times were taken; empty where that is not known.
+
+    Args:
+        before: `seconds_of_others` before the first time was taken.
+        seconds: Seconds of wall time that passed while times were taken.
+    """
+    if before is None or seconds <= 0:
+        return []
+    busy = max(0.0, (seconds_of_others() or 0.0) - before) / seconds
+    return [f"other processes used {busy:.1f} cores while times were taken"]
+
+
+__all__ = ["Step", "busy_notes", "interleaved_times", "peak_memory", "seconds_of_others"]

@@ -53,7 +53,7 @@ def _accuracies(sections: dict[str, Section]) -> dict[str, Measurement]:
 def _accuracy(found: dict[str, Measurement]) -> list[str]:
     if not found:
         return []
-    text = [f"Accuracy: {_listed(found.values())}."]
+    text = [f"Accuracy: {listed(found.values())}."]
     ranked = _ranked(found.values())
     if len(ranked) > 1:
         text.append(_difference("accuracy", "accurate", ranked[0], ranked[1]))
@@ -92,7 +92,7 @@ def _translation(section: Section) -> list[str]:
     ranked = _ranked(known)
     how = "at matched accuracy" if basis == "matched accuracy" else "on images that all have right"
     return [
-        f"Crop consistency (two crops of one image get the same answer), {how}: {_listed(known)}.",
+        f"Crop consistency (two crops of one image get the same answer), {how}: {listed(known)}.",
         _difference("crop consistency", "consistent", ranked[0], ranked[1]),
     ]
 
@@ -125,7 +125,7 @@ def _robustness(section: Section) -> list[str]:
     found = section.find("mean corrupted accuracy")
     if not found:
         return []
-    text = [f"Mean accuracy over all corruptions: {_listed(found)}."]
+    text = [f"Mean accuracy over all corruptions: {listed(found)}."]
     ranked = _ranked(found)
     if len(ranked) > 1:
         text.append(
@@ -167,17 +167,17 @@ def _data_choice(section: Section) -> list[str]:
             f"{shown_value(best)}: instead, {', '.join(costs)}."
         )
     if times := section.find("training time"):
-        text.append(f"Time of one such training, on average: {_listed(times)}.")
+        text.append(f"Time of one such training, on average: {listed(times)}.")
     return text
 
 
-def _listed(found: Iterable[Measurement]) -> str:
+def listed(found: Iterable[Measurement]) -> str:
     """Lists each contestant with its number."""
     return ", ".join(f"{one.contestant} {shown_value(one)}" for one in found)
 
 
 def _apart(section: Section, first: Measurement, second: Measurement) -> bool:
-    """Whether the interval of the difference of two networks, on the same part of the data, excludes zero."""
+    """Returns True if two networks, trained on the same part of the data, differ beyond chance."""
     names = (f"{first.contestant} against {second.contestant}", f"{second.contestant} against {first.contestant}")
     found = [
         one.interval
@@ -260,4 +260,4 @@ def short(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-__all__ = ["beyond_chance", "short", "shown_value", "verdict"]
+__all__ = ["beyond_chance", "listed", "short", "shown_value", "verdict"]

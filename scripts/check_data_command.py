@@ -1,11 +1,14 @@
 """Command `vithub check-data`: content and faults of a data set of boxes, or of photos with labels."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from vithub.data.text.terminal_text import visible
 from vithub.scripts.printing import say
+
+if TYPE_CHECKING:
+    from vithub.data.boxes.checks import Pixels
 
 _BOX_ROWS = {
     "images": "images",
@@ -103,7 +106,7 @@ def check_data(
     with TerminalReporter() as reporter:
         report = run(
             data, task="detection" if augmentation else task, num_queries=num_queries, repair=repair,
-            box_format=box_format, boxes_on=boxes_on,  # type: ignore[arg-type]  # checked above
+            box_format=box_format, boxes_on=cast("Pixels | None", boxes_on),
             label_column=label_column, model=model, streaming=streaming, headers_only=headers_only,
             reporter=reporter, **columns,
         )  # fmt: skip

@@ -5,6 +5,7 @@ library cleanlab.
 """
 
 import warnings
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -73,7 +74,7 @@ def find_doubtful_labels(checked: PhotoInspection, seed: int = 0) -> list[Doubtf
                 f"a classifier that has not seen the image says {one.suggested!r} and gives {one.label!r} "
                 f"{one.probability:.1%}"
             )
-            checked.add("likely wrong label", one.number, lambda text=message: text)  # type: ignore[misc]
+            checked.add("likely wrong label", one.number, partial(str, message))
     return found
 
 

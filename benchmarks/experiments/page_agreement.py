@@ -52,7 +52,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def visited(browser: Browser, folder: Path, files: list[Path], input_: str, done: str, read: str) -> Any:
-    """What a page of a folder, given files, shows: the value of the script `read` when the selector `done` is there."""
+    """Serves a folder, gives its page the files, waits for the selector `done`, and returns what `read` gives there."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     page = browser.new_page()

@@ -6,7 +6,7 @@ A difference of two detectors counts only if the interval of the difference, pai
 from collections.abc import Iterable, Sequence
 
 from ..measurement import Measurement, Section
-from ..verdict import beyond_chance, short, shown_value
+from ..verdict import beyond_chance, listed, short, shown_value
 
 LEAST_MAP = 1.0  # per cent below which a detector is not recommended
 _SIZES = {"map_small": "small", "map_medium": "medium", "map_large": "large"}
@@ -35,7 +35,7 @@ def _figures(section: Section) -> list[str]:
     text = []
     for figure, name in (("map", "mAP"), ("map_50", "mAP50")):
         found = section.find("COCO", figure=figure)
-        text.append(f"{name}: {_listed(found)}.")
+        text.append(f"{name}: {listed(found)}.")
     ranked = _ranked(section.find("COCO", figure="map"))
     if len(ranked) > 1:
         text.append(_difference(section, "map", "mAP", ranked[0], ranked[1]))
@@ -70,7 +70,7 @@ def _missed(section: Section, name: str) -> str:
 
 
 def _speed(section: Section) -> list[str]:
-    text = [f"Latency of one image: {_listed(section.find('latency'))}.", f"Size: {_listed(section.find('weights'))}."]
+    text = [f"Latency of one image: {listed(section.find('latency'))}.", f"Size: {listed(section.find('weights'))}."]
     text += [
         f"Speed against resolution: the time of {one.contestant} grows as pixels^{one.value:.2f} from {one.at['from']} "
         f"to {one.at['to']} px."
@@ -130,7 +130,7 @@ def _paired(section: Section, figure: str, first: str, second: str) -> tuple[Mea
 
 
 def _apart(section: Section, figure: str, first: str, second: str) -> bool:
-    """Whether the interval of the difference of two detectors excludes zero."""
+    """Returns True if two detectors differ beyond chance: the interval of their difference excludes zero."""
     one, _ = _paired(section, figure, first, second)
     return one is not None and one.interval is not None and (one.interval[0] > 0 or one.interval[1] < 0)
 
@@ -149,10 +149,6 @@ def _difference(section: Section, figure: str, measure: str, first: Measurement,
 
 def _value(one: Measurement) -> float:
     return one.value or 0.0
-
-
-def _listed(found: Iterable[Measurement]) -> str:
-    return ", ".join(f"{one.contestant} {shown_value(one)}" for one in found)
 
 
 def _ranked(found: Iterable[Measurement]) -> list[Measurement]:

@@ -12,7 +12,7 @@ from ...training.runtime.progress import Reporter
 from ..growth import growth_exponent
 from ..image_sample import Runner
 from ..measurement import Measurement, Section, bootstrap_interval, count_of
-from ..timing import Step, interleaved_times, peak_memory, seconds_of_others
+from ..timing import Step, busy_notes, interleaved_times, peak_memory, seconds_of_others
 from .detectors import Detector
 
 PROTOCOLS = {
@@ -87,9 +87,7 @@ def measure_speed(
     for name, rows in curves.items():
         _growth(section, name, np.array(rows), seed)
     reporter.stop()
-    if others is not None and spent > 0:
-        busy = max(0.0, (seconds_of_others() or 0.0) - others) / spent
-        section.notes.append(f"other processes used {busy:.1f} cores while times were taken")
+    section.notes += busy_notes(others, spent)
     section.notes.append(
         f"{runner.precision}, {count_of(torch.get_num_threads(), 'thread')}, device {runner.device}, "
         f"{settings.rounds} rounds, batches of {settings.batch_size} for throughput, pictures of {picture_hw[0]} x "

@@ -39,7 +39,7 @@ class BoxReport:
 
     @property
     def usable(self) -> bool:
-        """Whether the data set can be trained on as it is."""
+        """True if no fault is an error, so that the data set can be trained on as it is."""
         return not self.checked.faults.total(*(("error",) if self.repair else ("error", "repairable")))
 
     def splits(self) -> list[dict[str, Any]]:

@@ -100,7 +100,7 @@ def _format_of(path: str) -> str | None:
 
 
 def wrong_extension(found: Measured) -> bool:
-    """Whether a file's extension is that of another format than its content."""
+    """Returns True for a file whose extension names another format than its content has, such as a PNG named .jpg."""
     if found.named_format is None or not found.format:
         return False
     content, named = (_SAME_FORMAT.get(one, one) for one in (found.format, found.named_format))

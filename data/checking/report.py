@@ -48,7 +48,7 @@ class PhotoReport:
 
     @property
     def usable(self) -> bool:
-        """Whether the data set can be trained on as it is."""
+        """True if no fault is an error, so that the data set can be trained on as it is."""
         return not self.checked.faults.total("error")
 
     def splits(self) -> list[dict[str, Any]]:

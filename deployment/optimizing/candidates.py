@@ -44,7 +44,7 @@ class Candidate:
         return None if self.engine == "torch" else Form(self.engine, self.precision)
 
     def missing(self) -> str | None:
-        """What is needed and not installed, as a reason; None if all is there."""
+        """Names the compiler or package that a candidate lacks on this machine; None if nothing is missing."""
         if self.compiled and not torch.cuda.is_available() and (compiler := missing_compiler()):
             return f"not installed: a C++ compiler ({compiler}), which torch compiles with"
         needed = _PACKAGES.get(self.engine, ()) + (

@@ -270,7 +270,7 @@ def _measured(
 
 
 def _labelled(path: Path, data: Any) -> bool:
-    """Whether there are labelled images for int8: given ones, or a run's own."""
+    """Returns True if labelled images for calibrating int8 are given, or if the run's own data can be read."""
     return data is not None or (path / "recipe.yaml").is_file()
 
 

@@ -1,4 +1,4 @@
-"""What a model's outputs say, as ONNX operations: probabilities of a classifier, boxes of a detector.
+"""ONNX operations that read a model's outputs: a classifier's probabilities, a detector's boxes.
 
 Each reading names its outputs, adds its operations behind the model, and compares answers.
 """

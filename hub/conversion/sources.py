@@ -186,7 +186,7 @@ def _note_other_size(built: Conversion, stored: tuple[int, int]) -> None:
 
 
 def _is_unused(name: str, config: HubViTConfig, own_task: str, family: str) -> bool:
-    """Whether the class of transformers that a checkpoint names does not use a tensor, given without prefix."""
+    """Returns True if the transformers class that a checkpoint names ignores a tensor, named without prefix."""
     if family == "vit_mae" and name.startswith("decoder"):
         return True
     if name == "embeddings.mask_token" and not config.use_mask_token:

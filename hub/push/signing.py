@@ -32,7 +32,7 @@ def sign(content: bytes, private_key: Path) -> bytes:
 
 
 def is_signed_by(content: bytes, signature: bytes, public_key: Path) -> bool:
-    """Whether a signature is that of the key over the content.
+    """Returns True if the signature was made for exactly this content by the private half of the key.
 
     Args:
         content: Bytes of the manifest.

@@ -35,7 +35,7 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing contradicts the manifest."""
+        """True if no problem was found."""
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _check_code(result: Verification, folder: Path) -> None:
         result.problems.append(str(error))
         return
     ours = next((kind for kind in MODELS if kind.model_type == config.get("model_type")), None)
-    expected = bundle_files(ours) if ours is not None else {}  # type: ignore[arg-type]
+    expected = bundle_files(ours) if ours is not None else {}  # type: ignore[arg-type]  # a cached function; classes can be hashed
     for file in code:
         path = file.relative_to(folder).as_posix()
         if path == "handler.py":

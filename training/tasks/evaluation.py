@@ -48,6 +48,24 @@ class Metrics(Protocol):
         """Writes plots of the counts into a run's folder."""
 
 
+def shared_parts(count: int, batch_size: int, process: int, processes: int) -> list[Part]:
+    """Returns the batches of one process, which gets every image p + k * `processes`.
+
+    All processes get equally many batches, as sharded models need; a process without rows left gets row 0, which does
+    not count.
+
+    Args:
+        count: Number of images of the split.
+        batch_size: Images per batch.
+        process: Number p of the process.
+        processes: Number of processes.
+    """
+    own = list(range(process, count, processes))
+    longest = -(-count // processes)
+    parts = [own[first : first + batch_size] for first in range(0, longest, batch_size)]
+    return [(rows or [0], len(rows)) for rows in parts]
+
+
 class SplitEvaluator(Protocol):
     """Evaluator of a model on a split: loads batches, and counts the answers."""
 
@@ -186,5 +204,6 @@ __all__ = [
     "check_bad_share",
     "default_workers",
     "evaluate_split",
+    "shared_parts",
     "useful_workers",
 ]

@@ -54,7 +54,7 @@ def task_of(what: Recipe | Path | Any) -> Task:
 
 
 def _is_backbone(config: dict[str, Any]) -> bool:
-    """Whether a `config.json` is that of a backbone of this package without a head."""
+    """Returns True if a `config.json` describes one of our backbones without a head."""
     classes = config.get("architectures")
     return isinstance(classes, list) and bool(classes) and classes[0] in _BACKBONES
 

@@ -1,4 +1,4 @@
-"""What tasks that learn from a teacher share: pixels as the teacher takes them, and the precision of its answers."""
+"""Helpers of tasks that learn from a teacher: conversion of pixels to its format, and the precision of its answers."""
 
 import torch
 from torch import nn
@@ -38,7 +38,7 @@ class PixelAdapter:
 
 
 def teaches_in_bf16(settings: DistillationSettings) -> bool:
-    """Whether a recipe's teacher computes in bf16."""
+    """Returns True if a recipe's teacher computes in bf16."""
     if settings.precision == "auto":
         return has_fast_bf16(process_state().device)
     return settings.precision == "bf16"

@@ -64,7 +64,7 @@ class Tiling:
         return [(left, top, left + wide, top + tall) for top in tops for left in lefts]
 
     def fits(self, height: int, width: int) -> bool:
-        """Whether a picture (height, width) fits one tile, and is looked at as without tiles."""
+        """Returns True if a picture (height, width) fits one tile; it is then processed as without tiles."""
         return height <= self.tile_hw[0] and width <= self.tile_hw[1]
 
     def fit_note(self, fitting: int, pictures: int) -> str | None:

@@ -1,13 +1,7 @@
 """The static page classifies in the visitor's browser as `pipeline` does here, and asks nobody else for anything."""
 
-import functools
-import http.server
-import io
 import json
-import os
 import shutil
-import tarfile
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +10,18 @@ import pytest
 import torch
 import web_packages
 from datasets import Image, load_dataset
-from patience import LONG, PATIENCE
+from patience import LONG
 from sklearn.datasets import load_sample_images
-from transformers import AutoImageProcessor, AutoModelForImageClassification, DetrImageProcessor, pipeline
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 from vithub.data.image_processing import build_image_processor
 from vithub.deployment.exporting import export
-from vithub.deployment.web import web_runtime
-from vithub.deployment.web.web_runtime import RUNTIME, find_runtime
+from vithub.deployment.web.web_runtime import RUNTIME
 from vithub.hub.exported.forms import BackendError
+from web_visit import Visit, vithub_image
 
 import vithub
 
-SCREENSHOTS = os.environ.get("VITHUB_SCREENSHOTS")  # a folder, to make those of the documents
 LABELS = {0: "rose", 1: "<b>tulip</b>", 2: "daisy"}
-
-
-@pytest.fixture(scope="session")
-def runtime():
-    """Folder with onnxruntime-web; CI names it, so that these tests are never skipped there."""
-    named = os.environ.get("VITHUB_WEB_RUNTIME")
-    if not named:
-        assert not os.environ.get("VITHUB_NEEDS_BROWSER"), "VITHUB_WEB_RUNTIME names no folder with onnxruntime-web"
-        pytest.skip("VITHUB_WEB_RUNTIME names no folder with onnxruntime-web")
-    return Path(named)
 
 
 @pytest.fixture(scope="module")
@@ -62,71 +45,6 @@ def page_folder(classifier, runtime, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Photos of odd sizes in several formats, one of them turned by its EXIF data, and a file that is none."""
-    folder = tmp_path_factory.mktemp("photos")
-    first, second = load_sample_images().images
-    for number, levels in enumerate((first, second, first[3:134, 200:637:3], second[::5, 17:30], second[:31, :45])):
-        PIL.Image.fromarray(np.ascontiguousarray(levels)).save(folder / f"{number}.png")
-    turned = PIL.Image.Exif()
-    turned[0x0112] = 6
-    PIL.Image.fromarray(second).save(folder / "5-turned.jpg", quality=95, exif=turned)
-    PIL.Image.fromarray(first).convert("L").save(folder / "6-grey.webp", lossless=True)
-    (folder / "7-broken.jpg").write_bytes(b"this is no picture")
-    return sorted(folder.iterdir())
-
-
-class Visit:
-    """A visit to a folder's page, with all that it asks for and complains of."""
-
-    def __init__(self, browser, folder):
-        self.asked = asked = []
-
-        class Handler(http.server.SimpleHTTPRequestHandler):
-            def log_message(self, *_):
-                asked.append(self.path)
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.origin = f"http://127.0.0.1:{self.server.server_port}"
-        self.context = browser.new_context(viewport={"width": 1100, "height": 900})
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(1000 * PATIENCE)
-        self.addresses, self.sent, self.complaints = [], [], []
-        self.context.on("request", self._note)  # those of the worker too
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda text: text.type == "error" and self.complaints.append(text.text))
-        self.page.goto(self.origin)
-        self.page.locator("body[data-state]").wait_for()
-
-    def _note(self, request):
-        self.addresses.append(request.url)
-        if request.method != "GET" or request.post_data is not None:
-            self.sent.append(request.url)
-
-    def answers(self, files):
-        """The label, probabilities or error that the page shows for each picture, by the name of its file."""
-        self.page.set_input_files("#pictures", [str(file) for file in files])
-        self.page.locator("#answers > li:is([data-label], [data-objects], [data-refused])").nth(
-            len(files) - 1
-        ).wait_for()
-        found = self.page.eval_on_selector_all("#answers > li", "places => places.map(place => ({...place.dataset}))")
-        return {entry["name"]: entry for entry in found}
-
-    def strangers(self):
-        """Addresses outside the page's origin that were asked for."""
-        return [url for url in self.addresses if not url.startswith((self.origin, f"blob:{self.origin}", "data:,"))]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.context.close()
-        self.server.shutdown()
-        self.server.server_close()
-
-
 def compared(model_folder, answers, files):
     """Share of equal decisions of the page and of `pipeline`, and the largest difference of a probability."""
     model, processor = vithub.load(model_folder).eval(), AutoImageProcessor.from_pretrained(model_folder)
@@ -139,12 +57,6 @@ def compared(model_folder, answers, files):
         scores = json.loads(found["scores"])
         differences += [abs(scores[number] - wanted[name]) for number, name in model.config.id2label.items()]
     return np.mean(same), max(differences)
-
-
-def vithub_image(file):
-    from vithub.data.images import decode_image
-
-    return decode_image(str(file), file.name)
 
 
 def test_the_page_answers_as_the_pipeline_and_asks_nobody_else(browser, page_folder, classifier, photos):
@@ -194,100 +106,6 @@ def test_the_page_works_by_keyboard_and_for_a_screen_reader(browser, page_folder
         page.get_by_text("All pictures were removed.").wait_for()
         assert page.locator("#answers > li").count() == 0
         assert page.evaluate("document.activeElement.id") == "pictures"
-
-
-@pytest.fixture(scope="module")
-def detector(tiny_detr, randomised, tmp_path_factory):
-    """A tiny DETR whose scores lie on both sides of one half."""
-    folder = tmp_path_factory.mktemp("models") / "shapes"
-    model = randomised(vithub.HubDetrForObjectDetection(tiny_detr(id2label=LABELS)))
-    processor = DetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
-    photo = PIL.Image.fromarray(load_sample_images().images[0])
-    pixels = processor(photo, return_tensors="pt")["pixel_values"]
-    head = model.class_labels_classifier
-    with torch.no_grad():
-        (logits,) = model(pixel_values=pixels).logits
-        scale = 2 / float(logits.std(0).mean())
-        head.bias.copy_(scale * (head.bias - logits.mean(0)))
-        head.weight.mul_(scale)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def detector_page(detector, runtime, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pages") / "detector"
-    export(detector, "onnx", web=True, web_runtime=runtime, output=folder)
-    return folder
-
-
-DRAWN = """places => {
-    const sides = box => ["x", "y", "width", "height"].map(side => +box.getAttribute(side));
-    const boxes = place => [...place.querySelectorAll("rect.box")].map(sides);
-    return Object.fromEntries(places.map(place => [place.dataset.name, boxes(place)]));
-}"""
-
-
-def test_the_boxes_on_the_page_are_those_of_the_pipeline(browser, detector_page, detector, photos):
-    model, processor = vithub.load(detector).eval(), AutoImageProcessor.from_pretrained(detector)
-    find = pipeline("object-detection", model=model, image_processor=processor)
-    with Visit(browser, detector_page) as visit:
-        page = visit.page
-        answers = visit.answers(photos)
-        assert "refused" in answers["7-broken.jpg"]
-        good = [file for file in photos if "broken" not in file.name]
-        drawn = page.eval_on_selector_all("#answers > li[data-objects]", DRAWN)
-        counts = []
-        for file in good:
-            objects = json.loads(answers[file.name]["objects"])
-            wanted = find(vithub_image(file), threshold=0.05)
-            same_objects(objects, wanted, 0.05)
-            shown = [entry for entry in objects if entry["score"] >= 0.5]
-            counts.append(len(shown))
-            corners = [[x, y, x + width, y + height] for x, y, width, height in reversed(drawn[file.name])]
-            np.testing.assert_allclose(corners, [entry["box"] for entry in shown] or np.zeros((0,)), atol=0.01)
-            table = page.get_by_role("table", name=f"Objects of {file.name}, highest score first")
-            assert table.get_by_role("rowheader").all_inner_texts() == [entry["label"] for entry in shown]
-        assert 0 < sum(counts) < sum(len(json.loads(answers[file.name]["objects"])) for file in good)
-        # the slider, by keyboard
-        slider = page.get_by_label("Least score of a box that is shown")
-        slider.focus()
-        page.keyboard.press("Home")
-        assert slider.get_attribute("aria-valuetext") == "5 %"
-        assert page.locator("#threshold-shown").inner_text() == "5 %"
-        more = page.eval_on_selector_all("#answers > li[data-objects]", DRAWN)
-        for file in good:
-            objects = json.loads(answers[file.name]["objects"])
-            assert len(more[file.name]) == sum(entry["score"] >= 0.05 for entry in objects)
-        status = page.get_by_role("status").inner_text()
-        assert all(f"{file.name}: " in status for file in good)
-        page.keyboard.press("End")
-        assert any("no object" in part for part in page.get_by_role("status").inner_text().split(". "))
-        assert visit.strangers() == []
-        assert visit.sent == []
-        assert visit.complaints == []
-        if SCREENSHOTS:
-            page.screenshot(path=Path(SCREENSHOTS) / "web_boxes.png", full_page=True)
-    assert vithub.load_exported(detector_page).config.id2label == LABELS
-
-
-def same_objects(found, wanted, least):
-    """Each box of `pipeline`, cut to whole pixels and at least as certain as stated, was found, and no other was.
-
-    Scores may differ by 0.02, so that boxes within it of the least one may be in one of the lists only.
-    """
-    pairs = [
-        (one, other)
-        for one, entry in enumerate(wanted)
-        for other, candidate in enumerate(found)
-        if candidate["label"] == entry["label"]
-        and abs(candidate["score"] - entry["score"]) < 0.02
-        and np.abs(np.subtract(candidate["box"], [entry["box"][s] for s in ("xmin", "ymin", "xmax", "ymax")])).max() < 3
-    ]
-    assert {one for one, _ in pairs} == set(range(len(wanted)))
-    certain = {number for number, entry in enumerate(found) if entry["score"] >= least + 0.02}
-    assert certain <= {other for _, other in pairs}
 
 
 def test_a_damaged_file_is_said_on_the_page(browser, page_folder, tmp_path):
@@ -415,62 +233,6 @@ def test_all_validation_photos_with_a_trained_model(browser, real_files, runtime
 
 
 # Without a browser
-
-
-def test_the_runtime_is_loaded_by_its_hash_and_kept(tmp_path, monkeypatch):
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as made:
-        for name in RUNTIME:
-            entry = tarfile.TarInfo(f"package/dist/{name}")
-            entry.size = len(name)
-            made.addfile(entry, io.BytesIO(name.encode()))
-    content, asked = archive.getvalue(), []
-
-    class Registry(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"http://127.0.0.1:{server.server_port}/")
-    monkeypatch.setattr(web_runtime.constants, "HF_HOME", str(tmp_path))
-    monkeypatch.setattr(web_runtime.constants, "HF_HUB_OFFLINE", False)
-    try:
-        with pytest.raises(BackendError, match="is not the archive that this package was tested with, by its SHA-256"):
-            find_runtime()
-        assert not list(tmp_path.iterdir())
-        hashes = {name: web_runtime.hashlib.sha256(name.encode()).hexdigest() for name in RUNTIME}
-        monkeypatch.setattr(web_runtime, "ARCHIVE_HASH", web_runtime.hashlib.sha256(content).hexdigest())
-        monkeypatch.setattr(web_runtime, "RUNTIME", hashes)
-        for _ in range(2):  # the second time from the cache
-            found = find_runtime()
-            assert {name: found[name] for name in RUNTIME} == {name: name.encode() for name in RUNTIME}
-        assert asked == [f"/onnxruntime-web/-/onnxruntime-web-{web_runtime.VERSION}.tgz"] * 2
-    finally:
-        server.shutdown()
-        server.server_close()
-    kept = next(tmp_path.rglob("*.wasm"))
-    kept.write_bytes(b"changed")
-    monkeypatch.setattr(web_runtime.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(BackendError, match=r"not in the cache, and HF_HUB_OFFLINE is set: give .*web_runtime"):
-        find_runtime()
-
-
-def test_a_registry_that_cannot_be_reached_and_a_folder_without_the_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(web_runtime.constants, "HF_HOME", str(tmp_path))
-    monkeypatch.setattr(web_runtime.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "http://127.0.0.1:9")
-    with pytest.raises(BackendError, match=r"could not be loaded from http://127.0.0.1:9/.*give .*web_runtime"):
-        find_runtime()
-    with pytest.raises(BackendError, match=r"holds no runtime for the web .* npm install --ignore-scripts"):
-        find_runtime(tmp_path)
 
 
 def test_where_a_page_cannot_be_made_is_said_first(classifier, tiny, tmp_path):

@@ -8,7 +8,7 @@ from torch import nn
 
 from ....data.labelled.dataset import LabelledImages, collate
 from ...runtime.batch_loading import BatchLoader, KeptLoaders
-from ..evaluation import Part, useful_workers
+from ..evaluation import Part, shared_parts, useful_workers
 from .feature_cache import FeatureRows
 from .metrics.choice import metrics_for
 from .metrics.multi_label import MultiLabelMetrics
@@ -55,15 +55,8 @@ class LabelEvaluator:
         return metrics_for(self.num_labels, self.multi_label, process, processes, self.headline)
 
     def parts(self, batch_size: int, process: int = 0, processes: int = 1) -> list[Part]:
-        """Returns the batches of one process, each as rows and the number of rows that count.
-
-        All processes get equally many batches, as sharded models need; a process without rows left gets row 0, which
-        does not count.
-        """
-        own = list(range(process, len(self), processes))
-        longest = -(-len(self) // processes)
-        parts = [own[first : first + batch_size] for first in range(0, longest, batch_size)]
-        return [(rows or [0], len(rows)) for rows in parts]
+        """Returns the batches of one process, each as rows and the number of rows that count."""
+        return shared_parts(len(self), batch_size, process, processes)
 
     def loader(self, parts: Sequence[Part], workers: int) -> BatchLoader:
         """Loads the batches; few images are loaded without a loading process, which is faster."""

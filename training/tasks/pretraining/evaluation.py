@@ -9,7 +9,7 @@ from torch import nn
 from ....data.labelled.dataset import LabelledImages, collate
 from ....data.seeding import Stream, derived_seed
 from ...runtime.batch_loading import BatchLoader, KeptLoaders
-from ..evaluation import Part, useful_workers
+from ..evaluation import Part, shared_parts, useful_workers
 from .feature_teacher import FeatureTeacher
 from .learners import Learner
 from .metrics import PretrainingMetrics
@@ -60,14 +60,8 @@ class PretrainingEvaluator:
         return PretrainingMetrics(self.learner.vit.config.pooled_size, self.probe)
 
     def parts(self, batch_size: int, process: int = 0, processes: int = 1) -> list[Part]:
-        """Returns the batches of one process, each as rows and the number of rows that count.
-
-        All processes get equally many batches; a process without rows left gets row 0, which does not count.
-        """
-        own = list(range(process, len(self), processes))
-        longest = -(-len(self) // processes)
-        parts = [own[first : first + batch_size] for first in range(0, longest, batch_size)]
-        return [(rows or [0], len(rows)) for rows in parts]
+        """Returns the batches of one process, each as rows and the number of rows that count."""
+        return shared_parts(len(self), batch_size, process, processes)
 
     def loader(self, parts: Sequence[Part], workers: int) -> BatchLoader:
         """Loads the batches; few images are loaded without a loading process, which is faster."""
