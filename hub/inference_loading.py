@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoModel, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
 
 from ..modeling.modeling_base import HubPreTrainedModel
 from .checkpoints import (
@@ -51,8 +51,10 @@ def load_for_inference(auto_class: Any, folder: Path, what: str) -> PreTrainedMo
     verbosity = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # it reports missing tensors; here they are an error
     try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **corrected_fields(folder))
         model, info = auto_class.from_pretrained(
             folder,
+            config=config,
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
@@ -75,6 +77,25 @@ def load_for_inference(auto_class: Any, folder: Path, what: str) -> PreTrainedMo
     model.eval()
     assert isinstance(model, PreTrainedModel)
     return model
+
+
+def corrected_fields(folder: Path) -> dict[str, Any]:
+    """Fields for `AutoConfig.from_pretrained` in place of those that the loading of transformers 5.23 fails on.
+
+    timm 1.0.31 states the number of classes again among the arguments of the architecture (`model_args`), and
+    transformers passes both to `timm.create_model`, which raises "multiple values for keyword argument".
+
+    Args:
+        folder: Local folder with `config.json`.
+
+    Returns:
+        `model_args` without the repetition for a folder that timm saved so, otherwise nothing.
+    """
+    config = read_config(folder)
+    arguments = config.get("model_args")
+    if "architecture" in config and isinstance(arguments, dict) and "num_classes" in arguments:
+        return {"model_args": {name: value for name, value in arguments.items() if name != "num_classes"}}
+    return {}
 
 
 def refuse_unknown_type(folder: Path) -> None:
@@ -231,6 +252,7 @@ def _described(pixels: torch.Tensor) -> str:
 
 __all__ = [
     "PROCESSOR",
+    "corrected_fields",
     "first_line",
     "load_for_inference",
     "load_processor",

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models import save_for_hf
 from transformers import (
     DetrConfig,
     DetrForObjectDetection,
@@ -80,6 +81,18 @@ def test_a_folder_of_timm_is_loaded_in_the_wrapper(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(loaded(pixels).logits, model(pixels), rtol=1e-5, atol=1e-6)
     assert list(processor.data_config["mean"]) == [0.5] * 3
+
+
+def test_a_folder_that_timm_saved_is_loaded(tmp_path):
+    model = timm.create_model("test_resnet", num_classes=3).eval()
+    save_for_hf(model, tmp_path, safe_serialization=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_args"] = config.get("model_args", {}) | {"num_classes": 3}  # said twice, as by timm 1.0.31
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded, _ = load_any_model(tmp_path)
+    pixels = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(pixels).logits, model(pixels), rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_no_vision_model_is_refused(tmp_path):

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 
 from ....data.image_processing import build_image_processor, pixel_format
 from ....hub.checkpoints import CheckpointError, refuse_nonfinite
-from ....hub.inference_loading import refuse_unknown_type
+from ....hub.inference_loading import corrected_fields, refuse_unknown_type
 from ...recipe.recipe import RecipeError
 from ...recipe.sections import EvaluationSettings, ModelSettings
 
@@ -41,7 +41,7 @@ def third_party_classifier(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # silences transformers' report of the new head; ours follows
     try:
-        config = AutoConfig.from_pretrained(path, **fields)
+        config = AutoConfig.from_pretrained(path, **corrected_fields(path) | fields)
         config.id2label, config.label2id = names, {name: number for number, name in names.items()}
         if hasattr(config, "label_names"):  # timm's field, which it saves in place of `id2label`
             config.label_names = list(labels)
