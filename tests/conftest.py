@@ -3,6 +3,8 @@
 import gc
 import json
 import os
+import random
+import zlib
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -46,6 +48,22 @@ def pytest_collection_modifyitems(items):
             if item.get_closest_marker("gpu"):
                 item.add_marker(absent)
     items.sort(key=lambda item: not any(name in item.nodeid for name in FIRST))
+
+
+def seed_from(name):
+    """Seeds the global generators by a name, so that no test depends on what ran before it in its process."""
+    seed = zlib.crc32(name.encode())
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (libraries draw from the global generator)
+    torch.manual_seed(seed)
+
+
+def pytest_fixture_setup(fixturedef, request):
+    seed_from(f"{fixturedef.baseid}::{fixturedef.argname}")
+
+
+def pytest_runtest_call(item):
+    seed_from(item.nodeid)
 
 
 def pytest_collection_finish(session):
