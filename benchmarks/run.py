@@ -186,20 +186,22 @@ def main() -> None:
         for key in ("size", "precision", "threads"):
             if before[key] != result[key]:
                 sys.exit(f"run.py: {options.json} is of the {key} {before[key]}, not {result[key]}: name another file")
-        result["cases"] = before["cases"]
+        if before["machine"]["processor"] != result["machine"]["processor"]:
+            sys.exit(f"run.py: {options.json} is of another machine, an {before['machine']['processor']}")
+        result["cases"], result["machine"] = before["cases"], before["machine"]
     options.json.parent.mkdir(parents=True, exist_ok=True)
     failed = []
     for name in options.cases:
         if options.resume and name in result["cases"]:
             continue
-        begun = time.monotonic()
+        begun, load = time.monotonic(), os.getloadavg()[0]
         try:
             found = run_case(name, options.size) if name in CASES else run_other(name, options.size)
         except (RuntimeError, subprocess.SubprocessError, OSError) as error:
             failed.append(name)
             print(f"{name}: {error}", file=sys.stderr)
             continue
-        result["cases"][name] = found
+        result["cases"][name] = found | {"load_before": load}
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         ratios = ", ".join(f"{ratio:.2f} x {library}" for library, ratio in found.get("ours_to", {}).items())
         print(f"{name} ({time.monotonic() - begun:.0f} s) {ratios}", flush=True)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import vithub
 
@@ -23,7 +24,7 @@ MODEL = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 6, "i
 LAST = 50  # steps over which the final loss is averaged
 
 
-def train(arm: str, seed: int, steps: int) -> dict[str, object]:
+def train(arm: str, seed: int, steps: int) -> dict[str, Any]:
     """Returns the losses of all steps and the test accuracy of the last weights."""
     values = {
         "model.source": "deit-ti/4", "model.image_size": 16, "model.fields": MODEL, "data.workers": 0, "seed": seed,
@@ -42,9 +43,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/master_weights.json"))
     options = parser.parse_args()
-    runs = {arm: [train(arm, seed, options.steps) for seed in options.seeds] for arm in ARMS}
-    options.output.write_text(json.dumps({"steps": options.steps, "seeds": options.seeds, "runs": runs}) + "\n")
-    for arm, results in runs.items():
+    runs: list[dict[str, Any]] = []
+    if options.output.is_file():  # a run that was cut off goes on
+        before = json.loads(options.output.read_text(encoding="utf-8"))
+        runs = before["runs"] if before["steps"] == options.steps else []
+    done = {(run["arm"], run["seed"]) for run in runs}
+    for seed in options.seeds:
+        for arm in ARMS:
+            if (arm, seed) not in done:
+                runs.append({"arm": arm, "seed": seed} | train(arm, seed, options.steps))
+                options.output.write_text(json.dumps({"steps": options.steps, "runs": runs}) + "\n", encoding="utf-8")
+    for arm in ARMS:
+        results = [run for run in runs if run["arm"] == arm]
         losses = ", ".join(f"{mean(result['losses'][-LAST:]):.4f}" for result in results)
         accuracies = ", ".join(f"{100 * result['accuracy']:.2f}" for result in results)
         sys.stdout.write(f"{arm:16s} loss of the last {LAST} steps {losses}; test accuracy {accuracies} %\n")
