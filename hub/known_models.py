@@ -3,7 +3,7 @@
 Sources of the accuracies: timm's own evaluation of its weights on ImageNet's 50,000 validation images
 (`results/results-imagenet.csv` of pytorch-image-models, August 2026); for DINOv2 the linear probes of its authors
 (https://github.com/facebookresearch/dinov2). Parameters and sizes are those of the classifier or backbone as it is
-stored.
+stored. Operations and speeds are those of `benchmarks/known_models.py`, which prints them.
 """
 
 import difflib
@@ -23,6 +23,10 @@ class KnownModel:
         licence: Licence of the weights.
         accuracy: Published top-1 accuracy on ImageNet in percent; None where none is published for these weights.
         note: What the model is, and what its accuracy is of.
+        gmacs: Thousands of millions of multiplications with their additions, of matrix products and convolutions, for
+            one image of that size.
+        images_per_second: Speed for one image of that size at a time, in float32 on the CPU that
+            `benchmarks/results/known_models.json` names; of use to compare the models with each other.
     """
 
     name: str
@@ -32,6 +36,8 @@ class KnownModel:
     licence: str
     accuracy: float | None
     note: str
+    gmacs: float
+    images_per_second: float
 
 
 _APACHE, _DINOV3 = "apache-2.0", "dinov3-license"
@@ -61,7 +67,30 @@ _ROWS: tuple[tuple[str, str, float, int, str, float | None, str], ...] = (
     ("dinov3-l", "vit_large_patch16_dinov3.lvd1689m", 303.08, 256, _DINOV3, None, _BACKBONE),
 )
 
-KNOWN_MODELS: dict[str, KnownModel] = {row[0]: KnownModel(row[0], f"timm/{row[1]}", *row[2:]) for row in _ROWS}
+_COSTS: dict[str, tuple[float, float]] = {
+    "vit-ti-augreg": (1.25, 16.7),
+    "vit-s-augreg": (4.6, 6.3),
+    "vit-b-augreg": (17.56, 2.04),
+    "vit-l-augreg": (61.55, 0.588),
+    "deit-ti-distilled": (1.26, 19.5),
+    "deit-s-distilled": (4.62, 7.43),
+    "deit-b-distilled": (17.66, 2.1),
+    "deit3-s": (4.6, 7.11),
+    "deit3-b": (17.56, 2.02),
+    "deit3-l": (61.55, 0.513),
+    "dinov2-s": (46.7, 0.872),
+    "dinov2-b": (151.57, 0.28),
+    "dinov2-l": (506.8, 0.0824),
+    "dinov2-s-reg": (46.88, 0.897),
+    "dinov2-b-reg": (152.12, 0.289),
+    "dinov3-s": (6.25, 4.68),
+    "dinov3-b": (23.57, 1.39),
+    "dinov3-l": (82.37, 0.44),
+}
+
+KNOWN_MODELS: dict[str, KnownModel] = {
+    row[0]: KnownModel(row[0], f"timm/{row[1]}", *row[2:], *_COSTS[row[0]]) for row in _ROWS
+}
 
 
 def known_source(source: str | Path) -> str | Path:

@@ -1,16 +1,20 @@
 """What is said of the models with short names, against timm, whose weights they are."""
 
+import json
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from vithub.hub import checkpoints
 from vithub.hub.conversion.timm_configs import config_from_timm
 from vithub.hub.known_models import KNOWN_MODELS, known_source
 from vithub.training.recipe.model_names import is_from_scratch, misspelt_from_scratch
 
 import vithub
+
+MEASURED = json.loads((Path(__file__).parents[2] / "benchmarks/results/known_models.json").read_text())["models"]
 
 
 @pytest.mark.parametrize("name", KNOWN_MODELS)
@@ -24,6 +28,11 @@ def test_a_row_states_what_the_library_of_its_weights_states(name):
         model = timm.create_model(architecture, pretrained=False)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert known.parameters == pytest.approx(count / 1e6, abs=0.006)
+    side = known.image_size
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.device("meta"):
+        model.forward_features(torch.zeros(1, 3, side, side))
+    assert known.gmacs == pytest.approx(counter.get_total_flops() / 2e9, abs=0.006)
+    assert (known.gmacs, known.images_per_second) == tuple(MEASURED[name].values())
     assert config_from_timm(model).num_hidden_layers == len(model.blocks)  # it can be converted
 
 
