@@ -24,7 +24,7 @@ from .contestant_sources import compared_task, load_contestants
 from .contestants import Contestant
 from .cost import QUICK_SIDES, CostSettings, measure_cost
 from .data_efficiency import GridSettings, measure_data_efficiency
-from .detection.detector_verdict import detector_verdict
+from .detection.detector_verdict import grouped_detector_verdict
 from .detection.detectors import load_compared_detector
 from .detection.measuring import detector_measures
 from .image_sample import ImageSample, Runner, draw_images
@@ -33,7 +33,7 @@ from .measurement import Measurement, Section
 from .robustness import RobustnessSettings, measure_robustness
 from .section_names import DEFAULT_SECTIONS, DETECTION_SECTIONS, SECTIONS
 from .translation import TranslationSettings, measure_translation
-from .verdict import verdict
+from .verdict import grouped_verdict
 
 REPORT, CELLS = "report.json", "cells"
 _QUICK_CORRUPTIONS = ("gaussian noise", "gaussian blur", "jpeg", "contrast", "pixelate")
@@ -56,9 +56,14 @@ class Comparison:
     @property
     def verdict(self) -> list[str]:
         """Sentences derived from the measurements."""
+        return [line for lines in self.verdict_by_heading.values() for line in lines]
+
+    @property
+    def verdict_by_heading(self) -> dict[str, list[str]]:
+        """Sentences derived from the measurements, by heading."""
         if self.about.get("task") == DETECTION:
-            return detector_verdict(self.sections)
-        return verdict(self.sections, {one["name"]: one["image_hw"][0] for one in self.contestants})
+            return grouped_detector_verdict(self.sections)
+        return grouped_verdict(self.sections, {one["name"]: one["image_hw"][0] for one in self.contestants})
 
     def to_dict(self) -> dict[str, Any]:
         """Converts to plain data, in which each number has `unit`, `interval`, `protocol`, `seed` and `command`."""
@@ -66,7 +71,10 @@ class Comparison:
         for section in sections:
             for one in section["measurements"]:
                 one["command"] = self.about.get("command")
-        return {"about": self.about, "contestants": self.contestants, "verdict": self.verdict, "sections": sections}
+        return {
+            "about": self.about, "contestants": self.contestants, "verdict": self.verdict,
+            "verdict_by_heading": self.verdict_by_heading, "sections": sections,
+        }  # fmt: skip
 
     def save(self, folder: str | Path) -> Path:
         """Writes `report.json`, `report.md`, `report.html` and `pictures/` into a folder, and returns it."""

@@ -92,8 +92,8 @@ class Report(Protocol):
     about: dict[str, Any]
 
     @property
-    def verdict(self) -> list[str]:
-        """Sentences derived from the measurements."""
+    def verdict_by_heading(self) -> dict[str, list[str]]:
+        """Sentences derived from the measurements, by heading."""
         ...
 
     def to_dict(self) -> dict[str, Any]:

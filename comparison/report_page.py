@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from ..hub.folders import TargetError
 from .detection.plots import DETECTION_PICTURES
 from .measurement import Measurement, Report, Section, count_of
 from .report_figures import save_pictures
-from .verdict import short
+from .summary import LEGEND, Summary, summaries
+from .verdict import CHOICE, short
 
 TITLES = {
     "cost": "Cost", "translation": "Translation", "locality": "Locality", "robustness": "Robustness",
@@ -23,7 +24,8 @@ TITLES = {
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+h1 { line-height: 1.2; } .verdict h3 { margin: .6rem 0 .2rem; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 table { border-collapse: collapse; font-size: .85rem; margin: .5rem 0 1.5rem; display: block; overflow-x: auto; }
 th, td { border: 1px solid var(--line); padding: .2rem .6rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } thead { background: var(--soft); }
@@ -88,7 +90,17 @@ def tables(section: Section) -> list[Table]:
 def markdown(comparison: Report, drawn: Iterable[tuple[str, str, str]]) -> str:
     """Formats the report as Markdown, with plots in `pictures/` beside it."""
     drawn, about = list(drawn), comparison.about
-    lines = [f"# {markdown_text(_title(comparison))}", "", *_listed(comparison.verdict), ""]
+    lines = [f"# {markdown_text(_title(comparison))}", ""]
+    for table in summaries(comparison.sections, _sides(comparison)):
+        heads, rows, best = summary_cells(table)
+        lines += ["| " + " | ".join(map(_bar, heads)) + " |", "|---" * len(heads) + "|"]
+        for row, place in zip(rows, best, strict=True):
+            cells = [f"**{_bar(cell)}**" if number == place else _bar(cell) for number, cell in enumerate(row)]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines += ["", markdown_text(LEGEND), ""]
+    lines += ["## Verdict", ""] if comparison.verdict_by_heading else []
+    for heading, sentences in _headed(comparison):
+        lines += [f"### {heading}", "", *_listed(sentences), ""]
     lines += [markdown_block(str(about.get("command")), "bash"), ""]
     if comparison.contestants:  # trainings from scratch compare no models
         lines += ["| contestant | family | library | architecture | parameters | pixels |", "|---|---|---|---|---|---|"]
@@ -103,6 +115,7 @@ def markdown(comparison: Report, drawn: Iterable[tuple[str, str, str]]) -> str:
         lines += ["", f"## {TITLES[section.name]}", "", *_listed(section.notes), ""]
         lines += [line for name, file, caption in drawn if name == section.name
                   for line in (f"![{markdown_text(caption)}](pictures/{file})", "")]  # fmt: skip
+        lines += ["<details><summary>All numbers</summary>", ""]
         for caption, heads, rows, notes in tables(section):
             lines += [
                 f"**{markdown_text(caption)}**",
@@ -116,6 +129,8 @@ def markdown(comparison: Report, drawn: Iterable[tuple[str, str, str]]) -> str:
             "Protocols:",
             "",
             *(f"- {markdown_code(name)}: {markdown_text(text)}" for name, text in section.protocols.items()),
+            "",
+            "</details>",
         ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -128,7 +143,13 @@ def page(comparison: Report, drawn: Iterable[tuple[str, str, str]], pictures: Pa
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>{text(_title(comparison))}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{text(_title(comparison))}</h1>",
-        "<div class='verdict'><ul>" + "".join(f"<li>{text(line)}</li>" for line in comparison.verdict) + "</ul></div>",
+        *(_summary_table(table) for table in summaries(comparison.sections, _sides(comparison))),
+        "<div class='verdict'>",
+        *(
+            f"<h3>{text(heading)}</h3><ul>" + "".join(f"<li>{text(line)}</li>" for line in sentences) + "</ul>"
+            for heading, sentences in _headed(comparison)
+        ),
+        "</div>",
         f"<p><code>{text(str(about.get('command')))}</code></p>",
     ]
     heads = ["contestant", "family", "library", "architecture", "parameters", "pixels"]
@@ -159,6 +180,31 @@ def page(comparison: Report, drawn: Iterable[tuple[str, str, str]], pictures: Pa
         parts += [f"<dt><code>{text(name)}</code></dt><dd>{text(how)}</dd>" for name, how in section.protocols.items()]
         parts.append("</dl></details>")
     return "\n".join([*parts, "</body></html>"]) + "\n"
+
+
+def summary_cells(table: Summary) -> tuple[list[str], list[list[str]], list[int | None]]:
+    """Arranges a summary as text: column heads, rows, and the column of each row's better contestant."""
+    rows, best = [], []
+    for row in table.rows:
+        unit = "" if row.unit == "1" else f" ({row.unit})"
+        cells = [_cell(row.cells[name]) if name in row.cells else "" for name in table.contestants]
+        rows.append([f"{row.measure}{unit}, {'up' if row.higher else 'down'}", *cells])
+        best.append(None if row.best is None else 1 + table.contestants.index(row.best))
+    return ["measure", *table.contestants], rows, best
+
+
+def _summary_table(table: Summary) -> str:
+    heads, rows, best = summary_cells(table)
+    return _table(heads, rows, best) + f"<p class='note'>{html_text(LEGEND)}</p>"
+
+
+def _sides(comparison: Report) -> dict[str, int]:
+    return {one["name"]: one["image_hw"][0] for one in comparison.contestants}
+
+
+def _headed(comparison: Report) -> list[tuple[str, list[str]]]:
+    """Returns headings with their sentences, the recommendation first."""
+    return sorted(comparison.verdict_by_heading.items(), key=lambda item: item[0] != CHOICE)
 
 
 def _title(comparison: Report) -> str:
@@ -202,10 +248,19 @@ def _bar(text: str) -> str:
     return markdown_text(text, cell=True)
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> str:
+def _table(heads: list[str], rows: list[list[str]], best: Sequence[int | None] | None = None) -> str:
+    """Formats a table as HTML, with the column `best` of each row in bold."""
     head = "".join(f"<th>{html_text(name)}</th>" for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    marked = best or [None] * len(rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_strong(cell, number == place)}</td>" for number, cell in enumerate(row)) + "</tr>"
+        for row, place in zip(rows, marked, strict=True)
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-__all__ = ["TITLES", "markdown", "page", "tables", "write_report"]
+def _strong(cell: str, marked: bool) -> str:
+    return f"<strong>{html_text(cell)}</strong>" if marked else html_text(cell)
+
+
+__all__ = ["TITLES", "markdown", "page", "summary_cells", "tables", "write_report"]

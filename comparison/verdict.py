@@ -4,35 +4,40 @@ A difference of two networks on the same images counts only if the two intervals
 an interval of the paired difference; differences of trainings from scratch are paired by seed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .measurement import Measurement, Section, count_of
 
+# Headings of the sentences.
+ACCURACY, COST, ROBUSTNESS, LOCALITY, DATA = "Accuracy", "Cost", "Robustness", "Locality", "Data"
+CHOICE = "Which to take"
+
 
 def verdict(sections: Sequence[Section], native_sides: dict[str, int]) -> list[str]:
-    """Writes sentences on accuracy, cost, translation, robustness and data, with recommendations.
+    """Writes the sentences of `grouped_verdict` one after the other."""
+    return [line for lines in grouped_verdict(sections, native_sides).values() for line in lines]
+
+
+def grouped_verdict(sections: Sequence[Section], native_sides: dict[str, int]) -> dict[str, list[str]]:
+    """Writes sentences on accuracy, cost, robustness, locality and data, with recommendations, by heading.
 
     Args:
         sections: Measured sections.
         native_sides: Side of each contestant's input in pixels, by name.
     """
     by_name = {section.name: section for section in sections}
-    text: list[str] = []
-    accuracies = _accuracies(by_name)
-    text += _accuracy(accuracies)
-    if "cost" in by_name:
-        text += _cost(by_name["cost"])
-    if "translation" in by_name:
-        text += _translation(by_name["translation"])
-    if "locality" in by_name:
-        text += _locality(by_name["locality"])
-    if "robustness" in by_name:
-        text += _robustness(by_name["robustness"])
-    if "data" in by_name:
-        text += _data(by_name["data"])
-    if "cost" in by_name and accuracies:
-        text += _choice(accuracies, by_name["cost"], native_sides)
-    return text
+    known = accuracies(by_name)
+    parts: list[tuple[str, str, Callable[[Section], list[str]]]] = [
+        (COST, "cost", _cost), (ROBUSTNESS, "translation", _translation), (ROBUSTNESS, "robustness", _robustness),
+        (LOCALITY, "locality", _locality), (DATA, "data", _data),
+    ]  # fmt: skip
+    text: dict[str, list[str]] = {ACCURACY: _accuracy(known)}
+    for heading, name, sentences in parts:
+        if name in by_name:
+            text.setdefault(heading, []).extend(sentences(by_name[name]))
+    if "cost" in by_name and known:
+        text[CHOICE] = _choice(known, by_name["cost"], native_sides)
+    return {heading: lines for heading, lines in text.items() if lines}
 
 
 def beyond_chance(first: Measurement, second: Measurement) -> bool:
@@ -42,7 +47,7 @@ def beyond_chance(first: Measurement, second: Measurement) -> bool:
     return first.interval[0] > second.interval[1] or second.interval[0] > first.interval[1]
 
 
-def _accuracies(sections: dict[str, Section]) -> dict[str, Measurement]:
+def accuracies(sections: Mapping[str, Section]) -> dict[str, Measurement]:
     """Returns the accuracy of each contestant on unchanged images."""
     found = sections["translation"].find("accuracy") if "translation" in sections else []
     if not found and "robustness" in sections:
@@ -158,7 +163,7 @@ def _data_choice(section: Section) -> list[str]:
             continue
         costs = [
             f"{one.contestant} costs {(best.value or 0.0) - (one.value or 0.0):.1f} points of accuracy"
-            + ("" if _apart(section, best, one) else " (within chance)")
+            + ("" if trained_apart(section, best, one) else " (within chance)")
             for one in others
         ]
         images = section.find("cell accuracy", best.contestant, fraction=part)[0].at["train_images"]
@@ -176,7 +181,7 @@ def listed(found: Iterable[Measurement]) -> str:
     return ", ".join(f"{one.contestant} {shown_value(one)}" for one in found)
 
 
-def _apart(section: Section, first: Measurement, second: Measurement) -> bool:
+def trained_apart(section: Section, first: Measurement, second: Measurement) -> bool:
     """Returns True if two networks, trained on the same part of the data, differ beyond chance."""
     names = (f"{first.contestant} against {second.contestant}", f"{second.contestant} against {first.contestant}")
     found = [
@@ -193,7 +198,7 @@ def _choice(accuracies: dict[str, Measurement], cost: Section, sides: dict[str, 
     for name in accuracies:
         rows = [one for one in cost.find("latency", name) if one.value is not None]
         if rows:
-            times[name] = _nearest(rows, sides[name])
+            times[name] = nearest(rows, sides[name])
     if len(times) < 2:
         return []
     fastest = min(times, key=lambda name: times[name].value or 0.0)
@@ -224,7 +229,8 @@ def _choice(accuracies: dict[str, Measurement], cost: Section, sides: dict[str, 
     ]
 
 
-def _nearest(rows: list[Measurement], side: int) -> Measurement:
+def nearest(rows: Sequence[Measurement], side: int) -> Measurement:
+    """Returns the measurement at the side next to one in pixels."""
     return min(rows, key=lambda one: abs(one.at["side"] - side))
 
 
@@ -260,4 +266,20 @@ def short(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-__all__ = ["beyond_chance", "listed", "short", "shown_value", "verdict"]
+__all__ = [
+    "ACCURACY",
+    "CHOICE",
+    "COST",
+    "DATA",
+    "LOCALITY",
+    "ROBUSTNESS",
+    "accuracies",
+    "beyond_chance",
+    "grouped_verdict",
+    "listed",
+    "nearest",
+    "short",
+    "shown_value",
+    "trained_apart",
+    "verdict",
+]

@@ -68,8 +68,10 @@ def compare(
     if json_:
         typer.echo(json_text(comparison.to_dict()))
         return
-    for sentence in comparison.verdict:
-        say(sentence)
+    for heading, sentences in comparison.verdict_by_heading.items():
+        say(heading)
+        for sentence in sentences:
+            say(f"  {sentence}")
     if output is not None:
         say(f"the report is in {output}/report.html")
 

@@ -6,29 +6,35 @@ A difference of two detectors counts only if the interval of the difference, pai
 from collections.abc import Iterable, Sequence
 
 from ..measurement import Measurement, Section
-from ..verdict import beyond_chance, listed, short, shown_value
+from ..verdict import ACCURACY, CHOICE, COST, beyond_chance, listed, short, shown_value
 
+ERRORS = "Errors"  # heading
 LEAST_MAP = 1.0  # per cent below which a detector is not recommended
 _SIZES = {"map_small": "small", "map_medium": "medium", "map_large": "large"}
 
 
 def detector_verdict(sections: Sequence[Section]) -> list[str]:
-    """Writes sentences on COCO's figures, sizes, errors, speed, and which detector to take.
+    """Writes the sentences of `grouped_detector_verdict` one after the other."""
+    return [line for lines in grouped_detector_verdict(sections).values() for line in lines]
+
+
+def grouped_detector_verdict(sections: Sequence[Section]) -> dict[str, list[str]]:
+    """Writes sentences on COCO's figures, sizes, errors, speed, and which detector to take, by heading.
 
     Args:
         sections: Measured sections.
     """
     by_name = {section.name: section for section in sections}
-    text: list[str] = []
+    text: dict[str, list[str]] = {}
     if "coco" in by_name:
-        text += _figures(by_name["coco"])
+        text[ACCURACY] = _figures(by_name["coco"])
     if "errors" in by_name:
-        text += _errors(by_name["errors"])
+        text[ERRORS] = _errors(by_name["errors"])
     if "cost" in by_name:
-        text += _speed(by_name["cost"])
+        text[COST] = _speed(by_name["cost"])
     if "cost" in by_name and "coco" in by_name:
-        text += _choice(by_name["coco"], by_name["cost"])
-    return text
+        text[CHOICE] = _choice(by_name["coco"], by_name["cost"])
+    return {heading: lines for heading, lines in text.items() if lines}
 
 
 def _figures(section: Section) -> list[str]:
@@ -42,7 +48,7 @@ def _figures(section: Section) -> list[str]:
     for figure, size in _SIZES.items():
         known = _ranked(section.find("COCO", figure=figure))
         if len(known) > 1:
-            text.append(f"{size.capitalize()} objects: " + _difference(section, figure, "mAP", known[0], known[1]))
+            text.append(_difference(section, figure, f"mAP of {size} objects", known[0], known[1]))
     return text
 
 
@@ -70,7 +76,10 @@ def _missed(section: Section, name: str) -> str:
 
 
 def _speed(section: Section) -> list[str]:
-    text = [f"Latency of one image: {listed(section.find('latency'))}.", f"Size: {listed(section.find('weights'))}."]
+    text = [
+        f"Latency of one image: {listed(section.find('latency'))}.",
+        f"Size of the weights: {listed(section.find('weights'))}.",
+    ]
     text += [
         f"Speed against resolution: the time of {one.contestant} grows as pixels^{one.value:.2f} from {one.at['from']} "
         f"to {one.at['to']} px."
@@ -95,7 +104,7 @@ def _choice(coco: Section, cost: Section) -> list[str]:
         return [_one_choice(coco, quality, times, best)]
     gain = _value(quality[best]) - _value(quality[fastest])
     where = f"{short(quick)} ms an image against {short(slow)} ms"
-    if not _apart(coco, "map", best, fastest):
+    if not differ(coco, "map", best, fastest):
         return [
             f"Take {fastest} unless the {gain:.1f} points of mAP that {best} is ahead, which chance could have made, "
             f"are worth {slow / quick:.1f} times the time ({where}); more test images would settle it."
@@ -110,7 +119,7 @@ def _choice(coco: Section, cost: Section) -> list[str]:
 def _one_choice(coco: Section, quality: dict[str, Measurement], times: dict[str, Measurement], best: str) -> str:
     """Recommends the detector that is both the best and the fastest measured, against the slowest."""
     worst = max((name for name in times if name != best), key=lambda name: times[name].value or 0.0)
-    ahead, faster = _apart(coco, "map", best, worst), beyond_chance(times[best], times[worst])
+    ahead, faster = differ(coco, "map", best, worst), beyond_chance(times[best], times[worst])
     gain = f"{_value(quality[best]) - _value(quality[worst]):.1f} points of mAP"
     factor = f"{_value(times[worst]) / _value(times[best]):.1f} times the time of an image"
     if not ahead and not faster:
@@ -129,7 +138,7 @@ def _paired(section: Section, figure: str, first: str, second: str) -> tuple[Mea
     return None, 1.0
 
 
-def _apart(section: Section, figure: str, first: str, second: str) -> bool:
+def differ(section: Section, figure: str, first: str, second: str) -> bool:
     """Returns True if two detectors differ beyond chance: the interval of their difference excludes zero."""
     one, _ = _paired(section, figure, first, second)
     return one is not None and one.interval is not None and (one.interval[0] > 0 or one.interval[1] < 0)
@@ -142,7 +151,7 @@ def _difference(section: Section, figure: str, measure: str, first: Measurement,
         return f"{first.contestant} and {second.contestant} differ by {gap}; too few images tell by how much of chance."
     low, high = sorted(sign * end for end in one.interval)
     interval = f"({low:.1f} to {high:.1f}, paired over images)"
-    if _apart(section, figure, first.contestant, second.contestant):
+    if differ(section, figure, first.contestant, second.contestant):
         return f"{first.contestant} is better than {second.contestant} by {gap} {interval}, beyond chance."
     return f"{first.contestant} and {second.contestant} are not told apart here: {gap} {interval}."
 
@@ -156,4 +165,4 @@ def _ranked(found: Iterable[Measurement]) -> list[Measurement]:
     return sorted((one for one in found if one.value is not None), key=_value, reverse=True)
 
 
-__all__ = ["LEAST_MAP", "detector_verdict"]
+__all__ = ["ERRORS", "LEAST_MAP", "detector_verdict", "differ", "grouped_detector_verdict"]

@@ -45,8 +45,8 @@ class Found:
         return [Section("cost", {"cost/x-1": "How."}, rows, [f"all of {self.names[0]}"])]
 
     @property
-    def verdict(self):
-        return [f"{self.names[0]} is faster than {self.names[1]}."]
+    def verdict_by_heading(self):
+        return {"Cost": [f"{self.names[0]} is faster than {self.names[1]}."]}
 
     def to_dict(self):
         return {}
