@@ -27,6 +27,8 @@ SOURCES: dict[str, dict[str, str]] = {
     "demo": {"models": "model", "examples": "image"},
     "check_data": {"data": "data set", "model": "model"},
     "compare": {"data": "data set"},
+    "runs": {"folder": "folder"},
+    "sweep": {"model": "model", "data": "data set", "recipe": "recipe"},
     "verify": {"source": "model", "key": "key", "data": "data set"},
 }
 _NOT_PATHS = {"data": {"digits"}}
@@ -42,7 +44,7 @@ def prepared(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def call(**options: Any) -> None:
         sources = SOURCES.get(command.__name__, {})
-        if command.__name__ in ("finetune", "pretrain") and _is_new_model(options.get("model")):
+        if command.__name__ in ("finetune", "pretrain", "sweep") and _is_new_model(options.get("model")):
             sources = {option: what for option, what in sources.items() if option != "model"}
         refuse_missing(sources, options)
         command(**options)

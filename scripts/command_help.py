@@ -1,11 +1,11 @@
-"""Complete help pages, and suggestions for unknown options."""
+"""Complete help pages, second names of commands, and suggestions for unknown commands and options."""
 
 import textwrap
 from difflib import get_close_matches
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 from vithub.data.argument_names import typed_as
 
 _UsageError: Any = typer.BadParameter.__base__  # click's class, or typer's own copy of it, depending on typer's version
@@ -39,6 +39,53 @@ OTHER_NAMES = {
     "--force": "--overwrite",
     "--hub-model-id": "USER/NAME (an argument, not an option)",
 }
+
+
+# Second names of commands, for those who type what other tools call them.
+ALIASES = {"train": "finetune", "val": "evaluate"}
+# Names of commands in other tools, with the commands here that are suggested.
+OTHER_COMMANDS = {
+    "fit": "finetune",
+    "tune": "finetune",
+    "test": "evaluate",
+    "eval": "evaluate",
+    "validate": "evaluate",
+    "infer": "predict",
+    "inference": "predict",
+    "detect": "predict",
+    "benchmark": "compare",
+    "push": "publish",
+    "upload": "publish",
+    "list": "runs",
+    "serve": "demo",
+}
+
+
+class CommandGroup(TyperGroup):
+    """Commands with their second names, and suggestions for names of other tools."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns a command by its name or its second name."""
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Finds the command; the error for an unknown one suggests those that it may mean."""
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageError as error:
+            wanted = args[0].lower() if args else ""
+            meant = [OTHER_COMMANDS[wanted]] if wanted in OTHER_COMMANDS else []
+            meant = meant or get_close_matches(wanted.replace("_", "-"), [*self.commands, *ALIASES])
+            if meant and wanted and not wanted.startswith("-"):
+                names = " or ".join(repr(name) for name in meant)
+                error.message = f"No such command {args[0]!r}. Did you mean {names}?"
+            raise
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Formats the list of commands, with the second names at its end."""
+        super().format_commands(ctx, formatter)
+        with formatter.section("Second names"):
+            formatter.write_dl([(alias, f"the same as {name}") for alias, name in ALIASES.items()])
 
 
 class Command(TyperCommand):
@@ -121,4 +168,4 @@ def _wrapped(text: str, width: int, first: str, rest: str) -> str:
     )  # fmt: skip
 
 
-__all__ = ["OTHER_NAMES", "Command", "RecipeCommand", "recipe_help"]
+__all__ = ["ALIASES", "OTHER_COMMANDS", "OTHER_NAMES", "Command", "CommandGroup", "RecipeCommand", "recipe_help"]

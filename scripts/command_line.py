@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from vithub.scripts.calling import prepared, quiet_libraries
 from vithub.scripts.check_data_command import check_data
-from vithub.scripts.command_help import Command, RecipeCommand
+from vithub.scripts.command_help import Command, CommandGroup, RecipeCommand
 from vithub.scripts.compare_command import compare
 from vithub.scripts.convert_command import convert
 from vithub.scripts.demo_command import demo
@@ -23,11 +23,14 @@ from vithub.scripts.predict_command import predict
 from vithub.scripts.pretrain_command import pretrain
 from vithub.scripts.printing import LineFormatter, say
 from vithub.scripts.publish_command import publish
+from vithub.scripts.runs_command import runs
+from vithub.scripts.sweep_command import sweep
 from vithub.scripts.termination import orderly_termination
 from vithub.scripts.verify_command import verify
 
 app = typer.Typer(
     name="vithub",
+    cls=CommandGroup,
     help="Vision transformers that live on the Hugging Face Hub: train, evaluate, convert, export and publish them.",
     no_args_is_help=True,
     add_completion=True,
@@ -37,7 +40,9 @@ app = typer.Typer(
 )
 app.command(cls=RecipeCommand)(prepared(finetune))
 app.command(cls=RecipeCommand)(prepared(pretrain))
-for subcommand in (evaluate, predict, convert, check_data, compare, publish, verify, export, demo, explain, models):
+for subcommand in (
+    evaluate, predict, runs, sweep, convert, check_data, compare, publish, verify, export, demo, explain, models,
+):  # fmt: skip
     app.command(cls=Command)(prepared(subcommand))
 
 

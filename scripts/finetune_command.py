@@ -3,6 +3,15 @@
 from typing import Annotated, Any
 
 import typer
+from vithub.scripts.dry_run_option import (
+    BatchSize,
+    DryRun,
+    DryRunJson,
+    batch_size_of,
+    check_dry_run_options,
+    print_dry_run,
+    without_auto,
+)
 
 
 def finetune(
@@ -23,7 +32,7 @@ def finetune(
     epochs: Annotated[int | None, typer.Option(help="passes over the training images  [default: the recipe's]")] = None,
     max_steps: Annotated[int | None, typer.Option(help="end after so many steps  [default: the recipe's]")] = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="read the data as a stream, never all of it")] = False,
-    batch_size: Annotated[int | None, typer.Option(help="images per step  [default: the recipe's]")] = None,
+    batch_size: BatchSize = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate  [default: the recipe's]")] = None,
     image_size: Annotated[int | None, typer.Option(help="pixels  [default: the model's]")] = None,
     label_column: Annotated[str | None, typer.Option(help="[default: found]")] = None,
@@ -53,8 +62,11 @@ def finetune(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any recipe field of the list below")
     ] = None,
+    dry_run: DryRun = False,
+    json_: DryRunJson = False,
 ) -> None:
     """Trains an image classifier or a detector; without options a small DeiT on handwritten digits."""
+    check_dry_run_options(dry_run, json_, resume)
     if finish and not resume:
         raise typer.BadParameter("--finish ends a run that was begun before; give --resume too")
     if finish and (epochs is not None or max_steps is not None):
@@ -68,21 +80,23 @@ def finetune(
     from vithub.training.recipe.named_fields import named_values
 
     named: dict[str, Any] = {
-        "epochs": epochs, "max_steps": max_steps, "streaming": streaming, "batch_size": batch_size, "lr": lr,
-        "image_size": image_size, "label_column": label_column, "seed": seed, "on_bad_image": on_bad_image,
+        "epochs": epochs, "max_steps": max_steps, "streaming": streaming, "batch_size": batch_size_of(batch_size),
+        "lr": lr, "image_size": image_size, "label_column": label_column, "seed": seed, "on_bad_image": on_bad_image,
         "on_nonfinite": on_nonfinite, "lora": lora, "keep_checkpoints": keep_checkpoints, "sampler": sampler,
         "class_weights": class_weights_from(class_weights),
     }  # fmt: skip
     values = assignments(set_ or [])
-    check_recipe(recipe, preset, named_values(**named) | values)
+    check_recipe(recipe, preset, named_values(**without_auto(named)) | values)
     from vithub.training.finetuning import finetune as run
     from vithub.training.runtime.progress import TerminalReporter
 
     with TerminalReporter() as reporter:
-        run(
+        found = run(
             model, data, output, recipe=recipe, preset=preset, resume=resume, finish=finish, values=values,
-            teacher=teacher, front_end=front_end, reporter=reporter, **named,
+            teacher=teacher, front_end=front_end, dry_run=dry_run, reporter=reporter, **named,
         )  # fmt: skip
+    if dry_run:
+        print_dry_run(found.metrics, as_json=json_)
 
 
 def check_recipe(recipe: str | None, preset: str | None, values: dict[str, Any]) -> None:
@@ -97,8 +111,13 @@ def check_recipe(recipe: str | None, preset: str | None, values: dict[str, Any])
         begun_from.with_values(values)
 
 
-def assignments(texts: list[str]) -> dict[str, Any]:
-    """Parses NAME=VALUE texts as fields, values as YAML: `training.lr=1e-3`, `augmentation.scale=[0.5, 1]`."""
+def assignments(texts: list[str], option: str = "--set") -> dict[str, Any]:
+    """Parses NAME=VALUE texts as fields, values as YAML: `training.lr=1e-3`, `augmentation.scale=[0.5, 1]`.
+
+    Args:
+        texts: Texts that were given.
+        option: Option that they were given with, for messages.
+    """
     import yaml
     from vithub.training.recipe.yaml_text import read_yaml
 
@@ -106,9 +125,9 @@ def assignments(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         name, separator, value = text.partition("=")
         if not separator or not name:
-            raise typer.BadParameter(f"--set takes NAME=VALUE, got {text!r}")
+            raise typer.BadParameter(f"{option} takes NAME=VALUE, got {text!r}")
         try:
             values[name.strip()] = read_yaml(value)
         except yaml.YAMLError as error:
-            raise typer.BadParameter(f"--set {name}: {value!r} is no YAML value") from error
+            raise typer.BadParameter(f"{option} {name}: {value!r} is no YAML value") from error
     return values

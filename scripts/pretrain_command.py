@@ -3,6 +3,15 @@
 from typing import Annotated, Any
 
 import typer
+from vithub.scripts.dry_run_option import (
+    BatchSize,
+    DryRun,
+    DryRunJson,
+    batch_size_of,
+    check_dry_run_options,
+    print_dry_run,
+    without_auto,
+)
 from vithub.scripts.finetune_command import assignments, check_recipe
 
 
@@ -26,7 +35,7 @@ def pretrain(
     epochs: Annotated[int | None, typer.Option(help="passes over the training images  [default: the recipe's]")] = None,
     max_steps: Annotated[int | None, typer.Option(help="end after so many steps  [default: the recipe's]")] = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="read the data as a stream, never all of it")] = False,
-    batch_size: Annotated[int | None, typer.Option(help="images per step  [default: the recipe's]")] = None,
+    batch_size: BatchSize = None,
     lr: Annotated[
         float | None,
         typer.Option(help="peak learning rate  [default: the recipe's, a tenth of it for a pretrained model]"),
@@ -57,8 +66,11 @@ def pretrain(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any recipe field of the list below")
     ] = None,
+    dry_run: DryRun = False,
+    json_: DryRunJson = False,
 ) -> None:
     """Pretrains a backbone on images without labels; finetune takes its folder as --model."""
+    check_dry_run_options(dry_run, json_, resume)
     if finish and not resume:
         raise typer.BadParameter("--finish ends a run that was begun before; give --resume too")
     if front_end not in ("accelerate", "trainer"):
@@ -72,19 +84,21 @@ def pretrain(
     if method is not None and method not in METHODS:
         raise typer.BadParameter(f"--method takes {', '.join(METHODS)}, got {method!r}")
     named: dict[str, Any] = {
-        "epochs": epochs, "max_steps": max_steps, "streaming": streaming, "batch_size": batch_size, "lr": lr,
-        "image_size": image_size, "seed": seed, "on_bad_image": on_bad_image, "on_nonfinite": on_nonfinite,
+        "epochs": epochs, "max_steps": max_steps, "streaming": streaming, "batch_size": batch_size_of(batch_size),
+        "lr": lr, "image_size": image_size, "seed": seed, "on_bad_image": on_bad_image, "on_nonfinite": on_nonfinite,
         "keep_checkpoints": keep_checkpoints,
     }  # fmt: skip
     values = assignments(set_ or [])
     own = {} if mask_ratio is None else {"pretraining.mask_ratio": mask_ratio}
-    check_recipe(recipe, None, named_values(**named) | own | values)
+    check_recipe(recipe, None, named_values(**without_auto(named)) | own | values)
     from vithub.training.pretraining import pretrain as run
     from vithub.training.runtime.progress import TerminalReporter
 
     with TerminalReporter() as reporter:
-        run(
+        found = run(
             model, data, output, method=method, recipe=recipe, mask_ratio=mask_ratio, teacher=teacher, probe=probe,
-            front_end=front_end,
-            resume=resume, finish=finish, values=values, reporter=reporter, **named,
+            front_end=front_end, resume=resume, finish=finish, values=values, dry_run=dry_run, reporter=reporter,
+            **named,
         )  # fmt: skip
+    if dry_run:
+        print_dry_run(found.metrics, as_json=json_)

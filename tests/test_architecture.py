@@ -32,7 +32,9 @@ INSIDE = {
         "runtime": {"recipe"},
         "tasks": {"recipe", "optim", "runtime"},
         "loop": {"recipe", "optim", "runtime", "tasks"},
-        "": {"recipe", "optim", "runtime", "tasks", "loop"},
+        "trial": {"recipe", "optim", "runtime", "tasks", "loop"},
+        "run_list": {"recipe", "runtime", "tasks", "loop"},
+        "": {"recipe", "optim", "runtime", "tasks", "loop", "trial", "run_list"},
     },
     "hub": {
         "": {"conversion", "exported"},

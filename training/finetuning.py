@@ -2,11 +2,11 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -17,18 +17,17 @@ from ..data.boxes.loading import MissingImagesError
 from ..data.splits import SplitTables
 from ..data.table_identity import content_fingerprint
 from .loop.accelerate_loop import AccelerateLoop, LoopResult
-from .loop.checkpoints import whole_state
+from .loop.checkpoints import last_checkpoint, whole_state
 from .loop.interruption import StopAtOnce
 from .loop.trainer import HubTrainer, check_one_device
 from .recipe.class_weights import class_weights_from
 from .recipe.effects import check_effects, check_resumed_effects
 from .recipe.named_fields import named_values
-from .recipe.presets import preset as named_recipe
-from .recipe.presets import read_recipe
 from .recipe.recipe import Recipe
 from .recipe.resumable import LENGTH
 from .resuming import check_length, ended_early, finish_at_last_checkpoint, prepare_checkpoints, run_to_resume
-from .run_folder import free_run_folder, open_run_folder, read_run_recipe, write_recipe, write_run
+from .run_choice import folder_name, free_folder, resolve_recipe
+from .run_folder import check_unused, free_run_folder, open_run_folder, read_run_recipe, write_recipe, write_run
 from .runtime.bad_image_errors import way_past_bad_images
 from .runtime.batch_loading import closing_loaders
 from .runtime.cuda_settings import cuda_facts, deterministic_algorithms, fast_arithmetic, without_effect
@@ -37,8 +36,11 @@ from .runtime.environment import hardware, software_versions
 from .runtime.loading_processes import named_deaths
 from .runtime.processes import process_state
 from .runtime.progress import QuietReporter, Reporter
-from .tasks.registry import build_task, task_of_source
+from .tasks.registry import build_task
 from .tasks.task import TrainingTask
+from .trial.dry_run import check_dry_run
+from .trial.dry_run import dry_run as rehearse
+from .trial.fitting_batch import check_alone, with_fitting_parts
 
 _TRAINS_WITHOUT = "(data.on_bad_image) trains without such, up to data.max_bad_share of a split"
 FRONT_ENDS = ("accelerate", "trainer")
@@ -72,7 +74,7 @@ def finetune(
     epochs: int | None = None,
     max_steps: int | None = None,
     streaming: bool = False,
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] | None = None,
     lr: float | None = None,
     image_size: int | tuple[int, int] | None = None,
     label_column: str | None = None,
@@ -88,6 +90,7 @@ def finetune(
     class_weights: str | Path | Mapping[str, float] | None = None,
     sampler: str | None = None,
     values: dict[str, Any] | None = None,
+    dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> Run:
     """Trains a model and writes a folder that `pipeline` and transformers' auto classes load.
@@ -104,7 +107,8 @@ def finetune(
         epochs: Passes over the training images; None takes the recipe's value, as for the arguments below.
         max_steps: Number of steps after which the training ends.
         streaming: Whether to read the data as a stream instead of loading all of it.
-        batch_size: Images per step, over all processes.
+        batch_size: Images per step, over all processes. "auto" keeps the recipe's and divides it by
+            `training.accumulation` into the largest parts that fit into memory, found by measured trials.
         lr: Peak learning rate.
         image_size: Image size in pixels: side of a square, or (height, width).
         label_column: Name of the column of labels, or of objects for a detector.
@@ -124,6 +128,9 @@ def finetune(
         sampler: "shuffled" (each image once an epoch) or "balanced" (each class equally often).
         values: Further recipe fields by dotted name, such as {"training.weight_decay": 0.1}; they override the
             arguments above.
+        dry_run: Whether to make a few steps only and to throw them away: the result's `metrics` tell what was found in
+            the data, the number of steps, and the time and memory that were measured; `output` gets a picture of
+            augmented batches and nothing else.
         reporter: Receives the progress; None writes to the log.
 
     Raises:
@@ -150,26 +157,35 @@ def finetune(
     }
     given = {name: value for name, value in named.items() if value is not None}
     given |= named_values(
-        epochs=epochs, max_steps=max_steps, streaming=streaming, batch_size=batch_size, lr=lr, image_size=image_size,
-        label_column=label_column, seed=seed, on_bad_image=on_bad_image, on_nonfinite=on_nonfinite, lora=lora,
-        keep_checkpoints=keep_checkpoints, class_weights=class_weights_from(class_weights), sampler=sampler,
+        epochs=epochs, max_steps=max_steps, streaming=streaming, lr=lr, image_size=image_size,
+        batch_size=None if batch_size == "auto" else batch_size, label_column=label_column, seed=seed,
+        on_bad_image=on_bad_image, on_nonfinite=on_nonfinite, lora=lora, keep_checkpoints=keep_checkpoints,
+        class_weights=class_weights_from(class_weights), sampler=sampler,
     )  # fmt: skip
     given |= values or {}
     if finish:
         _check_finish(resume, given)
+    if batch_size == "auto":
+        check_alone(state.num_processes, given)
+    if dry_run:
+        check_dry_run(resume, front_end, state.num_processes)
     if resume and output is None:
         any_run = all(part is None for part in (recipe, preset, model, data))
         name = None if any_run else folder_name(resolve_recipe(recipe, preset, model, data).with_values(given))
         prolong = any(field in given for field in LENGTH)
         output = _agreed(run_to_resume(name, prolong, reporter) if state.is_main_process else Path())
-    if resume and recipe is None and preset is None and output is not None:
-        recipe = read_run_recipe(Path(output).expanduser())
-    chosen = resolve_recipe(recipe, preset, model, data).with_values(given)
-    if resume:
-        check_resumed_effects(chosen, given)
-    else:
-        check_effects(chosen, given)
+    chosen = _chosen_recipe(recipe, preset, model, data, given, output if resume else None)
     folder = _agreed(Path(output).expanduser() if output is not None else free_folder(chosen))
+
+    def build(begun: Recipe) -> TrainingTask:
+        with way_past_bad_images(begun.data.on_bad_image, _TRAINS_WITHOUT, kinds=(MissingImagesError,)):
+            return build_task(begun, in_memory, state.num_processes, module)
+
+    if dry_run:
+        check_unused(folder)
+        deaths = named_deaths(lambda: f" ({stated_field('data.workers', 1)})")
+        with deaths, way_past_bad_images(chosen.data.on_bad_image, _TRAINS_WITHOUT):
+            return Run(folder, *rehearse(chosen, build, folder, reporter, fit=batch_size == "auto"))
     with ExitStack() as stack:
         if state.is_main_process:
             stack.enter_context(open_run_folder(folder, chosen, resume))
@@ -177,7 +193,7 @@ def finetune(
         stack.enter_context(StopAtOnce(folder / "checkpoints"))
         stack.enter_context(named_deaths(lambda: f" ({stated_field('data.workers', 1)}); {_go_on(folder)}"))
         state.wait_for_everyone()
-        task = _prepared_task(chosen, in_memory, module, folder, resume, finish, reporter)
+        task = _prepared_task(chosen, build, folder, resume, finish, reporter, fit=batch_size == "auto")
         _announce(task, folder, reporter)
         stack.enter_context(deterministic_algorithms(chosen.training, state.device))
         front = HubTrainer if front_end == "trainer" else AccelerateLoop
@@ -189,6 +205,25 @@ def finetune(
                 result = loop.run()
         with way_past_bad_images(chosen.data.on_bad_image, _TRAINS_WITHOUT):
             return complete_run(task, result, folder, reporter)
+
+
+def _chosen_recipe(
+    recipe: Recipe | str | Path | None,
+    preset: str | None,
+    model: str | None,
+    data: Any,
+    given: dict[str, Any],
+    resumed: str | Path | None,
+) -> Recipe:
+    """Returns the recipe of a run, or of the one in the folder `resumed`, with the stated fields checked."""
+    if resumed is not None and recipe is None and preset is None:
+        recipe = read_run_recipe(Path(resumed).expanduser())
+    chosen = resolve_recipe(recipe, preset, model, data).with_values(given)
+    if resumed is not None:
+        check_resumed_effects(chosen, given)
+    else:
+        check_effects(chosen, given)
+    return chosen
 
 
 def _without_effect(task: TrainingTask, device: torch.device) -> list[str]:
@@ -214,7 +249,14 @@ def _check_finish(resume: bool, given: dict[str, Any]) -> None:
 
 
 def _prepared_task(
-    recipe: Recipe, in_memory: Any, teacher: Any, folder: Path, resume: bool, finish: bool, reporter: Reporter
+    recipe: Recipe,
+    build: Callable[[Recipe], TrainingTask],
+    folder: Path,
+    resume: bool,
+    finish: bool,
+    reporter: Reporter,
+    *,
+    fit: bool,
 ) -> TrainingTask:
     """Builds the task and, for a resumed run, makes its checkpoint ready to load."""
     state = process_state()
@@ -223,17 +265,16 @@ def _prepared_task(
         prepare_checkpoints(folder, recipe, reporter)
     state.wait_for_everyone()
     try:
-        with way_past_bad_images(recipe.data.on_bad_image, _TRAINS_WITHOUT, kinds=(MissingImagesError,)):
-            task = build_task(recipe, in_memory, state.num_processes, teacher)
+        if fit and last_checkpoint(folder / "checkpoints") is None:
+            recipe = with_fitting_parts(recipe, build, folder, reporter)
+        task = build(recipe)
     except Exception:
         if state.is_main_process and not resume:
             free_run_folder(folder)
         raise
-    if not resume:
-        return task
-    if finish:
+    if resume and finish:
         finish_at_last_checkpoint(task, folder)
-    else:
+    elif resume:
         check_length(task, before, folder)
     state.wait_for_everyone()
     if state.is_main_process and recipe != before:
@@ -340,36 +381,4 @@ def _leave_checkpoints(task: TrainingTask, folder: Path, reporter: Reporter) -> 
         )
 
 
-def resolve_recipe(recipe: Recipe | str | Path | None, preset: str | None, model: str | None, data: Any) -> Recipe:
-    """Returns the recipe to begin from: the given one, the named one, or the one that suits model and data.
-
-    Raises:
-        ValueError: Both a recipe and a preset are given.
-    """
-    if recipe is not None and preset is not None:
-        raise ValueError(f"{argument('recipe')} and {argument('preset')} are both recipes to begin from: give one")
-    if isinstance(recipe, Recipe):
-        return recipe
-    if recipe is not None:
-        return read_recipe(recipe)
-    if preset is not None:
-        return named_recipe(preset)
-    if model is None:
-        return named_recipe("digits" if data in (None, "digits") else "from-scratch-small")
-    return named_recipe(task_of_source(model).default_preset(model))
-
-
-def folder_name(recipe: Recipe) -> str:
-    """Returns the default name of a run's folder."""
-    name = "-".join(Path(source).name.replace("/", "-") for source in (recipe.data.source, recipe.preset))
-    return "digits" if recipe.preset == "digits" else name
-
-
-def free_folder(recipe: Recipe) -> Path:
-    """Returns `runs/NAME` for a recipe, with a number appended if that folder exists."""
-    name = folder_name(recipe)
-    taken = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in range(1, 10_000))
-    return next(folder for folder in taken if not folder.exists())
-
-
-__all__ = ["Run", "complete_run", "finetune", "free_folder", "resolve_recipe"]
+__all__ = ["Run", "complete_run", "finetune"]

@@ -1,7 +1,7 @@
 """Pretraining on images without labels: the function behind `vithub pretrain`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..data.argument_names import argument
 from .finetuning import Run, finetune
@@ -27,7 +27,7 @@ def pretrain(
     epochs: int | None = None,
     max_steps: int | None = None,
     streaming: bool = False,
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] | None = None,
     lr: float | None = None,
     image_size: int | tuple[int, int] | None = None,
     mask_ratio: float | None = None,
@@ -41,6 +41,7 @@ def pretrain(
     finish: bool = False,
     keep_checkpoints: int | None = None,
     values: dict[str, Any] | None = None,
+    dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> Run:
     """Pretrains a backbone on images without labels and writes a folder that `finetune` takes as a model.
@@ -56,7 +57,7 @@ def pretrain(
         epochs: Passes over the training images; None takes the recipe's value, as for the arguments below.
         max_steps: Number of steps after which the training ends.
         streaming: Whether to read the data as a stream instead of loading all of it.
-        batch_size: Images per step, over all processes.
+        batch_size: Images per step, over all processes, or "auto", as for `finetune`.
         lr: Peak learning rate.
         image_size: Image size in pixels: side of a square, or (height, width).
         mask_ratio: Part of an image's patches that is hidden, in (0, 1).
@@ -73,6 +74,7 @@ def pretrain(
         keep_checkpoints: Number of last checkpoints to keep; 0 leaves none after the run.
         values: Further recipe fields by dotted name, such as {"pretraining.decoder_layers": 4}; they override the
             arguments above.
+        dry_run: Whether to measure a few steps only and to throw them away, as for `finetune`.
         reporter: Receives the progress; None writes to the log.
 
     Returns:
@@ -90,8 +92,9 @@ def pretrain(
     given |= {} if mask_ratio is None else {"pretraining.mask_ratio": mask_ratio}
     given |= {} if probe is None else {"pretraining.probe": str(probe)}
     given |= named_values(
-        epochs=epochs, max_steps=max_steps, streaming=streaming, batch_size=batch_size, lr=lr, image_size=image_size,
-        seed=seed, on_bad_image=on_bad_image, on_nonfinite=on_nonfinite, keep_checkpoints=keep_checkpoints,
+        epochs=epochs, max_steps=max_steps, streaming=streaming, lr=lr, image_size=image_size,
+        batch_size=None if batch_size == "auto" else batch_size, seed=seed, on_bad_image=on_bad_image,
+        on_nonfinite=on_nonfinite, keep_checkpoints=keep_checkpoints,
     )  # fmt: skip
     given |= values or {}
     if recipe is None and not resume:
@@ -105,7 +108,7 @@ def pretrain(
         raise ValueError(f"{argument('recipe')} must be one with task pretraining, got {recipe.task}")
     return finetune(
         model, data, output, recipe=recipe, front_end=front_end, resume=resume, finish=finish, values=given,
-        teacher=teacher, reporter=reporter,
+        batch_size="auto" if batch_size == "auto" else None, teacher=teacher, dry_run=dry_run, reporter=reporter,
     )  # fmt: skip
 
 

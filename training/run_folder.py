@@ -1,5 +1,6 @@
 """Folder that a run writes: a loadable model, its card, and a record of how it was trained."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..hub.folders import TargetError
 from ..hub.progress_bars import quiet_transformers
 from .recipe.recipe import Recipe, RecipeError
 from .recipe.resumable import MAY_CHANGE, refused_changes
-from .recipe.run_files import METRICS, RECIPE
+from .recipe.run_files import DRY_RUN_PICTURE, METRICS, RECIPE
 from .recipe.sealed_file import is_edited, seal
 from .run_lock import LOCK, RunLock
 from .tasks.evaluation import Metrics
@@ -31,8 +32,7 @@ def open_run_folder(folder: Path, recipe: Recipe, resume: bool) -> Iterator[None
         TargetError: The folder holds files already, or cannot be written, or there is nothing to resume.
         RecipeError: The run in the folder had another recipe; the differing fields are named.
     """
-    if folder.is_file():
-        raise TargetError(f"{folder} is a file; name a folder")
+    _check_folder(folder)
     if resume:
         run_recipe(folder)
     else:
@@ -45,6 +45,30 @@ def open_run_folder(folder: Path, recipe: Recipe, resume: bool) -> Iterator[None
         yield
 
 
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise TargetError(f"{folder} is a file; name a folder")
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a folder can be taken for a new run: it does not exist, or holds nothing but a dry run's picture."""
+    return not folder.exists() or (folder.is_dir() and [path.name for path in folder.iterdir()] == [DRY_RUN_PICTURE])
+
+
+def check_unused(folder: Path) -> None:
+    """Rejects a folder that a new run may not use.
+
+    Raises:
+        TargetError: It holds files already, or is a file.
+    """
+    _check_folder(folder)
+    if folder.is_dir() and any(path.name not in (LOCK, DRY_RUN_PICTURE) for path in folder.iterdir()):
+        what = "another run" if (folder / RECIPE).is_file() else "files already"
+        raise TargetError(
+            f"{folder} holds {what}; name another folder, or give {argument('resume')} to go on with a run"
+        )
+
+
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,11 +77,7 @@ def _make(folder: Path) -> None:
 
 
 def _begin(folder: Path, recipe: Recipe) -> None:
-    if any(path.name != LOCK for path in folder.iterdir()):
-        what = "another run" if (folder / RECIPE).is_file() else "files already"
-        raise TargetError(
-            f"{folder} holds {what}; name another folder, or give {argument('resume')} to go on with a run"
-        )
+    check_unused(folder)
     try:
         write_recipe(folder, recipe)
     except TargetError:
@@ -116,6 +136,7 @@ def free_run_folder(folder: Path) -> None:
     """Removes the files of a run that could not begin, so that a corrected run can use the folder."""
     for name in (RECIPE, LOCK):
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a trial of batch sizes may have kept features there
     with suppress(OSError):  # the folder holds other files
         folder.rmdir()
 
@@ -149,7 +170,9 @@ def write_run(
 
 
 __all__ = [
+    "check_unused",
     "free_run_folder",
+    "is_free",
     "open_run_folder",
     "read_run_recipe",
     "run_recipe",

@@ -1,6 +1,6 @@
 """Pictures of images with boxes, and contact sheets, for inspection before and after training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -81,9 +81,17 @@ def _within(image: Image.Image, tile: int) -> Image.Image:
 
 
 def batch_picture(
-    batch: dict[str, object], names: Sequence[str], mean: Sequence[float], std: Sequence[float]
+    batch: Mapping[str, object], names: Sequence[str], mean: Sequence[float], std: Sequence[float]
 ) -> Image.Image:
-    """Picture of a batch as the model receives it: padded images with the boxes of their targets.
+    """Contact sheet of a batch as the model receives it; see `batch_pictures`."""
+    found = batch_pictures(batch, names, mean, std)
+    return contact_sheet([picture for picture, _ in found], [title for _, title in found])
+
+
+def batch_pictures(
+    batch: Mapping[str, object], names: Sequence[str], mean: Sequence[float], std: Sequence[float]
+) -> list[tuple[Image.Image, str]]:
+    """Pictures of a batch as the model receives it, padded images with the boxes of their targets, and their titles.
 
     Args:
         batch: `pixel_values` (B, 3, H, W), `pixel_mask` (B, H, W) and `labels`, as `collate_boxes` returns them.
@@ -97,7 +105,7 @@ def batch_picture(
     assert isinstance(labels, list)
     colors = pixels * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
     colors = torch.where(mask[:, None].bool(), colors.clamp(0, 1), torch.tensor(0.5))
-    pictures, titles = [], []
+    found = []
     for image, seen, target in zip(colors, mask, labels, strict=True):
         height, width = int(seen[:, 0].sum()), int(seen[0].sum())
         picture = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
@@ -105,9 +113,9 @@ def batch_picture(
         corners = torch.cat([center - size / 2, center + size / 2], 1) * torch.tensor([width, height] * 2)
         numbers = target["class_labels"].tolist()
         texts = [names[number] for number in numbers]
-        pictures.append(draw_boxes(picture, corners.numpy(), texts, [color_of(number) for number in numbers]))
-        titles.append(f"{width} x {height}, {len(numbers)} boxes")
-    return contact_sheet(pictures, titles)
+        drawn = draw_boxes(picture, corners.numpy(), texts, [color_of(number) for number in numbers])
+        found.append((drawn, f"{width} x {height}, {len(numbers)} boxes"))
+    return found
 
 
-__all__ = ["COLORS", "CROWD", "batch_picture", "color_of", "contact_sheet", "draw_boxes"]
+__all__ = ["COLORS", "CROWD", "batch_picture", "batch_pictures", "color_of", "contact_sheet", "draw_boxes"]

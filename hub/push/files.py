@@ -61,6 +61,7 @@ _STAYS = (
     (r"(^|/)(features|counts|teacher)[^/]*\.safetensors$", "cache"),
     (r"\.py[co]$", "cache"),
     (r"(^|/)(logs?|runs|wandb|mlruns|tensorboard)/|\.log$|events\.out\.tfevents", "log"),
+    (r"^dry_run\.png$", "images of the data set, as a dry run shows them"),
     (r"~$|\.(tmp|swp|bak|incomplete|lock)$", "temporary file"),
 )
 

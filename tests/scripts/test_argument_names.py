@@ -11,6 +11,8 @@ from vithub.interpretability.demo.page import build_page, serve_page
 from vithub.interpretability.demo.space import write_space
 from vithub.scripts.command_line import app, run
 from vithub.training.dataset_prediction import predict_dataset
+from vithub.training.run_list.listing import list_runs
+from vithub.training.sweeping import sweep
 
 import vithub
 
@@ -29,6 +31,8 @@ FUNCTIONS = {
     "predict": [vithub.predict, vithub.predict_stream, predict_dataset],
     "pretrain": [vithub.pretrain],
     "publish": [vithub.publish],
+    "runs": [list_runs],
+    "sweep": [sweep],
     "verify": [vithub.verify],
 }
 PRINTED = "how the command prints; the function returns the content"
@@ -51,12 +55,14 @@ COMMAND_ONLY = {
     "explain": {"images": REPORT, "output": REPORT, "overwrite": REPORT, "on_bad_image": REPORT},
     "export": {"format_": "`format`, which is a name of Python's own", "json_": PRINTED},
     "models": {"json_": PRINTED},
-    "finetune": {"set_": "`values`: many NAME=VALUE texts are one dictionary in Python"},
+    "finetune": {"set_": "`values`: many NAME=VALUE texts are one dictionary in Python", "json_": PRINTED},
     "predict": {"json_": PRINTED, **FAST},
-    "pretrain": {"set_": "`values`: many NAME=VALUE texts are one dictionary in Python"},
+    "pretrain": {"set_": "`values`: many NAME=VALUE texts are one dictionary in Python", "json_": PRINTED},
     "publish": {
         "json_": PRINTED, "space": "calls `write_space` or `export` too", "web_runtime": "calls `export` with `space`",
     },
+    "runs": {"json_": PRINTED, "plot": "calls `save_curves`"},
+    "sweep": {"set_": "`values`: many NAME=VALUE texts are one dictionary in Python", "json_": PRINTED},
     "verify": {"json_": PRINTED},
 }  # fmt: skip
 OBJECT = "an object of Python"
@@ -77,6 +83,8 @@ FUNCTION_ONLY = {
     "predict": {"reporter": OBJECT, "rows_per_file": "a choice of programs that read the files"},
     "pretrain": {"values": "`--set` on the command line", "reporter": OBJECT},
     "publish": {"token": TOKEN, "check": "a command never leaves the check out"},
+    "runs": {},
+    "sweep": {"values": "`--set` on the command line", "reporter": OBJECT},
     "verify": {"reporter": OBJECT},
 }  # fmt: skip
 

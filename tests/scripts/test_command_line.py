@@ -20,7 +20,7 @@ from vithub.training.recipe.recipe import Recipe, field_choices, field_names
 
 import vithub
 
-COMMANDS = ("finetune", "evaluate", "predict", "convert", "publish", "explain", "models")
+COMMANDS = ("finetune", "evaluate", "predict", "runs", "convert", "publish", "explain", "models")
 
 
 @pytest.fixture
@@ -124,6 +124,15 @@ def test_help_names_every_command(command):
     assert command("-h")[1] == text
 
 
+@pytest.mark.parametrize(("alias", "name"), [("train", "finetune"), ("val", "evaluate")])
+def test_a_second_name_is_the_same_command_and_is_told(alias, name, command):
+    code, text, errors = command(alias, "--help")
+    assert (code, errors) == (0, "")
+    assert text.replace(f"vithub {alias}", f"vithub {name}") == command(name, "--help")[1]
+    assert f"  {alias}" in command("--help")[1]
+    assert f"the same as {name}" in command("--help")[1]
+
+
 def test_the_package_installs_the_command():
     content = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())
     assert content["project"]["scripts"] == {"vithub": "vithub.scripts.command_line:main"}
@@ -133,6 +142,9 @@ def test_the_package_installs_the_command():
     ("arguments", "message"),
     [
         (["nonsense"], "nonsense"),
+        (["trian"], "No such command 'trian'. Did you mean 'train'"),
+        (["fit"], "No such command 'fit'. Did you mean 'finetune'"),
+        (["train", "--epoch", "3"], "No such option:? '?--epoch'?.* --epochs"),
         (["predict"], "FOLDER"),
         (["predict", "."], "IMAGE"),
         (["predict", "--tip", "3", "run", "a.png"], "--tip"),

@@ -88,15 +88,22 @@ class AccelerateLoop:
                 self.model.train()
                 end.begin_epoch(epoch, first, stop)
                 for step in range(first, stop):
-                    self._step(loader, step, end)
+                    self.step(loader, step, end)
                 end.end_epoch(stop)
         published = self.record.load_published()
         return LoopResult(self.record, accelerator, published, self.precision)
 
-    def _step(self, loader: Iterator[Any], step: int, end: StepEnd) -> None:
-        """Makes one optimizer step: forward and backward passes over the batch's parts, optimizer, records."""
+    def step(self, loader: Iterator[Any], step: int, end: StepEnd, parts: int | None = None) -> None:
+        """Makes one optimizer step: forward and backward passes over the batch's parts, optimizer, records.
+
+        Args:
+            loader: Parts of the batches of this step and the following ones.
+            step: Number of the step, from 0.
+            end: End of the step.
+            parts: Number of parts to compute, for a measurement; None computes all of them.
+        """
         asked = time.perf_counter()
-        batches = [next(loader) for _ in range(self.task.recipe.training.accumulation)]
+        batches = [next(loader) for _ in range(parts or self.task.recipe.training.accumulation)]
         self.record.waited(time.perf_counter() - asked)
         self.task.prepare_step(batches)
         for loaded in batches:

@@ -248,11 +248,11 @@ class TrainingState:
         eager = torch.compiler.set_stance("force_eager") if self.task.compiled == "layers" else nullcontext()
         try:
             with eager:
-                return self.task.evaluate(self.judged, "validation", self.accelerator, reporter, self._autocast)
+                return self.task.evaluate(self.judged, "validation", self.accelerator, reporter, self.autocast)
         except EvaluationStoppedError:
             raise Interrupted(request.signum, step, self.save(step)) from None
 
-    def _autocast(self) -> Any:
+    def autocast(self) -> Any:
         """Returns the context of an evaluation's forward pass, in the precision of the training."""
         settings, device = self.task.recipe.training, self.accelerator.device
         if uses_master_weights(settings, resolve_precision(settings.precision, device)):

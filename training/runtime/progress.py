@@ -115,16 +115,21 @@ def _short(value: float) -> str:
 
 
 def time_left(seconds: float) -> str:
-    """Formats seconds as text with at most two units, such as "3 min 20 s left"."""
+    """Formats the seconds that are left, such as "3 min 20 s left"."""
+    return f"{duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Formats seconds as text with at most two units, such as "3 min 20 s"."""
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s left"
+        return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s left"
+        return f"{whole // 60} min {whole % 60} s"
     hours, minutes = divmod(round(whole / 60), 60)
     if hours < 48:
-        return f"{hours} h {minutes} min left"
-    return f"{hours // 24} d {hours % 24} h left"
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
 
 
-__all__ = ["QuietReporter", "Reporter", "TerminalReporter", "time_left"]
+__all__ = ["QuietReporter", "Reporter", "TerminalReporter", "duration", "time_left"]

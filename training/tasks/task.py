@@ -29,11 +29,12 @@ from ..runtime.progress import Reporter
 from .batch_places import BatchPlace
 from .compilation import channels_last, compilation, put_channels_last
 from .evaluation import Evaluation, SplitEvaluator, default_workers, evaluate_split
+from .overview import DataOverview
 from .predictions import OpenedImages
 from .train_batches import TrainBatches, pixel_caches
 
 
-class TrainingTask(ABC):
+class TrainingTask(DataOverview, ABC):
     """Training task: model, data, loss and metrics of one run, shared by the Accelerate loop and `Trainer`.
 
     Args:
@@ -122,7 +123,7 @@ class TrainingTask(ABC):
         if self.recipe.model.activation_checkpointing:
             self.model.activation_checkpointing_enable()
 
-    def finish(self, folder: Path | None) -> None:  # noqa: B027  # most tasks need none
+    def finish(self, folder: Path | None) -> None:  # most tasks need none
         """Converts the model to the one to publish, and writes extra files into the run's folder unless it is None."""
 
     def data_facts(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ..runtime.batch_loading import BatchLoader
 class TrainBatches(Protocol):
     """Source of each process's training batches."""
 
+    recipe: Recipe  # its accumulation says into how many parts a batch is divided
     device: torch.device  # device to deliver the images on; all else stays on the host
 
     @property

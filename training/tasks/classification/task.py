@@ -1,17 +1,21 @@
 """Classification task: training of a model that gives each image one label, or any number of labels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
+from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel
 
+from ....data.columns import LABEL
 from ....data.image_processing import PixelFormat, pixel_format
 from ....data.labelled.augmentation import TrainTransform
 from ....data.labelled.dataset import EvaluationTransform, LabelledImages, collate
+from ....data.labelled.labels import label_counts
 from ....data.labelled.mixing import mix_batch, targets_from_labels
 from ....data.labelled.tables import ImageData
 from ....data.samplers import TrainingOrder
@@ -25,6 +29,7 @@ from ...optim.parameter_groups import keep_frozen_statistics
 from ...optim.sample_dropout import SampleDropout, drops_activations
 from ...recipe.recipe import Recipe
 from ..batch_places import BatchPlace
+from ..overview import picture_of
 from ..task import TrainingTask
 from ..train_batches import StreamedBatches, TableBatches
 from .closer_look import closer_look
@@ -207,13 +212,10 @@ class ClassificationTask(TrainingTask):
 
     def loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         """Computes the mean loss of a batch, or of part of one, from its labels and from the teacher."""
-        recipe, step, place = self.recipe, self.step_of(batch), BatchPlace.of(batch)
+        recipe, place = self.recipe, BatchPlace.of(batch)
         keep_frozen_statistics(self.learner)
         targets = targets_from_labels(batch["labels"], len(self.names), recipe.training.label_smoothing)
-        pixels = batch["pixel_values"]
-        off = recipe.augmentation.mix_off_epoch
-        if recipe.augmentation.mixes and (off is None or place.epoch < off):
-            pixels, targets = mix_batch(pixels, targets, recipe.augmentation, recipe.seed, Stream.MIX, step)
+        pixels, targets = self._mixed(batch, targets)
         torch.manual_seed(self._model_seed(batch))
         arguments: dict[str, Any] = {}
         if "kept_rows" in batch:
@@ -224,6 +226,33 @@ class ClassificationTask(TrainingTask):
             outputs = model(pixel_values=pixels, **arguments)
         answers = None if self.teaching is None else self.teaching.logits(pixels, place.rows)
         return self.criterion(outputs, targets, answers)
+
+    def _mixed(self, batch: Mapping[str, Any], targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns pixels and targets of a batch, mixed in pairs if the recipe mixes in its epoch."""
+        settings, place = self.recipe.augmentation, BatchPlace.of(dict(batch))
+        off = settings.mix_off_epoch
+        if not settings.mixes or (off is not None and place.epoch >= off):
+            return batch["pixel_values"], targets
+        step = self.step_of(dict(batch))
+        return mix_batch(batch["pixel_values"], targets, settings, self.recipe.seed, Stream.MIX, step)
+
+    def class_counts(self) -> dict[str, dict[str, int]]:
+        """Returns the number of images of each class by split; none of streams."""
+        tables = {name: table for name, table in self.data.splits.items() if isinstance(table, Dataset)}
+        counts = {name: label_counts(table, LABEL, self.data.labels).tolist() for name, table in tables.items()}
+        return {name: dict(zip(self.names, map(int, found), strict=True)) for name, found in counts.items()}
+
+    def pictures(self, batch: Mapping[str, Any]) -> list[tuple[Image.Image, str]]:
+        """Returns the images of a batch, mixed where the recipe mixes, with their classes and shares of them."""
+        if batch["pixel_values"].ndim != 4:  # kept features of a frozen backbone
+            return []
+        pixels, targets = self._mixed(batch, targets_from_labels(batch["labels"], len(self.names), 0.0))
+        found = []
+        for image, target in zip(pixels, targets, strict=True):
+            shares = [(self.names[number], float(target[number])) for number in target.nonzero().flatten().tolist()]
+            title = ", ".join(name if share == 1 else f"{name} {share:.2f}" for name, share in shares)
+            found.append((picture_of(image, self.pixels.mean, self.pixels.std), title))
+        return found
 
     def _dropout(self, batch: dict[str, Any]) -> AbstractContextManager[Any]:
         """Returns a context that draws dropout per sample, if any; none if the graph is compiled or recomputed."""

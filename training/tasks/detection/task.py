@@ -1,15 +1,18 @@
 """Detection task: training of a model that finds boxes in images."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel
 
 from ....data.boxes.augmentation import BoxTransform
 from ....data.boxes.dataset import BoxEvaluationTransform, BoxImages, box_pixels, collate_boxes
+from ....data.boxes.pictures import batch_pictures
 from ....data.boxes.tables import BoxData
 from ....data.samplers import TrainingOrder
 from ....data.seeding import Stream, derived_seed
@@ -119,6 +122,31 @@ class DetectionTask(TrainingTask):
         return BoxEvaluator(
             model, images, self.image_processor, len(self.names), autocast=autocast, loaders=self.loaders
         )
+
+    counted = "boxes"
+
+    @property
+    def varying_shapes(self) -> bool:
+        """Whether the images of one batch may have other shapes than those of the next."""
+        return self.image_hw is None or self.recipe.boxes.batch_scale != (1.0, 1.0)
+
+    def class_counts(self) -> dict[str, dict[str, int]]:
+        """Returns the number of boxes of each class by split, without crowds."""
+        found = {}
+        for split, table in self.data.splits.items():
+            counts = Counter(
+                number
+                for numbers, crowds in zip(table["classes"], table["crowd"], strict=True)
+                for number, crowd in zip(numbers, crowds, strict=True)
+                if not crowd
+            )
+            found[split] = {name: counts[number] for number, name in enumerate(self.names)}
+        return found
+
+    def pictures(self, batch: Mapping[str, Any]) -> list[tuple[Image.Image, str]]:
+        """Returns the images of a batch with the boxes of their targets."""
+        pixels = box_pixels(self.image_processor)
+        return batch_pictures(batch, self.names, list(pixels.mean), list(pixels.std))
 
     def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
         """Checks the targets, and gives each part of a step's batch what its loss shares with the others.

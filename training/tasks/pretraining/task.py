@@ -1,13 +1,14 @@
 """Pretraining task: training of a backbone on images without labels."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch import nn
 
 from ....data.image_processing import PixelFormat, pixel_format
@@ -22,6 +23,7 @@ from ...recipe.recipe import Recipe
 from ...runtime.progress import Reporter
 from ..batch_places import BatchPlace
 from ..evaluation import Evaluation
+from ..overview import picture_of
 from ..task import TrainingTask
 from ..train_batches import StreamedBatches, TableBatches
 from .evaluation import PretrainingEvaluator
@@ -173,6 +175,20 @@ class PretrainingTask(TrainingTask):
         if self.probe is None:
             return {}
         return {"validation_effective_rank_share": evaluation.values["effective_rank_share"]}
+
+    def pictures(self, batch: Mapping[str, Any]) -> list[tuple[Image.Image, str]]:
+        """Returns the images of a batch before any part is hidden, or all their views."""
+        pixels, learner = batch["pixel_values"], self.learner
+        mean, std = self.pixels.mean, self.pixels.std
+        if not isinstance(learner, SelfDistillation):
+            return [(picture_of(image, mean, std), "") for image in pixels]
+        larges, smalls = learner.sizes.cut(pixels)
+        found = []
+        for number, views in enumerate(larges):
+            found += [(picture_of(view, mean, std), f"image {number + 1}, large view") for view in views]
+            if smalls is not None:
+                found += [(picture_of(view, mean, std), f"image {number + 1}, small view") for view in smalls[number]]
+        return found
 
     def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
         """Prepares the parts of a step's batch; draws the choices of each image, such as its mask."""

@@ -1,0 +1,149 @@
+"""Small grid of trainings, each a run of its own: the function behind `vithub sweep`."""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.argument_names import argument
+from ..data.text.json_text import json_text
+from ..data.whole_files import write_whole
+from ..hub.checkpoints import read_json
+from ..hub.folders import TargetError
+from .finetuning import finetune
+from .loop.step import NonFiniteLossError
+from .recipe.effects import check_effects
+from .recipe.recipe import Recipe
+from .recipe.run_files import METRICS, RECIPE
+from .run_choice import resolve_recipe
+from .run_list.listing import RunEntry, list_runs
+from .runtime.processes import process_state
+from .runtime.progress import QuietReporter, Reporter
+
+GRID = "sweep.json"
+MOST_CELLS = 200
+_LONGEST_NAME = 80
+
+
+def sweep(
+    model: str | None = None,
+    data: str | None = None,
+    output: str | Path = "",
+    *,
+    grid: Mapping[str, Sequence[Any]],
+    recipe: Recipe | str | Path | None = None,
+    preset: str | None = None,
+    values: dict[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> list[RunEntry]:
+    """Trains a run for each combination of some recipe values, and lists them as `list_runs` does.
+
+    Runs that are finished are not trained again, and one that was broken off goes on, so that a killed sweep is
+    continued by the same call. A run whose loss is not finite is left as it is, and the others are trained.
+
+    Args:
+        model: Model to train, as for `finetune`.
+        data: Data set, as for `finetune`, by name.
+        output: Folder of the sweep; each run has a folder in it.
+        grid: Values of each varied field by dotted name, such as {"training.lr": [1e-4, 3e-4], "seed": [0, 1]}.
+        recipe: Recipe of all runs, as for `finetune`.
+        preset: Name of the recipe to begin from.
+        values: Further recipe fields of all runs by dotted name.
+        reporter: Receives the progress; None writes to the log.
+
+    Raises:
+        RecipeError: A combination is no valid recipe; nothing is trained then.
+        TargetError: The folder holds another sweep, or files of another kind.
+    """
+    reporter = reporter or QuietReporter()
+    if not str(output):
+        raise ValueError(f"{argument('output')} is missing: name the folder of the sweep")
+    folder, cells = Path(output).expanduser(), grid_cells(grid)
+    given = {**(values or {})}
+    stated = {"model.source": model, "data.source": data}
+    given |= {name: value for name, value in stated.items() if value is not None}
+    begun = resolve_recipe(recipe, preset, model, data)
+    if twice := sorted(set(grid) & set(given)):
+        raise ValueError(f"{argument('grid')} varies {', '.join(twice)}, which is stated for all runs too")
+    for cell in cells.values():
+        check_effects(begun.with_values(given | cell), given | cell)
+    if process_state().is_main_process:
+        _open(folder, {"recipe": begun.with_values(given).model_dump(mode="json"), "grid": dict(grid)})
+    process_state().wait_for_everyone()
+    for number, (name, cell) in enumerate(cells.items(), 1):
+        if (folder / name / METRICS).is_file():
+            reporter.message(f"run {number} of {len(cells)}, {name}: finished before")
+            continue
+        reporter.message(f"run {number} of {len(cells)}: {name}")
+        try:
+            finetune(
+                model, data, folder / name, recipe=begun, values={**(values or {}), **cell},
+                resume=(folder / name / RECIPE).is_file(), reporter=reporter,
+            )  # fmt: skip
+        except NonFiniteLossError as error:
+            reporter.message(f"{name} has no result: {error}")
+    return list_runs(folder)
+
+
+def grid_cells(grid: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the values of each combination, by the name of its folder.
+
+    Args:
+        grid: Values of each varied field by dotted name.
+
+    Raises:
+        ValueError: There is nothing to vary, a field has no values or one twice, or there are too many combinations.
+    """
+    if not grid:
+        raise ValueError(f"{argument('grid')} is missing: name a field and its values")
+    for name, values in grid.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise ValueError(f"{argument('grid')}: {name} must have a list of values, got {values!r}")
+        if any(value in values[:number] for number, value in enumerate(values)):
+            raise ValueError(f"{argument('grid')}: {name} has a value twice, got {list(values)!r}")
+    combinations = list(itertools.product(*grid.values()))
+    if len(combinations) > MOST_CELLS:
+        raise ValueError(f"{argument('grid')} has {len(combinations)} combinations, more than {MOST_CELLS}")
+    width = len(str(len(combinations)))
+    cells = {}
+    for number, chosen in enumerate(combinations, 1):
+        cell = dict(zip(grid, chosen, strict=True))
+        parts = (f"{name.rpartition('.')[2]}-{value}" for name, value in cell.items())
+        words = re.sub(r"[^A-Za-z0-9.+-]+", "_", "_".join(parts))
+        cells[f"{number:0{width}}_{words}"[:_LONGEST_NAME].rstrip("._")] = cell
+    return cells
+
+
+def best_on_validation(entries: Sequence[RunEntry]) -> tuple[RunEntry, float] | None:
+    """Returns the finished run with the best headline figure on the validation split, and that figure.
+
+    The test split must not choose: the best of many runs is better there by chance alone.
+    """
+    found = []
+    for one in entries:
+        if one.value is not None and one.state == "finished":
+            value = read_json(one.folder / METRICS).get("validation", {}).get(one.headline)
+            if isinstance(value, int | float):
+                found.append((one, float(value)))
+    return max(found, key=lambda pair: pair[1], default=None)
+
+
+def _open(folder: Path, content: dict[str, Any]) -> None:
+    """Makes the folder of a sweep, or checks that it holds the same one."""
+    file = folder / GRID
+    text = json_text(content, indent=1) + "\n"
+    if file.is_file():
+        if file.read_text(encoding="utf-8") != text:
+            raise TargetError(f"{folder} holds another sweep, which {file.name} describes; name another folder")
+        return
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise TargetError(f"{folder} holds files already; name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(file, text)
+    except OSError as error:
+        raise TargetError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+__all__ = ["GRID", "best_on_validation", "grid_cells", "sweep"]
