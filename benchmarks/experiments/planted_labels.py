@@ -1,6 +1,6 @@
 """Wrong labels put into flowers5, and how many of them `vithub check-data` lists first.
 
-    python benchmarks/experiments/planted_labels.py --data flowers5 --model vit_small_patch14 --seeds 0 1 2 3 4
+    python benchmarks/experiments/planted_labels.py --data flowers5 --model tf_efficientnet_lite0 --seeds 0 1 2 3 4
 
 All images of the three splits are embedded once. For each seed, 5 % of the labels are replaced by another class, drawn
 at random; the labels are then ranked as the command ranks them, and every planted one is looked up in the ranking. What
