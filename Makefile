@@ -8,7 +8,7 @@ PROCESSES ?= auto
 
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-long check lowest tour benchmark clean
+.PHONY: demo test test-long check lowest tour docs benchmark clean
 
 demo: $(VENV)/installed
 	@if [ -f runs/demo/model.safetensors ]; then echo "runs/demo is there already; make clean removes it"; \
@@ -44,6 +44,10 @@ $(LOWEST)/installed: pyproject.toml | $(VENV)/installed
 # Runs docs/tour/source and writes its notebook and pages.
 tour: $(VENV)/installed
 	$(BIN)/python docs/tour/build.py
+
+# The documentation as a site in build/docs, which opens without a server; a warning is an error.
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
 
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py

@@ -19,7 +19,7 @@ from vithub.configuration.configuration_vit import PRESETS
 from vithub.scripts.command_line import app, run
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/howto").glob("*.md"))]
 BLOCK = re.compile(r"(?P<skip><!-- not run: [^>]+ -->\n+)?```(?P<kind>\w+)\n(?P<code>.*?)```", re.DOTALL)
 
 

@@ -1,15 +1,12 @@
 """The tour in docs/tour: notebook and pages are what its source gives, and every cell of it runs."""
 
-import ast
-import builtins
-import importlib.util
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
+from notebook_checks import check_outputs, load_program, names_from_elsewhere
 from patience import LONG, PATIENCE
 
 TOUR = Path(__file__).parents[1] / "docs" / "tour"
@@ -42,13 +39,7 @@ PARTS = {
 
 @pytest.fixture(scope="module")
 def build():
-    """The builder as a module; docs are no package."""
-    spec = importlib.util.spec_from_file_location("tour_build", TOUR / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tour_build"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["tour_build"]
+    return load_program(TOUR / "build.py", "tour_build")
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +62,6 @@ def test_the_notebook_is_the_source_and_was_run(build, cells, notebook):
     for cell in code:
         assert cell.outputs or "print(" not in cell.source, cell.source
         check_outputs(cell)
-
-
-def check_outputs(cell):
-    for output in cell.outputs:
-        assert output.output_type in ("stream", "display_data"), output
-        assert output.get("name", "stdout") == "stdout", f"a warning: {output.text}"
 
 
 def test_the_pages_are_the_notebook(build, notebook):
@@ -106,13 +91,7 @@ def test_each_page_needs_the_first_alone(cells):
     first = cells[0].page
     for page in dict.fromkeys(cell.page for cell in cells):
         code = "\n".join(cell.source for cell in cells if not cell.is_text and cell.page in (first, page))
-        names = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name | ast.arg | ast.alias)]
-        made = {node.id for node in names if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-        made |= {node.arg for node in names if isinstance(node, ast.arg)}
-        made |= {(node.asname or node.name).split(".")[0] for node in names if isinstance(node, ast.alias)}
-        made |= {n.name for n in ast.walk(ast.parse(code)) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-        read = {node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-        assert read <= made | set(dir(builtins)), page
+        assert not names_from_elsewhere(code), page
 
 
 def test_no_figure_is_typed_into_the_text(cells):
