@@ -8,7 +8,7 @@ PROCESSES ?= auto
 
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-long check lowest tour docs benchmark clean
+.PHONY: demo test test-long faults check lowest tour docs benchmark clean
 
 demo: $(VENV)/installed
 	@if [ -f runs/demo/model.safetensors ]; then echo "runs/demo is there already; make clean removes it"; \
@@ -21,6 +21,11 @@ test: $(VENV)/installed
 # With the long forms of tests that have one: the tour at its full size, and more kills.
 test-long: $(VENV)/installed
 	VITHUB_LONG=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
+
+# Faults at drawn moments and hostile inputs, all of them, with their counts: an hour of one core.
+faults: $(VENV)/installed
+	$(BIN)/python tests/faults/moments/run.py --count 2000
+	$(BIN)/python tests/faults/run.py --all
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

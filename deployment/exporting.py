@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ..data.argument_names import argument
-from ..data.whole_files import write_whole
+from ..data.whole_files import whole_file, write_whole
 from ..hub.any_model import load_any_model
 from ..hub.card.model_card import CARD, write_card
 from ..hub.checkpoints import locate
@@ -29,7 +29,7 @@ from ..hub.exported.forms import (
     record_text,
 )
 from ..hub.exported.sessions import open_session
-from ..hub.folders import new_folder
+from ..hub.folders import new_folder, write_errors
 from ..hub.model_identity import model_identity
 from ..training.runtime.progress import QuietReporter, Reporter
 from .exports.gate import Gate, GateResult
@@ -140,7 +140,7 @@ def export(
         check_preprocessing(source, processor, "web" if web else "with_preprocessing")
     runtime = find_runtime(web_runtime) if web else None
     gate = _gate(path, str(model), data, split, max_drop, form, reporter)
-    with tempfile.TemporaryDirectory(prefix="vithub-export-") as folder:
+    with tempfile.TemporaryDirectory(prefix="vithub-export-") as folder, write_errors(path, within=path):
         work = Path(folder)
         record = _write_checked(work, form, source, processor, gate, dynamic_size, calibration_images)
         record = {"source": str(model), "source_hashes": _hashes(path), **record}
@@ -300,9 +300,8 @@ def _add(work: Path, folder: Path, form: Form, record: dict[str, Any]) -> None:
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         if (work / name).is_file():
-            part = place.with_name(f".{place.name}.part")
-            shutil.copyfile(work / name, part)
-            part.replace(place)
+            with whole_file(place) as part:
+                shutil.copyfile(work / name, part)
         else:
             place.unlink(missing_ok=True)
     write_whole(folder / RECORD, record_text(records))

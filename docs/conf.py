@@ -32,7 +32,7 @@ NAVIGATION = {
             "exporting", "explain", "looking_inside", "demo", "comparing", "scaling",
         ],
         "Concepts": ["tour/README"],
-        "Results": ["results", "speed", "faithfulness", "robustness", "interruptions", "reports/README"],
+        "Results": ["results", "speed", "faithfulness", "reliability", "robustness", "interruptions", "reports/README"],
         "Reference": ["reference/python", "reference/commands"],
     },
     "tour/README": {"": sorted(f"tour/{file.stem}" for file in Path(__file__).parent.glob("tour/[0-9]*.md"))},

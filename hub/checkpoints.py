@@ -16,6 +16,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..data.text.terminal_text import visible
 from .known_models import known_source, near_name
 
 WEIGHTS = "model.safetensors"
@@ -23,6 +24,7 @@ INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".tar")
 # transformers reads "file.Class", or "user/name--file.Class" for code of another repository.
 _CODE_REFERENCE = re.compile(r"(?:[\w.-]+(?:/[\w.-]+)?--)?[^\W\d]\w*\.[^\W\d]\w*")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # which torch puts into its errors
 
 
 class CheckpointError(ValueError):
@@ -229,7 +231,7 @@ def read_weight_file(file: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, runtime and other errors here
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = visible(_COLOURS.sub("", str(error)).splitlines()[0]) if str(error) else type(error).__name__
         raise CheckpointError(f"{file} holds more than tensors, or is damaged, and was not loaded: {reason}") from error
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):

@@ -65,6 +65,8 @@ def run(command: Callable[[], Any]) -> int:
     except SystemExit as stop:
         if isinstance(message := getattr(stop, "message", None), str):
             say(f"vithub: {message}", err=True)
+        elif stop.code == 130:  # which typer makes of Ctrl-C, without a word
+            return _fail("interrupted", 130)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)

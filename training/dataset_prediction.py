@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ from ..data.table_identity import rows_identity
 from ..data.text.json_text import json_text
 from ..data.whole_files import write_whole
 from ..hub.checkpoints import locate
-from ..hub.folders import TargetError
+from ..hub.folders import TargetError, write_errors
 from ..hub.model_identity import model_identity
 from ..hub.ready_model import Backend
 from .prediction_parts import what_is_wrong, write_part
+from .run_lock import LOCK, RunLock
 from .runtime.bad_image_errors import way_past_bad_images
 from .runtime.loading_processes import named_deaths
 from .runtime.processes import process_state
@@ -80,7 +83,8 @@ def predict_dataset(
         reporter: Receives the progress; None writes to the log.
 
     Raises:
-        TargetError: The folder holds other files or another prediction.
+        TargetError: The folder holds other files or another prediction, cannot be written, or another process writes
+            it.
         BadImageError: An image cannot be decoded.
     """
     if on_bad_image not in ("error", "skip"):
@@ -103,38 +107,48 @@ def predict_dataset(
         "model": str(folder), "data": predictor.data, "split": split, "images": len(tables[split]),
         "rows_per_file": rows_per_file, **predictor.about,
     }  # fmt: skip
-    if state.is_main_process:
-        _open(target, about, resume)
-    state.wait_for_everyone()
-    images = predictor.open(split, state.device)
-    files = [(number, _file(target, number)) for number in range(-(-len(images) // rows_per_file))]
-    of_model, mine = model_identity(path, backend), []
-    for number, file in files[state.process_index :: state.num_processes]:
-        rows = range(number * rows_per_file, min(len(images), (number + 1) * rows_per_file))
-        made_from = {**of_model, "data": rows_identity(tables[split], rows)}
-        wrong = what_is_wrong(file, rows, made_from) if file.is_file() else ""
-        if wrong:
-            logger.warning("%s is made again: %s", file, wrong)
-        if wrong is not None:
-            mine.append((file, rows, made_from))
-    count = default_workers() if workers is None else workers
-    reporter.start(f"predicting {split}", sum(len(rows) for _, rows, _ in mine))
-    for file, rows, made_from in mine:
-        with way_past_bad_images(on_bad_image, "gives it an empty row"):
-            write_part(file, predictor.tables(rows, batch_size, count, reporter), made_from)
-    reporter.stop()
-    state.wait_for_everyone()
-    if state.is_main_process and files:
-        predictor.finish([file for _, file in files])
-    state.wait_for_everyone()
+    with _opened(target, about, resume) if state.is_main_process else nullcontext():
+        state.wait_for_everyone()
+        images = predictor.open(split, state.device)
+        files = [(number, _file(target, number)) for number in range(-(-len(images) // rows_per_file))]
+        of_model, mine = model_identity(path, backend), []
+        for number, file in files[state.process_index :: state.num_processes]:
+            rows = range(number * rows_per_file, min(len(images), (number + 1) * rows_per_file))
+            made_from = {**of_model, "data": rows_identity(tables[split], rows)}
+            wrong = what_is_wrong(file, rows, made_from) if file.is_file() else ""
+            if wrong:
+                logger.warning("%s is made again: %s", file, wrong)
+            if wrong is not None:
+                mine.append((file, rows, made_from))
+        count = default_workers() if workers is None else workers
+        reporter.start(f"predicting {split}", sum(len(rows) for _, rows, _ in mine))
+        for file, rows, made_from in mine:
+            with way_past_bad_images(on_bad_image, "gives it an empty row"):
+                write_part(file, predictor.tables(rows, batch_size, count, reporter), made_from)
+        reporter.stop()
+        state.wait_for_everyone()
+        if state.is_main_process and files:
+            predictor.finish([file for _, file in files])
+        state.wait_for_everyone()
     return target
 
 
-def _open(target: Path, about: dict[str, Any], resume: bool) -> None:
-    """Makes the folder, or checks that it holds part of the same prediction."""
+@contextmanager
+def _opened(target: Path, about: dict[str, Any], resume: bool) -> Iterator[None]:
+    """Makes the folder and locks it, and checks what it holds."""
     if target.is_file():
         raise TargetError(f"{target} is a file; name a folder")
-    if target.is_dir() and any(target.iterdir()):
+    with write_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+    with RunLock(target, "written"):
+        _begin(target, about, resume)
+        with write_errors(target, within=target):
+            yield
+
+
+def _begin(target: Path, about: dict[str, Any], resume: bool) -> None:
+    """Writes what is predicted, or checks that the folder holds part of the same prediction."""
+    if any(path.name not in (LOCK, f".{ABOUT}.new") for path in target.iterdir()):  # which a kill may leave
         if not resume:
             raise TargetError(
                 f"{target} holds files already; name another folder, or give {argument('resume')} to go on"
@@ -149,11 +163,8 @@ def _open(target: Path, about: dict[str, Any], resume: bool) -> None:
         if foreign := sorted(file.name for file in target.glob("part-*.parquet") if file not in known):
             raise TargetError(f"{target} holds {', '.join(foreign[:5])}, which this prediction does not make")
         return
-    try:
-        target.mkdir(parents=True, exist_ok=True)
+    with write_errors(target):
         write_whole(target / ABOUT, json_text(about, indent=1) + "\n")
-    except OSError as error:
-        raise TargetError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def _about(target: Path) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 from ..data.argument_names import argument
 from ..data.text.json_text import json_text
 from ..data.whole_files import write_whole
+from ..hub.bundle.flat_sources import is_flat_source
 from ..hub.card.model_card import write_card
-from ..hub.folders import TargetError
+from ..hub.folders import TargetError, staged_files, write_errors
 from ..hub.progress_bars import quiet_transformers
 from .recipe.recipe import Recipe, RecipeError
 from .recipe.resumable import MAY_CHANGE, refused_changes
@@ -22,6 +23,8 @@ from .recipe.sealed_file import is_edited, seal
 from .run_lock import LOCK, RunLock
 from .tasks.evaluation import Metrics
 from .tasks.plots import save_learning_curves
+
+_MAY_BE_THERE = (LOCK, DRY_RUN_PICTURE, f".{RECIPE}.new")  # the last of a run that was killed while it began
 
 
 @contextmanager
@@ -62,7 +65,7 @@ def check_unused(folder: Path) -> None:
         TargetError: It holds files already, or is a file.
     """
     _check_folder(folder)
-    if folder.is_dir() and any(path.name not in (LOCK, DRY_RUN_PICTURE) for path in folder.iterdir()):
+    if folder.is_dir() and any(path.name not in _MAY_BE_THERE for path in folder.iterdir()):
         what = "another run" if (folder / RECIPE).is_file() else "files already"
         raise TargetError(
             f"{folder} holds {what}; name another folder, or give {argument('resume')} to go on with a run"
@@ -151,6 +154,8 @@ def write_run(
 ) -> None:
     """Writes model, processor, metrics, plots and the card into a run's folder.
 
+    An earlier model in the folder stays whole until all files of the new one are written.
+
     Args:
         folder: Folder of the run, which holds `recipe.yaml` already.
         model: Model with the weights to publish.
@@ -158,15 +163,30 @@ def write_run(
         metrics: Content of `metrics.json`.
         reported: Metrics of the reported split.
         state: Whole tensors of the model if it is sharded, else None.
+
+    Raises:
+        TargetError: The disk is full or the folder cannot be written.
     """
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    with quiet_transformers():
-        model.save_pretrained(folder, state_dict=state)
-    image_processor.save_pretrained(folder)
-    save_learning_curves(metrics["history"], folder / "learning_curves.png", reported.headline)
-    reported.save_plots(names, folder)
-    write_whole(folder / METRICS, json_text(metrics, indent=1) + "\n", durable=True)
-    write_card(folder)
+    with staged_files(folder, last=METRICS) as staging:
+        with quiet_transformers():
+            model.save_pretrained(staging, state_dict=state)
+        image_processor.save_pretrained(staging)
+        save_learning_curves(metrics["history"], staging / "learning_curves.png", reported.headline)
+        reported.save_plots(names, staging)
+        write_whole(staging / METRICS, json_text(metrics, indent=1) + "\n", durable=True)
+        made = {file.name for file in staging.iterdir()}
+    with write_errors(folder):
+        _remove_outdated(folder, made)
+        write_card(folder)
+
+
+def _remove_outdated(folder: Path, made: set[str]) -> None:
+    """Removes parts of the weights and code of an earlier model in the folder that the new one does not have."""
+    for file in [*folder.glob("model*.safetensors*"), *folder.glob("*.py")]:
+        code = file.suffix == ".py"
+        if file.name not in made and (not code or is_flat_source(file.read_text(encoding="utf-8", errors="replace"))):
+            file.unlink()
 
 
 __all__ = [

@@ -27,7 +27,7 @@ _AUTO_CLASSES = {
 
 
 class RemoteCodeError(CheckpointError):
-    """The code is not trusted, or differs from the code that was trusted; the message names the files."""
+    """The code is not trusted, differs from the code that was trusted, or lacks a package; the message says which."""
 
 
 def remote_classes(folder: Path) -> dict[str, str]:
@@ -61,7 +61,7 @@ def load_trusted(source: str, folder: Path, task: str | None, token: str | None)
         token: Access token of the Hub, or None.
 
     Raises:
-        RemoteCodeError: The code changed, or belongs to another repository.
+        RemoteCodeError: The code changed, belongs to another repository, or needs a package that is not installed.
     """
     classes = remote_classes(folder)
     if others := sorted(ref.split("--")[0] for ref in classes.values() if "--" in ref):
@@ -79,7 +79,11 @@ def load_trusted(source: str, folder: Path, task: str | None, token: str | None)
     if not names or names[0] not in classes:
         wanted = f"no class for {task!r}" if task else "no model class"
         raise CheckpointError(f"{source} has {wanted}, only {sorted(classes)}")
-    model: PreTrainedModel = getattr(transformers, names[0]).from_pretrained(place, **arguments)
+    try:
+        model: PreTrainedModel = getattr(transformers, names[0]).from_pretrained(place, **arguments)
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise RemoteCodeError(f"the code of {source} needs a package that is not installed: {reason}") from error
     processor = None
     if (folder / "preprocessor_config.json").is_file():
         processor = AutoImageProcessor.from_pretrained(folder)

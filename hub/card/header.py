@@ -11,6 +11,7 @@ from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_detr import HubDetrConfig
 from ...configuration.configuration_vit import HubViTConfig
 from ...data.text.terminal_text import visible
+from ...data.whole_files import write_whole
 from .kinds import card_kind
 
 MULTI_LABEL = "multi_label_classification"
@@ -88,7 +89,7 @@ def write_eval_results(folder: Path, recipe: dict[str, Any], metrics: dict[str, 
         notes=f"{figure} on the {split} split, {metrics['data']['sizes'][split]} images",
     )
     file.parent.mkdir(exist_ok=True)
-    file.write_text(yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False), encoding="utf-8")
+    write_whole(file, yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False))
 
 
 def hub_id(source: str) -> str | None:

@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined, Template, UndefinedError
 
 from ...data.text.markdown_text import Markdown, markdown_block, markdown_code, markdown_text, python_text
 from ...data.text.terminal_text import visible
+from ...data.whole_files import write_whole
 from ..checkpoints import CheckpointError, read_config, read_json
 from . import detection as _detection  # noqa: F401  # importing it registers the card of detectors
 from . import pretraining as _pretraining  # noqa: F401  # importing it registers the card of backbones
@@ -58,7 +59,7 @@ def write_card(folder: Path, location: str | None = None) -> list[str]:
         logger.warning(f"{visible(str(file))} {what}; it was written anew, and the old text is in {copy.name}")
     if fields:
         logger.warning(f"{visible(str(file))}: header fields {', '.join(fields)} were edited and stay as they are")
-    file.write_text(text, encoding="utf-8")
+    write_whole(file, text)
     recipe, metrics = _recipe(folder)[1], _json(folder / "metrics.json")
     write_eval_results(folder, recipe, metrics)
     return parts + fields
@@ -236,7 +237,7 @@ def _keep(file: Path, text: str) -> Path:
     while True:
         copy = file.with_name("README.edited.md" if number == 1 else f"README.edited-{number}.md")
         if not copy.is_file():
-            copy.write_text(text, encoding="utf-8")
+            write_whole(copy, text)
         if copy.read_text(encoding="utf-8") == text:
             return copy
         number += 1

@@ -235,7 +235,7 @@ def test_ctrl_c_exits_with_130(command, monkeypatch, finished_run, photo):
     monkeypatch.setattr("vithub.training.prediction.find_images", interrupted)
     code, _, errors = command("predict", finished_run.folder, photo)
     assert code == 130
-    assert "Traceback" not in errors
+    assert errors == "vithub: error: interrupted\n"
 
 
 def test_a_training_from_the_command_line(command, quick, digit_folders, tmp_path):

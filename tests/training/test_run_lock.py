@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -7,7 +8,11 @@ import sys
 import processes
 import pytest
 from vithub.hub.folders import TargetError
+from vithub.training.dataset_prediction import predict_dataset
 from vithub.training.finetuning import finetune
+from vithub.training.recipe.recipe import Recipe
+from vithub.training.recipe.run_files import RECIPE
+from vithub.training.run_folder import open_run_folder
 from vithub.training.run_lock import LOCK, RunLock
 from vithub.training.runtime.loading_processes import LoadingProcessError
 
@@ -78,6 +83,48 @@ def test_a_run_that_is_being_trained_is_not_resumed(finished_run):
     with RunLock(finished_run.folder), pytest.raises(TargetError, match="is being trained in"):
         finetune(output=finished_run.folder, resume=True)
     assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_a_prediction_that_is_being_written_is_not_resumed_and_a_killed_start_is_begun_anew(
+    finished_run, digit_folders, tmp_path
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    with RunLock(out, "written"), pytest.raises(TargetError, match="is being written by this process already"):
+        predict_dataset(finished_run.folder, digit_folders, out, workers=0, resume=True)
+    for name in (LOCK, ".about.json.new"):  # as a kill at the very beginning leaves them
+        (out / name).write_text("{")
+    predict_dataset(finished_run.folder, digit_folders, out, workers=0)
+    assert {path.name for path in out.iterdir()} == {"about.json", "part-000000.parquet"}
+
+
+def test_a_run_killed_before_its_recipe_was_there_is_begun_anew(tmp_path):
+    for name in (LOCK, f".{RECIPE}.new"):
+        (tmp_path / name).write_text("x")
+    with open_run_folder(tmp_path, Recipe(), resume=False):
+        assert {path.name for path in tmp_path.iterdir()} == {LOCK, RECIPE}
+    assert {path.name for path in tmp_path.iterdir()} == {RECIPE}
+
+
+def test_a_lock_without_room_for_its_content_is_not_left(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(TargetError, match=f"cannot write {tmp_path}: No space left"), RunLock(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_in_a_folder_that_has_become_read_only_is_given_back(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patched, RunLock(tmp_path):
+        patched.setattr(os, "unlink", refused)
+    with RunLock(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def finetuned(name, digit_folders, values, folder):

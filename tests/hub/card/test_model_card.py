@@ -1,5 +1,6 @@
 import json
 import re
+import resource
 import shutil
 
 import pytest
@@ -142,3 +143,18 @@ def test_labels_with_odd_characters_do_not_break_it(finished_run, tmp_path):
     table = [line for line in text.splitlines() if re.match(r"\| .* \| \d+ \| .* % \|$", line)]
     assert len(table) == 10
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 6 for line in table)
+
+
+def test_a_full_disk_leaves_the_card_with_what_a_person_wrote(finished_run, tmp_path):
+    folder = shutil.copytree(finished_run.folder, tmp_path / "run")
+    text = (folder / "README.md").read_text(encoding="utf-8") + "\nWhat a person wrote.\n"
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_card(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (folder / "README.md").read_text(encoding="utf-8") == text
+    assert not list(folder.glob(".README*"))

@@ -1,0 +1,1 @@
+"""Faults at drawn moments of running commands: signals, disks, files, processes, and what is left of the work."""
