@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median_low
 from typing import Any
 
@@ -49,12 +50,16 @@ def image_sizes(splits: Mapping[str, Any]) -> dict[str, ImageSizes]:
             continue
         rows = np.linspace(0, len(table) - 1, min(len(table), MOST_READ)).astype(int).tolist()
         images = table.select_columns([IMAGE]).select(rows)
-        headers = read_headers(lambda number, images=images: images[number][IMAGE], ["image"] * len(rows))
+        headers = read_headers(partial(_encoded, images), ["image"] * len(rows))
         sizes = [(one.upright[1], one.upright[0]) for one in headers if isinstance(one, ImageHeader)]
         if sizes:
             ranked = sorted(sizes, key=lambda size: (size[0] * size[1], size))
             found[name] = ImageSizes(len(sizes), len(table), ranked[0], median_low(ranked), ranked[-1])
     return found
+
+
+def _encoded(table: Dataset, row: int) -> Any:
+    return table[row][IMAGE]
 
 
 __all__ = ["MOST_READ", "ImageSizes", "image_sizes"]
