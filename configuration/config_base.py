@@ -14,7 +14,28 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 # Fields that every configuration of transformers accepts although they are not fields of its dataclass.
 _OF_TRANSFORMERS = ("num_labels", "attn_implementation", "experts_implementation")
+# Format of `config.json` that this version writes, and the newest that it reads; a file that states none has the first.
+FORMAT = 1
+FORMAT_FIELD = "vithub_format"
 _reading: ContextVar[bool] = ContextVar("vithub_reading_a_configuration", default=False)
+
+
+def check_format(stated: Any, place: str = "config.json") -> None:
+    """Checks that a configuration file has a format that this version reads.
+
+    Args:
+        stated: Value of the field `vithub_format`.
+        place: Name of the file, for the message.
+
+    Raises:
+        ValueError: The format is newer, or no format at all.
+    """
+    if isinstance(stated, bool) or not isinstance(stated, int) or stated < 1:
+        raise ValueError(f"{place}: `{FORMAT_FIELD}` must be a whole number of at least 1, got {stated!r}")
+    if stated > FORMAT:
+        raise ValueError(
+            f"{place}: made by a newer vithub: format {stated}, this version reads up to {FORMAT}; update vithub"
+        )
 
 
 class HubConfig(PreTrainedConfig):
@@ -59,14 +80,19 @@ class HubConfig(PreTrainedConfig):
         self.check()
         super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Returns the fields that `config.json` holds: those that differ from the defaults, and the file's format."""
+        return {**super().to_diff_dict(), FORMAT_FIELD: FORMAT}
+
     def _further_fields(self, given: dict[str, Any]) -> dict[str, Any]:
         """Fields in `given` that this class does not define, without those from a file that cannot be set.
 
         Raises:
-            ValueError: The caller, not a file, gives a misspelled name.
+            ValueError: The caller, not a file, gives a misspelled name, or the file has a newer format.
         """
         kept = dict(given)
-        for name in given:
+        check_format(kept.pop(FORMAT_FIELD, 1))
+        for name in tuple(kept):
             if problem := self._mistake_in(name):
                 self._refuse(f"{problem} (got {given[name]!r})")
                 if hasattr(type(self), name):
@@ -104,4 +130,4 @@ def _as_a_file() -> Iterator[None]:
         _reading.reset(token)
 
 
-__all__ = ["HubConfig"]
+__all__ = ["FORMAT", "FORMAT_FIELD", "HubConfig", "check_format"]

@@ -16,6 +16,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..configuration.config_base import FORMAT_FIELD, check_format
 from ..data.text.terminal_text import visible
 from .known_models import known_source, near_name
 
@@ -128,8 +129,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Reads a folder's `config.json` and checks the types of the fields that identify the model.
 
     Raises:
-        CheckpointError: A field has a wrong type, or `auto_map` names something other than a class in a file of the
-            folder; the message names file, field and value.
+        CheckpointError: A field has a wrong type, `auto_map` names something other than a class in a file of the
+            folder, or a newer version of this package wrote the file; the message names file, field and value.
     """
     file = folder / "config.json"
     config = read_json(file)
@@ -150,6 +151,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise _wrong(file, "backbone_config", "an object", config["backbone_config"])
     for name in ("dtype", "torch_dtype"):
         _check_dtype(file, name, config.get(name))
+    try:
+        check_format(config.get(FORMAT_FIELD, 1), str(file))
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
     labels = config.get("id2label")
     if labels is not None and not (isinstance(labels, dict) and all(number.isdecimal() for number in labels)):
         raise _wrong(file, "id2label", "an object that names each number", labels)

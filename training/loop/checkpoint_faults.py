@@ -17,6 +17,7 @@ from .checkpoints import (
     SUMS,
     CheckpointReadError,
     checkpoints,
+    refuse_newer,
     step_of,
 )
 
@@ -35,8 +36,10 @@ def set_aside_damaged(folder: Path, best: bool) -> list[str]:
         One line per renamed checkpoint, which names the damaged file.
 
     Raises:
-        CheckpointReadError: There are checkpoints and none is complete; nothing is renamed.
+        CheckpointReadError: There are checkpoints and none is complete, or a newer version of this package wrote one;
+            nothing is renamed.
     """
+    refuse_newer(folder)
     damaged: list[tuple[Path, str]] = []
     for checkpoint in reversed(checkpoints(folder)):
         fault = checkpoint_fault(checkpoint, best)
@@ -133,6 +136,9 @@ def _state_fault(checkpoint: Path) -> str | None:
     for name, kind in kinds.items():
         if not isinstance(state.get(name), kind):
             return f"{file}: {name} is {state.get(name)!r}"
+    stated = state.get("format", 1)
+    if isinstance(stated, bool) or not isinstance(stated, int) or stated < 1:
+        return f"{file}: format is {stated!r}"
     if state["step"] != step_of(checkpoint):
         return f"{file}: step is {state['step']}, in the checkpoint of step {step_of(checkpoint)}"
     if not all(isinstance(entry, dict) and isinstance(entry.get("step"), int) for entry in state["history"]):

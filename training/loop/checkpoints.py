@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ _NAME = re.compile(r"step-(\d{8})(\.old)?")
 MODEL, OPTIMIZER, EMA, STATE = "model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"
 _DAMAGED = re.compile(r"step-(\d{8})(?:\.\d+)?\.damaged")
 SUMS = "SHA256SUMS"
+# Format that this version writes, and the newest that it resumes. The first, of version 0.1, has no checksums and does
+# not state itself.
+FORMAT = 2
 BEST = "best.safetensors"  # name in runs of version 0.1, whose checkpoints do not state it
 _BEST_NAME = re.compile(r"best(-\d{8})?\.safetensors")
 
@@ -76,7 +80,7 @@ def save_checkpoint(
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         sums = {name: save_tensors(content, staging / name) for name, content in tensors.items()}
-        state = {**state, "groups": _group_numbers(optimizer), "step": step, "format": 2}
+        state = {**state, "groups": _group_numbers(optimizer), "step": step, "format": FORMAT}
         sums[STATE] = write_synced(staging / STATE, json.dumps(state, indent=1).encode())
         best = folder / str(state.get("best_file", BEST))
         if best.is_file():
@@ -149,9 +153,38 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Reads the plain data of a checkpoint, `step` included."""
+    """Reads the plain data of a checkpoint, `step` included.
+
+    Raises:
+        CheckpointReadError: A newer version of this package wrote the checkpoint.
+    """
     content: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    _refuse_newer(content, checkpoint / STATE)
     return content
+
+
+def refuse_newer(folder: Path) -> None:
+    """Raises a `CheckpointReadError` if a newer version of this package wrote a checkpoint of a run.
+
+    Damaged files are passed over: they say nothing about a version.
+
+    Args:
+        folder: Folder of the run's checkpoints.
+    """
+    for checkpoint in checkpoints(folder):
+        state: Any = None
+        with suppress(ValueError, RecursionError, OSError):
+            state = json.loads((checkpoint / STATE).read_bytes())
+        _refuse_newer(state, checkpoint / STATE)
+
+
+def _refuse_newer(state: Any, file: Path) -> None:
+    stated = state.get("format", 1) if isinstance(state, dict) else 1
+    if isinstance(stated, int) and stated > FORMAT:
+        raise CheckpointReadError(
+            f"{file}: made by a newer vithub: format {stated}, this version reads up to {FORMAT}; update vithub to go "
+            "on with the run"
+        )
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: nn.Module | None = None) -> None:
@@ -304,6 +337,7 @@ __all__ = [
     "load_whole",
     "read_state",
     "read_tensors",
+    "refuse_newer",
     "restore",
     "save_best",
     "save_checkpoint",
