@@ -11,7 +11,7 @@ STATIC = "static"  # page that needs no server
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from vithub.hub.push.publishing import PublishReport
+    from vithub.hub.push.report import PublishReport
 
 
 def publish(
@@ -25,7 +25,12 @@ def publish(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="only list every file, and why it is or is not sent")
     ] = False,
-    native: Annotated[bool, typer.Option("--native", help="as a class of transformers, which needs no code")] = False,
+    native: Annotated[
+        bool, typer.Option("--native", help="fail where transformers has no class of its own for the model")
+    ] = False,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="send the code beside the weights even where none is needed")
+    ] = False,
     endpoint: Annotated[
         bool, typer.Option("--endpoint", help="send a handler.py too, for an inference endpoint of the Hub")
     ] = False,
@@ -48,6 +53,8 @@ def publish(
     """Publishes a model on the Hub in one commit, and reads it back; the token is that of the login or HF_TOKEN."""
     if create_pr and (revision or tag):
         raise typer.BadParameter("--create-pr goes to main and takes no --revision or --tag")
+    if native and bundle:
+        raise typer.BadParameter("--native and --bundle exclude each other; give one of them")
     static, page = _space(space, web_runtime)
     from rich.console import Console
     from vithub.data.text.json_text import json_text
@@ -59,7 +66,7 @@ def publish(
         find_runtime(web_runtime)  # so that nothing is published where it cannot be had
     report = run(
         folder, repo_id, private=private, revision=revision, create_pr=create_pr, tag=tag, message=message,
-        dry_run=dry_run, native=native, endpoint=endpoint, sign=sign,
+        dry_run=dry_run, native=native, bundle=bundle, endpoint=endpoint, sign=sign,
     )  # fmt: skip
     if page is not None and not dry_run:
         _write_page(page, folder, repo_id, static, web_runtime)
@@ -69,6 +76,7 @@ def publish(
     if dry_run:
         Console().print(file_table(report))
         say(f"{len(report.sent)} files, {_size(sum(f.size for f in report.sent))}, would go to {repo_id}")
+        say(report.why)
         return
     for line in summary(report):
         say(line)
@@ -112,6 +120,8 @@ def summary(report: "PublishReport") -> list[str]:
         size = sum(file.size for file in report.sent if file.path in report.changed)
         lines = [f"{len(report.changed)} files, {_size(size)}, read back and the same: commit {report.commit[:12]}"]
         lines += [f"removed, as replaced: {', '.join(report.removed)}"] if report.removed else []
+    lines += [report.why]
+    lines += [f"the card loads the commit {report.pinned[:12]}"] if report.pinned else []
     lines += [f"tag {report.tag}"] if report.tag else []
     return [*lines, report.pull_request or str(report.url)]
 

@@ -11,13 +11,12 @@ from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_detr import HubDetrConfig
 from ...configuration.configuration_vit import HubViTConfig
 from ...data.text.terminal_text import visible
-from ...data.whole_files import write_whole
 from .kinds import card_kind
 
 MULTI_LABEL = "multi_label_classification"
 DETECTION = "object_detection"
 UNKNOWN_LICENCE = "unknown"
-RESULTS = Path(".eval_results") / "vithub.yaml"
+RESULTS = ".eval_results/vithub.yaml"
 TRANSFORMERS = (HubViTConfig.model_type, HubDeiTConfig.model_type, "vit", "deit", "dinov2", "dinov2_with_registers")
 _TITLES = {"map": "mAP (IoU 0.50 to 0.95)"}
 # Tags of the Hub by model type.
@@ -68,28 +67,32 @@ def card_header(recipe: dict[str, Any], config: dict[str, Any], metrics: dict[st
     return fields
 
 
-def write_eval_results(folder: Path, recipe: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Writes `.eval_results/vithub.yaml` for a data set of the Hub; for other data the file is removed.
+def eval_results(recipe: dict[str, Any], metrics: dict[str, Any], task_id: str) -> str | None:
+    """Content of `.eval_results/vithub.yaml`, the headline metric of a run on a data set of the Hub.
 
-    A kind of card that reports no metrics, as that of backbones, has no such file.
+    Args:
+        recipe: Content of `recipe.yaml`, whose data set is a benchmark of the Hub.
+        metrics: Content of `metrics.json`.
+        task_id: Task of the benchmark, as its `eval.yaml` names it.
+
+    Returns:
+        Text of the file; None for a run that reports no metrics, as that of a backbone.
     """
     dataset, split, headline = hub_id(recipe["data"]["source"]), metrics["reported_split"], headline_of(metrics)
-    file, value = folder / RESULTS, metrics[split][headline] if card_kind(metrics).reported else None
+    value = metrics[split][headline] if card_kind(metrics).reported else None
     if dataset is None or value is None:
-        file.unlink(missing_ok=True)
-        return
+        return None
     revision = str(recipe["data"].get("revision") or "")
     figure = _TITLES.get(headline, headline.replace("_", " "))
     entry = EvalResultEntry(
         dataset_id=dataset,
-        task_id=card_kind(metrics).hub_task,
+        task_id=task_id,
         value=round(value, 4),
         dataset_revision=revision if _COMMIT.fullmatch(revision) else None,
         date=metrics.get("finished"),
         notes=f"{figure} on the {split} split, {metrics['data']['sizes'][split]} images",
     )
-    file.parent.mkdir(exist_ok=True)
-    write_whole(file, yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False))
+    return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
 
 
 def hub_id(source: str) -> str | None:
@@ -117,8 +120,8 @@ __all__ = [
     "UNKNOWN_LICENCE",
     "base_model",
     "card_header",
+    "eval_results",
     "headline_of",
     "hub_id",
     "public_name",
-    "write_eval_results",
 ]

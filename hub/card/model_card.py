@@ -22,8 +22,9 @@ from . import detection as _detection  # noqa: F401  # importing it registers th
 from . import pretraining as _pretraining  # noqa: F401  # importing it registers the card of backbones
 from .exported_forms import exported_facts
 from .facts import duration, energy, label_names, percent
-from .header import UNKNOWN_LICENCE, base_model, card_header, hub_id, public_name, write_eval_results
+from .header import RESULTS, UNKNOWN_LICENCE, base_model, card_header, hub_id, public_name
 from .kinds import TEMPLATES, card_kind
+from .loading_code import LoadingCode, loading_values
 from .merging import OldCard, assemble, merge_body, merge_header, read_old_card
 from .public_paths import public_recipe
 
@@ -38,7 +39,7 @@ logger = logging.getLogger("vithub")
 
 
 def write_card(folder: Path, location: str | None = None) -> list[str]:
-    """Writes `README.md` of a run from its `config.json`, `recipe.yaml` and `metrics.json`, and its `.eval_results`.
+    """Writes `README.md` of a run from its `config.json`, `recipe.yaml` and `metrics.json`.
 
     In an existing card, the generated parts are replaced and all else stays. If a generated part was edited, or the
     card was not written by this package, the old card is kept as `README.edited.md` with a warning.
@@ -60,12 +61,17 @@ def write_card(folder: Path, location: str | None = None) -> list[str]:
     if fields:
         logger.warning(f"{visible(str(file))}: header fields {', '.join(fields)} were edited and stay as they are")
     write_whole(file, text)
-    recipe, metrics = _recipe(folder)[1], _json(folder / "metrics.json")
-    write_eval_results(folder, recipe, metrics)
+    (folder / RESULTS).unlink(missing_ok=True)  # earlier versions wrote it for data that the Hub shows no results of
     return parts + fields
 
 
-def published_card(folder: Path, location: str, native: str | None = None, old_text: str | None = None) -> str:
+def published_card(
+    folder: Path,
+    location: str,
+    native: str | None = None,
+    old_text: str | None = None,
+    code: LoadingCode | None = None,
+) -> str:
     """Text of the card for publication, with snippets that load `location`; text that a person wrote is kept.
 
     Args:
@@ -73,11 +79,12 @@ def published_card(folder: Path, location: str, native: str | None = None, old_t
         location: Hub id of the repository, "user/name".
         native: Class of transformers under which the model is published; None means its own class.
         old_text: Card whose hand-written text is kept; None uses the card in the folder.
+        code: Code that is published beside the weights; None where there is none.
     """
     file = folder / CARD
     if old_text is None and file.is_file():
         old_text = read_text(file)
-    text, parts, _, foreign = _merged(folder, old_text, location, native)
+    text, parts, _, foreign = _merged(folder, old_text, location, native, code)
     if parts:
         named = ", ".join(parts)
         logger.warning(f"{visible(str(file))} has edits inside generated parts ({named}); they are not published")
@@ -89,17 +96,19 @@ def published_card(folder: Path, location: str, native: str | None = None, old_t
     return text
 
 
-def render_card(folder: Path, location: str | None = None, native: str | None = None) -> str:
+def render_card(
+    folder: Path, location: str | None = None, native: str | None = None, code: LoadingCode | None = None
+) -> str:
     """Text of a new card, without any hand-written text; the arguments are those of `published_card`."""
-    return _merged(folder, None, location, native)[0]
+    return _merged(folder, None, location, native, code)[0]
 
 
 def _merged(
-    folder: Path, old_text: str | None, location: str | None, native: str | None
+    folder: Path, old_text: str | None, location: str | None, native: str | None, code: LoadingCode | None = None
 ) -> tuple[str, list[str], list[str], bool]:
     """Text, names of edited parts, names of edited header fields, and whether the old card is not one of ours."""
     old = read_old_card(old_text) if old_text is not None else None
-    recipe_text, recipe = _recipe(folder)
+    recipe_text, recipe = read_recipe(folder)
     config, metrics = _json(folder / "config.json"), _json(folder / "metrics.json")
     with _whole(folder):
         generated = card_header(recipe, config, metrics)
@@ -109,6 +118,7 @@ def _merged(
         if (exported := exported_facts(folder)) is not None:
             templates.insert(1, TEMPLATES / "exported_forms.md")
             values |= exported | {"hub_task": card_kind(metrics).hub_task}
+        values |= loading_values(code, values.get("code", ""))
         parts = _render(templates, values, header, public_recipe(recipe_text), location or str(folder))
     body, edited = merge_body(old, parts)
     foreign = old_text is not None and not _is_ours(old)
@@ -137,11 +147,13 @@ def _render(
 ) -> dict[str, str]:
     """Rendered text by part; each part is a separate template, and values that are not Markdown are escaped."""
     licence = header.get("license_name") or header.get("license") or UNKNOWN_LICENCE
-    more = {
+    more: dict[str, Any] = {
         "licence": None if licence == UNKNOWN_LICENCE else str(licence),
         "recipe_text": recipe_text,
         "location": location,
     }
+    loading = _compiled((TEMPLATES / "loading.md").read_text(encoding="utf-8"))
+    more["loading"] = Markdown(loading.render({"needs_timm": False} | values | more))
     parts = {}
     for template in templates:
         _, *pieces = _PART.split(template.read_text(encoding="utf-8"))
@@ -243,7 +255,12 @@ def _keep(file: Path, text: str) -> Path:
         number += 1
 
 
-def _recipe(folder: Path) -> tuple[str, dict[str, Any]]:
+def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Text of a run's recipe, without comments, and its content.
+
+    Raises:
+        CheckpointError: The file is no recipe.
+    """
     file = folder / "recipe.yaml"
     text = read_text(file)
     try:
@@ -273,4 +290,4 @@ def read_text(file: Path) -> str:
         raise CheckpointError(f"{file} is no text in UTF-8: {error}") from error
 
 
-__all__ = ["CARD", "package_link", "published_card", "read_text", "render_card", "write_card"]
+__all__ = ["CARD", "package_link", "published_card", "read_recipe", "read_text", "render_card", "write_card"]

@@ -7,7 +7,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from ...configuration.configuration_deit import HubDeiTConfig
 from ...configuration.configuration_vit import HubViTConfig
-from ...data.argument_names import argument, stated_field
+from ...data.argument_names import stated_field
 from .dinov3_configs import FAMILY as DINOV3
 from .dinov3_configs import config_from_dinov3, config_to_dinov3, missing_in_dinov3
 from .siglip_configs import FAMILY as SIGLIP
@@ -62,11 +62,13 @@ class InexpressibleError(ValueError):
     Args:
         target: Name of the target library.
         features: Descriptions of the features that it lacks.
+        advice: What the user can do about it; empty if there is nothing.
     """
 
-    def __init__(self, target: str, features: list[str]) -> None:
-        super().__init__(f"{target} cannot express this model: " + "; ".join(features))
-        self.features = features
+    def __init__(self, target: str, features: list[str], advice: str = "") -> None:
+        self.reason = f"{target} cannot express this model: " + "; ".join(features)
+        super().__init__(self.reason + (f"; {advice}" if advice else ""))
+        self.target, self.features = target, features
 
 
 def config_from_transformers(native: PreTrainedConfig, architecture: str, has_pooler: bool = True) -> HubViTConfig:
@@ -172,7 +174,7 @@ def config_to_transformers(config: HubViTConfig, task: str) -> tuple[PreTrainedC
     if task == "feature-maps" and family not in _WITH_MAPS:
         missing.append("feature maps (convert with task='backbone')")
     if missing:
-        raise InexpressibleError(f"transformers' `{family}`", missing)
+        raise InexpressibleError(f"transformers' `{family}`", missing, _advice(config, family, task))
     if family == DINOV3:
         return _named(config_to_dinov3(config), config, _architecture(config, family, task))
     if family == SIGLIP:
@@ -235,13 +237,10 @@ def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
         "qk_norm": False,
         "key_bias": config.key_bias if config.has_key_bias == config.qkv_bias else None,
     }
-    if task == "image-classification":
-        expected["pool"] = "cls+mean" if dino else "mean" if ijepa else "cls"
-    elif task == "backbone":
-        expected |= {
-            "pool": "mean" if ijepa else "cls",
-            "add_pooling_layer": config.add_pooling_layer and not (dino or ijepa),
-        }
+    if task in ("image-classification", "backbone"):
+        expected["pool"] = _pool(family, task)
+    if task == "backbone":
+        expected["add_pooling_layer"] = config.add_pooling_layer and not (dino or ijepa)
     if dino:
         expected["hidden_act"] = config.hidden_act if not config.use_swiglu_ffn else "gelu"
         if family == "dinov2_with_registers":
@@ -250,7 +249,7 @@ def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
         expected |= {"use_swiglu_ffn": False, "layer_scale_init_value": None, "num_register_tokens": 0}
         expected["use_mask_token"] = task == "masked-image-modeling"
     found = [
-        f"{name}={getattr(config, name)!r} (only {value!r}){_remedy(name, value)}"
+        f"{name}={getattr(config, name)!r} (only {value!r})"
         for name, value in expected.items()
         if getattr(config, name) != value
     ]
@@ -263,11 +262,19 @@ def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
     return found
 
 
-def _remedy(name: str, value: Any) -> str:
-    """Hint at the training option that gives a field the value that transformers needs, or an empty text."""
-    if name != "pool":
+def _pool(family: str, task: str) -> str:
+    """Pooling of transformers' class for a task."""
+    if family.startswith("dinov2") and task == "image-classification":
+        return "cls+mean"
+    return "mean" if family == "ijepa" else "cls"
+
+
+def _advice(config: HubViTConfig, family: str, task: str) -> str:
+    """Training option that gives a classifier the pooling of transformers' class, or an empty text."""
+    pool = _pool(family, task)
+    if task != "image-classification" or family in _LACKING or config.pool == pool:
         return ""
-    return f": train with {stated_field('model.fields.pool', value)}, or publish without {argument('native')}"
+    return f"a model trained with {stated_field('model.fields.pool', pool)} has the pooling of that class"
 
 
 def _inexpressible_in_dinov2(config: HubViTConfig, task: str) -> list[str]:

@@ -11,7 +11,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from .secret_scan import redact
+from .files import PublishFile
+from .secret_scan import redact, scan
 
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _HTTP_ERROR: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's, by version
@@ -41,6 +42,20 @@ class StaleParentError(PublishError):
 
 class SecretError(PublishError):
     """A file seems to hold a secret; the message names the file."""
+
+
+def refuse_secrets(files: list[PublishFile], token: str | None) -> None:
+    """Raises a `SecretError` where a file, as it is sent, looks like it holds a secret.
+
+    Args:
+        files: Files to publish.
+        token: Access token in use, which no file may hold; None where there is none.
+    """
+    findings = scan(files, token)
+    if findings:
+        raise SecretError(
+            f"nothing was sent: {'; '.join(map(str, findings))}. Remove it, and revoke it if it was shared"
+        )
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -169,6 +184,7 @@ __all__ = [
     "is_disk_full",
     "is_transient",
     "is_unreachable",
+    "refuse_secrets",
     "status_of",
     "wait_asked",
 ]

@@ -43,6 +43,7 @@ _BELONGS = {
     ".gitattributes": "what git stores as large files",
 }
 HANDLER = "handler.py"
+CODE = "code of the model"  # purpose of the files that loading the model runs
 # Purpose of files that are made when a model is published.
 _MADE = {HANDLER: "handler of inference endpoints"}
 # Files, besides configuration and weights, whose content is sent or read for what is sent.
@@ -167,7 +168,7 @@ def _decide(path: str, code: set[str]) -> tuple[bool, str]:
     if len(parts) > 1 and parts[0] in _PICTURES and path.endswith((".png", ".jpg", ".svg")):
         return True, "picture of the card"
     if path in code:
-        return True, "code of the model"
+        return True, CODE
     if path.endswith(".py"):
         return False, "code that config.json does not name"
     return False, "hidden file" if path.startswith(".") else "no part of a model"
@@ -243,4 +244,4 @@ def code_files(folder: Path, auto_map: dict[str, object]) -> set[str]:
     return found
 
 
-__all__ = ["PublishFile", "check_model_folder", "code_files", "select_files"]
+__all__ = ["CODE", "HANDLER", "PublishFile", "check_model_folder", "code_files", "select_files"]

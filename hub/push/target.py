@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from ...data.argument_names import argument
@@ -57,10 +57,12 @@ class Pushed:
     Args:
         commit: Hash of the commit.
         pull_request: URL of the pull request that it opened, or None.
+        reference: Reference of the pull request, such as "refs/pr/3", or None.
     """
 
     commit: str
     pull_request: str | None = None
+    reference: str | None = None
 
 
 class PushTarget:
@@ -193,6 +195,13 @@ class PushTarget:
         hashes = {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in files}
         return Head(commit, hashes, {entry.path: entry.size for entry in files})
 
+    def find_commit(self, commit: str) -> Head | None:
+        """State of a commit; None if the repository has no such commit."""
+        try:
+            return self.head(commit)
+        except PublishError:
+            return None
+
     def commit(
         self,
         files: Sequence[PublishFile],
@@ -229,7 +238,7 @@ class PushTarget:
                 self.repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr,
                 parent_commit=parent.commit,
             )  # fmt: skip
-            return Pushed(info.oid, info.pr_url)
+            return Pushed(info.oid, info.pr_url, info.pr_revision)
 
         for number in range(ATTEMPTS):
             try:
@@ -276,7 +285,7 @@ class PushTarget:
             for ref in self.references().pull_requests or []:
                 if ref.ref not in known and _holds(self.head(ref.target_commit), expected):
                     url = f"{self.api.endpoint}/{self.repo_id}/discussions/{ref.ref.rsplit('/', 1)[-1]}"
-                    return Pushed(ref.target_commit, url)
+                    return Pushed(ref.target_commit, url, ref.ref)
             return None
         head = self.head(revision)
         if head.commit == parent.commit:
@@ -328,6 +337,30 @@ class PushTarget:
         """Content of a small file at a commit."""
         with tempfile.TemporaryDirectory(prefix="vithub-read-") as folder:
             return self._download(path, commit, Path(folder)).read_bytes()
+
+    def dataset_tags(self, name: str) -> list[str]:
+        """Tags of a data set on the Hub; empty where there is none that the token may see."""
+
+        def look() -> list[str]:
+            try:
+                return list(self.api.dataset_info(name).tags or [])
+            except RepositoryNotFoundError:
+                return []
+
+        return self.attempt(f"looking for the data set {name}", look)
+
+    def read_dataset(self, name: str, path: str) -> bytes | None:
+        """Content of a small file of a data set; None where it has no such file."""
+
+        def get(folder: str) -> bytes | None:
+            try:
+                file = self.api.hf_hub_download(name, path, repo_type="dataset", local_dir=folder)
+            except EntryNotFoundError:
+                return None
+            return Path(file).read_bytes()
+
+        with tempfile.TemporaryDirectory(prefix="vithub-read-") as folder:
+            return self.attempt(f"reading {path} of the data set {name}", partial(get, folder))
 
     def tag(self, name: str, commit: str) -> None:
         """Creates a tag for a commit; a tag that already names this commit is accepted.

@@ -46,7 +46,7 @@ def _files() -> dict[str, bytes]:
     number = next(_NUMBERS)
     weights = {"layer.weight": np.random.default_rng(number).standard_normal((64, 64), dtype=np.float32)}
     return {
-        "config.json": json.dumps({"model_type": "vithub_vit", "number": number}).encode(),
+        "config.json": json.dumps({"model_type": "resnet", "number": number}).encode(),
         "README.md": f"---\nlicense: apache-2.0\n---\n# Model {number}\n".encode(),
         "preprocessor_config.json": b'{"number": %d}' % number,
         "model.safetensors": safetensors.numpy.save(weights),

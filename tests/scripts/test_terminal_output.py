@@ -16,7 +16,7 @@ from rich.console import Console
 from vithub.data.boxes.report import check_data
 from vithub.data.text.terminal_text import visible
 from vithub.hub.push.files import PublishFile
-from vithub.hub.push.publishing import PublishReport
+from vithub.hub.push.report import PublishReport
 from vithub.scripts.check_data_command import print_report
 from vithub.scripts.command_line import run
 from vithub.scripts.printing import LineFormatter, say

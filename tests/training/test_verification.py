@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from published import written
 from vithub.training.verification import _as_trained_on
 
 import vithub
@@ -10,16 +11,8 @@ import vithub
 
 @pytest.fixture(scope="module")
 def published(finished_run, tmp_path_factory):
-    """The files of a run as they would be published."""
-    target = tmp_path_factory.mktemp("published") / "model"
-    return written(finished_run.folder, target)
-
-
-def written(folder, target):
-    for file in vithub.publish(folder, "ada/digits", dry_run=True).sent:
-        (target / file.path).parent.mkdir(parents=True, exist_ok=True)
-        (target / file.path).write_bytes(file.read())
-    return target
+    """The files of a run as they would be published, as a class of transformers."""
+    return written(finished_run.folder, tmp_path_factory.mktemp("published") / "model", native=True)
 
 
 def test_figures_are_measured_again_on_the_same_images(published, digit_folders):

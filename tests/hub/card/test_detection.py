@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 from vithub.hub.bundle.bundle_check import check_bundle
-from vithub.hub.card.header import write_eval_results
+from vithub.hub.card.header import eval_results
 from vithub.hub.card.model_card import render_card, write_card
 
 import vithub
@@ -213,15 +213,12 @@ def test_a_detector_that_found_nothing_is_reported_as_such(detector_run, changed
     empty = {**metrics, "test": dict.fromkeys(metrics["test"])}
     (folder / "metrics.json").write_text(json.dumps(empty))
     assert ModelCard(render_card(folder)).data.eval_results is None
-    write_eval_results(folder, {"data": {"source": "user/cells"}}, empty)
-    assert not (folder / ".eval_results" / "vithub.yaml").exists()
+    assert eval_results({"data": {"source": "user/cells"}}, empty, "object-detection") is None
 
 
-def test_results_on_data_of_the_hub_are_listed_for_its_page(detector_run, changed):
-    folder, _ = changed()
-    write_eval_results(folder, {"data": {"source": "user/cells"}}, detector_run.metrics)
-    (entry,) = yaml.safe_load((folder / ".eval_results" / "vithub.yaml").read_text())
-    assert entry["dataset"] == {"id": "user/cells", "task_id": "object-detection"}
+def test_results_on_a_benchmark_of_the_hub_are_listed_for_its_page(detector_run):
+    (entry,) = yaml.safe_load(eval_results({"data": {"source": "user/cells"}}, detector_run.metrics, "boxes"))
+    assert entry["dataset"] == {"id": "user/cells", "task_id": "boxes"}
     assert entry["value"] == round(detector_run.metrics["test"]["map"], 4)
     assert entry["notes"].startswith("mAP (IoU 0.50 to 0.95) on the test split")
 

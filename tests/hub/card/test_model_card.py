@@ -82,6 +82,25 @@ def test_its_figures_are_those_of_the_metrics(finished_run, prose):
     assert f"{100 * metrics['validation']['accuracy']:.1f} %" in prose
 
 
+def test_results_come_first_then_use_then_recipe_and_environment_folded(finished_run, text):
+    body = text.split("---\n", 2)[2]
+    shown = [line for line in body.splitlines() if line and not line.startswith("<!--")]
+    assert shown[0].startswith("# ")
+    assert shown[1] == f"On the test split of **{finished_run.metrics['data']['name']}**:"
+    low, high = (100 * end for end in finished_run.metrics["intervals"]["accuracy"])
+    assert f"95 % interval {low:.1f} to {high:.1f}" in shown[4]  # the headline, on the first screen
+    order = ("| test accuracy |", "## Use", "```python", "## Results", "## Training\n")
+    places = [body.index(words) for words in order]
+    assert places == sorted(places)
+    folded = re.findall(r"\n<details>\n<summary>(\w+)</summary>\n\n(.*?)\n\n</details>\n", body, flags=re.DOTALL)
+    recipe, environment = (dict(folded)[name] for name in ("Recipe", "Environment"))
+    assert "vithub finetune --recipe recipe.yaml" in recipe
+    assert "```yaml" in recipe
+    assert "Software: " in environment
+    assert finished_run.metrics["hardware"] in environment
+    assert body.count("<details>") == body.count("</details>") == len(folded)
+
+
 def test_the_most_confused_classes_are_named(finished_run, prose):
     confusion = finished_run.metrics["confusion"]
     wrong = {(row, column): n for row, line in enumerate(confusion) for column, n in enumerate(line) if row != column}

@@ -6,6 +6,7 @@ import io
 
 import pytest
 from PIL import Image
+from published import written
 from transformers import pipeline
 from vithub.hub.push.errors import PublishError
 from vithub.hub.push.files import HANDLER
@@ -13,23 +14,18 @@ from vithub.hub.push.files import HANDLER
 import vithub
 
 
-def written(folder, tmp_path_factory):
+def handler_of(folder, tmp_path_factory, **options):
     """The published folder's files as the endpoint has them, and its handler."""
-    report = vithub.publish(folder, "ada/model", endpoint=True, dry_run=True)
-    target = tmp_path_factory.mktemp("endpoint")
-    for file in report.sent:
-        place = target / file.path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(file.read())
+    target = written(folder, tmp_path_factory.mktemp("endpoint") / "model", endpoint=True, **options)
     spec = importlib.util.spec_from_file_location("handler", target / HANDLER)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return target, module
 
 
-@pytest.fixture(scope="module")
-def classifier(finished_run, tmp_path_factory):
-    target, module = written(finished_run.folder, tmp_path_factory)
+@pytest.fixture(scope="module", params=["native", "bundle"])
+def classifier(request, finished_run, tmp_path_factory):
+    target, module = handler_of(finished_run.folder, tmp_path_factory, **{request.param: True})
     return target, module.EndpointHandler(str(target)), module
 
 
@@ -61,7 +57,7 @@ def test_a_turned_and_a_transparent_image_are_seen_as_a_viewer_shows_them(classi
 
 
 def test_a_detector_gives_boxes_above_the_threshold(detector_run, detector_data, tmp_path_factory):
-    target, module = written(detector_run.folder, tmp_path_factory)
+    target, module = handler_of(detector_run.folder, tmp_path_factory)
     handler = module.EndpointHandler(str(target))
     image = detector_data[0]["image"]
     few, many = (handler({"inputs": image, "parameters": {"threshold": value}}) for value in (0.5, 0.0))

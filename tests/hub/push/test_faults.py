@@ -36,7 +36,7 @@ def model_files():
     number = next(NUMBERS)
     weights = {"layer.weight": np.random.default_rng(number).standard_normal((64, 64), dtype=np.float32)}
     return {
-        "config.json": json.dumps({"model_type": "vithub_vit", "number": number}).encode(),
+        "config.json": json.dumps({"model_type": "resnet", "number": number}).encode(),
         "README.md": f"---\nlicense: apache-2.0\n---\n# Model {number}\n".encode(),
         "preprocessor_config.json": b'{"number": %d}' % number,
         "model.safetensors": safetensors.numpy.save(weights),

@@ -110,7 +110,7 @@ def test_what_is_published_of_a_run_holds_no_path_and_the_run_goes_on(folder, di
             content = file.read().decode()
             for private in (str(tmp_path), str(digit_folders), str(digit_folders.parent), "/home/ada"):
                 assert private not in content, file.path
-    sent = {file.path: file.read() for file in report.sent}
+    sent = {file.path: file.read() for file in report.sent if not file.path.endswith(".safetensors")}
     assert yaml.safe_load(sent["recipe.yaml"])["data"]["source"] == digit_folders.name
     assert json.loads(sent["metrics.json"])["bad_images"] == {"train": ["7.png"]}
     assert json.loads(sent["metrics.json"])["teacher"]["name"] == "teacher"

@@ -31,7 +31,8 @@ def test_a_detectors_run_is_published_with_its_card_and_keeps_edits(publisher, h
     def online():
         return hub.store.contents[hub.store.files(repo)["README.md"]].decode()
 
-    assert f'pipeline("object-detection", "{repo}", trust_remote_code=True)' in online()
+    pinned = f'trust_remote_code=True, revision="{report["pinned"]}"'
+    assert f'pipeline("object-detection", "{repo}", {pinned})' in online()
     assert str(detector_run.folder) not in online()
     assert publish(False)["nothing_to_do"]
     edited = online().replace("license: unknown", "license: mit") + "\n## How the squares were drawn\n"

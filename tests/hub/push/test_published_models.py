@@ -70,7 +70,7 @@ def test_every_model_is_pushed_pulled_and_loaded(name, loader, hub, tiny, tiny_d
     with torch.inference_mode():
         expected = first(model(pixels))
     check = name == CLASSES[0] and loader.transport == "lfs"  # once: it takes seconds
-    report = loader.run(f"vithub.publish({str(tmp_path / 'model')!r}, {repo!r}, check={check}).to_dict()")
+    report = loader.run(f"vithub.publish({str(tmp_path / 'model')!r}, {repo!r}, bundle=True, check={check}).to_dict()")
     assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= set(report["changed"])
     load = f"vithub.load({repo!r}, revision={report['commit']!r})"
     if name.endswith("Backbone"):  # transformers' own way takes ids of the Hub alone
@@ -89,16 +89,19 @@ def test_the_bundle_is_checked_before_anything_is_sent(tiny, tmp_path):
     vithub.HubViTForImageClassification(tiny()).save_pretrained(tmp_path)
     (tmp_path / "modeling_vit.py").write_text("raise RuntimeError('broken code')\n")
     with pytest.raises(BundleError, match="does not load where vithub is missing: RuntimeError: broken code"):
-        vithub.publish(tmp_path, "ada/checked")
+        vithub.publish(tmp_path, "ada/checked", bundle=True)
 
 
 def test_a_native_model_takes_the_place_of_one_with_code(loader, hub, tiny, tmp_path):
     folder, repo = tmp_path / "model", f"ada/native-{loader.transport}"
     vithub.HubViTForImageClassification(tiny(layer_norm_eps=1e-12)).save_pretrained(folder)
     build_image_processor((32, 32)).save_pretrained(folder)
-    loader.run(f"vithub.publish({str(folder)!r}, {repo!r}, check=False).commit")
+    report = loader.run(f"vithub.publish({str(folder)!r}, {repo!r}, bundle=True, check=False).to_dict()")
+    assert (report["form"], report["why"]) == ("bundle", "published with its code, as `bundle` asks")
     assert "modeling_vit.py" in hub.store.files(repo)
-    report = loader.run(f"vithub.publish({str(folder)!r}, {repo!r}, native=True).to_dict()")
+    report = loader.run(f"vithub.publish({str(folder)!r}, {repo!r}).to_dict()")
+    assert report["form"] == "native"
+    assert report["why"] == "published as ViTForImageClassification of transformers: no code is needed to load it"
     assert "modeling_vit.py" in report["removed"]
     held = hub.store.files(repo)
     assert not [path for path in held if path.endswith(".py")]
@@ -106,6 +109,8 @@ def test_a_native_model_takes_the_place_of_one_with_code(loader, hub, tiny, tmp_
     assert (config["architectures"], config.get("auto_map")) == (["ViTForImageClassification"], None)
     loaded = f"type(AutoModelForImageClassification.from_pretrained({repo!r})).__module__"
     assert loader.run(loaded) == "transformers.models.vit.modeling_vit"
+    assert loader.run(f"type(vithub.load({repo!r})).__name__") == "HubViTForImageClassification"
+    assert loader.run(f"vithub.publish({str(folder)!r}, {repo!r}).nothing_to_do") is True
 
 
 def test_trainer_pushes_every_save(loader, hub, tmp_path):
@@ -304,7 +309,7 @@ def test_code_beside_one_of_our_models_is_not_run(loader, hub, tiny, tmp_path):
     evil = f"open({str(mark)!r}, 'w').close()\n"
     for file in folder.glob("*.py"):
         file.write_text(evil + file.read_text())
-    loader.run(f"vithub.publish({str(folder)!r}, {repo!r}, check=False).commit")
+    loader.run(f"vithub.publish({str(folder)!r}, {repo!r}, bundle=True, check=False).commit")
     assert load(loader, repo) == "HubViTForImageClassification"
     assert loader.run(f"type(AutoModelForImageClassification.from_pretrained({repo!r})).__module__").startswith(
         "vithub."

@@ -30,7 +30,7 @@ def write_model(folder):
     folder.mkdir(parents=True, exist_ok=True)
     weights = {"layer.weight": np.random.default_rng(seed).standard_normal((100, 100), dtype=np.float32)}
     safetensors.numpy.save_file(weights, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "vithub_vit", "seed": seed}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "resnet", "seed": seed}))
     (folder / "README.md").write_text(CARD.format(folder=folder))
     (folder / "preprocessor_config.json").write_text("{}")
     return folder

@@ -7,6 +7,7 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from published import written
 from vithub.data.image_processing import build_image_processor
 from vithub.hub.checkpoints import CheckpointError
 from vithub.hub.push.manifest import MANIFEST
@@ -25,14 +26,6 @@ def key_pair(folder):
     return folder / "private.pem", folder / "public.pem"
 
 
-def downloaded(folder, target, **options):
-    """The files that `publish` would send, as someone downloads them."""
-    for file in vithub.publish(folder, "ada/flowers", dry_run=True, **options).sent:
-        (target / file.path).parent.mkdir(parents=True, exist_ok=True)
-        (target / file.path).write_bytes(file.read())
-    return target
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, tiny):
     """A published folder `first`, a later one `second`, both signed, and the keys of the owner and another."""
@@ -45,7 +38,7 @@ def place(tmp_path_factory, tiny):
         model.save_pretrained(root / f"{name}-run")
         build_image_processor((32, 32)).save_pretrained(root / f"{name}-run")
         (root / f"{name}-run" / "README.md").write_text("# Flowers\n")
-        downloaded(root / f"{name}-run", root / name, sign=owner)
+        written(root / f"{name}-run", root / name, "ada/flowers", sign=owner, bundle=True)
     return root
 
 
