@@ -38,11 +38,9 @@ def _rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "classes", _classes(data["classes"].get("train", {}), data["counted"])
     for split, found in data["image_sizes"].items():
         read = "" if found["images"] == found["of"] else f" ({found['images']} of {found['of']} read)"
-        yield (
-            f"sizes, {split}",
-            f"{_size(found['smallest'])} to {_size(found['largest'])}, the middle one {_size(found['middle'])} "
-            f"(height x width in pixels){read}",
-        )
+        ends = f"{_size(found['smallest'])} to {_size(found['largest'])}, the middle one {_size(found['middle'])}"
+        shown = f"all {_size(found['middle'])}" if found["smallest"] == found["largest"] else ends
+        yield f"sizes, {split}", f"{shown} (height x width in pixels){read}"
     for note in data["notes"]:
         yield "note", note
     parts = f" in {report['accumulation']} parts" if report["accumulation"] > 1 else ""

@@ -82,7 +82,7 @@ def test_the_text_tells_the_numbers(rehearsed):
     told = rehearsed.metrics
     text = dry_run_text(told)
     for expected in ("280 train, 40 validation, 80 test images", "14 of 40 images: 2 epochs of 7 steps", "zero ",
-                     f"{told['peak_memory_mb']:.0f} MiB", told["picture"]):  # fmt: skip
+                     "all 8 x 8", f"{told['peak_memory_mb']:.0f} MiB", told["picture"]):  # fmt: skip
         assert expected in text
     told = {**told, "fits": {"images": 8, "of": 40, "limit": "100 MiB", "tried": []}}
     assert "8 of the 40 images of a step at once, by measured trials (limit 100 MiB)" in dry_run_text(told)
