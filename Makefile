@@ -8,7 +8,7 @@ PROCESSES ?= auto
 
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-long faults check lowest tour docs benchmark clean
+.PHONY: demo test test-long faults check lowest tour notebooks docs benchmark clean
 
 demo: $(VENV)/installed
 	@if [ -f runs/demo/model.safetensors ]; then echo "runs/demo is there already; make clean removes it"; \
@@ -49,6 +49,10 @@ $(LOWEST)/installed: pyproject.toml | $(VENV)/installed
 # Runs docs/tour/source and writes its notebook and pages.
 tour: $(VENV)/installed
 	$(BIN)/python docs/tour/build.py
+
+# Runs docs/notebooks/source and writes the notebooks and their pages.
+notebooks: $(VENV)/installed
+	$(BIN)/python docs/notebooks/build.py
 
 # The documentation as a site in build/docs, which opens without a server; a warning is an error.
 docs: $(VENV)/installed

@@ -31,11 +31,12 @@ NAVIGATION = {
             "checking_data", "training", "pretraining", "detection", "checkpoints", "publishing", "published_folder",
             "exporting", "explain", "looking_inside", "demo", "comparing", "scaling",
         ],
-        "Concepts": ["tour/README"],
+        "Concepts": ["tour/README", "notebooks/README"],
         "Results": ["results", "speed", "faithfulness", "reliability", "robustness", "interruptions", "reports/README"],
         "Reference": ["reference/python", "reference/commands"],
     },
     "tour/README": {"": sorted(f"tour/{file.stem}" for file in Path(__file__).parent.glob("tour/[0-9]*.md"))},
+    "notebooks/README": {"": [f"notebooks/{name}" for name in ("own_photos", "teacher", "boxes", "why_and_compare")]},
     "reports/README": {"": ["reports/flowers5/report", "reports/cifar10/report"]},
 }  # fmt: skip
 # What is listed nowhere is a guide.
