@@ -36,9 +36,14 @@ def read_yaml(text: str) -> Any:
     """Reads plain data from YAML.
 
     Raises:
-        yaml.YAMLError: The text is not YAML.
+        yaml.YAMLError: The text is not YAML, is nested too deeply, or holds a number or date that there is not.
     """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506  # derived from SafeLoader
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  # derived from SafeLoader
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # of values such as 2020-13-45 and numbers of 6,000 digits
+        raise yaml.YAMLError(f"a value in it cannot be read: {error}") from error
 
 
 def write_yaml(content: Any) -> str:

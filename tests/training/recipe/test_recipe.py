@@ -233,3 +233,13 @@ def test_true_and_false_are_for_the_fields_that_take_them():
     assert chosen.training.ema_warmup is False
     assert chosen.model.fields == {"qkv_bias": False, "sizes": [True]}
     assert chosen.model.compile is True
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("[" * 3000, "nested too deeply"), ("9" * 6000, "cannot be read"), ("2020-13-45", "cannot be read")],
+)
+def test_values_that_yaml_cannot_hold_are_one_line_that_names_the_file(value, reason, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(f"seed: {value}\n")
+    with pytest.raises(RecipeError, match=rf"recipe\.yaml.*{reason}"):
+        Recipe.from_yaml(tmp_path / "recipe.yaml")
