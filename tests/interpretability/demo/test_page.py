@@ -162,6 +162,8 @@ class Visit:
     def close(self, name=None):
         if name and SCREENSHOTS:
             self.page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
+        self.page.set_viewport_size({"width": 360, "height": 800})  # a phone: nothing lies beside the page
+        self.page.wait_for_function("() => document.documentElement.scrollWidth <= window.innerWidth")
         self.page.close()
         assert self.complaints == []
         assert {host for host in self.hosts if host} == {self.host}

@@ -131,9 +131,11 @@ def test_the_trainer_writes_the_runs_own_card_and_publishes_its_folder(train, tm
     card.unlink()
     made[0].create_model_card(tags=["thin"], model_name="thin")
     assert card.read_bytes() == written
-    report = made[0].push_to_hub("Say it", repo_id="user/digits", dry_run=True)
-    sent = {file.path for file in report.sent}
-    assert {"README.md", "model.safetensors", "modeling_deit.py", "metrics.json"} <= sent
-    assert not [path for path in sent if path.startswith(("checkpoints", "logs"))]
+    for bundle in (False, True):
+        report = made[0].push_to_hub("Say it", repo_id="user/digits", dry_run=True, bundle=bundle)
+        sent = {file.path for file in report.sent}
+        assert {"README.md", "model.safetensors", "metrics.json"} <= sent
+        assert ("modeling_deit.py" in sent) == bundle
+        assert not [path for path in sent if path.startswith(("checkpoints", "logs"))]
     with pytest.raises(ValueError, match="`repo_id` is missing"):
         made[0].push_to_hub()
