@@ -106,18 +106,18 @@ def counted_steps() -> Iterator[list[dict[str, int]]]:
     """Context in which each optimizer step of the Accelerate loop adds its bytes to the list."""
     from vithub.training.loop.accelerate_loop import AccelerateLoop
 
-    made, steps = AccelerateLoop._step, []  # ours: one optimizer step
+    made, steps = AccelerateLoop.step, []  # ours: one optimizer step
 
     def counted(self: Any, *arguments: Any) -> None:
         with CountedCalls() as calls:
             made(self, *arguments)
         steps.append(dict(calls.bytes))
 
-    AccelerateLoop._step = counted  # type: ignore[method-assign]
+    AccelerateLoop.step = counted  # type: ignore[method-assign]
     try:
         yield steps
     finally:
-        AccelerateLoop._step = made  # type: ignore[method-assign]
+        AccelerateLoop.step = made  # type: ignore[method-assign]
 
 
 def train(output: str, pieces: int) -> None:
