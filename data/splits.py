@@ -14,11 +14,12 @@ Table = TypeVar("Table")
 
 
 class SplitTables:
-    """Base class of data sets, with their three splits."""
+    """Base class of data sets, with their three splits, and the names of those drawn from the training split."""
 
     train: Any
     validation: Dataset
     test: Dataset | None
+    drawn: frozenset[str] = frozenset()
 
     @property
     def splits(self) -> dict[str, Dataset]:

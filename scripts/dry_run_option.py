@@ -33,11 +33,6 @@ def batch_size_of(text: str | None) -> int | Literal["auto"] | None:
         raise typer.BadParameter(f"--batch-size takes a number of images or auto, got {text!r}") from None
 
 
-def without_auto(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns arguments without a batch size that is to be found, which is no value of a recipe."""
-    return {name: None if name == "batch_size" and value == "auto" else value for name, value in named.items()}
-
-
 def check_dry_run_options(dry_run: bool, json_: bool, resume: bool) -> None:
     """Rejects options that contradict each other, before libraries are imported."""
     if json_ and not dry_run:

@@ -10,7 +10,6 @@ from vithub.scripts.dry_run_option import (
     batch_size_of,
     check_dry_run_options,
     print_dry_run,
-    without_auto,
 )
 
 
@@ -86,7 +85,7 @@ def finetune(
         "class_weights": class_weights_from(class_weights),
     }  # fmt: skip
     values = assignments(set_ or [])
-    check_recipe(recipe, preset, named_values(**without_auto(named)) | values)
+    check_recipe(recipe, preset, named_values(**named) | values)
     from vithub.training.finetuning import finetune as run
     from vithub.training.runtime.progress import TerminalReporter
 

@@ -10,7 +10,6 @@ from vithub.scripts.dry_run_option import (
     batch_size_of,
     check_dry_run_options,
     print_dry_run,
-    without_auto,
 )
 from vithub.scripts.finetune_command import assignments, check_recipe
 
@@ -90,7 +89,7 @@ def pretrain(
     }  # fmt: skip
     values = assignments(set_ or [])
     own = {} if mask_ratio is None else {"pretraining.mask_ratio": mask_ratio}
-    check_recipe(recipe, None, named_values(**without_auto(named)) | own | values)
+    check_recipe(recipe, None, named_values(**named) | own | values)
     from vithub.training.pretraining import pretrain as run
     from vithub.training.runtime.progress import TerminalReporter
 

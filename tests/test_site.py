@@ -1,5 +1,6 @@
 """The documentation as a site: it builds without a warning, and works in Chromium with no other origin or server."""
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -45,7 +46,8 @@ CONTRAST = """() => {
 @pytest.fixture(scope="session")
 def site(once):
     """The site, built once for all parallel processes with warnings as errors."""
-    pytest.importorskip("sphinx", reason="the site is built with vithub[docs]")
+    if not os.environ.get("VITHUB_NEEDS_BROWSER"):  # with it, as in CI, a missing library fails the tests
+        pytest.importorskip("sphinx", reason="the site is built with vithub[docs]")
 
     def make(folder):
         arguments = ["-q", "-W", "--keep-going", "-d", f"{folder}-doctrees", str(ROOT / "docs"), str(folder)]

@@ -157,10 +157,9 @@ def finetune(
     }
     given = {name: value for name, value in named.items() if value is not None}
     given |= named_values(
-        epochs=epochs, max_steps=max_steps, streaming=streaming, lr=lr, image_size=image_size,
-        batch_size=None if batch_size == "auto" else batch_size, label_column=label_column, seed=seed,
-        on_bad_image=on_bad_image, on_nonfinite=on_nonfinite, lora=lora, keep_checkpoints=keep_checkpoints,
-        class_weights=class_weights_from(class_weights), sampler=sampler,
+        epochs=epochs, max_steps=max_steps, streaming=streaming, batch_size=batch_size, lr=lr, image_size=image_size,
+        label_column=label_column, seed=seed, on_bad_image=on_bad_image, on_nonfinite=on_nonfinite, lora=lora,
+        keep_checkpoints=keep_checkpoints, class_weights=class_weights_from(class_weights), sampler=sampler,
     )  # fmt: skip
     given |= values or {}
     if finish:

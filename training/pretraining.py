@@ -92,9 +92,8 @@ def pretrain(
     given |= {} if mask_ratio is None else {"pretraining.mask_ratio": mask_ratio}
     given |= {} if probe is None else {"pretraining.probe": str(probe)}
     given |= named_values(
-        epochs=epochs, max_steps=max_steps, streaming=streaming, lr=lr, image_size=image_size,
-        batch_size=None if batch_size == "auto" else batch_size, seed=seed, on_bad_image=on_bad_image,
-        on_nonfinite=on_nonfinite, keep_checkpoints=keep_checkpoints,
+        epochs=epochs, max_steps=max_steps, streaming=streaming, batch_size=batch_size, lr=lr, image_size=image_size,
+        seed=seed, on_bad_image=on_bad_image, on_nonfinite=on_nonfinite, keep_checkpoints=keep_checkpoints,
     )  # fmt: skip
     given |= values or {}
     if recipe is None and not resume:

@@ -17,7 +17,7 @@ from .recipe.effects import check_effects
 from .recipe.recipe import Recipe
 from .recipe.run_files import METRICS, RECIPE
 from .run_choice import resolve_recipe
-from .run_list.listing import RunEntry, list_runs
+from .run_list.listing import FINISHED, RunEntry, list_runs
 from .runtime.processes import process_state
 from .runtime.progress import QuietReporter, Reporter
 
@@ -122,7 +122,7 @@ def best_on_validation(entries: Sequence[RunEntry]) -> tuple[RunEntry, float] | 
     """
     found = []
     for one in entries:
-        if one.value is not None and one.state == "finished":
+        if one.value is not None and one.state == FINISHED:
             value = read_json(one.folder / METRICS).get("validation", {}).get(one.headline)
             if isinstance(value, int | float):
                 found.append((one, float(value)))

@@ -13,7 +13,7 @@ class LoadingCode:
 
     Args:
         files: SHA-256 of each code file, hexadecimal, by path.
-        feature: What transformers' own classes lack for the model; None where the code was asked for.
+        feature: Reason why transformers' own classes cannot take the model; None if the code was asked for.
         revision: Commit that holds the code; None where it is not known.
     """
 

@@ -38,11 +38,11 @@ def with_results(files: list[PublishFile], folder: Path, target: PushTarget) -> 
 
 
 def _own_split(recipe: dict[str, Any], metrics: dict[str, Any]) -> str | None:
-    """Name of the reported split in the data set; None where the run drew it itself."""
+    """Name of the reported split in the data set; None where the run drew it itself, or an older run does not say."""
     split = metrics["reported_split"]
-    named = recipe["data"].get(f"{split}_split")
-    drawn = any("drawn from the training images" in note for note in metrics["data"].get("notes") or [])
-    return str(named) if named else None if drawn else str(split)
+    if named := recipe["data"].get(f"{split}_split"):
+        return str(named)
+    return None if split in metrics["data"].get("drawn", [split]) else str(split)
 
 
 def _task(target: PushTarget, dataset: str, split: str) -> str | None:

@@ -33,7 +33,7 @@ class Cards:
 
     @property
     def pins(self) -> bool:
-        """Whether the card names the commit whose code its snippets run."""
+        """Whether the snippets of the card run code, so that they have to name the commit that holds it."""
         return self.is_run and self.form.kind == BUNDLE
 
     def add(

@@ -19,7 +19,6 @@ from ..inference_loading import PROCESSOR, load_processor
 from .errors import PublishError
 
 NATIVE, BUNDLE, AS_SAVED = "native", "bundle", "as saved"
-_ASKED = "the code was asked for"
 
 logger = logging.getLogger("vithub")
 
@@ -34,24 +33,26 @@ class PublishedForm:
         why: Reason for this form, in one line.
         architecture: Class of transformers that loads a converted model; None for the other forms.
         folder: Folder of the converted model; None for the other forms.
+        asked: Whether the code was asked for, so that transformers may lack nothing.
     """
 
     kind: str
     why: str
     architecture: str | None = None
     folder: Path | None = None
+    asked: bool = False
 
     @property
     def feature(self) -> str | None:
-        """What transformers' own classes lack for the model; None where they lack nothing or the code was asked for."""
-        return self.why if self.kind == BUNDLE and self.why != _ASKED else None
+        """Reason why transformers' classes cannot take the model; None if they can, or if the code was asked for."""
+        return self.why if self.kind == BUNDLE and not self.asked else None
 
     @property
     def told(self) -> str:
         """Form and reason as a line for a person."""
         if self.kind == NATIVE:
             return f"published as {self.architecture} of transformers: {self.why}"
-        if self.kind == BUNDLE and self.feature is None:
+        if self.asked:
             return f"published with its code, as {argument('bundle')} asks"
         return f"published {'with its code' if self.kind == BUNDLE else 'as it was saved'}: {self.why}"
 
@@ -85,7 +86,7 @@ def choose_form(folder: Path, staging: Path, native: bool, bundle: bool) -> Publ
                 f"{folder} holds no code (config.json has no auto_map), so that {argument('bundle')} has nothing to "
                 "send; save the model with this version of vithub first"
             )
-        return PublishedForm(BUNDLE, _ASKED)
+        return PublishedForm(BUNDLE, "the code was asked for", asked=True)
     unlike = _unlike_elsewhere(folder, config)
     if unlike is not None and not native:
         return _with_code(folder, unlike)

@@ -53,7 +53,7 @@ class PublishReport:
 
     @property
     def nothing_to_do(self) -> bool:
-        """Whether the repository already held all files."""
+        """Whether the repository held all files before, so that no commit was made."""
         return not (self.dry_run or self.changed or self.removed)
 
     def to_dict(self) -> dict[str, Any]:

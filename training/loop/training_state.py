@@ -355,8 +355,13 @@ def peak_memory_mb(device: torch.device) -> float:
     """Returns the peak memory in MiB: of a CUDA device since the run began, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    return process_peak() / 2**20
+
+
+def process_peak() -> int:
+    """Returns the peak resident memory of this process in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
-__all__ = ["Progress", "TrainingState", "peak_memory_mb"]
+__all__ = ["Progress", "TrainingState", "peak_memory_mb", "process_peak"]

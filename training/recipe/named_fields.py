@@ -24,10 +24,14 @@ LORA_RANK = 8  # rank that `lora=True` stands for
 def named_values(**arguments: Any) -> dict[str, Any]:
     """Returns values by dotted field name; arguments that are None or False are left out.
 
+    A batch size of "auto" is left out too: it keeps the recipe's.
+
     Args:
         **arguments: Values by argument name, as in `NAMED_FIELDS`.
     """
     given = {name: value for name, value in arguments.items() if value is not None and value is not False}
+    if given.get("batch_size") == "auto":
+        del given["batch_size"]
     if "lora" in given:
         given["lora"] = LORA_RANK
     return {NAMED_FIELDS[name]: value for name, value in given.items()}

@@ -28,7 +28,7 @@ class RunEntry:
     Args:
         folder: Folder of the run.
         state: "finished", "unfinished" (it can be resumed), or "broken".
-        reason: What is wrong or missing, for people; None for a finished run.
+        reason: What is wrong, missing or was edited, for people; None if there is nothing to tell.
         date: Time in UTC at which it finished, else of its last change: "2026-11-28T14:03:00Z".
         task: Task of the recipe; None if that cannot be read.
         model: Model that it began from.

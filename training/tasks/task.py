@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from ...data.argument_names import stated
 from ...data.seeding import derived_seed
+from ...data.splits import SplitTables
 from ...hub.ready_model import Backend
 from ..optim.optimizers import build_optimizer
 from ..optim.schedules import Schedule, build_schedule
@@ -128,7 +129,8 @@ class TrainingTask(DataOverview, ABC):
 
     def data_facts(self) -> dict[str, Any]:
         """Returns the entries of `metrics.json` about the data."""
-        return {"name": self.data.name, "sizes": self.data.sizes, "notes": self.data.notes}
+        drawn = {"drawn": sorted(self.data.drawn)} if isinstance(self.data, SplitTables) else {}
+        return {"name": self.data.name, "sizes": self.data.sizes, "notes": self.data.notes, **drawn}
 
     @property
     def leaves_parameters(self) -> bool:

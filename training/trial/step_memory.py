@@ -1,13 +1,12 @@
 """Peak memory of single steps: of a CUDA device, or of this process on the host."""
 
-import resource
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from ...data.pixels.cache import available_memory
+from ..loop.training_state import process_peak
 
 HOST_SHARE = 0.7  # of the memory that is available on the host before the trial; others need some too
 DEVICE_SHARE = 0.95  # of the memory of a CUDA device that others leave; some of it is lost between blocks
@@ -67,11 +66,7 @@ def resident_memory() -> int:
 
 
 def _peak() -> int:
-    stated = _stated("VmHWM")
-    if stated is not None:
-        return stated
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return _stated("VmHWM") or process_peak()
 
 
 def _stated(name: str) -> int | None:

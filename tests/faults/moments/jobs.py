@@ -68,11 +68,11 @@ class Job(ABC):
         self.begin(folder)
 
     def left(self, folder: Path) -> dict[str, str]:
-        """What an unbroken command leaves, by name."""
+        """Hashes and figures of what the command has written, by name, to compare with those of an unbroken one."""
         return contents(folder / "out")
 
     def unsound(self, folder: Path) -> str | None:
-        """What is wrong with the state that a fault has left; None where the last good one is there."""
+        """Describes damage to the last good state after a fault; None if that state is there and loads."""
         return None
 
     def place(self, kind: str, path: str) -> str:
@@ -297,7 +297,7 @@ class Publishing(Job):
 
 
 def loads(folder: Path) -> str | None:
-    """What is wrong with a folder of a model; None where it loads."""
+    """Describes why the model of a folder cannot be loaded; None if it can."""
     from vithub.hub.any_model import load_any_model
 
     try:

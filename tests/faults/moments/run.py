@@ -119,7 +119,7 @@ def verdict(job: Any, case: Any, whole: Unbroken, root: Path) -> str:
         before = opened(root)
         ending = strike(job, case, folder)
         job.progress = False
-        if not ending.struck and case.kind not in (*WHOLE_DISK, "dead loading process"):
+        if not ending.struck:
             return f"the fault did not strike (exit code {ending.code}) {ending.told[-300:]}"
         if wrong := wrong_ending(ending, case):
             return wrong
@@ -153,7 +153,7 @@ def strays(folder: Path, at_last: bool = False) -> list[str]:
 
 
 def temporary() -> list[str]:
-    """What is left in the folder of temporary files."""
+    """Names of the files that are left in the folder of temporary files."""
     return sorted(path.name for path in Path(tempfile.gettempdir()).iterdir())
 
 
@@ -184,7 +184,7 @@ def run(count: int, seed: int, root: Path, jobs: list[str] | None = None, kind: 
 
     Args:
         count: Number of faults that are drawn.
-        seed: Of the draws.
+        seed: Seed of the draws.
         root: Folder to work in.
         jobs: Names of the jobs; None takes all.
         kind: Kind of faults; None takes all.

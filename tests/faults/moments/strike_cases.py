@@ -7,12 +7,9 @@ import re
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from patience import PATIENCE
 
 from ..calling import command
 from ..case import CommandError
@@ -55,13 +52,13 @@ class Case:
 
 @dataclass
 class Ending:
-    """How a struck job ended.
+    """End of a job that a fault has struck.
 
     Args:
         code: Its exit code, or minus the signal's number.
         told: What it wrote to stderr.
         struck: Whether the fault came to pass.
-        wrong: What is wrong already.
+        wrong: Description of what went wrong before the job's end is judged; empty if nothing did.
     """
 
     code: int
@@ -207,7 +204,7 @@ LATE = 10**9
 
 
 def wrong_ending(ending: Ending, case: Case) -> str | None:
-    """What is wrong with how a job ended and what it told; None where it is as it should be."""
+    """Describes what is wrong with a job's exit code or message; None if both fit the fault."""
     if ending.wrong:
         return ending.wrong
     if "Traceback" in ending.told:
@@ -255,15 +252,7 @@ def case_folder(root: Path, case: Case) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def until(condition: Callable[[], bool]) -> bool:
-    """Waits for a condition; False where it never came."""
-    end = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
-
-
 __all__ = [
     "CAUSES", "DAMAGES", "KINDS", "SIGNALS", "Case", "Ending", "called", "case_folder", "command", "possible",
-    "strike", "until", "wrong_ending",
+    "strike", "wrong_ending",
 ]  # fmt: skip

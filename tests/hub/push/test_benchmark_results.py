@@ -13,32 +13,33 @@ def tasks(*listed):
 
 
 WHOLE = tasks({"id": "beasts_test", "config": "default", "split": "test"}, {"id": "other", "split": "validation"})
-# Files of the data set, fields of the recipe, notes on the data, and the task under which results are sent.
+TWO = tasks(*({"id": name, "split": "test"} for name in "ab"))
+# Files of the data set, fields of the recipe, the splits that were drawn, and the task under which results are sent.
 CASES = {
-    "benchmark": ({"README.md": CARD, "eval.yaml": WHOLE}, {}, [], "beasts_test"),
-    "named split": ({"README.md": CARD, "eval.yaml": WHOLE}, {"data.test_split": "validation"}, [], "other"),
+    "benchmark": ({"README.md": CARD, "eval.yaml": WHOLE}, {}, {"drawn": []}, "beasts_test"),
+    "named split": ({"README.md": CARD, "eval.yaml": WHOLE}, {"data.test_split": "validation"}, {"drawn": []}, "other"),
     "split drawn by the run": (
-        {"README.md": CARD, "eval.yaml": WHOLE}, {},
-        ["the validation and test splits were drawn from the training images (stratified, seed 0)"], None,
+        {"README.md": CARD, "eval.yaml": WHOLE}, {}, {"drawn": ["test", "validation"]}, None,
     ),
-    "no benchmark": ({"README.md": b"# Beasts\n", "eval.yaml": WHOLE}, {}, [], None),
-    "no such split": ({"README.md": CARD, "eval.yaml": tasks({"id": "a", "split": "train"})}, {}, [], None),
-    "two tasks": ({"README.md": CARD, "eval.yaml": tasks(*({"id": i, "split": "test"} for i in "ab"))}, {}, [], None),
-    "no tasks": ({"README.md": CARD}, {}, [], None),
-    "damaged": ({"README.md": CARD, "eval.yaml": b"tasks: [{id: [}"}, {}, [], None),
-    "no data set": (None, {}, [], None),
+    "older run": ({"README.md": CARD, "eval.yaml": WHOLE}, {}, {}, None),
+    "no benchmark": ({"README.md": b"# Beasts\n", "eval.yaml": WHOLE}, {}, {"drawn": []}, None),
+    "no such split": ({"README.md": CARD, "eval.yaml": tasks({"id": "a", "split": "train"})}, {}, {"drawn": []}, None),
+    "two tasks": ({"README.md": CARD, "eval.yaml": TWO}, {}, {"drawn": []}, None),
+    "no tasks": ({"README.md": CARD}, {}, {"drawn": []}, None),
+    "damaged": ({"README.md": CARD, "eval.yaml": b"tasks: [{id: [}"}, {}, {"drawn": []}, None),
+    "no data set": (None, {}, {"drawn": []}, None),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_results_are_sent_for_benchmarks_of_the_hub_alone(name, clients, hub, run_folder):
-    files, recipe, notes, task = CASES[name]
+    files, recipe, said, task = CASES[name]
     dataset, repo = f"bob/{name.replace(' ', '-')}", f"ada/on-{name.replace(' ', '-')}"
     if files is not None:
         blobs = {path: hub.store.keep(data) for path, data in files.items()}
         repository = hub.store.create("dataset", dataset, private=False)
         repository.commit("main", "x", "", "bob", lambda held: held.update(blobs))
-    data = {"name": "beasts", "sizes": {"train": 300, "validation": 80, "test": 80}, "notes": notes}
+    data = {"name": "beasts", "sizes": {"train": 300, "validation": 80, "test": 80}, "notes": [], **said}
     folder, metrics, _ = run_folder("resnet", recipe={"data.source": dataset, **recipe}, data=data)
     (folder / RESULTS).parent.mkdir()
     (folder / RESULTS).write_text("- {}")  # as earlier versions wrote it for any data
