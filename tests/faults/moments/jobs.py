@@ -51,7 +51,7 @@ class Job(ABC):
     """
 
     name: str
-    images = False  # whether it reads `folder/data`
+    replaces = False  # whether an earlier output stays until the new one is whole
 
     def __init__(self, shared: Path) -> None:
         self.shared = shared
@@ -203,6 +203,7 @@ class Overwriting(Job):
     """`convert --overwrite`, in the place of an earlier model."""
 
     name = "overwrite"
+    replaces = True
 
     def prepare(self, folder: Path) -> None:
         shutil.copytree(stock.run(self.shared), folder / "out", ignore=shutil.ignore_patterns("checkpoints"))

@@ -24,6 +24,7 @@ TESTS = Path(__file__).parents[2]
 SHARES = {"finetune": 14, "predict": 16, "evaluate": 7, "convert": 14, "overwrite": 12, "export": 0.5, "publish": 36.5}
 TRAINING_ONLY = ("dead loading process", "second run", "truncated checkpoint", "flipped bit in a checkpoint")
 WHOLE_DISK = ("small disk", "largest file")
+PAGE = 4096  # bytes that the small disk, a tmpfs, gives at a time
 ENVIRONMENT = {
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -58,11 +59,9 @@ def plan(count: int, seed: int, unbroken: "dict[str, Unbroken]", mounts: bool) -
         for number in range(round(count * share / 100)):
             kind = kinds[(first + number) % len(kinds)]
             if kind in WHOLE_DISK:
-                sizes = unbroken[job].sizes
-                limit = sum(sizes) if kind == "small disk" else max(sizes)
-                # data is on the small disk before, and the folder itself takes a page
-                low = unbroken[job].given if kind == "small disk" else 0
-                found.append(Case(job, kind, job, draws.randrange(low + 4096, max(low + 4097, low + limit))))
+                whole = unbroken[job]  # too little for it by a byte at least, or by a page of the small disk
+                limits = (1, whole.largest) if kind == "largest file" else (whole.given, whole.needed - PAGE + 1)
+                found.append(Case(job, kind, job, draws.randrange(*limits)))
                 continue
             if kind in TRAINING_ONLY and kind != "second run":
                 place = "reading" if kind == "dead loading process" else "checkpoint"
@@ -81,7 +80,7 @@ def plan(count: int, seed: int, unbroken: "dict[str, Unbroken]", mounts: bool) -
 
 
 class Unbroken:
-    """An unbroken job: its moments, what it left, and the sizes of its files.
+    """An unbroken job: its moments, what it left, and the bytes that its files take on a disk.
 
     Args:
         job: The job.
@@ -99,12 +98,13 @@ class Unbroken:
                 job.begin(folder)
             self.moments, self.left = watch.places, job.left(folder)
             self.names = sorted(path.name for path in folder.iterdir())
-            self.sizes = [file.stat().st_size for file in (folder / "out").rglob("*") if file.is_file()]
+            self.needed = self.given + used(folder / "out") if job.replaces else used(folder)
+            self.largest = max(file.stat().st_size for file in (folder / "out").rglob("*") if file.is_file())
 
 
 def used(folder: Path) -> int:
-    """Bytes that a folder takes on a file system of pages."""
-    return sum(4096 * (1 - -file.stat().st_size // 4096) for file in folder.rglob("*"))
+    """Bytes that the files of a folder take on a file system of pages."""
+    return sum(-(-file.stat().st_size // PAGE) * PAGE for file in folder.rglob("*") if file.is_file())
 
 
 def verdict(job: Any, case: Any, whole: Unbroken, root: Path) -> str:
