@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode  # its public documentation names no other; torch 2.8 to 2.14
@@ -113,11 +114,8 @@ def counted_steps() -> Iterator[list[dict[str, int]]]:
             made(self, *arguments)
         steps.append(dict(calls.bytes))
 
-    AccelerateLoop.step = counted  # type: ignore[method-assign]
-    try:
+    with patch.object(AccelerateLoop, "step", counted):
         yield steps
-    finally:
-        AccelerateLoop.step = made  # type: ignore[method-assign]
 
 
 def train(output: str, pieces: int) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from ..calling import command
 from ..case import CommandError
@@ -139,11 +140,8 @@ def _dead_loader(job: Job, case: Case, folder: Path) -> Ending:
             os.kill(os.getpid(), signal.SIGKILL)
         return sample(self, key)
 
-    job.workers, dataset.LabelledImages.__getitem__ = 1, struck  # type: ignore[method-assign]
-    try:
+    with patch.object(dataset.LabelledImages, "__getitem__", struck), patch.object(job, "workers", 1):
         code, told = called(lambda: job.begin(folder))
-    finally:
-        job.workers, dataset.LabelledImages.__getitem__ = 0, sample  # type: ignore[method-assign]
     return Ending(code, told, bool(code))
 
 
