@@ -24,7 +24,8 @@ from worker import seconds_of_others
 _JOB_OPTIONS = ("model", "image_size", "batch_size", "threads", "device", "drop_path", "allocator")
 MODES, PRECISIONS = ("inference", "training"), ("fp32", "bf16")
 TOLERANCE = 1e-4  # of logits, between any two contenders, fp32
-VARIANTS = ("fused-attention", "product-attention", "convolution", "masking")
+TRAINING_VARIANTS = ("compiled", "master-weights", "compiled-master-weights")
+VARIANTS = ("fused-attention", "product-attention", "convolution", "masking", *TRAINING_VARIANTS)
 DISTURBED = 0.05  # share of the processor, used by others, that spoils a measurement
 # glibc then keeps freed memory. By default the heap's layout at launch decides whether each step gives its memory back
 # and fetches it anew, which makes processes with the same work differ by up to a fifth.
@@ -162,7 +163,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--mode", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--drop-path", type=float, default=0.0, help="stochastic depth; transformers' ViT has none")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=(), help="ours with one choice undone, too")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=(),
+        help="also ours with one choice undone, or trained with model.compile, training.master_weights or both",
+    )
     parser.add_argument("--profile", action="store_true", help="also the time by operation of one step")
     parser.add_argument(
         "--allocator",
@@ -179,6 +186,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for name in ("image_size", "batch_size", "rounds", "seconds"):
         if getattr(options, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} must be positive, got {getattr(options, name)}")
+    training_only = [name for name in options.variants if name in TRAINING_VARIANTS]
+    if training_only and tuple(options.mode) != ("training",):
+        parser.error(f"--variants {' '.join(training_only)}: only with --mode training, got {' '.join(options.mode)}")
+    if any("master" in name for name in training_only) and tuple(options.precision) != ("bf16",):
+        parser.error(f"--variants with master weights: only with --precision bf16, got {' '.join(options.precision)}")
     if not 0 <= options.drop_path < 1:
         parser.error(f"--drop-path must be in [0, 1), got {options.drop_path}")
     return options

@@ -1,11 +1,14 @@
-"""Ours with one choice undone, to see what the choice is worth."""
+"""Ours with one choice undone, to see what the choice is worth, or with an option that makes training faster."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from torch import nn
 from vithub.modeling import attention, modeling_vit
 from vithub.modeling.layers import HubViTPatchEmbedding
+from vithub.training.optim.master_weights import MasterWeights
+from vithub.training.tasks.compilation import compile_layers
 
 
 def _always(answer: bool, query: Any) -> bool:
@@ -43,4 +46,22 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "product-attention": _product_attention,
     "convolution": _convolution,
     "masking": _masking,
+}
+
+
+def _compiled(model: Any) -> nn.Module:
+    """`model.compile=true`: each layer compiled."""
+    compile_layers(model)
+    return model  # type: ignore[no-any-return]
+
+
+def _compiled_master_weights(model: Any) -> nn.Module:
+    return MasterWeights(_compiled(model))
+
+
+# What makes the module that a training step calls out of the model.
+OPTIONS: dict[str, Callable[[Any], nn.Module]] = {
+    "compiled": _compiled,
+    "master-weights": MasterWeights,
+    "compiled-master-weights": _compiled_master_weights,
 }

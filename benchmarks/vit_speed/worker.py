@@ -40,7 +40,7 @@ def load_model(job: dict[str, Any]) -> Any:
         if variant:
             from variants import VARIANTS
 
-            VARIANTS[variant]()
+            VARIANTS.get(variant, lambda: None)()
         fields = {"attn_implementation": "sdpa", "drop_path_rate": job["drop_path"]}
         return HubViTForImageClassification.from_pretrained(folder, **fields)
     if library == "transformers":  # its ViT has no stochastic depth
@@ -105,15 +105,20 @@ def inference(job: dict[str, Any]) -> Callable[[], object]:
 
 
 def training(job: dict[str, Any]) -> Callable[[], object]:
-    """Forward, cross-entropy, backward and AdamW; bf16 is autocast over fp32 weights."""
-    device = job["device"]
+    """Forward, cross-entropy, backward and AdamW; bf16 is autocast over fp32 weights, or casts of master weights."""
+    device, variant = job["device"], job["contender"].partition("+")[2]
     model = load_model(job).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     pixels, labels = (tensor.to(device) for tensor in make_batch(job["batch_size"], job["image_size"]))
+    autocast = job["precision"] != "fp32" and "master-weights" not in variant
+    if variant:
+        from variants import OPTIONS
+
+        model = OPTIONS.get(variant, lambda module: module)(model)
 
     def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.split(":")[0], DTYPES[job["precision"]], enabled=job["precision"] != "fp32"):
+        with torch.autocast(device.split(":")[0], DTYPES[job["precision"]], enabled=autocast):
             logits = logits_of(model, pixels)
         loss = nn.functional.cross_entropy(logits.float(), labels)
         loss.backward()
