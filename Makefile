@@ -8,6 +8,9 @@ PROCESSES ?= auto
 
 LOWEST := .venv-lowest
 
+# Images of containers often set it. Every start of Python would then compile all of transformers again, for many seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-long faults check lowest tour notebooks docs benchmark clean
 
 demo: $(VENV)/installed

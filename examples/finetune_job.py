@@ -3,7 +3,7 @@
 # dependencies = ["vithub"]
 #
 # [tool.uv.sources]
-# vithub = { git = "https://github.com/OWNER/vithub" }  # or { url = "https://.../vithub-0.1.0-py3-none-any.whl" }
+# vithub = { git = "https://github.com/OWNER/vithub" }  # or { url = "https://.../vithub-0.2.0-py3-none-any.whl" }
 # ///
 """Finetunes a model on a hired machine and publishes it before the time is up; docs/howto/hired_gpus.md explains it.
 
