@@ -60,6 +60,7 @@ class GridSettings:
         train_images: Approximate number of training images that 100 % stands for, in the proportions of the classes;
             None takes all.
         test_images: Largest number of test images; None takes all.
+        precision: Number format of the trainings: "auto", "fp32" or "bf16", as `training.precision`.
     """
 
     fractions: tuple[float, ...] = FRACTIONS
@@ -73,6 +74,7 @@ class GridSettings:
     lr: float = 1e-3
     train_images: int | None = None
     test_images: int | None = None
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         if unknown := set(self.architectures) - set(ARCHITECTURES):
@@ -83,6 +85,8 @@ class GridSettings:
             raise ValueError(f"fractions must lie in (0, 1], got {self.fractions}")
         if self.image_size < 16 or self.image_size & (self.image_size - 1):
             raise ValueError(f"`image_size` must be a power of two from 16, got {self.image_size}")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise ValueError(f"`precision` must be auto, fp32 or bf16, got {self.precision!r}")
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ def _open(folder: Path, settings: GridSettings, images: ImageData) -> None:
     what |= {"data": images.name, "sizes": images.sizes}
     file = folder / GRID
     if file.is_file():
-        before = read_json(file)
+        before = {"precision": GridSettings.precision} | read_json(file)  # which 0.1 did not write
         if differences := [
             f"{name} {before.get(name)!r}, not {what[name]!r}" for name in what if before.get(name) != what[name]
         ]:
@@ -227,6 +231,7 @@ def _train(cell: Cell, images: ImageData, folder: Path, settings: GridSettings) 
         "augmentation.rand_augment": None, "augmentation.random_erasing": 0.0, "model.fields": {},
         "training.batch_size": settings.batch_size, "training.lr": settings.lr, "training.publish": "last",
         "training.warmup": 0.1, "training.warmup_unit": "ratio", "training.trackers": [],
+        "training.precision": settings.precision,
         "training.keep_checkpoints": 1, "evaluation.crop_ratio": 1.0, "evaluation.batch_size": 256,
     }  # fmt: skip
     resume = broadcast_object_list([(run / "checkpoints").is_dir()])[0]
