@@ -137,6 +137,8 @@ NEEDS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_one_of("training.optimizer", "adamw", "lamb"), ("training.epsilon",)),
     (_one_of("training.optimizer", "sgd", "muon"), ("training.momentum",)),
     (_not("training.freeze", "backbone"), ("training.layer_decay", "training.backbone_lr")),
+    (_not("training.freeze", "backbone"), ("training.head_first_epochs",)),
+    (_off("data.streaming"), ("training.head_first_epochs",)),
     (_given("training.ema_decay"), ("training.ema_warmup",)),
     (_one_of("distillation.kind", "soft"), ("distillation.temperature", "distillation.reduction")),
     (_on_the_hub("distillation.teacher"), ("distillation.revision",)),

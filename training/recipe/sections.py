@@ -181,6 +181,9 @@ class TrainingSettings(Section):
     freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = Field(
         0, description="number of lowest layers that stay as they are, embeddings included; backbone: all but the head"
     )
+    head_first_epochs: int = Field(
+        0, ge=0, description="epochs in which the head alone learns first, on features that are computed once"
+    )
     loss: Literal["cross_entropy", "bce", "focal"] = Field(
         "cross_entropy",
         description="bce: a yes or no per class, targets above 0 counting as 1 (DeiT-III); focal: less of sure ones",

@@ -27,7 +27,9 @@ from .steps import WRITES_NOTHING, StepTimes, TrialSteps, as_in_a_run
 MOST_STEPS, SECONDS = 6, 30.0  # steps that are measured, and seconds after which three are enough
 EVALUATED = 2  # batches of a split, after the first
 SHOWN = 24  # images in the picture
-NOT_IN_THE_ESTIMATE = "starting the program, checkpoints, the pictures of errors and the model card"
+NOT_IN_THE_ESTIMATE = (
+    "starting the program, training.head_first_epochs, checkpoints, the pictures of errors and the model card"
+)
 
 
 def check_dry_run(resume: bool, front_end: str, processes: int) -> None:

@@ -22,8 +22,11 @@ from ..tasks.compilation import undo_compilation
 from ..tasks.task import TrainingTask
 from .step_memory import StepMemory
 
-# Fields that keep a trial from writing: no trackers, and no checkpoints within the steps that are measured.
-WRITES_NOTHING: dict[str, Any] = {"training.trackers": [], "training.checkpoint_steps": None}
+# Fields that keep a trial from writing and from work before its steps: no trackers, no checkpoints within the steps
+# that are measured, no head that is trained first.
+WRITES_NOTHING: dict[str, Any] = {
+    "training.trackers": [], "training.checkpoint_steps": None, "training.head_first_epochs": 0,
+}  # fmt: skip
 _ROUNDS = 3  # steps per trial of a task whose batches differ in shape
 
 

@@ -280,6 +280,11 @@ def test_a_value_that_is_the_default_is_never_refused():
         ({"training.ema_warmup": False}, "ema_warmup False has no effect without training.ema_decay"),
         ({"training.weight_decay": 0, "training.decay_all": True}, "decay_all True has no effect without"),
         ({"training.freeze": "backbone", "training.layer_decay": 0.5}, "layer_decay 0.5 .* with training.freeze backb"),
+        ({"training.freeze": "backbone", "training.head_first_epochs": 5}, "head_first_epochs 5 .* training.freeze ba"),
+        (
+            {"data.streaming": True, "training.max_steps": 5, "training.head_first_epochs": 5},
+            "head_first_epochs 5 has no effect with data.streaming",
+        ),
         ({"augmentation.mixup": 0.8, "augmentation.mix_switch": 0.1}, "mix_switch 0.1 .* without augmentation.cutmix"),
         ({"augmentation.crop": "padded", "augmentation.scale": [0.5, 1]}, r"scale \(0.5, 1.0\) has no effect unless"),
         ({"augmentation.crop": "padded", "augmentation.interpolation": "random"}, "interpolation 'random' has no eff"),

@@ -43,8 +43,9 @@ class LinearHeads(nn.Module):
         names = sorted(layers, key=lambda name: "distillation" in name)
         if not 1 <= len(names) <= 2 or len({layers[name].in_features for name in names}) != 1:
             raise RecipeError(
-                f"training.freeze: the features of {type(model).__name__} cannot be cached, its head is not one linear "
-                f"layer (found {names or 'none'}); vary the images (augmentation.crop) to train without a cache"
+                f"training.freeze, training.head_first_epochs: the features of {type(model).__name__} cannot be "
+                f"cached, its head is not one linear layer (found {names or 'none'}); vary the images "
+                "(augmentation.crop) to train on a frozen backbone without a cache"
             )
         self.layers = nn.ModuleList(layers[name] for name in names)
 
@@ -67,15 +68,28 @@ class LinearHeads(nn.Module):
                 hook.remove()
         features = torch.stack(seen, dim=1)
         if features.ndim != 3 or not torch.allclose(self(features).logits, logits, atol=1e-2, rtol=1e-2):
-            raise RecipeError(f"training.freeze: {type(model).__name__} does more after its head; vary the images")
+            raise RecipeError(
+                f"training.freeze, training.head_first_epochs: {type(model).__name__} does more after its head; to "
+                "train on a frozen backbone vary the images (augmentation.crop)"
+            )
         return features.float(), logits
 
 
 class FeatureRows(Dataset[dict[str, torch.Tensor]]):
-    """Rows of cached features. Differs from `LabelledImages` by features (heads, D) instead of pixels."""
+    """Rows of cached features. Differs from `LabelledImages` by features (heads, D) instead of pixels.
 
-    def __init__(self, images: LabelledImages, features: torch.Tensor, labels: torch.Tensor) -> None:
+    Args:
+        images: Images that the features are of.
+        features: Features of all rows, (N, heads, D).
+        labels: Labels of all rows.
+        bad: Rows that could not be decoded.
+    """
+
+    def __init__(
+        self, images: LabelledImages, features: torch.Tensor, labels: torch.Tensor, bad: Sequence[int] = ()
+    ) -> None:
         self.images, self.features, self.labels, self.name = images, features, labels, images.name
+        self.bad = frozenset(bad)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -117,7 +131,18 @@ def cached_features(
         stored = safetensors.torch.load_file(file)
         if len(stored["features"]) == len(images):
             return FeatureRows(images, stored["features"], stored["labels"])
-    device, parts, labels = next(model.parameters()).device, [], []
+    rows = computed_features(model, heads, images, batch_size, workers)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as staging:
+        save_tensors({"features": rows.features, "labels": rows.labels}, staging)
+    return rows
+
+
+def computed_features(
+    model: nn.Module, heads: LinearHeads, images: LabelledImages, batch_size: int, workers: int
+) -> FeatureRows:
+    """Computes the features of a split; see `cached_features` for the arguments."""
+    device, parts, labels, bad = next(model.parameters()).device, [], [], list[int]()
     model.eval()
     numbers = range(len(images))
     batches = [numbers[first : first + batch_size] for first in range(0, len(numbers), batch_size)]
@@ -125,11 +150,8 @@ def cached_features(
     for batch in loader:
         parts.append(heads.features(model, batch["pixel_values"].to(device))[0].cpu())
         labels.append(batch["labels"])
-    rows = FeatureRows(images, torch.cat(parts), torch.cat(labels))
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as staging:
-        save_tensors({"features": rows.features, "labels": rows.labels}, staging)
-    return rows
+        bad += [row for row in batch["bad"].tolist() if row >= 0] if "bad" in batch else []
+    return FeatureRows(images, torch.cat(parts), torch.cat(labels), bad)
 
 
 @dataclass
@@ -153,4 +175,4 @@ class CachedFeatures:
         return cls(heads, {i.name: cached_features(model, heads, i, folder, batch_size, workers) for i in splits})
 
 
-__all__ = ["CachedFeatures", "FeatureRows", "LinearHeads", "cached_features", "caches_features"]
+__all__ = ["CachedFeatures", "FeatureRows", "LinearHeads", "cached_features", "caches_features", "computed_features"]

@@ -35,6 +35,7 @@ from ..train_batches import StreamedBatches, TableBatches
 from .closer_look import closer_look
 from .evaluation import LabelEvaluator
 from .feature_cache import CachedFeatures, caches_features
+from .head_first import train_head_first
 from .imbalance import ClassBalance
 from .losses import TrainingLoss
 from .teacher_cache import TeacherAnswers
@@ -167,6 +168,15 @@ class ClassificationTask(TrainingTask):
             order = self.batches.order
             assert isinstance(order, TrainingOrder)
             self.batches = TableBatches(self.recipe, lambda: cached.rows["train"], order, 0, collate)
+        elif self.recipe.training.head_first_epochs:
+            order = self.batches.order
+            assert isinstance(order, TrainingOrder)
+            images = self._images("train", EvaluationTransform(self.image_processor))
+            images.cache = None  # it keeps images as the training transform decodes them
+            train_head_first(
+                self.model, images, order, self.criterion, self.recipe.training, self.schedule.lr, folder, size,
+                self.workers,
+            )  # fmt: skip
         if self.teaching is not None:
             self.teaching.prepare(self.train_images, device, folder, size, self.workers)
 
