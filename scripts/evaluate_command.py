@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import typer
-from vithub.scripts.arguments import MOST_AT_ONCE, MOST_WORKERS, Backend, Folder
+from vithub.scripts.arguments import MOST_AT_ONCE, MOST_WORKERS, Backend, Folder, Mirrored
 from vithub.scripts.bad_images import check_on_bad_image
 from vithub.scripts.fast_option import Fast, FastInt8, FastSeconds, TokenMerging, check_fast, fast_on_data
 from vithub.scripts.tile_options import TileMerge, TileOverlap, Tiles, TilesOnly
@@ -31,6 +31,7 @@ def evaluate(
     tile_overlap: TileOverlap = None,
     tile_merge: TileMerge = None,
     tiles_only: TilesOnly = False,
+    mirrored: Mirrored = False,
     backend: Backend = None,
     fast: Fast = False,
     fast_seconds: FastSeconds = None,
@@ -60,7 +61,7 @@ def evaluate(
         result = run(
             folder, data, split, output=output, label_column=label_column, batch_size=size, workers=workers,
             on_bad_image=on_bad_image, resume=resume, backend=model or backend, tiles=tiles, tile_overlap=tile_overlap,
-            tile_merge=tile_merge, tiles_only=tiles_only, reporter=reporter,
+            tile_merge=tile_merge, tiles_only=tiles_only, mirrored=mirrored, reporter=reporter,
         )  # fmt: skip
     if not process_state().is_main_process:
         return

@@ -4,7 +4,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from vithub.scripts.arguments import MOST_AT_ONCE, MOST_WORKERS, Backend, Folder
+from vithub.scripts.arguments import MOST_AT_ONCE, MOST_WORKERS, Backend, Folder, Mirrored
 from vithub.scripts.bad_images import check_on_bad_image, fail_after_all
 from vithub.scripts.fast_option import (
     Fast,
@@ -50,6 +50,7 @@ def predict(
     tile_overlap: TileOverlap = None,
     tile_merge: TileMerge = None,
     tiles_only: TilesOnly = False,
+    mirrored: Mirrored = False,
     backend: Backend = None,
     workers: Annotated[
         int | None,
@@ -71,11 +72,12 @@ def predict(
     check_fast(fast, backend, fast_seconds=fast_seconds, fast_int8=fast_int8, token_merging=token_merging)
     if fast and embeddings:
         raise typer.BadParameter("--embeddings are of the weights themselves: leave out --fast")
-    tiled: dict[str, Any] = {
+    views: dict[str, Any] = {
         "tiles": tiles,
         "tile_overlap": tile_overlap,
         "tile_merge": tile_merge,
         "tiles_only": tiles_only,
+        "mirrored": mirrored,
     }
     measuring = {"seconds": fast_seconds, "token_merging": token_merging, "int8": fast_int8}
     if data is not None and output is not None:
@@ -88,7 +90,7 @@ def predict(
             target = predict_dataset(
                 folder, data, output, split=split, embeddings=embeddings, batch_size=size, workers=workers,
                 threshold=threshold, on_bad_image=on_bad_image, resume=resume, backend=model or backend,
-                reporter=reporter, **tiled,
+                reporter=reporter, **views,
             )  # fmt: skip
         say(f"predictions are in {target}")
         return
@@ -105,14 +107,14 @@ def predict(
         if model_task(chosen) != DETECTION:  # a detector gets one image at a time
             batch_size = chosen.batch_size
     _predict_images(
-        folder, images or [], json_, on_bad_image, top, batch_size, threshold, output, chosen, workers or 0, tiled
+        folder, images or [], json_, on_bad_image, top, batch_size, threshold, output, chosen, workers or 0, views
     )  # fmt: skip
 
 
 def _predict_images(
     folder: str, images: list[str], json_: bool, on_bad_image: str, top: int | None,
     batch_size: int | None, threshold: float | None,
-    output: str | None, backend: Any, workers: int, tiled: dict[str, Any],
+    output: str | None, backend: Any, workers: int, views: dict[str, Any],
 ) -> None:  # fmt: skip
     """Predicts every image that can be decoded, and fails at the end if one could not be."""
     from rich.console import Console
@@ -130,7 +132,7 @@ def _predict_images(
         on_bad_image="skip",
         backend=backend,
         workers=workers,
-        **tiled,
+        **views,
     ):
         found.append(prediction)
         if json_:

@@ -23,6 +23,7 @@ from .runtime.loading_processes import named_deaths
 from .runtime.processes import process_state
 from .runtime.progress import QuietReporter, Reporter
 from .tasks.evaluation import default_workers
+from .tasks.mirroring import mirrored_model
 from .tasks.registry import task_of
 from .tasks.tiling import Tiles, tile_options, tiling_of
 
@@ -50,6 +51,7 @@ def predict_dataset(
     tile_overlap: float | None = None,
     tile_merge: str | None = None,
     tiles_only: bool = False,
+    mirrored: bool = False,
     reporter: Reporter | None = None,
 ) -> Path:
     """Writes predictions as `part-000000.parquet` and so on: `rows_per_file` images each, in the order of the data set.
@@ -80,6 +82,8 @@ def predict_dataset(
         tile_merge: How boxes of several tiles become one: "nmm-ios", "nmm-iou", "nms-ios" or "nms-iou" (see
             `merge_views`); None means "nmm-ios".
         tiles_only: Whether to leave out the picture as a whole, which is otherwise looked at too.
+        mirrored: Whether a classifier answers by the mean probabilities of an image and its mirror image, in twice the
+            time.
         reporter: Receives the progress; None writes to the log.
 
     Raises:
@@ -95,9 +99,12 @@ def predict_dataset(
     target = Path(output).expanduser()
     path, skip_bad = locate(folder), on_bad_image == "skip"
     task = task_of(path)
+    tiled = tile_options(task, tiling)
+    if mirrored:
+        backend = mirrored_model(task, path, backend)
     predictor = task.open_dataset(
         path, data, embeddings=embeddings, threshold=threshold, skip_bad=skip_bad, backend=backend,
-        **tile_options(task, tiling),
+        **tiled,
     )  # fmt: skip
     tables = predictor.splits
     split = split or ("test" if "test" in tables else list(tables)[-1])
@@ -105,7 +112,7 @@ def predict_dataset(
         raise DataError(f"there is no split {split!r}; there are {', '.join(tables)}")
     about = {
         "model": str(folder), "data": predictor.data, "split": split, "images": len(tables[split]),
-        "rows_per_file": rows_per_file, **predictor.about,
+        "rows_per_file": rows_per_file, **predictor.about, **({"mirrored": True} if mirrored else {}),
     }  # fmt: skip
     with _opened(target, about, resume) if state.is_main_process else nullcontext():
         state.wait_for_everyone()

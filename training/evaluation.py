@@ -18,6 +18,7 @@ from .runtime.loading_processes import named_deaths
 from .runtime.processes import new_accelerator
 from .runtime.progress import QuietReporter, Reporter
 from .tasks.evaluation import default_workers, evaluate_split
+from .tasks.mirroring import mirrored_model
 from .tasks.partial_counts import partial_counts
 from .tasks.registry import task_of
 from .tasks.tiling import Tiles, tile_options, tiling_of
@@ -41,6 +42,7 @@ def evaluate(
     tile_overlap: float | None = None,
     tile_merge: str | None = None,
     tiles_only: bool = False,
+    mirrored: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Computes metrics of a classifier or detector on labelled images, preprocessed as `pipeline` does.
@@ -65,13 +67,15 @@ def evaluate(
         tile_merge: How boxes of several tiles become one: "nmm-ios", "nmm-iou", "nms-ios" or "nms-iou" (see
             `merge_views`); None means "nmm-ios".
         tiles_only: Whether to leave out the picture as a whole, which is otherwise looked at too.
+        mirrored: Whether a classifier answers by the mean probabilities of an image and its mirror image, in twice the
+            time.
         reporter: Receives the progress; None writes to the log.
 
     Returns:
         Dictionary with `model`, `data`, `split`, `images`, `bad_images` (images left out), `metrics`, `labels` and
         `per_class`. A classifier adds `confusion`, which covers the data's labels and other labels that the model
         predicted (see `SavedClassifier`); a detector adds `boxes` and `errors` (see `SavedDetector`), and
-        `tiles` if it looked at pictures in tiles.
+        `tiles` if it looked at pictures in tiles. `mirrored` is True if mirror images were answered too.
 
     Raises:
         DataError: The data cannot be used, has a label that the model does not know, or has single labels where the
@@ -87,11 +91,15 @@ def evaluate(
     path = locate(folder)
     task = task_of(path)
     tiled = tile_options(task, tiling)
+    if mirrored:
+        backend = mirrored_model(task, path, backend)
     with way_past_bad_images(on_bad_image, task.skipping(own_data=data is None)):
         skip_bad = on_bad_image == "skip"
         saved = task.open_evaluation(path, str(folder), data, split, label_column, skip_bad, backend, **tiled)
         evaluator = saved.evaluator(accelerator.device)
-        about = {"model": str(folder), "data": saved.data, "split": saved.split}
+        about: dict[str, Any] = {"model": str(folder), "data": saved.data, "split": saved.split}
+        if mirrored:
+            about["mirrored"] = True
         size = len(saved.rows)
         partial = None
         if output is not None:

@@ -16,6 +16,7 @@ from ..data.text.terminal_text import visible
 from ..hub.checkpoints import locate
 from ..hub.ready_model import Backend
 from .loading_ahead import loaded_ahead
+from .tasks.mirroring import mirrored_model
 from .tasks.registry import task_of
 from .tasks.tiling import Tiles, tile_options, tiling_of
 
@@ -36,6 +37,7 @@ def predict(
     tile_overlap: float | None = None,
     tile_merge: str | None = None,
     tiles_only: bool = False,
+    mirrored: bool = False,
 ) -> list[dict[str, Any]]:
     """Predicts the most likely labels of images, or the boxes that a detector finds, in order, as `pipeline` does.
 
@@ -59,6 +61,8 @@ def predict(
         tile_merge: How boxes of several tiles become one: "nmm-ios", "nmm-iou", "nms-ios" or "nms-iou" (see
             `merge_views`); None means "nmm-ios".
         tiles_only: Whether to leave out the picture as a whole, which is otherwise looked at too.
+        mirrored: Whether a classifier answers by the mean probabilities of an image and its mirror image, in twice the
+            time.
 
     Returns:
         A dictionary per image with `image` (its name) and `predictions`: a list of `label` and `score` (0 to 1), the
@@ -74,7 +78,7 @@ def predict(
     found = predict_stream(
         folder, images, top=top, batch_size=batch_size, threshold=threshold, output=output, on_bad_image=on_bad_image,
         backend=backend, workers=workers, tiles=tiles, tile_overlap=tile_overlap, tile_merge=tile_merge,
-        tiles_only=tiles_only,
+        tiles_only=tiles_only, mirrored=mirrored,
     )  # fmt: skip
     return list(found)
 
@@ -95,6 +99,7 @@ def predict_stream(
     tile_overlap: float | None = None,
     tile_merge: str | None = None,
     tiles_only: bool = False,
+    mirrored: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Predicts images one after the other, for more images than memory can hold predictions of.
 
@@ -114,9 +119,12 @@ def predict_stream(
         raise DataError("there are no images: name files, folders or URLs")
     path, skip_bad = locate(folder), on_bad_image == "skip"
     task = task_of(path)
+    tiled = tile_options(task, tiling)
+    if mirrored:
+        backend = mirrored_model(task, path, backend)
     model = task.open_images(
         path, top=top, batch_size=batch_size, threshold=threshold, output=output, backend=backend,
-        **tile_options(task, tiling),
+        **tiled,
     )  # fmt: skip
     if not workers:
         return model.predictions((name, _opened(name, skip_bad)) for name in names)

@@ -315,6 +315,7 @@ class Task(Protocol):
 
     name: str  # value of a recipe's `task`
     # A task with `takes_tiles = True` also takes `tiling: Tiling | None` wherever it opens a model; see `tile_options`.
+    # One with `open_mirrored(path, backend)` can answer from mirror images too; see `mirrored_model`.
 
     def default_preset(self, model: str) -> str:
         """Returns the name of the preset for a model that is given without one."""

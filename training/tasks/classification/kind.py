@@ -13,6 +13,7 @@ from ..options import refuse_without_effect
 from .building import build_classification
 from .dataset_prediction import LabelPredictor
 from .image_prediction import Classifier
+from .mirroring import MirroredClassifier
 from .saved_evaluation import SavedClassifier, classifier_table
 from .task import ClassificationTask
 
@@ -50,6 +51,10 @@ class Classification:
     def result_table(self, result: dict[str, Any]) -> Table:
         """Formats the result of an evaluation for a terminal."""
         return classifier_table(result)
+
+    def open_mirrored(self, path: Path, backend: Backend) -> MirroredClassifier:
+        """Opens a saved classifier that answers from an image and its mirror image."""
+        return MirroredClassifier(path, backend)
 
     def open_images(
         self,
