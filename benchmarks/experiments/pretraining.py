@@ -11,6 +11,7 @@ Results are appended as JSON lines, and what is there already is not run again.
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -33,7 +34,7 @@ MODEL = {
     "model.fields": {"hidden_size": 128, "num_attention_heads": 4, "num_hidden_layers": 6},
 }  # fmt: skip
 SHARED = {
-    "data.workers": 0, "training.precision": "fp32", "training.trackers": [], "training.keep_checkpoints": 0,
+    "data.workers": 0, "training.trackers": [], "training.keep_checkpoints": 0,
     "training.publish": "last", "evaluation.crop_ratio": 1.0, "evaluation.batch_size": 250,
 }  # fmt: skip
 LABELLED = {
@@ -107,29 +108,43 @@ def photos(folder: Path) -> DatasetDict:
     return load_dataset("parquet", data_files=files)
 
 
-def labelled_run(data: DatasetDict, seed: int, begun: Any, output: Path, steps: int, reporter: Any = None) -> Any:
+def labelled_run(
+    data: DatasetDict, seed: int, precision: str, begun: Any, output: Path, steps: int, reporter: Any = None
+) -> Any:
     """Trains a classifier for so many steps, from scratch or from a backbone."""
     start = MODEL if begun is None else {"model.source": str(begun), "training.layer_decay": 0.75}
-    values = {**SHARED, **LABELLED, **start, "seed": seed, "training.epochs": MANY_EPOCHS, "training.max_steps": steps}
+    length = {"training.epochs": MANY_EPOCHS, "training.max_steps": steps}
+    values = {**SHARED, **LABELLED, **start, **length, "seed": seed, "training.precision": precision}
     preset = "from-scratch-small" if begun is None else "finetune"
     more = {"augmentation.rand_augment": None, "augmentation.random_erasing": 0.0} if begun is None else {}
     return vithub.finetune(data=data, output=output, preset=preset, values=values | more, reporter=reporter)
 
 
 def unlabelled_run(
-    data: Any, seed: int, arm: str, teacher: str | None, output: Path, steps: int, reporter: Any = None
+    data: Any, seed: int, precision: str, arm: str, teacher: str | None, output: Path, steps: int, reporter: Any = None
 ) -> Any:
     """Pretrains a backbone for so many steps."""
-    values = {**SHARED, **UNLABELLED, **MODEL, **ARMS[arm], "seed": seed, "training.epochs": MANY_EPOCHS}
+    values = {**SHARED, **UNLABELLED, **MODEL, **ARMS[arm], "seed": seed, "training.precision": precision}
+    values["training.epochs"] = MANY_EPOCHS
     options = {"teacher": teacher} if arm == "features" else {}
     return vithub.pretrain(
         data=data, output=output, method=arm, max_steps=steps, values=values, reporter=reporter, **options
     )
 
 
+def teacher_at(teacher: Path, size: int, folder: Path) -> str:
+    """Copy of a teacher's folder that takes images of so many pixels: CIFAR's have no more detail than the student."""
+    shutil.copytree(teacher, folder)
+    file = folder / "preprocessor_config.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content |= {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return str(folder)
+
+
 def probe(data: DatasetDict, seed: int, backbone: Path, output: Path) -> Any:
     """Trains a linear classifier on the features of the frozen backbone."""
-    values = {**SHARED, "seed": seed, "training.epochs": 50, "data.workers": 0}
+    values = {**SHARED, "seed": seed, "training.epochs": 50, "training.precision": "fp32"}
     return vithub.finetune(str(backbone), data, output, preset="linear-probe", values=values)
 
 
@@ -143,9 +158,12 @@ def measured(options: argparse.Namespace, arm: str, seed: int, done: set[tuple[s
         folder, about, backbone = Path(place), {}, None
         if arm != "scratch":
             data, backbone = DatasetDict({"train": photos(options.data)["train"]}), folder / "pretrained"
+            teacher = None
+            if arm == "features":
+                teacher = teacher_at(options.teacher, options.teacher_size, folder / "teacher")
 
             def pretrain(output: Path, steps: int, reporter: Any = None) -> Any:
-                return unlabelled_run(data, seed, arm, options.teacher, output, steps, reporter)
+                return unlabelled_run(data, seed, options.precision, arm, teacher, output, steps, reporter)
 
             steps = steps_for(options.seconds, pretrain)
             begun = time.process_time()
@@ -161,7 +179,7 @@ def measured(options: argparse.Namespace, arm: str, seed: int, done: set[tuple[s
             else:
 
                 def finetune(output: Path, steps: int, reporter: Any = None) -> Any:
-                    return labelled_run(data, seed, backbone, output, steps, reporter)  # noqa: B023
+                    return labelled_run(data, seed, options.precision, backbone, output, steps, reporter)  # noqa: B023
 
                 seconds = FINETUNING[share] + (0 if backbone else options.seconds)
                 steps = steps_for(seconds, finetune)
@@ -170,7 +188,8 @@ def measured(options: argparse.Namespace, arm: str, seed: int, done: set[tuple[s
             result = {
                 "arm": arm, "seed": seed, "labels": share, "labelled_images": len(data["train"]), "how": how,
                 "accuracy": run.metrics["test"]["accuracy"], "test_images": len(data["test"]), "steps": steps,
-                "seconds": round(time.process_time() - begun, 1), "budget": options.seconds, **about,
+                "seconds": round(time.process_time() - begun, 1), "budget": options.seconds,
+                "precision": options.precision, **about,
             }  # fmt: skip
             with options.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(result) + "\n")
@@ -200,10 +219,12 @@ def main() -> None:
     """Runs what is not measured yet, or prints what is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("cifar10"), help="folder of CIFAR-10 as Parquet files")
-    parser.add_argument("--teacher", default=None, help="vision model for the arm of features; without it left out")
+    parser.add_argument("--teacher", type=Path, help="folder of a model for the arm of features; without it left out")
+    parser.add_argument("--teacher-size", type=int, default=112, help="pixels that it is given (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="CPU seconds of pretraining (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--arms", nargs="+", choices=["scratch", *ARMS], default=["scratch", *ARMS])
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="default: %(default)s")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of JSON lines (default: %(default)s)")
     parser.add_argument("--test-images", type=int, default=2000)
     parser.add_argument("--table", action="store_true", help="print the results and run nothing")

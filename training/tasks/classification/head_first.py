@@ -100,7 +100,7 @@ def fit_heads(
         targets = targets_from_labels(labels, outputs.logits.shape[-1], settings.label_smoothing)
         for group in optimizer.param_groups:
             group["lr"] = schedule(step)
-        criterion(outputs, targets).backward()
+        torch.autograd.backward(criterion(outputs, targets))
         optimizer.step()
         optimizer.zero_grad()
 
