@@ -148,7 +148,9 @@ ENTRIES = {
         "distillation.temperature": Changes(3.0, TAUGHT | {"distillation.kind": "soft"}),
         "distillation.alpha": Changes(0.9, TAUGHT),
         "distillation.reduction": Changes("batchmean", TAUGHT | {"distillation.kind": "soft"}),
-        "distillation.precision": Changes("bf16", TAUGHT | {"distillation.kind": "soft"}),
+        "distillation.precision": Changes(
+            "bf16", TAUGHT | {"distillation.kind": "soft", "distillation.precision": "fp32"}
+        ),  # "auto" is bf16 already on processors that have it
         "distillation.cache": Changes(
             True, TAUGHT | {"augmentation.crop": "none", "augmentation.horizontal_flip": 0.0}, "files"
         ),
@@ -265,7 +267,7 @@ ENTRIES = {
         "training.early_stop": Stated("a run without a measure of quality refuses it; test_pretraining"),
         **{name: REFUSED for name in field_names() if name.startswith("distillation.")},
         "distillation.teacher": Changes("TEACHER", {"pretraining.method": "features"}),
-        "distillation.precision": Changes("bf16", FEATURES),
+        "distillation.precision": Changes("bf16", FEATURES | {"distillation.precision": "fp32"}),
         "evaluation.headline": REFUSED,
         "evaluation.crop_ratio": Changes(0.5, seen="figures"),
         "evaluation.interpolation": Changes("bilinear", seen="figures"),
