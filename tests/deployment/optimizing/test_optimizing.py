@@ -333,7 +333,7 @@ def test_a_loaded_model_with_merged_tokens_states_what_they_cost(tiny, randomise
     assert 0 < merged.difference <= 1
     assert 0 <= merged.agreement <= 1
     for row in rows.values():  # the others are compared with merged eager fp32
-        if row.candidate.engine != "torch" and row.refused is None:
+        if row.candidate.engine != "torch" and row.candidate.precision == "fp32" and row.refused is None:
             assert row.difference < 1e-3
     pixels = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
