@@ -36,13 +36,13 @@ def explain(
     """Explains a model's decisions: maps over the images, an HTML page and JSON."""
     chosen = _methods(method)
     check_on_bad_image(on_bad_image)
-    from rich.console import Console
-    from rich.progress import Progress
     from vithub.data.images import BadImageError
     from vithub.data.pixels.named_images import find_images, read_image
     from vithub.hub.any_model import load_any_model
     from vithub.interpretability.explanation.image_explanations import explain_image
     from vithub.interpretability.explanation.report import ExplanationReport
+    from vithub.scripts.explain_progress import ExplainProgress
+    from vithub.training.runtime.progress import TerminalReporter
 
     names = find_images(images)
     loaded, processor = load_any_model(model)
@@ -53,19 +53,19 @@ def explain(
     }  # fmt: skip
     wrong: list[str] = []
     report = ExplanationReport(output, Path(model).name or model, overwrite)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("explaining", total=len(names) * _count(chosen))
+    with TerminalReporter() as reporter:
+        progress = ExplainProgress(reporter, len(names), _count(chosen))
         for name in names:
             try:
                 picture = read_image(name)
             except BadImageError as error:
                 wrong.append(str(error))
-                progress.advance(task, _count(chosen))
+                progress.skip_image()
                 continue
             report.add(
                 explain_image(
                     loaded, processor, picture, chosen, name=name, options=options,
-                    on_method=lambda: progress.advance(task),
+                    on_method=progress.on_method, on_pass=progress.on_pass,
                 )
             )  # fmt: skip
     if len(wrong) < len(names):

@@ -10,10 +10,10 @@ from transformers.utils import logging
 from ...data.argument_names import argument
 from ..capture.model_state import undisturbed
 from ..capture.subject import ExplanationError, Subject, make_subject
-from .explanation import Explanation
+from .explanation import Explanation, Prediction
 from .methods import EXPLANATION_METHODS, ExplanationMethod
-from .request import Found, Request
-from .targets import Target, label_names
+from .request import Found, OnPass, Request
+from .targets import Target, choose, label_names
 
 logger = logging.get_logger(__name__)
 
@@ -34,6 +34,7 @@ def explain(
     steps: int = 32,
     seed: int = 0,
     batch_size: int = 16,
+    on_pass: OnPass | None = None,
 ) -> Explanation:
     """Maps of how much each part of an image contributed to the model's decision.
 
@@ -60,6 +61,8 @@ def explain(
         steps: Number of steps of integrated gradients; 32 by default.
         seed: Random seed of the random map; 0 by default.
         batch_size: Most images per forward pass of occlusion; 16 by default.
+        on_pass: Function called after each pass of integrated gradients and occlusion, which make many, with the number
+            of passes that are done and of all; other methods do not call it.
 
     Returns:
         Maps in input pixels, the grid that they come from, and the class or query that they explain.
@@ -71,7 +74,7 @@ def explain(
     subject = make_subject(model, pixel_values, pixel_mask)
     chosen = _method(method, subject)
     _check_options(chosen, {"layer": layer, "head": head, "token": token})
-    request = Request(target, query, layer, head, token, steps, seed, batch_size)
+    request = Request(target, query, layer, head, token, steps, seed, batch_size, on_pass)
     with undisturbed(subject.model):
         found = chosen.compute(subject, request)
     explanation = _explanation(subject, request, chosen, found)
@@ -100,7 +103,7 @@ def _check_options(method: ExplanationMethod, options: dict[str, Any]) -> None:
 
 
 def _explanation(subject: Subject, request: Request, method: ExplanationMethod, found: Found) -> Explanation:
-    target = labels = probabilities = queries = None
+    target = labels = probabilities = queries = predictions = None
     if found.logits is not None or request.target is not None or request.query is not None:
         choice = request.choice(subject, found.logits)
         target = tuple(choice.labels.tolist())
@@ -108,6 +111,11 @@ def _explanation(subject: Subject, request: Request, method: ExplanationMethod, 
         labels = tuple(names.get(index, str(index)) for index in target)
         probabilities = tuple(choice.probabilities.tolist())
         queries = None if choice.queries is None else tuple(choice.queries.tolist())
+        likeliest = choose(subject.model, found.logits, None, queries)
+        predictions = tuple(
+            Prediction(index, names.get(index, str(index)), probability)
+            for index, probability in zip(likeliest.labels.tolist(), likeliest.probabilities.tolist(), strict=True)
+        )
     grid = found.grid.detach().float().cpu()
     maps = nn.functional.interpolate(grid[:, None], subject.image_hw, mode="bilinear", align_corners=False)[:, 0]
     return Explanation(
@@ -122,6 +130,7 @@ def _explanation(subject: Subject, request: Request, method: ExplanationMethod, 
         layer=request.layer,
         head=request.head,
         token=request.token,
+        predictions=predictions,
     )
 
 

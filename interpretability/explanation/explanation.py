@@ -3,11 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from .overlays import as_picture, blend, explanation_figure, pixels_as_picture
+from .figures import Legend, drawable, explanation_figure, scale_ends
+from .methods import EXPLANATION_METHODS
+from .overlays import as_picture, blend, pixels_as_picture
+
+
+class Prediction(NamedTuple):
+    """Most likely class of an image: index, label and probability in [0, 1]."""
+
+    target: int
+    label: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class Explanation:
         layer: Requested layer, or None.
         head: Requested attention head, or None.
         token: Requested token, or None.
+        predictions: Most likely class of each image, or of the explained query of a detector; None for a model without
+            a head.
     """
 
     maps: torch.Tensor
@@ -42,6 +54,7 @@ class Explanation:
     layer: int | None = None
     head: int | None = None
     token: int | str | None = None
+    predictions: tuple[Prediction, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -85,14 +98,35 @@ class Explanation:
         if self.labels is not None and self.probabilities is not None:
             parts.append(f"{self.labels[index]} ({self.probabilities[index]:.0%})")
         parts.append(self.method)
-        options = {"token": self.token, "layer": self.layer, "head": self.head}
-        parts += [f"{name} {value}" for name, value in options.items() if value is not None]
+        parts += self._options()
         if self.queries is not None:
             parts.append(f"query {self.queries[index]}")
         return " · ".join(parts)
 
+    def _options(self) -> list[str]:
+        options = {"token": self.token, "layer": self.layer, "head": self.head}
+        return [f"{name} {value}" for name, value in options.items() if value is not None]
+
+    def legend(self, index: int = 0) -> Legend:
+        """Text around a drawn map: method, prediction, explained class, and what the colours stand for."""
+        self._check_index(index)
+        method = EXPLANATION_METHODS[self.method]
+        lines = []
+        if self.predictions is None or self.labels is None or self.probabilities is None or self.target is None:
+            lines.append("no prediction: the model has no classes")
+        else:
+            found = self.predictions[index]
+            asked = "" if self.queries is None else f" of query {self.queries[index]}"
+            lines.append(f"prediction{asked}: {_drawn(found.label, found.target)} ({found.probability:.1%})")
+            if found.target != self.target[index]:
+                explained = _drawn(self.labels[index], self.target[index])
+                lines.append(f"explained: {explained} ({self.probabilities[index]:.1%})")
+        return Legend(
+            " · ".join([method.title, *self._options()]), tuple(lines), method.scale, scale_ends(self.maps[index])
+        )
+
     def save(self, path: str | Path, images: Sequence[Any] | None = None) -> Path:
-        """Plots each image beside its overlay, one image per row, and returns the path.
+        """Plots each image beside its map, one image per row, with a legend each, and returns the path.
 
         Args:
             path: File to write in a format of matplotlib, such as .png, .jpg, .pdf or .svg; its folder must exist.
@@ -106,7 +140,7 @@ class Explanation:
             raise ValueError(f"`images` must be one per map ({len(self)}), got {len(images)}")
         pictures = [self.picture(i) if images is None else as_picture(images[i]) for i in range(len(self))]
         overlays = [self.overlay(picture, i) for i, picture in enumerate(pictures)]
-        figure = explanation_figure(pictures, overlays, [self.title(i) for i in range(len(self))])
+        figure = explanation_figure(pictures, overlays, [self.legend(i) for i in range(len(self))])
         known = sorted(figure.canvas.get_supported_filetypes())
         path = Path(path)
         if path.suffix.lower().removeprefix(".") not in known:
@@ -145,4 +179,8 @@ class Explanation:
         )
 
 
-__all__ = ["Explanation"]
+def _drawn(label: str, target: int) -> str:
+    return drawable(label, f"class {target}")
+
+
+__all__ = ["Explanation", "Prediction"]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ def explain_image(
     name: str = "image",
     options: dict[str, Any] | None = None,
     on_method: Callable[[], None] = lambda: None,
+    on_pass: Callable[[str, int, int], None] | None = None,
 ) -> ExplainedImage:
     """Explains an image by several methods.
 
@@ -39,6 +41,8 @@ def explain_image(
         name: Name of the image in the report.
         options: Further arguments of `explain`; with "all", each method gets only the options that it takes.
         on_method: Function called after each method.
+        on_pass: Function called after each pass of a method that makes many, with the method's name and the numbers of
+            passes that are done and of all.
 
     Raises:
         ExplanationError: A method, class or option does not fit the model; see `explain`.
@@ -49,17 +53,16 @@ def explain_image(
     result = ExplainedImage(name, seen_picture(pixels[0], processor), predictions(model, pixels))
     for method in EXPLANATION_METHODS if every else methods:
         begun = time.perf_counter()
+        listener = None if on_pass is None else partial(on_pass, method)
+        taken = _taken(method, given) if every else given
         try:
-            explanation = explain(model, pixels, method, **(_taken(method, given) if every else given))
+            explanation = explain(model, pixels, method, on_pass=listener, **taken)
         except NotApplicableError as error:
             if not every:
                 raise
             result.skipped[method] = str(error)
         else:
-            result.seconds[explanation.method] = time.perf_counter() - begun
-            result.overlays[explanation.method] = explanation.overlay(result.picture)
-            result.titles[explanation.method] = explanation.title()
-            result.grids[explanation.method] = explanation.grid[0].tolist()
+            result.add(explanation, time.perf_counter() - begun)
         on_method()
     return result
 

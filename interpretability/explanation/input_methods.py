@@ -47,6 +47,9 @@ def pixel_attributions(subject: Subject, request: Request) -> tuple[torch.Tensor
         with torch.enable_grad():
             score = choice.scores(subject.logits(subject.forward(pixels))).sum()  # type: ignore[arg-type]
         total += score_gradients(score, [pixels])[0]
+        if request.on_pass is not None:
+            total.flatten()[0].item()  # waits for the device, so that the pass is done when it is reported
+            request.on_pass(step + 1, request.steps)
     assert logits is not None
     return total * subject.pixel_values.float() / request.steps, logits
 
@@ -68,10 +71,13 @@ def occlusion(subject: Subject, request: Request) -> Found:
         assert logits is not None
         whole = choice.scores(logits).float()
         falls = torch.empty(subject.batch, len(windows))
+        starts = range(0, len(windows), request.batch_size)
         for image in range(subject.batch):
-            for start in range(0, len(windows), request.batch_size):
+            for number, start in enumerate(starts, 1):
                 chunk = windows[start : start + request.batch_size]
                 falls[image, start : start + len(chunk)] = whole[image].cpu() - _without(subject, choice, image, chunk)
+                if request.on_pass is not None:
+                    request.on_pass(image * len(starts) + number, subject.batch * len(starts))
     coarse = falls.view(subject.batch, len(tops) - 1, len(lefts) - 1)
     grid = coarse.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2)[:, :rows, :columns]
     return Found(grid, logits)

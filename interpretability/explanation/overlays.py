@@ -8,9 +8,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
 from PIL import Image
 
 _ASPECT_TOLERANCE = 0.03
@@ -52,12 +49,16 @@ def pixels_as_picture(pixels: torch.Tensor) -> Image.Image:
     return as_picture((pixels - low) / (high - low).clamp(min=1e-12))
 
 
-def unit_map(values: torch.Tensor) -> torch.Tensor:
-    """Scales a map (height, width) to [0, 1], with negative values set to 0 and large outliers clipped."""
+def largest_drawn(values: torch.Tensor) -> torch.Tensor:
+    """Value of a map (height, width) that gets the last colour; larger ones, which are outliers, get it too."""
     values = values.clamp(min=0)
     top = np.quantile(values.numpy(), _OUTLIERS)
-    top = values.max() if top <= 0 else torch.tensor(top)
-    return (values / top.clamp(min=1e-30)).clamp(max=1).float()
+    return values.max() if top <= 0 else torch.tensor(top)
+
+
+def unit_map(values: torch.Tensor) -> torch.Tensor:
+    """Scales a map (height, width) to [0, 1], with negative values set to 0 and large outliers clipped."""
+    return (values.clamp(min=0) / largest_drawn(values).clamp(min=1e-30)).clamp(max=1).float()
 
 
 def blend(values: torch.Tensor, picture: Image.Image, alpha: float = 0.6, colormap: str = "viridis") -> Image.Image:
@@ -91,24 +92,4 @@ def blend(values: torch.Tensor, picture: Image.Image, alpha: float = 0.6, colorm
     return Image.fromarray(np.round(255 * ((1 - cover) * base + cover * colours)).astype(np.uint8))
 
 
-def explanation_figure(
-    pictures: list[Image.Image], overlays: list[Image.Image], titles: list[str], colormap: str = "viridis"
-) -> Figure:
-    """Plot of images beside their overlays, one image per row, with a colour bar."""
-    aspect = pictures[0].height / pictures[0].width
-    figure = Figure(figsize=(7.2, (3 * aspect + 0.4) * len(pictures)), layout="constrained", dpi=150)
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(pictures), 2, squeeze=False)
-    for (left, right), picture, overlay, title in zip(panels, pictures, overlays, titles, strict=True):
-        for axes, image in ((left, picture), (right, overlay)):
-            axes.imshow(image)
-            axes.set_axis_off()
-        right.set_title(title.replace("$", r"\$"), fontsize=8)
-        left.set_title("what the model sees", fontsize=8)
-    bar = figure.colorbar(ScalarMappable(cmap=colormap), ax=panels[:, 1], shrink=0.9)
-    bar.set_label("relevance (share of the largest)", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    return figure
-
-
-__all__ = ["as_picture", "blend", "explanation_figure", "pixels_as_picture", "unit_map"]
+__all__ = ["as_picture", "blend", "largest_drawn", "pixels_as_picture", "unit_map"]

@@ -12,6 +12,8 @@ from PIL import Image
 from ...data.argument_names import argument
 from ...data.text.html_text import html_text
 from ...data.text.json_text import json_text
+from .explanation import Explanation
+from .figures import explanation_figure, figure_picture
 from .methods import EXPLANATION_METHODS
 
 _PAGE_WIDTH = 336  # pixels of an image in the page
@@ -40,8 +42,7 @@ class ExplainedImage:
         picture: Image as the model saw it.
         predictions: Labels and probabilities, most likely first; empty for a detector or a model without a head.
         overlays: Overlay image by method.
-        titles: Description of the explanation by method, such as class and probability.
-        grids: Rows of the map's values by method.
+        explanations: Explanation of this image alone by method.
         seconds: Computing time in seconds by method.
         skipped: Reason by method for methods that do not apply to the model.
     """
@@ -50,10 +51,15 @@ class ExplainedImage:
     picture: Image.Image
     predictions: list[tuple[str, float]] = field(default_factory=list)
     overlays: dict[str, Image.Image] = field(default_factory=dict)
-    titles: dict[str, str] = field(default_factory=dict)
-    grids: dict[str, list[list[float]]] = field(default_factory=dict)
+    explanations: dict[str, Explanation] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+
+    def add(self, explanation: Explanation, seconds: float) -> None:
+        """Adds an explanation of this image, and how long it took."""
+        self.explanations[explanation.method] = explanation
+        self.overlays[explanation.method] = explanation.overlay(self.picture)
+        self.seconds[explanation.method] = seconds
 
 
 class ExplanationReport:
@@ -82,21 +88,24 @@ class ExplanationReport:
         self._methods: dict[str, None] = {}
 
     def add(self, image: ExplainedImage) -> None:
-        """Writes the image and its overlays, and adds them to the page and the data."""
+        """Writes the image, and each map over it with its legend, and adds them to the page and the data."""
         stem = f"{len(self._entries) + 1:03}-{file_stem(image.name)}"
         seen = f"{stem}-seen.png"
         image.picture.save(self.folder / seen)
         explanations = []
-        for method, overlay in image.overlays.items():
-            file = f"{stem}-{method}.png"
-            overlay.save(self.folder / file)
+        for method, explanation in image.explanations.items():
+            file, legend = f"{stem}-{method}.png", explanation.legend()
+            figure = explanation_figure([image.picture], [image.overlays[method]], [legend])
+            figure_picture(figure).save(self.folder / file)
             explanations.append(
                 {
                     "method": method,
-                    "explains": image.titles[method],
+                    "explains": explanation.title(),
+                    "prediction": None if explanation.predictions is None else explanation.predictions[0]._asdict(),
                     "picture": file,
+                    "scale": {"meaning": legend.scale, "first_colour": legend.ends[0], "last_colour": legend.ends[1]},
                     "seconds": round(image.seconds[method], 4),
-                    "grid": image.grids[method],
+                    "grid": explanation.grid[0].tolist(),
                 }
             )
             self._methods[method] = None
@@ -126,7 +135,7 @@ class ExplanationReport:
 
     def _html(self) -> str:
         rows = "".join(
-            f"<tr><td>{html_text(m.title)}<td>{html_text(m.when)}<td>{html_text(m.when_not)}"
+            f"<tr><td>{html_text(m.title)}<td>{html_text(m.scale)}<td>{html_text(m.when)}<td>{html_text(m.when_not)}"
             for m in (EXPLANATION_METHODS[name] for name in self._methods)
         )
         reasons: dict[str, list[str]] = {}
@@ -139,9 +148,10 @@ class ExplanationReport:
             f"<title>Explanations of {html_text(self.model)}</title>\n<style>{_STYLE}</style>\n"
             f"<h1>What {html_text(self.model)} decided by</h1>\n"
             '<p class="scale">matters less <i role="img" aria-label="from dark violet over green to yellow"></i> '
-            "matters more, each map on its own scale\n"
+            "matters more, each map on its own scale, whose ends are stated below it\n"
             + "\n".join(self._sections)
-            + f"\n<h2>The methods</h2>\n<table><tr><th>Method<th>Use it<th>Not\n{rows}</table>\n{left_out}\n</html>\n"
+            + f"\n<h2>The methods</h2>\n<table><tr><th>Method<th>A value is<th>Use it<th>Not\n{rows}</table>\n"
+            + f"{left_out}\n</html>\n"
         )
 
 
@@ -151,8 +161,9 @@ def _section(image: ExplainedImage) -> str:
     table = f"<table><tr><th>Prediction<th>Probability{rows}</table>\n" if rows else ""
     figures = [_figure(image.picture, "what the model sees", "")]
     for method, overlay in image.overlays.items():
-        title = EXPLANATION_METHODS[method].title
-        figures.append(_figure(overlay, title, f"{image.titles[method]} · {image.seconds[method]:.2f} s"))
+        title, found = EXPLANATION_METHODS[method].title, image.explanations[method]
+        low, high = found.legend().ends
+        figures.append(_figure(overlay, title, f"{found.title()} · {image.seconds[method]:.2f} s · {low} to {high}"))
     return f"<h2>{html_text(image.name)}</h2>\n{table}<div class=row>\n" + "\n".join(figures) + "\n</div>"
 
 

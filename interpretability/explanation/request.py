@@ -3,7 +3,7 @@
 Shapes: B images, h x w cells of the grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,8 @@ import torch
 from ...data.argument_names import argument
 from ..capture.subject import ExplanationError, Subject
 from .targets import Choice, Target, choose
+
+OnPass = Callable[[int, int], None]  # number of passes that are done, and of all passes
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Request:
     steps: int = 32
     seed: int = 0
     batch_size: int = 16
+    on_pass: OnPass | None = None
 
     def choice(self, subject: Subject, logits: torch.Tensor | None) -> Choice:
         """Score that is explained, one per image."""
@@ -59,4 +62,4 @@ def in_range(name: str, value: int, count: int) -> int:
     return value % count
 
 
-__all__ = ["Found", "Request", "in_range"]
+__all__ = ["Found", "OnPass", "Request", "in_range"]

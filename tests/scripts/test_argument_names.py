@@ -74,7 +74,7 @@ FUNCTION_ONLY = {
     "demo": {"page": OBJECT, "announce": OBJECT, "target": "`space` on the command line"},
     "evaluate": {"reporter": OBJECT},
     "explain": {
-        "pixel_values": "tensors, where the command reads `images`", "pixel_mask": OBJECT,
+        "pixel_values": "tensors, where the command reads `images`", "pixel_mask": OBJECT, "on_pass": OBJECT,
         "seed": "of the random map alone, which the command draws once",
     },
     "export": {"format": "`--format`", "reporter": OBJECT},

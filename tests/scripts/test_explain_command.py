@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from transformers import BitImageProcessorPil
 from vithub.scripts.command_line import app, run
+from vithub.scripts.explain_progress import ExplainProgress
+from vithub.training.runtime.progress import QuietReporter
 
 import vithub
 from vithub import EXPLANATION_METHODS
@@ -92,7 +94,12 @@ def test_all_methods_of_two_photos(command, saved, photos, tmp_path):
         assert abs(sum(p["score"] for p in entry["predictions"]) - 1) < 1e-5
         for explanation in entry["explanations"]:
             with Image.open(out / explanation["picture"]) as picture:
-                assert picture.size == (32, 32)
+                assert picture.width > 900, "the map has its legend beside it"
+            best = max(entry["predictions"], key=lambda found: found["score"])
+            assert explanation["prediction"]["label"] == best["label"]
+            assert explanation["prediction"]["probability"] == pytest.approx(best["score"], abs=1e-5)
+            assert explanation["scale"]["meaning"] == EXPLANATION_METHODS[explanation["method"]].scale
+            assert explanation["scale"]["first_colour"] in ("0", "0 or less")
 
 
 def test_the_page_stands_alone_and_is_escaped(command, saved, photos, tmp_path):
@@ -120,6 +127,32 @@ def test_methods_that_a_cnn_cannot_have_are_named(command, photos, tmp_path):
     (entry,) = json.loads((out / "report.json").read_text())["images"]
     assert set(entry["skipped"]) == {name for name, m in EXPLANATION_METHODS.items() if m.needs_attention}
     assert "Left out: attention, rollout" in (out / "report.html").read_text()
+
+
+def test_slow_methods_say_how_long_they_take_once_that_is_measured(command, saved, photos, tmp_path):
+    options = ("--method", "integrated_gradients", "--method", "occlusion", "--method", "rollout")
+    code, _, told = command(saved, *photos, *options, "--output", tmp_path / "out", "--steps", 4, "--batch-size", 1)
+    assert code == 0
+    lines = [line for line in told.splitlines() if "passes" in line]
+    assert [line.split(" passes")[0] for line in lines] == ["integrated_gradients: 4", "occlusion: 16"]
+    assert all(
+        re.search(r"passes for each of 2 images, about \d+ s \([\d.e-]+ s for one, measured\)", one) for one in lines
+    )
+
+
+def test_the_time_is_that_of_the_first_passes_times_their_number(monkeypatch):
+    clock = iter([10.0, 10.5, 11.0, 99.0])
+    monkeypatch.setattr("vithub.scripts.explain_progress.time.monotonic", lambda: next(clock))
+    told = []
+
+    class Listener(QuietReporter):
+        def message(self, text):
+            told.append(text)
+
+    progress = ExplainProgress(Listener(), images=3, methods=1)
+    for done in range(1, 5):
+        progress.on_pass("occlusion", done, 40)
+    assert told == ["occlusion: 40 passes for each of 3 images, about 1 min 0 s (0.5 s for one, measured)"]
 
 
 def test_options_reach_the_methods_that_take_them(command, saved, photos, tmp_path):

@@ -68,3 +68,13 @@ def test_the_random_map_depends_on_image_and_seed_alone(build, pixels):
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first, explain(model, images, "random", seed=1).grid)
     assert ((first >= 0) & (first < 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "total"),
+    [("integrated_gradients", {"steps": 5}, 5), ("occlusion", {"batch_size": 5}, 2 * 4), ("rollout", {}, 0)],
+)
+def test_each_pass_is_reported_with_the_number_of_all(method, options, total, build, pixels):
+    passes = []
+    explain(build("vithub vit"), pixels(2), method, on_pass=lambda *counted: passes.append(counted), **options)
+    assert passes == [(done, total) for done in range(1, total + 1)]
