@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from .argument_names import argument
+from .argument_names import argument, stated_field
 from .sources import SPLIT_NAMES, DataError
 
 Table = TypeVar("Table")
@@ -75,7 +75,10 @@ def find_splits(tables: Mapping[str, Table], named: Mapping[str, str | None]) ->
                 found[role] = tables[matches[0]]
     if "train" not in found:
         if len(tables) != 1:
-            raise DataError(f"no training split among: {', '.join(tables)}; name it with `train_split`")
+            raise DataError(
+                f"no training split among: {', '.join(tables)}; call one 'train', or state which it is by "
+                f"{stated_field('data.train_split', next(iter(tables)))}"
+            )
         found["train"] = next(iter(tables.values()))
         if found.keys() - {"train"}:  # the only table has the name of an evaluation split
             found = {"train": found["train"]}
@@ -119,7 +122,10 @@ def complete_splits(
     parts = {"train": train, "validation": validation} | ({"test": test} if draw_test else {})
     for role, rows in parts.items():
         if len(rows) == 0:
-            raise DataError(f"{len(table)} images are too few to draw a {role} split from")
+            raise DataError(
+                f"{len(table)} images are too few to draw a {role} split from: give at least 3 images of each class, "
+                "or splits of their own (folders train, validation and test)"
+            )
     drawn = "validation and test splits were" if draw_test else "validation split was"
     note = f"the {drawn} drawn from the training images (stratified, seed {seed})"
     return {**tables, **{role: table.select(rows) for role, rows in parts.items()}}, [note]
