@@ -32,6 +32,7 @@ def demo(
         raise typer.BadParameter("--backend is for a page that is served here; a Space runs the weights")
     from vithub.data.pixels.named_images import find_images
     from vithub.hub.any_model import load_any_model
+    from vithub.hub.calibration import read_calibration
     from vithub.interpretability.demo.model import DemoModel
     from vithub.interpretability.demo.page import build_page, serve_page
 
@@ -45,6 +46,7 @@ def demo(
     loaded = []
     for source in models:
         say(f"loading {source}", err=True)
-        loaded.append(DemoModel(Path(source).name or source, *load_any_model(source, backend=backend)))
+        model, processor = load_any_model(source, backend=backend)
+        loaded.append(DemoModel(Path(source).name or source, model, processor, read_calibration(source)))
     page = build_page(loaded, pictures)
     serve_page(page, host, port, open_browser=open_browser, announce=say)

@@ -316,6 +316,7 @@ def complete_run(task: TrainingTask, result: LoopResult, folder: Path, reporter:
         **{name: found.values for name, found in evaluations.items()},
         **reported.measurements(task.names),
         **samples,
+        **task.calibration_facts(evaluations),
         "reported_split": split,
         "published_epoch": result.published_epoch,
         "weights": "ema" if result.record.ema is not None else "trained",

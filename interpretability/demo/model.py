@@ -3,7 +3,7 @@
 Images are shown as the model sees them, cropped and scaled, so that the maps fit them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from ..capture.architecture import read_architecture
 from ..capture.attention_maps import attention_rows
 from ..capture.subject import ExplanationError, NotApplicableError
 from ..explanation.explaining import explain
+from ..explanation.explanation import Explanation
 from ..explanation.methods import EXPLANATION_METHODS, ExplanationMethod
 from ..explanation.overlays import unit_map
 
@@ -91,14 +92,20 @@ class DemoModel:
         name: Name of the model on the page.
         model: Classifier, detector or backbone that `explain` supports.
         image_processor: Image processor of the model.
+        calibration: Temperature by which a classifier's logits are divided, with the split and the number of images
+            that it was fitted on, as `read_calibration` returns it; None leaves the probabilities as they are. It holds
+            for the weights, so that an exported form is left as it is too.
 
     Raises:
         NotApplicableError: The model is an exported backbone, of which nothing could be shown.
     """
 
-    def __init__(self, name: str, model: nn.Module, image_processor: Any) -> None:
+    def __init__(
+        self, name: str, model: nn.Module, image_processor: Any, calibration: Mapping[str, Any] | None = None
+    ) -> None:
         self.name, self.image_processor = name, image_processor
         self.model: Any = model.eval()
+        self.calibration = None if self.unexplained or self.multi_label else calibration
         if self.unexplained and model_task(model) is None:
             raise NotApplicableError(f"{name} is an exported backbone, which has neither answers nor maps to show")
 
@@ -111,6 +118,28 @@ class DemoModel:
         return (
             f"The answers are those of an exported form ({record['format']}, {record['precision']}), which cannot be "
             "explained: serve the page from the model's weights to see where it looked."
+        )
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether the model is a classifier that gives an image any number of labels."""
+        return getattr(getattr(self.model, "config", None), "problem_type", None) == "multi_label_classification"
+
+    @property
+    def temperature(self) -> float:
+        """Number by which logits are divided; 1 without calibration."""
+        return 1.0 if self.calibration is None else float(self.calibration["temperature"])
+
+    @property
+    def about_probabilities(self) -> str:
+        """Statement of whether the probabilities are calibrated, for the visitor; empty where there are none."""
+        if self.is_detector or not self.has_head:
+            return ""
+        if self.calibration is None:
+            return "These probabilities are not calibrated: no temperature was measured for this model."
+        return (
+            f"These probabilities are calibrated: temperature {self.temperature:.2f}, fitted on the "
+            f"{self.calibration['images']} images of the {self.calibration['fitted_on']} split."
         )
 
     @cached_property
@@ -168,15 +197,33 @@ class DemoModel:
             return Seen(pixels, picture)
         if self.is_detector:
             return Seen(pixels, picture, detections=self._detections(logits, output.pred_boxes))
-        problem = self.model.config.problem_type
         scores = logits[0].float()
-        scores = scores.sigmoid() if problem == "multi_label_classification" else scores.softmax(-1)
+        scores = scores.sigmoid() if self.multi_label else (scores / self.temperature).softmax(-1)
         names = self.model.config.id2label
         order = scores.argsort(descending=True).tolist()
         return Seen(pixels, picture, [(str(names[index]), float(scores[index])) for index in order])
 
-    def overlay(self, seen: Seen, view: View) -> Image.Image:
-        """Map over the image as the model sees it, enlarged for display.
+    def decision(self, seen: Seen) -> tuple[str, ...] | None:
+        """Labels by which the answers of two models are compared, sorted; None for a model without a head.
+
+        Of a classifier the likeliest label, or with several labels per image all of at least 0.5; of a detector the
+        label of each object.
+        """
+        if self.is_detector:
+            return tuple(sorted(found.label for found in seen.detections))
+        if not seen.scores:
+            return None
+        if self.multi_label:
+            return tuple(sorted(label for label, score in seen.scores if score >= 0.5))
+        return (seen.scores[0][0],)
+
+    @property
+    def labels(self) -> set[str]:
+        """Names of the classes that the model can answer."""
+        return {str(name) for name in (getattr(self.model.config, "id2label", None) or {}).values()}
+
+    def explained(self, seen: Seen, view: View) -> Explanation:
+        """Map of an image and what it explains.
 
         Args:
             seen: Image and predictions, as returned by `look`.
@@ -189,8 +236,7 @@ class DemoModel:
         options: dict[str, Any] = {"layer": view.layer, "head": view.head, "token": self._token(seen, view.patch)}
         options = {name: value if name in method.options else None for name, value in options.items()}
         target = view.label if method.uses_class else None
-        found = explain(self.model, seen.pixel_values, view.method, target=target, **options)
-        return found.overlay(seen.picture)
+        return explain(self.model, seen.pixel_values, view.method, target=target, **options)
 
     def query_maps(self, seen: Seen, method: str = "relevance") -> list[torch.Tensor] | None:
         """Relevance maps (height, width), in [0, 1], of the query of each detection.

@@ -11,6 +11,8 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
+from ...data.text.json_reading import read_json
+from ...data.text.json_text import json_text
 from .page import DemoError
 
 _PACKAGE = __name__.partition(".")[0]
@@ -24,6 +26,7 @@ _APP = '''"""The page of `vithub demo {names}`."""
 from pathlib import Path
 
 from vithub.hub.any_model import load_any_model
+from vithub.hub.calibration import read_calibration
 from vithub.interpretability.demo.model import DemoModel
 from vithub.interpretability.demo.page import build_page, serve_page
 
@@ -33,8 +36,8 @@ HERE = Path(__file__).parent
 
 def load(source):
     """A model beside this file, or one of the Hub."""
-    path = HERE / source
-    return DemoModel(Path(source).name, *load_any_model(path if path.is_dir() else source))
+    path = HERE / source if (HERE / source).is_dir() else source
+    return DemoModel(Path(source).name, *load_any_model(path), read_calibration(path))
 
 
 page = build_page([load(source) for source in MODELS], sorted((HERE / "examples").glob("*")))
@@ -54,6 +57,7 @@ models:
 
 The page of `vithub demo`: drop a picture, see the answer and where in the picture it came from.
 """
+_METRICS = "metrics.json"
 _WEIGHTS = ("config.json", "model.safetensors", "preprocessor_config.json")
 
 
@@ -86,6 +90,7 @@ def write_space(target: str | Path, models: Sequence[str | Path], examples: Sequ
         if folder is not None:
             for name in _WEIGHTS:
                 _copied(folder / name, target / folder.name / name)
+            _copy_calibration(folder, target / folder.name)
         sources.append(folder.name if folder else model)
     for number, example in enumerate(examples):
         _copied(Path(example), target / "examples" / f"{number:02}{Path(example).suffix.lower()}")
@@ -97,6 +102,15 @@ def write_space(target: str | Path, models: Sequence[str | Path], examples: Sequ
     readme = _README.format(title=f"Why {names}?"[:60], gradio=version("gradio"), models="\n".join(hub_ids) or "[]")
     (target / "README.md").write_text(readme.replace("models:\n[]", "models: []"), encoding="utf-8")
     return target
+
+
+def _copy_calibration(folder: Path, target: Path) -> None:
+    """Copies the temperature that a training measured, without its other results."""
+    if not (folder / _METRICS).is_file():
+        return
+    content = read_json(folder / _METRICS)
+    if isinstance(content, dict) and (found := content.get("calibration")) is not None:
+        (target / _METRICS).write_text(json_text({"calibration": found}, indent=1) + "\n", encoding="utf-8")
 
 
 def _copy_package(target: Path) -> None:

@@ -5,7 +5,7 @@ A task is a folder beside this file. It provides one `Task`, which `registry.py`
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -145,9 +145,12 @@ class TrainingTask(DataOverview, ABC):
         """Returns the entries of `metrics.json` about single images of a split."""
         return {}
 
+    def calibration_facts(self, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:  # noqa: ARG002
+        """Returns the entries of `metrics.json` about calibration, from the published model's results by split."""
+        return {}
+
     def epoch_facts(self, evaluation: Evaluation) -> dict[str, float]:  # noqa: ARG002
-        """Returns further numbers of an epoch's evaluation for its entry of the history, which are drawn if they begin
-        with "validation_"."""
+        """Returns further numbers of an epoch's evaluation for the history; those named "validation_..." are drawn."""
         return {}
 
     def teacher_facts(self) -> dict[str, Any] | None:

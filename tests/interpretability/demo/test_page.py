@@ -1,18 +1,18 @@
 """The demo page as a person meets it: the real command, in a headless browser."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
 import processes
 import pytest
 import torch
-from patience import PATIENCE
+from demo_visit import Server, Visit, serve
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor, ResNetConfig
@@ -20,9 +20,11 @@ from vithub.data.image_processing import build_image_processor
 from vithub.data.images import BadImageError
 from vithub.deployment.exporting import export
 from vithub.hub.any_model import load_any_model
-from vithub.interpretability.demo import page as demo_page
+from vithub.interpretability.demo import photos as demo_photos
+from vithub.interpretability.demo.answers import agreement, answer_all
 from vithub.interpretability.demo.model import DemoModel
-from vithub.interpretability.demo.page import DemoError, build_page, read_photo
+from vithub.interpretability.demo.page import DemoError, build_page
+from vithub.interpretability.demo.photos import read_photo
 from vithub.interpretability.demo.space import write_space
 
 import vithub
@@ -30,7 +32,6 @@ import vithub
 if not os.environ.get("VITHUB_NEEDS_BROWSER"):  # with it, a missing library fails the tests
     pytest.importorskip("gradio", reason="the page needs the extra `demo`")
     pytest.importorskip("playwright", reason="the page is tested with playwright")
-SCREENSHOTS = os.environ.get("VITHUB_SCREENSHOTS")  # a folder, to make those of the documents
 LABELS = {0: "rose", 1: "<b>tulip</b>", 2: "daisy"}
 
 
@@ -68,105 +69,6 @@ def photos(tmp_path_factory):
     Image.fromarray(pixels.astype(np.uint8)).save(folder / "disc.png")
     (folder / "broken.jpg").write_bytes(b"this is no picture")
     return folder
-
-
-class Server:
-    """`vithub demo`, or another program that serves the page, in a process of its own.
-
-    Args:
-        start: Starts the process, given where its output goes.
-    """
-
-    def __init__(self, start):
-        # gradio itself gives its server 5 seconds to start and its first answer 3, which a busy machine exceeds
-        for _ in range(20):
-            self._start(start)
-            if self.url or not re.search(r"Server failed to start|localhost is not accessible", self.output):
-                break
-            self.process.wait(PATIENCE)
-            self.stdout.close()  # it has ended, and is started once more or is an error
-        assert self.url, self.output
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _start(self, start):
-        ours, theirs = os.pipe()
-        self.process = start(theirs)
-        os.close(theirs)
-        self.stdout = os.fdopen(ours)
-        self.output, self.url = "", None
-        for line in self.stdout:
-            self.output += line
-            if found := re.search(r"serving on (http://\S+)", line):
-                self.url = found[1]
-                break
-
-    def _read(self):
-        for line in self.stdout:
-            self.output += line
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.send_signal(signal.SIGINT)
-        self.code = self.process.wait(PATIENCE)
-        self.reader.join(PATIENCE)
-        self.stdout.close()
-
-
-def serve(*arguments):
-    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "True"}
-    command = ["demo", *arguments, "--port", processes.free_port()]
-    return Server(lambda out: processes.start(processes.COMMAND, command, env=environment, stdout=out, stderr=out))
-
-
-class Visit:
-    """A page in the browser that notes what it asks for and complains of."""
-
-    def __init__(self, browser, url):
-        self.page = browser.new_page(viewport={"width": 1280, "height": 1250})
-        self.page.set_default_timeout(1000 * PATIENCE)
-        self.hosts, self.complaints = set(), []
-        self.page.on(
-            "request", lambda request: self.hosts.add(request.url.split("/")[2] if "://" in request.url else "")
-        )
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda text: text.type == "error" and self.complaints.append(text.text))
-        self.page.goto(url)
-        self.host = url.split("/")[2]
-
-    def upload(self, file):
-        self.page.set_input_files("#photo input[type=file]", str(file))
-
-    def overlay(self, other_than=None, model=0):
-        """Address of the map that is shown, once it is another one."""
-        self.page.wait_for_function(
-            "([id, last]) => { const image = document.querySelector(id);"
-            " return image && image.complete && image.src !== last; }",
-            arg=[f"#model{model}-overlay img", other_than],
-        )
-        return self.page.get_attribute(f"#model{model}-overlay img", "src")
-
-    def answer(self, model=0):
-        """The classes and their probabilities, once they are there."""
-        return self.page.wait_for_function(
-            "id => { const text = document.querySelector(id)?.innerText ?? ''; return text.includes('%') && text; }",
-            arg=f"#model{model}-answer",
-        ).json_value()
-
-    def pixels(self, model=0):
-        """The map that is shown, as the browser draws it."""
-        return self.page.locator(f"#model{model}-overlay img").screenshot()
-
-    def close(self, name=None):
-        if name and SCREENSHOTS:
-            self.page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
-        self.page.set_viewport_size({"width": 360, "height": 800})  # a phone: nothing lies beside the page
-        self.page.wait_for_function("() => document.documentElement.scrollWidth <= window.innerWidth")
-        self.page.close()
-        assert self.complaints == []
-        assert {host for host in self.hosts if host} == {self.host}
 
 
 def test_a_picture_is_answered_and_its_map_follows_the_controls(browser, folders, photos):
@@ -232,6 +134,56 @@ def test_two_models_answer_side_by_side(browser, folders, photos):
         assert visit.answer(0) != visit.answer(1)
         assert visit.pixels(0) != visit.pixels(1)
         visit.close("demo_two_models")
+
+
+def test_several_pictures_are_answered_and_two_models_compared(browser, folders, photos, tmp_path):
+    metrics = {"calibration": {"temperature": 2.0, "fitted_on": "validation", "images": 40}}
+    (folders / "second" / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "huge.png").write_bytes(bytes(demo_photos.MAX_UPLOAD + 2**20))
+    chosen = [photos / "disc.png", photos / "broken.jpg", tmp_path / "huge.png"]
+    draws = np.random.default_rng(0)
+    for number in range(4):
+        chosen.append(tmp_path / f"noise{number}.png")
+        Image.fromarray(draws.integers(0, 40 + 70 * number, (40, 60, 3), dtype=np.uint8)).save(chosen[-1])
+    models = [DemoModel(name, *load_any_model(folders / name)) for name in ("first", "second")]
+    found = agreement(models, answer_all(models, list(map(str, chosen))))
+    with serve(
+        folders / "first",
+        folders / "second",
+        "--examples",
+        photos / "disc.png",
+        "--examples",
+        tmp_path / "noise0.png",
+    ) as server:
+        visit = Visit(browser, server.url)
+        assert "not calibrated" in visit.page.inner_text("#model0-calibration")
+        assert "temperature 2.00, fitted on the 40 images" in visit.page.inner_text("#model1-calibration")
+        visit.page.set_input_files("#pictures input[type=file]", list(map(str, chosen)))
+        visit.page.wait_for_selector("#cards .vithub-cards li")
+        text = " ".join(visit.page.inner_text("#cards").split())
+        assert "5 of 7 pictures answered; 2 could not be read" in text
+        assert f"first and second agree on {found.same} of 5 pictures" in text
+        assert "broken.jpg: not an image in a known format" in text
+        assert "huge.png: 21 MiB, larger than 20 MiB" in text
+        visit.page.focus("#cards button[aria-label='Look closer at noise3.png']")
+        visit.page.keyboard.press("Enter")  # by keyboard alone
+        visit.overlay(model=0)
+        visit.overlay(model=1)  # until then the answer shows the progress
+        second = visit.answer(1)
+        best = DemoModel("second", *load_any_model(folders / "second"), metrics["calibration"])
+        label, score = best.look(read_photo(chosen[-1])).scores[0]
+        assert f"{label}\n{100 * score:.0f}%" in second
+        for number, kind in enumerate(("png", "json")):
+            with visit.page.expect_download() as download:
+                visit.page.locator("#model0-save a").nth(number).click()
+            assert download.value.suggested_filename == f"noise3-first-relevance.{kind}"
+        saved = json.loads(Path(download.value.path()).read_text())
+        assert saved["predictions"][0]["label"] in LABELS.values()
+        visit.page.click("#all-examples")
+        visit.page.wait_for_function("document.querySelector('#cards').innerText.includes('2 of 2 pictures answered')")
+        visit.look_at_schemes("demo_several")
+        visit.close("demo_several")
+    assert "Traceback" not in server.output
 
 
 def test_real_models_look_at_a_real_photo(browser, real_files, tmp_path):
@@ -331,11 +283,11 @@ def test_the_rooms_of_a_space_are_those_of_the_package():
 def test_uploads_are_limited_in_size_and_pixels(tmp_path, monkeypatch):
     Image.new("RGB", (300, 200)).save(tmp_path / "photo.png")
     assert read_photo(tmp_path / "photo.png").size == (300, 200)
-    monkeypatch.setattr(demo_page, "MAX_PIXELS", 50_000)
+    monkeypatch.setattr(demo_photos, "MAX_PIXELS", 50_000)
     with pytest.raises(BadImageError, match=r"photo\.png: 300 x 200 pixels, more than 0 million"):
         read_photo(tmp_path / "photo.png")
-    (tmp_path / "large.png").write_bytes(bytes(demo_page.MAX_UPLOAD + 1))
-    with pytest.raises(BadImageError, match=r"large\.png: larger than 20 MiB"):
+    (tmp_path / "large.png").write_bytes(bytes(demo_photos.MAX_UPLOAD + 1))
+    with pytest.raises(BadImageError, match=r"large\.png: 20 MiB, larger than 20 MiB"):
         read_photo(tmp_path / "large.png")
     with pytest.raises(BadImageError, match="choose a picture first"):
         read_photo(None)

@@ -184,6 +184,7 @@ def test_errors_hold_no_path_of_the_server(serve, model):
     secrets = (str(place), "/etc", str(model.parent), str(Path.cwd()), "site-packages")
     for number, data in enumerate(
         ([{"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}],
+         [[{"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}], []],
          [{"path": f"{place}/none.jpg", "meta": {"_type": "gradio.FileData"}}], ["words"], [{"path": 3}], [])
     ):  # fmt: skip
         body = json.dumps({"data": data, "fn_index": 0, "session_hash": f"s{number}", "trigger_id": None}).encode()

@@ -29,6 +29,7 @@ from ...optim.parameter_groups import keep_frozen_statistics
 from ...optim.sample_dropout import SampleDropout, drops_activations
 from ...recipe.recipe import Recipe
 from ..batch_places import BatchPlace
+from ..evaluation import Evaluation
 from ..overview import picture_of
 from ..task import TrainingTask
 from ..train_batches import StreamedBatches, TableBatches
@@ -38,6 +39,7 @@ from .feature_cache import CachedFeatures, caches_features
 from .head_first import train_head_first
 from .imbalance import ClassBalance
 from .losses import TrainingLoss
+from .metrics.temperature_facts import calibration_facts
 from .teacher_cache import TeacherAnswers
 
 
@@ -150,6 +152,10 @@ class ClassificationTask(TrainingTask):
             self.model, self.evaluation_images(split), self.names, multi_label=self.data.labels.multi_label,
             batch_size=self.recipe.evaluation.batch_size, seed=self.recipe.seed,
         )  # fmt: skip
+
+    def calibration_facts(self, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+        """Returns the temperature fitted on the validation split, and what it changes."""
+        return {"calibration": calibration_facts({name: found.metrics for name, found in evaluations.items()})}
 
     def teacher_facts(self) -> dict[str, Any] | None:
         """Returns the teacher's name and the kind of distillation; None without a teacher."""

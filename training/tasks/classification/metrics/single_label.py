@@ -15,6 +15,7 @@ from ....runtime.exact_sums import rounded
 from .calibration import CalibrationBins
 from .f1_scores import class_rows, macro_f1, weighted_f1
 from .reporting import measurements, save_plots
+from .temperature import TemperatureSums
 
 
 @dataclass
@@ -27,6 +28,7 @@ class ClassificationMetrics:
         top5: Number of images whose class is among the five most likely.
         loss_sum: Sum of the cross-entropy.
         calibration: Calibration of the most likely class.
+        temperature: Sums from which temperature scaling is fitted.
         headline: Key in `compute` by which two models are compared.
     """
 
@@ -35,6 +37,7 @@ class ClassificationMetrics:
     top5: int = 0
     loss_sum: float = 0.0
     calibration: CalibrationBins = field(default_factory=CalibrationBins, repr=False)
+    temperature: TemperatureSums = field(default_factory=TemperatureSums, repr=False)
     headline: str = "accuracy"
 
     def __post_init__(self) -> None:
@@ -60,6 +63,7 @@ class ClassificationMetrics:
         log_probabilities = logits.double().log_softmax(dim=-1)
         self.loss_sum -= rounded(log_probabilities.gather(1, labels[:, None])).sum().item()
         self.calibration.update(log_probabilities.amax(dim=-1).exp(), predicted == labels)
+        self.temperature.update(logits, labels)
 
     def _check(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         if logits.ndim != 2 or logits.shape[1] != self.num_labels or labels.shape != logits.shape[:1]:
@@ -135,14 +139,14 @@ class ClassificationMetrics:
     def tensors(self) -> list[torch.Tensor]:
         """Returns all counts as tensors; those of several processes may be added and passed to `load`."""
         totals = torch.tensor([self.top5, self.loss_sum], dtype=torch.float64)
-        return [self.confusion.clone(), totals, self.calibration.sums.clone()]
+        return [self.confusion.clone(), totals, self.calibration.sums.clone(), self.temperature.sums.clone()]
 
     def load(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replaces the counts by tensors in the form of `tensors`."""
-        confusion, totals, calibration = (tensor.detach().cpu() for tensor in tensors)
+        confusion, totals, calibration, temperature = (tensor.detach().cpu() for tensor in tensors)
         self.confusion = confusion
         self.top5, self.loss_sum = int(totals[0]), float(totals[1])
-        self.calibration.sums = calibration
+        self.calibration.sums, self.temperature.sums = calibration, temperature
 
     def _per_class(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         counts = self.confusion.numpy().astype(np.float64)
