@@ -73,6 +73,8 @@ def run(command: Callable[[], Any]) -> int:
     except (ValueError, OSError, RuntimeError, TypeError) as error:
         if _is_ours(error):
             return _fail(error, 2 if _is_of_recipes(error) else 1)
+        if (message := _lost_process(error)) is not None:
+            return _fail(message, 1)
         raise
     finally:
         _part_processes()
@@ -83,6 +85,12 @@ def _part_processes() -> None:
     """Leaves the process group of a launch, if there is one."""
     if (torch := sys.modules.get("torch")) and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _lost_process(error: BaseException) -> str | None:
+    """Message where an error of torch means that another process of a launch ended."""
+    machines = sys.modules.get("vithub.training.runtime.lost_machines")
+    return None if machines is None else machines.lost_process(error)
 
 
 def _is_of_recipes(error: BaseException) -> bool:

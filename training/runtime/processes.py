@@ -9,6 +9,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, pa
 from torch import nn
 
 from .compat import forget_state, shard_beside
+from .lost_machines import watch_machines
 
 
 def on_cpu() -> bool:
@@ -23,7 +24,9 @@ def on_cuda() -> bool:
 
 def process_state() -> PartialState:
     """Returns the number of processes and the index of this one; the first call joins them, over gloo on CPUs."""
-    return PartialState(cpu=on_cpu())
+    state = PartialState(cpu=on_cpu())
+    watch_machines(state)
+    return state
 
 
 def new_accelerator(**options: Any) -> Accelerator:

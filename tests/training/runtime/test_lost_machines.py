@@ -1,0 +1,57 @@
+"""Silence of another machine ends a run; the end of its process does not."""
+
+import socket
+import threading
+import time
+
+import pytest
+from vithub.scripts.command_line import run
+from vithub.training.runtime import lost_machines
+from vithub.training.runtime.lost_machines import beat, lost_process
+
+
+@pytest.fixture
+def ends(monkeypatch):
+    """Both ends of a connection, with a beat of 10 ms and 200 ms of silence allowed."""
+    monkeypatch.setattr(lost_machines, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lost_machines, "LOST_SECONDS", 0.2)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_a_machine_of_which_nothing_is_heard_is_lost(ends):
+    told = []
+    begun = time.monotonic()
+    beat(ends[0], "the machine 10.0.0.2", told.append)
+    assert 0.2 < time.monotonic() - begun < 5
+    assert told == ["the machine 10.0.0.2 was lost: nothing was heard of it for 0 s. Resume the run"]
+    assert ends[1].recv(100).startswith(b"..")  # it had been sent signs of life all the while
+
+
+def test_two_machines_that_hear_each_other_go_on_until_one_ends(ends):
+    told = []
+    one = threading.Thread(target=beat, args=(ends[0], "one", told.append))
+    two = threading.Thread(target=beat, args=(ends[1], "two", told.append))
+    one.start()
+    two.start()
+    time.sleep(0.6)  # three times the silence that is allowed
+    assert one.is_alive()
+    assert two.is_alive()
+    ends[0].shutdown(socket.SHUT_RDWR)
+    one.join()
+    two.join()
+    assert told == []
+
+
+def test_a_lost_connection_is_told_in_one_line(capsys):
+    text = "[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:41233"
+
+    def ended():
+        raise RuntimeError(text)
+
+    assert run(ended) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("vithub: error: another process of the launch ended")
+    assert told.count("\n") == 1
+    assert lost_process(RuntimeError("CUDA out of memory")) is None

@@ -1,0 +1,106 @@
+"""Ends a run over several machines when one of them is lost.
+
+A machine that is switched off or cut from the network closes no connection: the others would wait in their next
+exchange for as long as gloo or NCCL allow, half an hour by default. So the first process of each machine keeps a
+connection of its own to the first of all, over which both send a byte every few seconds. Silence means that the other
+machine is lost. A closed connection means only that the other process ended, which is told elsewhere.
+"""
+
+import logging
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+logger = logging.getLogger("vithub")
+BEAT_SECONDS = 3.0
+LOST_SECONDS = 30.0  # of silence
+_started = threading.Event()
+
+
+def watch_machines(state: PartialState) -> None:
+    """Begins to watch the other machines of a launch, once in a process; does nothing on a single machine.
+
+    Args:
+        state: Joined processes; all of them must make this call.
+    """
+    if _started.is_set() or state.num_processes <= int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)):
+        return
+    _started.set()
+    address = os.environ.get("MASTER_ADDR", "")
+    listening = None
+    if state.process_index == 0:
+        listening = socket.create_server((address, 0))
+    (port,) = broadcast_object_list([listening.getsockname()[1] if listening else None])
+    if listening is not None:
+        threading.Thread(target=_accept, args=(listening,), daemon=True).start()
+    elif state.local_process_index == 0:
+        other = socket.create_connection((address, port), LOST_SECONDS)
+        _watch(other, f"the first machine ({address})")
+
+
+def _accept(listening: socket.socket) -> None:
+    while True:
+        other, (address, *_) = listening.accept()
+        _watch(other, f"the machine {address}")
+
+
+def _watch(other: socket.socket, name: str) -> None:
+    threading.Thread(target=beat, args=(other, name), daemon=True).start()
+
+
+def beat(other: socket.socket, name: str, lost: Callable[[str], None] | None = None) -> None:
+    """Sends bytes to another machine and reads its bytes until the connection is closed or the machine is lost.
+
+    Args:
+        other: Connection to it.
+        name: What messages call it.
+        lost: Called with the message when it is lost; None ends the process with code 1.
+    """
+    other.setblocking(False)
+    heard = sent = time.monotonic()
+    with other:
+        while True:
+            now = time.monotonic()
+            if now - heard > LOST_SECONDS:
+                (lost or _end)(f"{name} was lost: nothing was heard of it for {LOST_SECONDS:.0f} s. Resume the run")
+                return
+            try:
+                if now - sent >= BEAT_SECONDS:
+                    other.send(b".")
+                    sent = now
+                if select.select([other], [], [], BEAT_SECONDS)[0]:
+                    if not other.recv(4096):
+                        return
+                    heard = time.monotonic()
+            except BlockingIOError:  # its buffer is full, as nothing is taken from it
+                time.sleep(BEAT_SECONDS)
+            except OSError as error:
+                logger.debug("the connection to %s ended: %s", name, error)
+                return
+
+
+def _end(message: str) -> None:
+    """Ends this process at once: its main thread waits for the other machine, and cannot be interrupted."""
+    sys.stderr.write(f"vithub: error: {message}\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def lost_process(error: BaseException) -> str | None:
+    """Message for an error of torch that says that another process of the launch ended, or None for other errors."""
+    distributed = torch.distributed
+    of_nccl = distributed.is_available() and isinstance(error, distributed.DistBackendError)
+    if of_nccl or "gloo/transport" in str(error) or "Connection closed by peer" in str(error):
+        return "another process of the launch ended; its own message tells why. Resume the run once that is mended"
+    return None
+
+
+__all__ = ["beat", "lost_process", "watch_machines"]
