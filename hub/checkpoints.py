@@ -136,19 +136,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(file)
     for name in ("model_type", "architecture"):
         if not isinstance(config.get(name, ""), str):
-            raise _wrong(file, name, "a text", config[name])
+            raise wrong_value(file, name, "a text", config[name])
     names = config.get("architectures")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise _wrong(file, "architectures", "a list of class names", names)
+        raise wrong_value(file, "architectures", "a list of class names", names)
     stated = config.get("auto_map", {})
     if not isinstance(stated, dict):
-        raise _wrong(file, "auto_map", "an object", stated)
+        raise wrong_value(file, "auto_map", "an object", stated)
     for name, value in stated.items():
         for reference in code_references({name: value}):
             if not isinstance(reference, str) or not _CODE_REFERENCE.fullmatch(reference):
-                raise _wrong(file, f"auto_map.{name}", "FILE.CLASS, such as modeling_x.Model", reference)
+                raise wrong_value(file, f"auto_map.{name}", "FILE.CLASS, such as modeling_x.Model", reference)
     if not isinstance(config.get("backbone_config") or {}, dict):
-        raise _wrong(file, "backbone_config", "an object", config["backbone_config"])
+        raise wrong_value(file, "backbone_config", "an object", config["backbone_config"])
     for name in ("dtype", "torch_dtype"):
         _check_dtype(file, name, config.get(name))
     try:
@@ -157,7 +157,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(str(error)) from None
     labels = config.get("id2label")
     if labels is not None and not (isinstance(labels, dict) and all(number.isdecimal() for number in labels)):
-        raise _wrong(file, "id2label", "an object that names each number", labels)
+        raise wrong_value(file, "id2label", "an object that names each number", labels)
     return config
 
 
@@ -167,7 +167,7 @@ def _check_dtype(file: Path, name: str, stated: Any) -> None:
         return
     found = getattr(torch, stated.removeprefix("torch."), None) if isinstance(stated, str) else None
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise _wrong(file, name, "a floating-point type of torch, such as float32", stated)
+        raise wrong_value(file, name, "a floating-point type of torch, such as float32", stated)
 
 
 def code_references(stated: dict[str, Any]) -> list[Any]:
@@ -185,16 +185,17 @@ def read_index(folder: Path) -> dict[str, str]:
     file = folder / INDEX
     weight_map = read_json(file).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise _wrong(file, "weight_map", "an object that names the file of each tensor", weight_map)
+        raise wrong_value(file, "weight_map", "an object that names the file of each tensor", weight_map)
     for tensor, shard in weight_map.items():
         if not isinstance(shard, str) or not re.fullmatch(r"[^/\\\0]+\.safetensors", shard):
-            raise _wrong(file, f"weight_map of {tensor!r}", "the name of a .safetensors file beside it", shard)
+            raise wrong_value(file, f"weight_map of {tensor!r}", "the name of a .safetensors file beside it", shard)
         if not (folder / shard).is_file():
             raise CheckpointError(f"{file} names {shard!r}, which is not in the folder")
     return weight_map
 
 
-def _wrong(file: Path, field: str, expected: str, got: Any) -> CheckpointError:
+def wrong_value(file: Path, field: str, expected: str, got: Any) -> CheckpointError:
+    """Error for a wrong value of a field in a file."""
     shown = repr(got)
     return CheckpointError(
         f"{file}: {field} must be {expected}, got {shown if len(shown) < 80 else shown[:76] + ' ...'}"
@@ -229,6 +230,7 @@ def read_weight_file(file: Path) -> dict[str, torch.Tensor]:
             state = safetensors.torch.load_file(file)
         except (safetensors.SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is no readable safetensors file: {error}") from error
+        _refuse_integers(state, file)
         refuse_nonfinite(state, str(file))
         return state
     if file.suffix not in (".pth", ".pt"):
@@ -241,8 +243,16 @@ def read_weight_file(file: Path) -> dict[str, torch.Tensor]:
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise CheckpointError(f"{file} must hold tensors by name, by themselves or under 'model'")
+    _refuse_integers(state, file)
     refuse_nonfinite(state, str(file))
     return state
+
+
+def _refuse_integers(state: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Refuses weights and biases stored as integers, which torch would convert without a word."""
+    for name, tensor in state.items():
+        if name.endswith((".weight", ".bias")) and not tensor.is_floating_point():
+            raise CheckpointError(f"{file}: {name} is stored as {tensor.dtype}, and should be floating-point numbers")
 
 
 def refuse_nonfinite(state: Mapping[str, torch.Tensor], place: str) -> None:
@@ -305,4 +315,5 @@ __all__ = [
     "read_json",
     "read_weight_file",
     "refuse_nonfinite",
+    "wrong_value",
 ]

@@ -28,6 +28,7 @@ from .checkpoints import (
     read_json,
     refuse_nonfinite,
 )
+from .processor_settings import check_processor_settings
 
 PROCESSOR = "preprocessor_config.json"
 _INTEGERS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
@@ -99,12 +100,14 @@ def corrected_fields(folder: Path) -> dict[str, Any]:
 
 
 def refuse_unknown_type(folder: Path) -> None:
-    """Raises a `CheckpointError` where `config.json` names a model type that transformers has no class for.
+    """Raises a `CheckpointError` where `config.json` names no model type, or one that transformers has no class for.
 
     transformers' own error says that the code beside the weights must be run, which is never done here.
     """
     config = read_config(folder)
     model_type = config.get("model_type")
+    if model_type is None and "architecture" not in config:  # which timm's files state instead
+        raise CheckpointError(f"{folder / 'config.json'} states no model_type, which says what the model is")
     if model_type is not None and model_type not in CONFIG_MAPPING:
         code = "; the code beside it is not run" if config.get("auto_map") else ""
         raise CheckpointError(
@@ -121,7 +124,7 @@ def load_processor(folder: Path) -> Any:
     """
     file = folder / PROCESSOR
     if file.is_file():
-        read_json(file)
+        check_processor_settings(file, read_json(file))
     elif "architecture" in read_config(folder):  # timm states the preprocessing in config.json
         file = folder / "config.json"
     else:

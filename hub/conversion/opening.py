@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoImageProcessor, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ...configuration.configuration_detr import HubDetrConfig
 from ...data.argument_names import argument
@@ -16,6 +16,7 @@ from ...data.image_processing import resize_image_processor
 from ...modeling.modeling_base import HubPreTrainedModel
 from ..bundle.remote_code import load_trusted, refuse_code, remote_classes
 from ..checkpoints import locate, read_config
+from ..processor_settings import saved_processor
 from .converted import Conversion
 from .detr_checkpoints import DETR_FAMILY
 from .model_classes import CONFIG_CLASSES, TASKS
@@ -151,7 +152,7 @@ def load_image_processor(source: str | Path, revision: str | None = None, token:
     """
     path = locate(source, revision, token)
     if path.is_dir() and (path / "preprocessor_config.json").is_file():
-        return AutoImageProcessor.from_pretrained(path)
+        return saved_processor(path)
     return open_checkpoint(source, revision=revision, token=token, verify=False).image_processor
 
 

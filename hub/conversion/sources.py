@@ -12,7 +12,7 @@ from timm.models.deit import VisionTransformerDistilled, checkpoint_filter_fn
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, PreTrainedModel, SiglipModel
+from transformers import AutoConfig, PreTrainedModel, SiglipModel
 
 from ...configuration.config_checks import as_pair
 from ...configuration.configuration_detr import HubDetrConfig
@@ -28,6 +28,7 @@ from ..checkpoints import (
     read_checkpoint,
     refuse_nonfinite,
 )
+from ..processor_settings import saved_processor
 from ..progress_bars import without_warnings
 from .converted import Conversion
 from .detr_checkpoints import DETR_FAMILY, OTHER_AUXILIARY, detr_from_original, detr_from_transformers, is_original_detr
@@ -341,7 +342,7 @@ def _load_strictly(model: nn.Module, checkpoint: Checkpoint) -> None:
 def _saved_processor(checkpoint: Checkpoint) -> Any:
     if checkpoint.processor is None or checkpoint.folder is None:
         return None
-    return AutoImageProcessor.from_pretrained(checkpoint.folder)
+    return saved_processor(checkpoint.folder)
 
 
 def default_processor(config: HubViTConfig | HubDetrConfig) -> Any:

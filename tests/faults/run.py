@@ -30,6 +30,10 @@ AREAS = (
     "hub_folders",
     "photo_tables",
     "hub_server_faults",
+    "drawn_files",
+    "drawn_images",
+    "foreign_names",
+    "foreign_code",
 )
 
 

@@ -5,12 +5,14 @@ from typing import Any
 
 import yaml
 
+from ...data.text.yaml_reading import PlainLoader, read_plain_yaml
+
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
 _LINE_BREAK = re.compile("[\x85\u2028\u2029]")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML loader. Differs from `SafeLoader` by reading 1e-3 as a number."""
+class _Loader(PlainLoader):
+    """YAML loader. Differs from `PlainLoader` by reading 1e-3 as a number."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -36,14 +38,9 @@ def read_yaml(text: str) -> Any:
     """Reads plain data from YAML.
 
     Raises:
-        yaml.YAMLError: The text is not YAML, is nested too deeply, or holds a number or date that there is not.
+        yaml.YAMLError: The text cannot be read; see `read_plain_yaml`.
     """
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  # derived from SafeLoader
-    except RecursionError:
-        raise yaml.YAMLError("it is nested too deeply") from None
-    except (ValueError, OverflowError) as error:  # of values such as 2020-13-45 and numbers of 6,000 digits
-        raise yaml.YAMLError(f"a value in it cannot be read: {error}") from error
+    return read_plain_yaml(text, _Loader)
 
 
 def write_yaml(content: Any) -> str:

@@ -16,6 +16,7 @@ from ...images import EXTENSIONS, shown_path
 from ...sources import SPLIT_NAMES, DataError, read_lines
 from ...splits import split_role
 from ...text.json_reading import is_text
+from ...text.yaml_reading import read_plain_yaml
 from ..formats import BoxFormat
 from ..rows import RawBoxes, RawBoxSplit, RawImage, RawObject
 
@@ -65,9 +66,8 @@ def read_yolo(source: Path) -> RawBoxes:
 
 def _settings(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    # PyYAML does not catch the conversion errors of values with a wrong tag, such as `!!int x`
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        content = read_plain_yaml(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{shown_path(file)} cannot be read: {' '.join(str(error).split())}") from error
     return content if isinstance(content, dict) else {}
 

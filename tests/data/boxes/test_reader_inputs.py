@@ -181,7 +181,7 @@ def test_a_yaml_file_whose_anchors_would_grow_without_bound_is_refused(tmp_path)
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     (tmp_path / "boxes" / "data.yaml").write_text("\n".join([*lines, "names: *a11", "train: images"]))
-    with pytest.raises(DataError, match=r"names\[0\] must be a text, got \[\["):
+    with pytest.raises(DataError, match="aliases stand for more than"):
         read_box_source(tmp_path / "boxes")
 
 

@@ -286,6 +286,16 @@ def test_our_own_folder_with_missing_tensors_is_refused(tiny, tmp_path):
         vithub.load(tmp_path)
 
 
+def test_weights_stored_as_integers_are_refused(tiny, tmp_path):
+    model = vithub.HubViTForImageClassification(tiny())
+    model.save_pretrained(tmp_path)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state["vit.layers.0.attention.o_proj.bias"] = torch.arange(32, dtype=torch.int32)
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"o_proj\.bias is stored as torch\.int32, and should be floating-point"):
+        vithub.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -41,7 +41,7 @@ def third_party_classifier(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # silences transformers' report of the new head; ours follows
     try:
-        config = AutoConfig.from_pretrained(path, **corrected_fields(path) | fields)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False, **corrected_fields(path) | fields)
         config.id2label, config.label2id = names, {name: number for number, name in names.items()}
         if hasattr(config, "label_names"):  # timm's field, which it saves in place of `id2label`
             config.label_names = list(labels)
@@ -50,10 +50,11 @@ def third_party_classifier(
             config=config,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
+            trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
         )
-        pixels = pixel_format(AutoImageProcessor.from_pretrained(path))
+        pixels = pixel_format(AutoImageProcessor.from_pretrained(path, trust_remote_code=False))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} could not be loaded as an image classifier: {error}") from error
     finally:
