@@ -37,6 +37,7 @@ from .exports.graphs import Traced, trace
 from .exports.parity import measure_parity
 from .exports.quantization import Quantizer, quantize_within
 from .exports.writers import OPSET, check_converter, write_form
+from .optimizing.token_merging import merge_in
 from .preprocessing.in_graph import preprocess_in_graph
 from .preprocessing.pixel_nodes import INPUT
 from .preprocessing.readings import check_preprocessing, reading_of
@@ -77,6 +78,7 @@ def export(
     max_drop: float | None = None,
     dynamic_size: bool = False,
     with_preprocessing: bool = False,
+    token_merging: int = 0,
     web: bool = False,
     web_runtime: str | Path | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
@@ -103,6 +105,8 @@ def export(
         with_preprocessing: Whether the ONNX file of a classifier or detector resizes, crops and normalises images
             itself: it takes their uint8 pixels (batch, height, width, 3) of any size. A classifier's gives
             probabilities beside the logits, a detector's boxes in pixels of the image with scores and labels.
+        token_merging: Number of tokens that the graph of a ViT or DeiT classifier of this package merges in each layer;
+            0 merges none. What it loses is measured and bounded as for every form. See `merge_tokens`.
         web: Whether the new folder becomes a web page that runs the ONNX file of a classifier or detector in the
             visitor's browser.
         web_runtime: Folder that npm installed onnxruntime-web into; None takes the tested version from the cache, or
@@ -119,6 +123,7 @@ def export(
         BackendError: A package is missing, the model cannot be expressed, or the file computes something else.
         CheckpointError: The model cannot be loaded.
         DataError: The data cannot be used.
+        ValueError: An argument is out of its range or goes with others, or tokens of this model cannot be merged.
     """
     form = _form(format, precision, with_preprocessing, dynamic_size)
     _check_web_options(form, web, web_runtime, output, dynamic_size)
@@ -136,6 +141,8 @@ def export(
     reporter = reporter or QuietReporter()
     source, processor = load_any_model(path)
     source.eval().float()
+    if token_merging:
+        merge_in(source, token_merging)
     if with_preprocessing or web:
         check_preprocessing(source, processor, "web" if web else "with_preprocessing")
     runtime = find_runtime(web_runtime) if web else None
@@ -143,7 +150,8 @@ def export(
     with tempfile.TemporaryDirectory(prefix="vithub-export-") as folder, write_errors(path, within=path):
         work = Path(folder)
         record = _write_checked(work, form, source, processor, gate, dynamic_size, calibration_images)
-        record = {"source": str(model), "source_hashes": _hashes(path), **record}
+        merged = {"token_merging": token_merging} if token_merging else {}
+        record = {"source": str(model), "source_hashes": _hashes(path), **merged, **record}
         if target is None:
             _add(work, path, form, record)
             if all((path / name).is_file() for name in (CARD, "recipe.yaml", "metrics.json")):

@@ -34,6 +34,10 @@ def export(
     with_preprocessing: Annotated[
         bool, typer.Option("--with-preprocessing", help="ONNX: uint8 pixels of any size in, probabilities or boxes out")
     ] = False,
+    token_merging: Annotated[
+        int | None,
+        typer.Option(min=1, help="tokens that a ViT or DeiT of ours merges in each layer  [default: none]"),
+    ] = None,
     web: Annotated[
         bool, typer.Option("--web", help="make --output a web page that runs the ONNX file in the visitor's browser")
     ] = False,
@@ -65,8 +69,9 @@ def export(
     with TerminalReporter() as reporter:
         made = run(
             model, format_, precision=precision, output=output, data=data, split=split, max_drop=max_drop,
-            dynamic_size=dynamic_size, with_preprocessing=with_preprocessing, web=web, web_runtime=web_runtime,
-            calibration_images=calibration_images, revision=revision, overwrite=overwrite, reporter=reporter,
+            dynamic_size=dynamic_size, with_preprocessing=with_preprocessing, token_merging=token_merging or 0, web=web,
+            web_runtime=web_runtime, calibration_images=calibration_images, revision=revision, overwrite=overwrite,
+            reporter=reporter,
         )  # fmt: skip
     if json_:
         typer.echo(json_text(made.record))

@@ -36,11 +36,13 @@ os.environ.update(
 
 
 class Worker:
-    """A contender's process."""
+    """A contender's process, which runs `program`."""
+
+    program = Path(__file__).with_name("worker.py")
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.name = job["contender"]
-        command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
+        command = [sys.executable, str(self.program)]
         environment = os.environ | (KEEP_MEMORY if job["allocator"] == "keep" else {})
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)

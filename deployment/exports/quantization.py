@@ -1,7 +1,7 @@
 """int8 after training: calibration on real images, and layers that cost too much accuracy left in fp32.
 
 Weights and the inputs of the products with weights are rounded to 8 bits; products of two activations (attention's)
-stay in fp32, as do softmax, normalisation and activation functions. Weights use 7 of the 8 bits: processors without
+are not, nor softmax, normalisation and activation functions. Weights use 7 of the 8 bits: processors without
 instructions for int8 products (AVX2 and AVX-512 without VNNI) add two products in 16 bits, which 8 bits would overflow,
 and a file should give the same answers wherever it runs.
 """
@@ -121,7 +121,8 @@ class Quantizer:
         model = openvino.Core().read_model(self.float_file)
         products = [
             node.get_friendly_name() for node in model.get_ordered_ops()
-            if node.get_type_name() == "MatMul" and not _has_weights(node)
+            if node.get_type_name() == "ScaledDotProductAttention"
+            or (node.get_type_name() == "MatMul" and not _has_weights(node))
         ]  # fmt: skip
         ignored = [*left, *products]
         dataset = nncf.Dataset(list(self.pixels), lambda pixels: pixels.numpy())

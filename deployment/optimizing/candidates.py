@@ -93,7 +93,7 @@ def candidates_for(token_merging: int, int8: bool, compiled: bool) -> list[Candi
             found.append(Candidate("openvino", "bf16", token_merging=token_merging))
         found.append(Candidate("onnx", token_merging=token_merging))
         if int8:
-            found += [Candidate("openvino", "int8"), Candidate("onnx", "int8")]
+            found += [Candidate(engine, "int8", token_merging=token_merging) for engine in ("openvino", "onnx")]
     found += [] if fast_half else half
     if compiled:
         found.append(Candidate("torch", "bf16" if fast_half else "fp32", True, token_merging))

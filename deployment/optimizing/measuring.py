@@ -141,7 +141,9 @@ class MeasuringProcess:
             "pixels": str(self.work / "pixels.safetensors"), "answers": str(self.answers_of(candidate)),
             "threads": threads, "batch_sizes": batch_sizes, "best": best, "limit": limit, "together": together,
             "result": str(self.work / "result.json"),
-            "reference": str(self.answers_of(REFERENCE)) if self.calibrate else None,
+            "reference": str(self.answers_of(replace(REFERENCE, token_merging=candidate.token_merging)))
+            if self.calibrate
+            else None,
         }  # fmt: skip
         begun = time.monotonic()
         found = self._asked(request, limit)

@@ -148,12 +148,16 @@ def _exported_folder(candidate: Candidate, form: Form, folder: Path, work: Path,
     own = work / form.name
     if form.name in read_records(own):
         return own
-    if not candidate.token_merging and form.name in read_records(folder):
+    record = read_records(folder).get(form.name)
+    if record is not None and record.get("token_merging", 0) == candidate.token_merging:
         return folder
     if form.precision == "int8" and calibration.pixels is None:
         from ..exporting import export  # which imports evaluation, and would slow the start of every measurement
 
-        return export(folder, form.format, precision="int8", output=own, data=calibration.data).folder
+        return export(
+            folder, form.format, precision="int8", output=own, data=calibration.data,
+            token_merging=candidate.token_merging,
+        ).folder  # fmt: skip
     model, processor = _weights(folder), load_processor(folder)
     if candidate.token_merging:
         merge_in(model, candidate.token_merging)

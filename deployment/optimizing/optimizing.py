@@ -117,8 +117,6 @@ def _check(
                 raise ValueError(f"{argument(name)} must be at least 1, got {value}")
     if token_merging < 0:
         raise ValueError(f"{argument('token_merging')} must be at least 0, got {token_merging}")
-    if token_merging and int8:
-        raise ValueError(f"{argument('token_merging')} and {argument('int8')} do not go together")
     if data is not None and not int8:
         raise ValueError(f"{argument('data')} is for int8 to be calibrated with; it needs {argument('int8')}")
 

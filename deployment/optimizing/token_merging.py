@@ -43,19 +43,26 @@ def merge_tokens(
         return states, sizes
     keys = nn.functional.normalize(keys, dim=-1)
     scores = torch.matmul(keys[:, prefix::2], keys[:, prefix + 1 :: 2].transpose(1, 2))  # (B, |A|, |B|)
-    best, partner = scores.max(dim=-1)
-    order = best.argsort(dim=-1, descending=True)[..., None]  # (B, |A|, 1)
-    merged, kept = order[:, :count], order[:, count:]
-    into = partner[..., None].gather(1, merged)  # (B, count, 1)
-    weighted = torch.cat([states * sizes, sizes], dim=-1)  # (B, N, D + 1)
-    width = weighted.shape[-1]
-    first, second = weighted[:, prefix::2], weighted[:, prefix + 1 :: 2]
-    moved = first.gather(1, merged.expand(-1, -1, width))
-    second = second.scatter_add(1, into.expand(-1, -1, width), moved)
-    rest = first.gather(1, kept.expand(-1, -1, width))
-    joined = torch.cat([weighted[:, :prefix], rest, second], dim=1)
-    sizes = joined[..., -1:]
-    return joined[..., :-1] / sizes, sizes
+    best, partner = scores.max(dim=-1)  # (B, |A|) each
+    first, second = torch.arange(scores.shape[1], device=best.device), torch.arange(scores.shape[2], device=best.device)
+    # Place of each token of A in the order of the best edges. Counting is faster than sorting in exported graphs, and
+    # a product with the matrix of the merges faster than gathering and scattering.
+    one, other = best[:, :, None], best[:, None]
+    place = ((other > one) | ((other == one) & (first < first[:, None]))).sum(dim=-1)  # (B, |A|)
+    rest = len(first) - count
+    targets = torch.cat(
+        [
+            torch.arange(prefix, device=best.device).expand(len(best), -1),
+            prefix + torch.where(place < count, rest + partner, place - count),
+            (prefix + rest + second).expand(len(best), -1),
+        ],
+        dim=1,
+    )  # (B, N), where each token of prefix, A and B goes
+    apart = [torch.cat([part[:, :prefix], part[:, prefix::2], part[:, prefix + 1 :: 2]], 1) for part in (states, sizes)]
+    places = torch.arange(states.shape[1] - count, device=best.device)
+    weights = (targets[:, None] == places[:, None]).to(states.dtype) * apart[1].transpose(1, 2)  # (B, N - count, N)
+    merged_sizes = weights.sum(dim=-1, keepdim=True)
+    return torch.matmul(weights / merged_sizes, apart[0]), merged_sizes
 
 
 class MergingEncoder(nn.Module):

@@ -15,6 +15,8 @@ from vithub.deployment.exporting import export
 from vithub.deployment.exports import writers
 from vithub.deployment.exports.gate import paired_interval
 from vithub.deployment.exports.graphs import Graph
+from vithub.deployment.optimizing.candidates import computes_bf16
+from vithub.deployment.optimizing.token_merging import merge_in
 from vithub.hub.exported.forms import FORMS, BackendError, file_hash, form_of, read_records
 from vithub.hub.push.files import select_files
 
@@ -104,8 +106,24 @@ def test_int8_is_calibrated_measured_and_recorded(run_folder, form):
     assert record["files"][form.file] == file_hash(run_folder / form.file)
     exported = vithub.load_exported(run_folder, form.name)
     assert exported.session is not None
+    if form.format == "openvino":  # the rest in bf16 where the processor multiplies in it
+        assert exported.session.computes_in == ("bf16" if computes_bf16() else "f32")
     half = read_records(run_folder)[form.format]["bytes"] * 0.95
     assert record["bytes"] < half or form.format == "openvino"  # a tiny OpenVINO file is mostly its description
+
+
+def test_a_graph_with_merged_tokens_computes_what_the_merging_model_computes(run_folder, detector_run, tmp_path):
+    made = export(run_folder, FAST, output=tmp_path / "merged", token_merging=2)
+    assert made.record["token_merging"] == 2
+    pixels = torch.randn(3, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = vithub.load(run_folder).eval()(pixels).logits
+        wanted = merge_in(vithub.load(run_folder).eval(), 2)(pixels).logits
+    found = vithub.load_exported(tmp_path / "merged")(pixel_values=pixels).logits
+    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=0)
+    assert (plain - wanted).abs().max() > 1e-2
+    with pytest.raises(ValueError, match="for the ViT and DeiT classifiers of this package"):
+        export(detector_run.folder, FAST, output=tmp_path / "none", token_merging=2)
 
 
 def test_a_folder_of_its_own_holds_all_that_the_file_needs(run_folder, digit_folders, tmp_path):

@@ -8,12 +8,16 @@ import pytest
 import safetensors.torch
 import torch
 from transformers import ViTImageProcessor
+from vithub.data.image_processing import build_image_processor
 from vithub.deployment.exporting import export
+from vithub.deployment.exports.graphs import trace
+from vithub.deployment.exports.quantization import Quantizer
 from vithub.deployment.optimizing.answers import LARGEST_DIFFERENCE
 from vithub.deployment.optimizing.candidates import REFERENCE, Candidate
 from vithub.deployment.optimizing.measuring import Measurement, MeasuringProcess
 from vithub.deployment.optimizing.measuring_process import answer
 from vithub.deployment.optimizing.optimizing import _compared, optimize
+from vithub.hub.exported.forms import Form
 
 import vithub
 
@@ -44,6 +48,25 @@ def test_int8_is_judged_by_its_accuracy(run_folder, tmp_path):
     assert compared.difference > 0
     assert compared.note.startswith("accuracy ")
     assert "images of digits" in compared.note
+
+
+def test_attention_products_are_not_in_int8(tiny, randomised, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    model = randomised(vithub.HubViTForImageClassification(tiny()))
+    traced = trace(model, build_image_processor((32, 32)))
+    with Quantizer(traced, Form("openvino", "int8"), [torch.randn(1, 3, 32, 32)]) as quantizer:
+        quantizer.write(tmp_path / "model.xml")
+    nodes = openvino.Core().read_model(tmp_path / "model.xml").get_ordered_ops()
+    attention = [node for node in nodes if node.get_type_name() == "ScaledDotProductAttention"]
+    assert len(attention) == model.config.num_hidden_layers
+    assert "FakeQuantize" in {node.get_type_name() for node in nodes}
+    for node in attention:
+        for place in range(3):  # queries, keys, values
+            source = node.input_value(place).get_node()
+            while source.get_type_name() in ("Reshape", "Transpose", "Unsqueeze"):
+                source = source.input_value(0).get_node()
+            assert source.get_type_name() == "Add"  # of the projection's bias
 
 
 def test_int8_is_made_and_calibrated_on_given_images(tiny, randomised, photos, tmp_path):

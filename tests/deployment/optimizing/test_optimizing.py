@@ -349,7 +349,6 @@ def test_wrong_arguments_are_refused(run_folder, detector_run, tmp_path, tiny):
         ({"expected_images": 0}, "must be at least 1, got 0"),
         ({"batch_sizes": (8, -1)}, "must be at least 1, got -1"),
         ({"token_merging": -1}, "must be at least 0, got -1"),
-        ({"token_merging": 2, "int8": True}, "do not go together"),
         ({"data": "digits"}, "needs .*int8"),
         ({"image_processor": object()}, "goes with a loaded model"),
     ):
@@ -368,7 +367,7 @@ def test_candidates_are_those_of_the_options():
     if not torch.cuda.is_available():
         assert {"openvino int8", "onnx int8"} <= set(names)
     assert not any(candidate.precision == "int8" for candidate in candidates_for(0, False, True))
-    assert all(candidate.token_merging == 3 for candidate in candidates_for(3, False, True))
+    assert all(candidate.token_merging == 3 for candidate in candidates_for(3, True, True))
 
 
 def test_bf16_is_run_with_answers_in_fp32(run_folder, tmp_path):
