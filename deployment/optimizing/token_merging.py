@@ -52,9 +52,9 @@ def merge_tokens(
     rest = len(first) - count
     targets = torch.cat(
         [
-            torch.arange(prefix, device=best.device).expand(len(best), -1),
+            torch.arange(prefix, device=best.device).expand(best.shape[0], -1),
             prefix + torch.where(place < count, rest + partner, place - count),
-            (prefix + rest + second).expand(len(best), -1),
+            (prefix + rest + second).expand(best.shape[0], -1),
         ],
         dim=1,
     )  # (B, N), where each token of prefix, A and B goes
