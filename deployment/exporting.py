@@ -36,8 +36,8 @@ from .exports.gate import Gate, GateResult
 from .exports.graphs import Traced, trace
 from .exports.parity import measure_parity
 from .exports.quantization import Quantizer, quantize_within
+from .exports.token_merging import merge_in
 from .exports.writers import OPSET, check_converter, write_form
-from .optimizing.token_merging import merge_in
 from .preprocessing.in_graph import preprocess_in_graph
 from .preprocessing.pixel_nodes import INPUT
 from .preprocessing.readings import check_preprocessing, reading_of

@@ -19,11 +19,11 @@ from ...hub.exported.sessions import open_session
 from ...hub.inference_loading import load_for_inference, load_processor
 from ...hub.ready_model import ReadyModel
 from ..exports.graphs import trace
+from ..exports.token_merging import merge_in
 from ..exports.writers import write_form
 from .candidates import Candidate
 from .measuring import Optimization
 from .quantized_candidate import write_quantized
-from .token_merging import merge_in
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -21,12 +21,12 @@ from ...data.pixels.named_images import find_images, read_image
 from ...hub.checkpoints import CheckpointError, locate, read_config
 from ...hub.exported.forms import read_records
 from ...hub.inference_loading import load_processor
+from ..exports.token_merging import ROTARY
 from .answers import Agreement, compare_answers
 from .candidates import REFERENCE, Candidate, candidates_for
 from .kept_choice import FOLDER, choice_key, keep_choice, read_choice
 from .measuring import Measurement, MeasuringProcess, Optimization
 from .optimized_model import OptimizedModel, open_candidate
-from .token_merging import ROTARY
 
 MOST_COMPARED, RANDOM_IMAGES = 64, 16  # images on which answers are compared
 BATCH_SIZES = (1, 8, 32)

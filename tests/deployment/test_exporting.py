@@ -15,8 +15,8 @@ from vithub.deployment.exporting import export
 from vithub.deployment.exports import writers
 from vithub.deployment.exports.gate import paired_interval
 from vithub.deployment.exports.graphs import Graph
+from vithub.deployment.exports.token_merging import merge_in
 from vithub.deployment.optimizing.candidates import computes_bf16
-from vithub.deployment.optimizing.token_merging import merge_in
 from vithub.hub.exported.forms import FORMS, BackendError, file_hash, form_of, read_records
 from vithub.hub.push.files import select_files
 

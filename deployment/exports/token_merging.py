@@ -45,8 +45,8 @@ def merge_tokens(
     scores = torch.matmul(keys[:, prefix::2], keys[:, prefix + 1 :: 2].transpose(1, 2))  # (B, |A|, |B|)
     best, partner = scores.max(dim=-1)  # (B, |A|) each
     first, second = torch.arange(scores.shape[1], device=best.device), torch.arange(scores.shape[2], device=best.device)
-    # Place of each token of A in the order of the best edges, by counting, and tokens joined by a product: every runtime
-    # computes both as they are, where sorting and scattering are exported as long detours.
+    # Place of each token of A in the order of the best edges, by counting, and tokens joined by a product: every
+    # runtime computes both as they are, where sorting and scattering are exported as long detours.
     one, other = best[:, :, None], best[:, None]
     place = ((other > one) | ((other == one) & (first < first[:, None]))).sum(dim=-1)  # (B, |A|)
     rest = len(first) - count

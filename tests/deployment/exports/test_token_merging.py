@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
-from vithub.deployment.optimizing.token_merging import MergingEncoder, merge_in, merge_tokens
+from vithub.deployment.exports.token_merging import MergingEncoder, merge_in, merge_tokens
 
 import vithub
 
