@@ -8,6 +8,7 @@ machine is lost. A closed connection means only that the other process ended, wh
 
 import logging
 import os
+import secrets
 import select
 import socket
 import sys
@@ -22,11 +23,15 @@ from accelerate.utils import broadcast_object_list
 logger = logging.getLogger("vithub")
 BEAT_SECONDS = 3.0
 LOST_SECONDS = 30.0  # of silence
+_SECRET_BYTES = 32
 _started = threading.Event()
 
 
 def watch_machines(state: PartialState) -> None:
     """Begins to watch the other machines of a launch, once in a process; does nothing on a single machine.
+
+    Where no connection can be made, as behind an address that forwards the port of the launch alone, a warning says so
+    and the run goes on.
 
     Args:
         state: Joined processes; all of them must make this call.
@@ -35,21 +40,55 @@ def watch_machines(state: PartialState) -> None:
         return
     _started.set()
     address = os.environ.get("MASTER_ADDR", "")
-    listening = None
-    if state.process_index == 0:
-        listening = socket.create_server((address, 0))
-    (port,) = broadcast_object_list([listening.getsockname()[1] if listening else None])
+    listening = _listen(address) if state.process_index == 0 else None
+    told = (listening.getsockname()[1], secrets.token_bytes(_SECRET_BYTES)) if listening else None
+    port, secret = broadcast_object_list([told])[0]
     if listening is not None:
-        threading.Thread(target=_accept, args=(listening,), daemon=True).start()
+        threading.Thread(target=_accept, args=(listening, secret), daemon=True).start()
     elif state.local_process_index == 0:
-        other = socket.create_connection((address, port), LOST_SECONDS)
+        try:
+            other = socket.create_connection((address, port), LOST_SECONDS)
+            other.sendall(secret)
+        except OSError as error:
+            logger.warning(
+                "no connection to port %d of the first machine (%s): %s. If a machine is lost, this run ends only "
+                "after the time limit of its exchanges",
+                port,
+                address,
+                error,
+            )
+            return
         _watch(other, f"the first machine ({address})")
 
 
-def _accept(listening: socket.socket) -> None:
+def _listen(address: str) -> socket.socket:
+    """Socket at a free port of an address of this machine; of all its addresses if that is another's or a name's."""
+    try:
+        return socket.create_server((address, 0))
+    except OSError:
+        return socket.create_server(("", 0))
+
+
+def _accept(listening: socket.socket, secret: bytes) -> None:
     while True:
         other, (address, *_) = listening.accept()
-        _watch(other, f"the machine {address}")
+        threading.Thread(target=_welcome, args=(other, str(address), secret), daemon=True).start()
+
+
+def _welcome(other: socket.socket, address: str, secret: bytes) -> None:
+    """Watches a machine that says the secret of this launch, and turns away all else, whose silence means nothing."""
+    try:
+        other.settimeout(LOST_SECONDS)
+        said = b""
+        while len(said) < len(secret) and (more := other.recv(len(secret) - len(said))):
+            said += more
+    except OSError as error:
+        logger.debug("%s connected and said nothing: %s", address, error)
+        said = b""
+    if secrets.compare_digest(said, secret):
+        beat(other, f"the machine {address}")
+    else:
+        other.close()
 
 
 def _watch(other: socket.socket, name: str) -> None:
