@@ -42,7 +42,7 @@ def scale_ends(values: torch.Tensor) -> tuple[str, str]:
     Negative values are drawn like 0, and outliers like the largest value that has a colour of its own.
 
     Example:
-        >>> scale_ends(torch.tensor([[0.0, 0.25]]))
+        >>> scale_ends(torch.full((2, 2), 0.25))
         ('0', '0.25')
     """
     largest = float(largest_drawn(values))
