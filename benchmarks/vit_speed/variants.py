@@ -49,13 +49,13 @@ VARIANTS: dict[str, Callable[[], None]] = {
 }
 
 
-def _compiled(model: Any) -> nn.Module:
+def _compiled(model: nn.Module) -> nn.Module:
     """`model.compile=true`: each layer compiled."""
     compile_layers(model)
-    return model  # type: ignore[no-any-return]
+    return model
 
 
-def _compiled_master_weights(model: Any) -> nn.Module:
+def _compiled_master_weights(model: nn.Module) -> nn.Module:
     return MasterWeights(_compiled(model))
 
 

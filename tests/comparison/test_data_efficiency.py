@@ -61,6 +61,8 @@ def test_settings_that_cannot_be_trained_are_refused():
         GridSettings(image_size=48)
     with pytest.raises(ValueError, match=r"fractions must lie in \(0, 1\]"):
         GridSettings(fractions=(0.5, 2))
+    with pytest.raises(ValueError, match="`precision` must be auto, fp32 or bf16, got 'fp64'"):
+        GridSettings(precision="fp64")
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def deepened(text: str) -> str:
 
 
 def fits(before: Any, after: Any, *, missing: bool = False, least: float = 0) -> bool:
-    """Whether changed data means something else that is as valid by its types, so that nobody could tell.
+    """Whether damaged data is still valid by its types, so that no reader can tell that it was changed.
 
     Args:
         before: Undamaged plain data, without negative numbers.

@@ -43,7 +43,7 @@ class Kind:
         without: Names of damage that nobody could tell from valid content.
         missing: Whether a value may be missing, as it has a default.
         least: Smallest number that may be meant.
-        names: Of which an error has to hold one, besides the file's name.
+        names: Words; an error has to contain one of them, besides the file's name.
         call: What a person would type.
     """
 
@@ -215,7 +215,7 @@ def _tree(content: bytes) -> Any:
 
 
 def _same_tree(before: Any, after: Any) -> bool:
-    """Whether elements are those of before, with texts that may be meant, or some objects less or more."""
+    """Whether an XML tree has the elements of the undamaged one, but for the number of objects and plausible texts."""
     if before[0] != after[0] or not fits(before[1], after[1]) or (after[1] == "") != (before[1] == ""):
         return False
     children = [[child for child in tree[2:] if child[0] != "object"] for tree in (before, after)]
@@ -236,7 +236,7 @@ def _yolo_line(draws: random.Random, content: bytes) -> bytes:
 
 
 def _yolo_means(content: bytes, boxes: Any) -> bool:
-    """Whether boxes are those of `stock.SCENES`, and of the lines of `labels/train/1.txt` for its second image."""
+    """Whether boxes equal those of `stock.SCENES`; those of the second image are read from `labels/train/1.txt`."""
     wanted = []
     for scene, ((width, height), objects) in enumerate(stock.SCENES):
         if scene != 1:

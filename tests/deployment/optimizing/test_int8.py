@@ -51,8 +51,8 @@ def test_int8_is_judged_by_its_accuracy(run_folder, tmp_path):
 
 
 def test_attention_products_are_not_in_int8(tiny, randomised, tmp_path):
-    openvino = pytest.importorskip("openvino")
-    pytest.importorskip("nncf")
+    import openvino
+
     model = randomised(vithub.HubViTForImageClassification(tiny()))
     traced = trace(model, build_image_processor((32, 32)))
     with Quantizer(traced, Form("openvino", "int8"), [torch.randn(1, 3, 32, 32)]) as quantizer:
