@@ -26,8 +26,8 @@ from typing import Any
 WAYS = ("pipeline", "pipeline, batch 16", "predict", "predict --fast")
 
 
-def opened(way: str, folder: str) -> Any:
-    """Function from files to the most likely label and its probability of each."""
+def opened(way: str, folder: str, int8: bool) -> Any:
+    """Function from files to the most likely label and its probability of each; `int8` of the choice of `--fast`."""
     import torch
     from transformers import pipeline
 
@@ -42,7 +42,7 @@ def opened(way: str, folder: str) -> Any:
     if way == "predict --fast":
         from vithub.training.tasks.evaluation import default_workers
 
-        model = vithub.optimize(folder, expected_images=10_000)
+        model = vithub.optimize(folder, expected_images=10_000, int8=int8, data=os.environ.get("LABELLED"))
         options = {"backend": model, "batch_size": model.batch_size, "workers": default_workers()}
 
     def predicted(files: list[str]) -> list[tuple[str, float]]:
@@ -52,9 +52,9 @@ def opened(way: str, folder: str) -> Any:
     return predicted
 
 
-def work(way: str, folder: str) -> None:
+def work(way: str, folder: str, int8: bool) -> None:
     """Answers lines of JSON, lists of files, by the seconds taken and the answers."""
-    run = opened(way, folder)
+    run = opened(way, folder, int8)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -81,11 +81,11 @@ def asked(process: "subprocess.Popen[str]", files: list[str]) -> dict[str, Any]:
     return answer
 
 
-def measured_folder(model: str, files: list[str], rounds: int, at_once: int) -> dict[str, Any]:
+def measured_folder(model: str, files: list[str], rounds: int, at_once: int, int8: bool) -> dict[str, Any]:
     """Images per second of each way, and the agreement of their answers with those of `pipeline`."""
     processes = {
         way: subprocess.Popen(
-            [sys.executable, __file__, "--way", way, "--model", model],
+            [sys.executable, __file__, "--way", way, "--model", model, *(["--int8"] if int8 else [])],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         for way in WAYS
@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100, help="photos in each turn (100)")
     parser.add_argument("--merging", type=int, nargs="*", default=[1, 2, 3, 4], help="tokens to merge (1 2 3 4)")
     parser.add_argument("--parts", nargs="+", default=["folder", "merging"], help="of the measurement (both)")
+    parser.add_argument("--int8", action="store_true", help="--fast-int8, calibrated with and measured on --data")
     parser.add_argument("--seconds", type=float, default=120.0, help="for the choice of --fast (120)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="(all cores)")
     parser.add_argument("--output", type=Path, help="JSON file; printed otherwise")
@@ -179,8 +180,10 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("THREADS", str(arguments.threads))
     os.environ["OMP_NUM_THREADS"] = os.environ["THREADS"]
+    if arguments.int8 and arguments.data:
+        os.environ["LABELLED"] = arguments.data
     if arguments.way:
-        work(arguments.way, arguments.model)
+        work(arguments.way, arguments.model, arguments.int8)
         return
     import torch
     import transformers
@@ -210,14 +213,15 @@ def main() -> None:
         names = [str(file) for file in files]
         begun = time.perf_counter()
         chosen = vithub.optimize(
-            model, images=names[:: max(1, len(names) // 64)], seconds=arguments.seconds, expected_images=10_000
-        )
+            model, images=names[:: max(1, len(names) // 64)], seconds=arguments.seconds, expected_images=10_000,
+            int8=arguments.int8, data=arguments.data if arguments.int8 else None,
+        )  # fmt: skip
         assert chosen.optimization.kept is not None
         result["choice"] = {"seconds": time.perf_counter() - begun, "lines": chosen.optimization.lines()}
         print("\n".join(chosen.optimization.lines()), file=sys.stderr)
         del chosen
         if "folder" in arguments.parts:
-            result["folder"] = measured_folder(str(model), names, arguments.rounds, arguments.images)
+            result["folder"] = measured_folder(str(model), names, arguments.rounds, arguments.images, arguments.int8)
             save(result, arguments.output)
         if "merging" in arguments.parts:
             result["token_merging"] = measured_merging(str(model), arguments.data, arguments.merging, arguments.rounds)

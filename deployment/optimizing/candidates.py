@@ -83,18 +83,19 @@ def candidates_for(token_merging: int, int8: bool, compiled: bool) -> list[Candi
         int8: Whether int8 is measured too.
         compiled: Whether the compiled model is measured too.
     """
-    half = [Candidate("torch", "bf16", token_merging=token_merging)]
+    plain = Candidate("torch", token_merging=token_merging)
+    half = Candidate("torch", "bf16", token_merging=token_merging)
     fast_half = computes_bf16()
-    found = [Candidate("torch", token_merging=token_merging)] if token_merging else []
-    found += half if fast_half else []
+    found = [plain] if token_merging else []
+    found += [half] if fast_half else []
     if not torch.cuda.is_available():  # the exported forms run on the CPU
-        found.append(Candidate("openvino", token_merging=token_merging))
-        if fast_half:
-            found.append(Candidate("openvino", "bf16", token_merging=token_merging))
-        found.append(Candidate("onnx", token_merging=token_merging))
+        precisions = [("openvino", "fp32"), ("onnx", "fp32")]
         if int8:
-            found += [Candidate(engine, "int8", token_merging=token_merging) for engine in ("openvino", "onnx")]
-    found += [] if fast_half else half
+            precisions = [("openvino", "int8"), *precisions, ("onnx", "int8")]
+        if fast_half:
+            precisions = [("openvino", "bf16"), *precisions]
+        found += [Candidate(engine, precision, token_merging=token_merging) for engine, precision in precisions]
+    found += [] if fast_half else [half]
     if compiled:
         found.append(Candidate("torch", "bf16" if fast_half else "fp32", True, token_merging))
     return found

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from .candidates import Candidate
 from .optimized_model import Calibration, OptimizedModel, open_candidate
 
 SLOWER = 3.0  # times the best so far at which a candidate is given up after its first batch
-CALL_SECONDS, MOST_CALLS = 1.5, 30  # time for the calls of one batch size and number of threads, and their number
+CALL_SECONDS = 1.5  # time for the calls of one batch size and number of threads
+CALLS, MOST_CALLS = 2, 30  # least and largest number of those calls
 CHECKED_AT_ONCE = 8  # images
 _PAUSE = 0.02  # seconds between two looks at a fork
 
@@ -74,21 +75,33 @@ def measured(request: dict[str, Any]) -> dict[str, Any]:
         if slow and seconds > SLOWER * request["best"]:
             return {**result, "slower": f"{seconds / request['best']:.1f} times as long as the best so far"}
         result["answered"] = _write_answers(model, pixels, request, begun, end)
-        tried, opened_with = [(count, size) for count in threads for size in sizes], threads[0]
-        for number, (count, size) in enumerate(tried):
+        opened_with, number_of_trials = threads[0], len(threads) + len(sizes) - 1
+        for number, (count, size) in enumerate(_trials(threads, sizes, result)):
             left = end - time.monotonic()
             if left <= 0:
                 break
+            if CALLS * size * result["seconds"] > left:  # a smaller size may still fit
+                continue
             if count != model.threads and candidate.form is None:
                 model.threads = count
             elif count != opened_with:
                 model, opened_with = opened(count, size), count
             batch = _batch(pixels, size)
-            model(pixel_values=batch)
-            found = _best_seconds(model, batch, min(CALL_SECONDS, left / (len(tried) - number))) / size
+            share = min(CALL_SECONDS, left / (number_of_trials - number))
+            found = _best_seconds(model, batch, share) / size
             if found < result["seconds"] or number == 0:
                 result |= {"seconds": found, "batch_size": size, "threads": count}
     return result
+
+
+def _trials(threads: Sequence[int], sizes: Sequence[int], best: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    """Numbers of threads and batch sizes to time: each number at the middle size, then the other sizes with the best.
+
+    All pairs would take most of the time that a slow machine has for them; `best` is read between the two sweeps.
+    """
+    middle = sizes[len(sizes) // 2]
+    yield from ((count, middle) for count in threads)
+    yield from ((best["threads"], size) for size in sizes if size != middle)
 
 
 def _note(model: OptimizedModel) -> str | None:
@@ -122,7 +135,7 @@ def _best_seconds(model: OptimizedModel, batch: torch.Tensor, seconds: float) ->
     """Shortest time of a call, of at least two calls and of as many as fit: other programs only ever add to it."""
     best, end = float("inf"), time.monotonic() + seconds
     for number in range(MOST_CALLS):
-        if number >= 2 and time.monotonic() > end:
+        if number >= CALLS and time.monotonic() > end:
             break
         begun = time.monotonic()
         model(pixel_values=batch)

@@ -17,6 +17,7 @@ from vithub.deployment.optimizing import candidates, kept_choice
 from vithub.deployment.optimizing.answers import compare_answers
 from vithub.deployment.optimizing.candidates import REFERENCE, Candidate, candidates_for
 from vithub.deployment.optimizing.measuring import Measurement, Optimization
+from vithub.deployment.optimizing.measuring_process import _trials
 from vithub.deployment.optimizing.optimized_model import FixedBatches, open_candidate
 from vithub.deployment.optimizing.optimizing import _choice, optimize
 from vithub.hub.checkpoints import CheckpointError
@@ -368,6 +369,28 @@ def test_candidates_are_those_of_the_options():
         assert {"openvino int8", "onnx int8"} <= set(names)
     assert not any(candidate.precision == "int8" for candidate in candidates_for(0, False, True))
     assert all(candidate.token_merging == 3 for candidate in candidates_for(3, True, True))
+
+
+def test_bf16_comes_before_fp32_where_the_processor_multiplies_in_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for fast in (True, False):
+        monkeypatch.setattr("vithub.deployment.optimizing.candidates.computes_bf16", lambda fast=fast: fast)
+        names = [candidate.name for candidate in candidates_for(0, True, True)]
+        if fast:
+            assert names[:4] == ["torch bf16", "openvino bf16", "openvino int8", "openvino fp32"]
+        else:
+            assert names[:2] == ["openvino int8", "openvino fp32"]
+            assert "openvino bf16" not in names
+            assert names.index("torch bf16") > names.index("onnx int8")
+
+
+def test_threads_are_swept_at_the_middle_size_and_sizes_with_the_best_number_of_threads():
+    best = {"threads": 2}
+    trials = _trials([2, 1], [1, 8, 32], best)
+    assert [next(trials), next(trials)] == [(2, 8), (1, 8)]
+    best["threads"] = 1
+    assert list(trials) == [(1, 1), (1, 32)]
+    assert list(_trials([4], [8], best)) == [(4, 8)]
 
 
 def test_bf16_is_run_with_answers_in_fp32(run_folder, tmp_path):
