@@ -1,8 +1,9 @@
 """Checkpoints as they lie on the Hub: stored configurations, shards, bfloat16, names of other versions, other heads.
 
 The files in `stored_configs` are byte for byte those of the Hub: public projects that pin what they download state the
-SHA-256 (of vit-base-patch16-224-in21k the Git blob's SHA-1) below. Each model is made with random weights, in the
-layout of its configuration, at another width and depth.
+SHA-256 (of vit-base-patch16-224-in21k the Git blob's SHA-1) below. Those in `described_configs`, of ids whose digest is
+not public, state what decides the computation, from papers and conversion scripts. Each model is made with random
+weights, in the layout of its configuration, at another width and depth.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     BeitConfig,
-    BeitModel,
+    BeitForImageClassification,
     DeiTConfig,
     DeiTModel,
     Siglip2VisionConfig,
@@ -53,6 +54,15 @@ STORED = {
     "google/siglip-so400m-patch14-384": "adc04928d8fd19a61822584fe0cf2e813e5ebac17f3e49fb1ea096860ae6457b",
     "google/vit-base-patch16-224-in21k": "254071bbf72dd0fd535b61768d9cd87adcb776f4",
 }
+DESCRIBED = {
+    "google/vit-base-patch16-224": "HubViTForImageClassification",
+    "facebook/deit-small-patch16-224": "HubViTForImageClassification",  # a plain ViT, and stored as one
+    "facebook/deit-base-distilled-patch16-224": "HubDeiTForImageClassification",
+    "facebook/dino-vits16": "HubViTModel",
+    "facebook/ijepa_vith14_1k": "HubViTModel",
+    "google/siglip-base-patch16-224": "HubViTModel",
+}
+REFUSED = "microsoft/beit-base-patch16-224"
 SMALL = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 64,
     "decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2,
@@ -66,7 +76,8 @@ NO_TEXT_TOKENS = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 1}
 
 def stored_text(model_id):
     name = model_id.replace("/", "--")
-    return (Path(__file__).with_name("stored_configs") / f"{name}.json").read_text(encoding="utf-8")
+    folder = "stored_configs" if model_id in STORED else "described_configs"
+    return (Path(__file__).with_name(folder) / f"{name}.json").read_text(encoding="utf-8")
 
 
 def smaller(config):
@@ -89,11 +100,12 @@ def test_the_stored_configuration_is_that_of_the_hub(model_id):
     assert STORED[model_id] in (hashlib.sha256(content).hexdigest(), blob)
 
 
-@pytest.mark.parametrize("model_id", STORED)
+@pytest.mark.parametrize("model_id", [*STORED, *DESCRIBED])
 def test_a_checkpoint_of_this_layout_loads_and_computes_the_same(model_id, randomised, tmp_path):
     """Shards, the configuration as old versions of transformers wrote it, and bfloat16 for half of them."""
     config = smaller(json.loads(stored_text(model_id)))
-    native = randomised(getattr(transformers, config["architectures"][0])(AutoConfig.for_model(**config)))
+    options = {"add_pooling_layer": False} if model_id.startswith(("facebook/dino-", "facebook/ijepa")) else {}
+    native = randomised(getattr(transformers, config["architectures"][0])(AutoConfig.for_model(**config), **options))
     if len(model_id) % 2:
         native.to(torch.bfloat16)
     native.save_pretrained(tmp_path, max_shard_size="20KB")
@@ -101,11 +113,12 @@ def test_a_checkpoint_of_this_layout_loads_and_computes_the_same(model_id, rando
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert is_convertible(tmp_path)
     conversion = open_checkpoint(tmp_path, verify=True)
-    assert type(conversion.model) is vithub.HubViTModel
+    assert type(conversion.model).__name__ == DESCRIBED.get(model_id, "HubViTModel")
     assert conversion.max_difference <= 1e-5
     assert len(conversion.differences) == 8
     assert conversion.model.dtype == native.dtype
-    left_out = {"facebook/vit-mae-base": ("decoder",), "google/siglip-so400m-patch14-384": ("text_model.", "logit_")}
+    left_out = {"facebook/vit-mae-base": ("decoder",)}
+    left_out |= dict.fromkeys([name for name in (*STORED, *DESCRIBED) if "siglip" in name], ("text_model.", "logit_"))
     assert bool(conversion.dropped) == (model_id in left_out)
     assert all(name.startswith(left_out[model_id]) for name in conversion.dropped)
     rest = any("no whole patches" in note for note in conversion.notes)
@@ -121,15 +134,17 @@ def full_size(model_id):
     if config["model_type"] == "siglip":
         config, _, _ = vision_tower(config, {})
     architecture = config["architectures"][0]
-    ours = config_from_transformers(AutoConfig.for_model(**config), architecture)
+    pooler = not model_id.startswith("facebook/dino-")
+    ours = config_from_transformers(AutoConfig.for_model(**config), architecture, has_pooler=pooler)
     with torch.device("meta"):
         return model_class_for(type(ours), head_of(architecture))(ours)
 
 
 def test_the_table_of_the_documents_says_what_happens():
     text = Path(__file__).parents[3].joinpath("docs/checkpoints.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `((?:facebook|google)/[\w.-]+)` \| (.+?) \|$", text, re.MULTILINE))
-    assert rows.keys() == STORED.keys()
+    rows = dict(re.findall(r"^\| `((?:facebook|google|microsoft)/[\w.-]+)` \| (.+?) \|$", text, re.MULTILINE))
+    assert rows.keys() == {*STORED, *DESCRIBED, REFUSED}
+    assert "attention bias" in rows.pop(REFUSED)
     for model_id, row in rows.items():
         model = full_size(model_id)
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -211,8 +226,8 @@ def test_a_classifier_of_siglip_keeps_its_labels(randomised, tmp_path):
     [
         (Siglip2VisionModel, Siglip2VisionConfig(num_patches=16, **WIDTHS), "NaFlex"),
         (
-            BeitModel,
-            BeitConfig(image_size=30, patch_size=6, **WIDTHS),
+            BeitForImageClassification,
+            BeitConfig(**smaller(json.loads(stored_text(REFUSED)))),
             "attention bias",
         ),
     ],
