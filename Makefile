@@ -11,7 +11,7 @@ LOWEST := .venv-lowest
 # Images of containers often set it. Every start of Python would then compile all of transformers again, for many seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-long faults check lowest tour notebooks docs benchmark clean
+.PHONY: demo test test-long faults check lint types doctests build/typed lowest tour notebooks docs benchmark clean
 
 demo: $(VENV)/installed
 	@if [ -f runs/demo/model.safetensors ]; then echo "runs/demo is there already; make clean removes it"; \
@@ -30,12 +30,21 @@ faults: $(VENV)/installed
 	$(BIN)/python tests/faults/moments/run.py --count 2000
 	$(BIN)/python tests/faults/run.py --all
 
-check: $(VENV)/installed
+check: lint types doctests
+
+lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build && $(BIN)/pip install -q --no-deps --target build/typed .
+
+types: build/typed
 	$(BIN)/mypy
+
+doctests: build/typed
 	$(BIN)/python -m pytest -q --doctest-modules --override-ini addopts=--import-mode=importlib build/typed/vithub
+
+# A regular install, since mypy and doctest do not see an editable one of this shape.
+build/typed: $(VENV)/installed lint
+	rm -rf build && $(BIN)/pip install -q --no-deps --target build/typed .
 
 # Published folders, loaded with the lowest transformers of pyproject.toml; torch is shared with the other environment.
 lowest: $(VENV)/installed $(LOWEST)/installed

@@ -22,11 +22,13 @@ import torch
 import transformers
 from filelock import FileLock
 from hypothesis import settings
+from vithub.data.seeding import seed_torch
 
 import vithub
 
 transformers.utils.logging.disable_progress_bar()
 torch.set_num_threads(1)
+os.fsync = lambda descriptor: None  # what it guards against, a power cut, no test sees, and a training waits for it
 
 settings.register_profile("vithub", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("vithub")
@@ -55,7 +57,7 @@ def seed_from(name):
     seed = zlib.crc32(name.encode())
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (libraries draw from the global generator)
-    torch.manual_seed(seed)
+    seed_torch(seed)
 
 
 def pytest_fixture_setup(fixturedef, request):

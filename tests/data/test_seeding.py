@@ -1,8 +1,9 @@
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from vithub.data.seeding import Stream, sample_generator
+from vithub.data.seeding import Stream, sample_generator, seed_torch
 
 KEYS = st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 7), st.integers(0, 2**40), st.integers(0, 2**40))
 
@@ -39,3 +40,15 @@ def test_first_draws_of_neighbouring_keys_are_even_and_independent():
         assert stats.pearsonr(low, high).pvalue > 1e-3
         pairs = np.histogram2d(low, high, bins=8, range=[(0, 1), (0, 1)])[0]
         assert stats.chisquare(pairs.flatten()).pvalue > 1e-3
+
+
+def test_torch_draws_the_same_as_after_its_own_seed(monkeypatch):
+    torch.manual_seed(5)
+    wanted = torch.randn(4)
+    seed_torch(5)
+    assert torch.equal(torch.randn(4), wanted)
+    seeded_all = []
+    monkeypatch.setattr(torch, "manual_seed", seeded_all.append)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    seed_torch(7)
+    assert seeded_all == [7]

@@ -1,5 +1,7 @@
 """Named recipes: YAML files in `presets/`, each opening with its command, expected time and expected accuracy."""
 
+from copy import deepcopy
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,14 @@ def preset_text(name: str) -> str:
 
 def preset(name: str) -> Recipe:
     """Returns a named recipe; fields that its file leaves out have their defaults."""
+    return Recipe.from_dict({"preset": name, **deepcopy(_content(name))})
+
+
+@cache
+def _content(name: str) -> dict[str, Any]:
+    """Content of a named recipe's file, which every check of options reads."""
     content: dict[str, Any] = read_yaml(preset_text(name))
-    return Recipe.from_dict({"preset": name, **content})
+    return content
 
 
 def read_recipe(file: str | Path) -> Recipe:

@@ -19,7 +19,7 @@ from ....data.labelled.labels import label_counts
 from ....data.labelled.mixing import mix_batch, targets_from_labels
 from ....data.labelled.tables import ImageData
 from ....data.samplers import TrainingOrder
-from ....data.seeding import Stream, derived_seed
+from ....data.seeding import Stream, derived_seed, seed_torch
 from ....data.streaming.images import StreamedImages
 from ....data.streaming.streams import StreamOrder
 from ....modeling.layers import KeptSamples, draw_kept_samples
@@ -232,7 +232,7 @@ class ClassificationTask(TrainingTask):
         keep_frozen_statistics(self.learner)
         targets = targets_from_labels(batch["labels"], len(self.names), recipe.training.label_smoothing)
         pixels, targets = self._mixed(batch, targets)
-        torch.manual_seed(self._model_seed(batch))
+        seed_torch(self._model_seed(batch))
         arguments: dict[str, Any] = {}
         if "kept_rows" in batch:
             arguments["kept_samples"] = self._kept_by_layer(batch)

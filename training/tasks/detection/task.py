@@ -15,7 +15,7 @@ from ....data.boxes.dataset import BoxEvaluationTransform, BoxImages, box_pixels
 from ....data.boxes.pictures import batch_pictures
 from ....data.boxes.tables import BoxData
 from ....data.samplers import TrainingOrder
-from ....data.seeding import Stream, derived_seed
+from ....data.seeding import Stream, derived_seed, seed_torch
 from ...optim.sample_dropout import SampleDropout
 from ...recipe.recipe import Recipe
 from ..task import TrainingTask
@@ -164,7 +164,7 @@ class DetectionTask(TrainingTask):
 
     def loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         """Computes the loss of a batch, or of part of one; the mean over the parts is the loss of the whole batch."""
-        torch.manual_seed(derived_seed(self.recipe.seed, Stream.MODEL, self.step_of(batch)))
+        seed_torch(derived_seed(self.recipe.seed, Stream.MODEL, self.step_of(batch)))
         if "loss_counts" not in batch:
             batch = {**batch, "labels": self._targets(batch)}
         batch = self._scaled(batch)

@@ -15,7 +15,7 @@ from ....data.image_processing import PixelFormat, pixel_format
 from ....data.labelled.augmentation import TrainTransform
 from ....data.labelled.dataset import EvaluationTransform, LabelledImages, collate
 from ....data.samplers import TrainingOrder
-from ....data.seeding import Stream, derived_seed
+from ....data.seeding import Stream, derived_seed, seed_torch
 from ....data.streaming.images import StreamedImages
 from ....data.streaming.streams import StreamOrder
 from ...optim.sample_dropout import SampleDropout, drops_activations
@@ -202,7 +202,7 @@ class PretrainingTask(TrainingTask):
     def loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         """Computes the mean loss of a batch, or of part of one, from its images alone."""
         window = (BatchPlace.of(batch).positions[0] % self.batch_size, self.batch_size)
-        torch.manual_seed(derived_seed(self.recipe.seed, Stream.MODEL, self.step_of(batch)))
+        seed_torch(derived_seed(self.recipe.seed, Stream.MODEL, self.step_of(batch)))
         pixels, inputs = batch["pixel_values"], {name: batch[name] for name in batch["drawn"]}
         if self.teacher is not None:
             inputs |= self.teacher(pixels)
