@@ -85,7 +85,8 @@ def convert(
 ) -> ConversionReport:
     """Writes a checkpoint as a folder of this package, of transformers' own classes or of timm.
 
-    Weights are copied bit for bit. In fp32, our model's outputs are compared with those of the source library, and with
+    Weights are copied bit for bit; a head of DINOv2 that reads CLS or the mean of the patches alone gets zeros for the
+    other in transformers' class. In fp32, our model's outputs are compared with those of the source library, and with
     those of the target library after writing, on random pixels and on photos. A difference above 1e-5 (1e-4 for
     detectors, which are compared on noise, alone and in a padded batch) is an error, and nothing is written.
 
@@ -152,6 +153,10 @@ def _write_transformers(opened: Conversion, folder: Path) -> tuple[str, dict[str
     family = family_for(config)
     state, notes = _plain_state(model, keep_mask_token=task == "masked-image-modeling" or family.startswith("dino"))
     opened.notes += notes
+    if family.startswith("dinov2") and task == "image-classification" and config.pool != "cls+mean":
+        state["classifier.weight"] = _on_cls_and_mean(state["classifier.weight"], config.pool)
+        unread = "mean of the patch tokens" if config.pool == "cls" else "CLS token"
+        opened.notes.append(f"weights of 0 were added for the {unread}, which transformers' classifier reads too")
     needs_mask = family in ("dinov2_with_registers", "dinov3_vit")
     if needs_mask and "embeddings.mask_token" not in {_bare(name) for name in state}:
         state["embeddings.mask_token"] = torch.zeros(1, 1, config.hidden_size, dtype=model.dtype)
@@ -228,6 +233,12 @@ def _plain_state(model: PreTrainedModel, keep_mask_token: bool) -> tuple[dict[st
     if keep_mask_token or not masks:
         return state, []
     return {name: t for name, t in state.items() if name not in masks}, ["the mask token, unused here, was left out"]
+
+
+def _on_cls_and_mean(weight: torch.Tensor, pool: str) -> torch.Tensor:
+    """Classifier weight (L, 2 D) on CLS and the mean of the patches that reads only one, of a weight (L, D) on that."""
+    unread = torch.zeros_like(weight)
+    return torch.cat([weight, unread] if pool == "cls" else [unread, weight], dim=1)
 
 
 def _bare(name: str) -> str:

@@ -53,6 +53,7 @@ from .transformers_configs import (
     WITH_POOLER,
     InexpressibleError,
     config_from_transformers,
+    half_of_head,
     has_pooler,
 )
 
@@ -155,6 +156,9 @@ def _from_transformers(
     state = {name: tensor for name, tensor in checkpoint.state.items() if tensor.numel()}  # DINOv3 stores no registers
     unused = [name for name in state if _is_unused(without_prefix(name), config, own, family)]
     state = {name: tensor for name, tensor in state.items() if name not in unused}
+    if "pool" not in fields and (half := half_of_head(state, config)) is not None:
+        config.pool, weight = half
+        state = {name: weight if name.endswith("classifier.weight") else tensor for name, tensor in state.items()}
     built = _build(config, state, family, own, task, checkpoint.name, fields)
     built.dropped += unused + dropped
     built.image_processor = _saved_processor(checkpoint)

@@ -1,8 +1,9 @@
 """Conversion of configurations between ours and those of transformers' ViT, DeiT, DINOv2 and DINOv3."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from ...configuration.configuration_deit import HubDeiTConfig
@@ -136,6 +137,25 @@ def has_pooler(names: Iterable[str]) -> bool:
     return any(name.endswith("pooler.dense.weight") for name in names)
 
 
+def half_of_head(state: Mapping[str, torch.Tensor], config: HubViTConfig) -> tuple[str, torch.Tensor] | None:
+    """Pooling and classifier weight (L, D) of a head on CLS and the mean of the patches that uses only one of them.
+
+    `convert` writes the other half of the weight (L, 2 D) as zeros where transformers' DINOv2 stands for a model that
+    pools "cls" or "mean". None where both halves are used, where all is zero, or where there is no such head.
+
+    Args:
+        state: Tensors of a checkpoint of transformers by name.
+        config: Our configuration of it.
+    """
+    weight = next((tensor for name, tensor in state.items() if name.endswith("classifier.weight")), None)
+    if weight is None or config.pool != "cls+mean" or weight.shape[1:] != (2 * config.hidden_size,):
+        return None
+    cls, mean = weight[:, : config.hidden_size], weight[:, config.hidden_size :]
+    if bool(cls.any()) == bool(mean.any()):
+        return None
+    return ("cls", cls.contiguous()) if cls.any() else ("mean", mean.contiguous())
+
+
 def _refuse_other_poolers(native: PreTrainedConfig) -> None:
     size, activation = native.pooler_output_size, native.pooler_act
     if size != native.hidden_size or activation != "tanh":
@@ -237,14 +257,12 @@ def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
         "qk_norm": False,
         "key_bias": config.key_bias if config.has_key_bias == config.qkv_bias else None,
     }
-    if task in ("image-classification", "backbone"):
-        expected["pool"] = _pool(family, task)
+    if task == "backbone" or (task == "image-classification" and not dino):
+        expected["pool"] = _pool(family)
     if task == "backbone":
         expected["add_pooling_layer"] = config.add_pooling_layer and not (dino or ijepa)
     if dino:
         expected["hidden_act"] = config.hidden_act if not config.use_swiglu_ffn else "gelu"
-        if family == "dinov2_with_registers":
-            expected["use_mask_token"] = True
     else:
         expected |= {"use_swiglu_ffn": False, "layer_scale_init_value": None, "num_register_tokens": 0}
         expected["use_mask_token"] = task == "masked-image-modeling"
@@ -262,17 +280,16 @@ def _inexpressible(config: HubViTConfig, family: str, task: str) -> list[str]:
     return found
 
 
-def _pool(family: str, task: str) -> str:
-    """Pooling of transformers' class for a task."""
-    if family.startswith("dinov2") and task == "image-classification":
-        return "cls+mean"
+def _pool(family: str) -> str:
+    """Pooling of transformers' class; its classifiers of DINOv2 take "cls+mean", which expresses each of the two."""
     return "mean" if family == "ijepa" else "cls"
 
 
 def _advice(config: HubViTConfig, family: str, task: str) -> str:
     """Training option that gives a classifier the pooling of transformers' class, or an empty text."""
-    pool = _pool(family, task)
-    if task != "image-classification" or family in _LACKING or config.pool == pool:
+    pool = _pool(family)
+    settled = family in _LACKING or family.startswith("dinov2") or config.pool == pool
+    if task != "image-classification" or settled:
         return ""
     return f"a model trained with {stated_field('model.fields.pool', pool)} has the pooling of that class"
 
@@ -300,5 +317,6 @@ __all__ = [
     "config_from_transformers",
     "config_to_transformers",
     "family_for",
+    "half_of_head",
     "has_pooler",
 ]

@@ -196,11 +196,30 @@ def test_a_model_of_another_kind_is_refused():
         vithub.load(timm.create_model("resnet18", num_classes=2))
 
 
+@pytest.mark.parametrize(("pool", "unread"), [("cls", slice(32, None)), ("mean", slice(32))])
+def test_a_head_of_dinov2_on_one_half_is_exact_with_zeros_for_the_other(pool, unread, tiny, randomised, tmp_path):
+    model = randomised(vithub.HubViTForImageClassification(tiny(layer_scale_init_value=0.1, pool=pool)))
+    report = convert(model, tmp_path / "native", to="transformers")
+    assert report.max_difference < 1e-6
+    assert any("weights of 0 were added" in note for note in report.notes)
+    native = Dinov2ForImageClassification.from_pretrained(tmp_path / "native")
+    assert not native.classifier.weight[:, unread].any()
+    for source in (native, tmp_path / "native"):
+        again = vithub.load(source)
+        assert again.config.pool == pool
+        assert torch.equal(again.classifier.weight, model.classifier.weight)
+    assert vithub.load(native, pool="cls+mean").classifier.in_features == 64  # where both halves are to be trained
+    torch.nn.init.zeros_(native.classifier.weight)  # says nothing of what the head is to read
+    assert vithub.load(native).config.pool == "cls+mean"
+    torch.nn.init.normal_(native.classifier.weight)
+    assert vithub.load(native).config.pool == "cls+mean"
+
+
 @pytest.mark.parametrize(
     ("fields", "to", "features"),
     [
         ({"embedding_norm": True, "pool": "mean"}, "transformers", ["embedding_norm=True", "pool='mean'"]),
-        ({"layer_scale_init_value": 0.1}, "transformers", ["pool='cls' (only 'cls+mean')"]),
+        ({"layer_scale_init_value": 0.1, "qk_norm": True}, "transformers", ["`dinov2`", "qk_norm=True (only False)"]),
         (
             {"use_cls_token": False, "pool": "mean", "layer_scale_init_value": 0.1},
             "transformers",

@@ -33,6 +33,10 @@ NATIVE = {
     "dinov2": (VIT, DINO, "Dinov2ForImageClassification"),
     "registers": (VIT, DINO | {"num_register_tokens": 2, "use_mask_token": True},
                   "Dinov2WithRegistersForImageClassification"),
+    "dinov2 on cls": (VIT, {"layer_scale_init_value": 1.0}, "Dinov2ForImageClassification"),
+    "registers on cls, no mask token": (VIT, {"num_register_tokens": 2, "layer_scale_init_value": 1.0},
+                                        "Dinov2WithRegistersForImageClassification"),
+    "dinov2 on the mean": (VIT, DINO | {"pool": "mean"}, "Dinov2ForImageClassification"),
     "without a cls token": (VIT, {"use_cls_token": False, "pool": "mean"}, "IJepaForImageClassification"),
 }  # fmt: skip
 # Models that it does not express, and what the reason names.
@@ -90,6 +94,8 @@ def test_a_model_of_transformers_is_sent_as_one_and_answers_the_same(name, saved
     assert answers(sent, photo) == pytest.approx(expected, abs=1e-6)
     again = vithub.load(sent)  # with this package it is ours again
     assert isinstance(again, model_class if model_class is VIT or fields.get("distillation") else VIT)
+    assert again.config.pool == fields.get("pool", "cls")
+    assert torch.equal(again.classifier.weight, vithub.load(folder).classifier.weight)
 
 
 @pytest.mark.parametrize("name", WITH_CODE)
