@@ -11,7 +11,7 @@ LOWEST := .venv-lowest
 # Images of containers often set it. Every start of Python would then compile all of transformers again, for many seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-long faults check lint types doctests build/typed lowest tour notebooks docs benchmark clean
+.PHONY: demo test test-long faults check lint types doctests build/typed lowest lowest-core newest tour notebooks docs benchmark clean
 
 demo: $(VENV)/installed
 	@if [ -f runs/demo/model.safetensors ]; then echo "runs/demo is there already; make clean removes it"; \
@@ -58,6 +58,20 @@ $(LOWEST)/installed: pyproject.toml | $(VENV)/installed
 		> $$(echo $(LOWEST)/lib/python3.*/site-packages)/zz_torch.pth
 	touch $@
 
+# The suite's core (tests/versions/core.py) with the lowest and the newest libraries that pyproject.toml declares, each in an
+# environment of its own that shares torch with the main one. The results are kept in tests/versions.
+lowest-core: WHICH := lowest
+newest: WHICH := newest
+lowest-core newest: CORE_VENV = .venv-core-$(WHICH)
+lowest-core newest: $(VENV)/installed
+	$(BIN)/python -m venv --clear --without-pip $(CORE_VENV)
+	$(BIN)/python -c "import torch, pathlib; print(pathlib.Path(torch.__file__).parents[1])" \
+		> $$(echo $(CORE_VENV)/lib/python3.*/site-packages)/zz_torch.pth
+	$(BIN)/pip --python $(CORE_VENV)/bin/python install -q --no-compile --disable-pip-version-check \
+		$$($(BIN)/python tests/versions/core.py requirements $(WHICH))
+	$(BIN)/pip --python $(CORE_VENV)/bin/python install -q --no-compile --disable-pip-version-check --no-deps -e .
+	OMP_NUM_THREADS=1 $(CORE_VENV)/bin/python tests/versions/core.py run $(WHICH)
+
 # Runs docs/tour/source and writes its notebook and pages.
 tour: $(VENV)/installed
 	$(BIN)/python docs/tour/build.py
@@ -80,5 +94,5 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .venv-core-* build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
