@@ -35,7 +35,7 @@ from ..training.runtime.progress import QuietReporter, Reporter
 from .exports.gate import Gate, GateResult
 from .exports.graphs import Traced, trace
 from .exports.parity import measure_parity
-from .exports.quantization import Quantizer, quantize_within
+from .exports.quantization import Quantizer, Refused, quantize_within
 from .exports.token_merging import merge_in
 from .exports.writers import OPSET, check_converter, write_form
 from .preprocessing.in_graph import preprocess_in_graph
@@ -100,8 +100,8 @@ def export(
             takes a run's own data for int8, and measures no accuracy otherwise.
         split: Name of the split to measure on; None takes the one that `evaluate` would take.
         max_drop: Largest accepted loss in percentage points of accuracy or AP50; None means 0.5 and 1.0.
-        dynamic_size: Whether the graph of a ViT classifier or backbone takes images of any size; a detector's does
-            always.
+        dynamic_size: Whether the graph of a ViT classifier or backbone takes images of any size. A detector's does
+            anyway, unless its image processor gives all images one size.
         with_preprocessing: Whether the ONNX file of a classifier or detector resizes, crops and normalises images
             itself: it takes their uint8 pixels (batch, height, width, 3) of any size. A classifier's gives
             probabilities beside the logits, a detector's boxes in pixels of the image with scores and labels.
@@ -140,6 +140,8 @@ def export(
     target = _target(model, path, output, form, overwrite)
     reporter = reporter or QuietReporter()
     source, processor = load_any_model(path)
+    if isinstance(source, ExportedModel):
+        raise BackendError(f"{model} holds exported forms and no weights: name the folder that they were exported from")
     source.eval().float()
     if token_merging:
         merge_in(source, token_merging)
@@ -151,8 +153,9 @@ def export(
         work = Path(folder)
         record = _write_checked(work, form, source, processor, gate, dynamic_size, calibration_images)
         merged = {"token_merging": token_merging} if token_merging else {}
-        record = {"source": str(model), "source_hashes": _hashes(path), **merged, **record}
+        record = {**_origin(model, path), **merged, **record}
         if target is None:
+            record["weights"] = {file.name: file_hash(file) for file in sorted(path.glob("*.safetensors"))}
             _add(work, path, form, record)
             if all((path / name).is_file() for name in (CARD, "recipe.yaml", "metrics.json")):
                 write_card(path)
@@ -249,10 +252,11 @@ def _write_checked(
     if form.precision == "int8":
         assert gate is not None
         with Quantizer(traced, core, real) as quantizer:
-            left, accuracy = _quantize(quantizer, file, gate, source, opened, pixels)
+            left, refused, accuracy = _quantize(quantizer, file, gate, source, opened, pixels)
             record["int8"] = {
                 "calibration_images": len(real), "calibrated_on": gate.calibrated_on,
                 "layers": len(quantizer.layers), "layers_in_fp32": left,
+                "refused": [{"layers_in_fp32": choice.left, "reason": choice.reason} for choice in refused],
             }  # fmt: skip
     else:
         write_form(traced, work, core)
@@ -276,20 +280,21 @@ def _write_checked(
 
 def _quantize(
     quantizer: Quantizer, file: Path, gate: Gate, source: Any, opened: Any, pixels: Sequence[torch.Tensor]
-) -> tuple[list[str], GateResult]:
+) -> tuple[list[str], list[Refused], GateResult]:
     """Writes the int8 file with the fewest layers in fp32 that passes the gate."""
     results: list[GateResult] = []
 
-    def good(candidate: Path) -> bool:
+    def fault(candidate: Path) -> str | None:
         results.append(gate.measure(opened(candidate)))
-        return results[-1].drop <= gate.limit(results[-1])
+        result, limit = results[-1], gate.limit(results[-1])
+        return None if result.drop <= limit else f"{result.drop:.2f} points of {result.measure} less"
 
     def error(candidate: Path) -> float:
         differences = measure_parity(source, opened(candidate), pixels, "int8")
         return max(value for name, value in differences.items() if name != "batch")
 
-    left = quantize_within(quantizer, file, good, error)
-    return left, results[-1]
+    left, refused = quantize_within(quantizer, file, fault, error)
+    return left, refused, results[-1]
 
 
 def _random_pixels(traced: Traced, processor: Any) -> torch.Tensor:
@@ -316,8 +321,13 @@ def _add(work: Path, folder: Path, form: Form, record: dict[str, Any]) -> None:
     check_files(folder, form)
 
 
-def _hashes(path: Path) -> dict[str, str]:
-    return model_identity(path) if (path / "config.json").is_file() else {}
+def _origin(model: str | Path, path: Path) -> dict[str, Any]:
+    """Name of a model, without the path to it, its commit on the Hub, and the hashes of its files."""
+    local = Path(model).expanduser()
+    origin: dict[str, Any] = {"source": local.absolute().name if local.exists() else str(model)}
+    if path.parent.name == "snapshots":  # where the Hub's client keeps a commit
+        origin["source_commit"] = path.name
+    return {**origin, "source_hashes": model_identity(path) if (path / "config.json").is_file() else {}}
 
 
 def _versions(kind: str) -> dict[str, str]:

@@ -10,10 +10,10 @@ from transformers import (
 )
 
 from ..configuration.model_task import CLASSIFICATION, DETECTION, model_task
-from .checkpoints import locate, read_config
+from .checkpoints import read_config
 from .conversion.opening import open_checkpoint
 from .exported.exported_model import load_exported
-from .exported.forms import SOURCE, BackendError, choose_form
+from .exported.forms import SOURCE, BackendError, choose_form, locate_model
 from .inference_loading import load_for_inference, load_processor
 
 _AUTO_CLASSES = {CLASSIFICATION: AutoModelForImageClassification, DETECTION: AutoModelForObjectDetection}
@@ -44,7 +44,7 @@ def load_any_model(
         CheckpointError: The checkpoint is missing, damaged or of an unknown kind, or a folder with `config.json` does
             not say how an image becomes pixels.
     """
-    path = locate(source, revision, token)
+    path = locate_model(source, backend, revision, token)
     if not path.is_dir() or not (path / "config.json").is_file():
         if backend not in (None, SOURCE):
             raise BackendError(f"{source} is no folder with exported forms: {backend!r} cannot be run")

@@ -52,7 +52,12 @@ class Checkpoint:
 
 
 def locate(
-    source: str | Path, revision: str | None = None, token: str | None = None, *, field: str | None = None
+    source: str | Path,
+    revision: str | None = None,
+    token: str | None = None,
+    *,
+    field: str | None = None,
+    more: Sequence[str] = (),
 ) -> Path:
     """The local file or folder of a source: the path itself, or the downloaded snapshot of a Hub id.
 
@@ -61,6 +66,7 @@ def locate(
         revision: Branch, tag or commit on the Hub.
         token: Access token of the Hub; None uses the token of the login.
         field: Setting that names the source, for messages; None where the source is an argument.
+        more: Paths of files of a Hub id to download beside its configuration and weights.
 
     Raises:
         CheckpointError: The source is neither a path nor a Hub id, or the folder's `config.json` or weight index is
@@ -79,7 +85,7 @@ def locate(
         raise CheckpointError(f"{stated}{source} is no file or folder, and no Hub id (user/name)") from None
     if name.count("/") != 1:
         raise CheckpointError(f"{stated}{source} is no file or folder; a Hub id looks like user/name{near_name(name)}")
-    files = ["*.json", "*.safetensors"]
+    files = ["*.json", "*.safetensors", *more]
     return _checked(Path(snapshot_download(name, revision=revision, token=token, allow_patterns=files)))
 
 

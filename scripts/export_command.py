@@ -29,7 +29,7 @@ def export(
         typer.Option(min=0, help="most points of accuracy, or AP50, that it may lose  [default: 0.5, or 1.0]"),
     ] = None,
     dynamic_size: Annotated[
-        bool, typer.Option("--dynamic-size", help="images of any size, for a ViT or DeiT of ours; detectors always")
+        bool, typer.Option("--dynamic-size", help="images of any size, for a ViT or DeiT of ours, and detectors")
     ] = False,
     with_preprocessing: Annotated[
         bool, typer.Option("--with-preprocessing", help="ONNX: uint8 pixels of any size in, probabilities or boxes out")

@@ -12,7 +12,7 @@ from ..data.sources import DataError
 from ..data.table_identity import rows_identity
 from ..data.text.json_text import json_text
 from ..data.whole_files import write_whole
-from ..hub.checkpoints import locate
+from ..hub.exported.forms import locate_model
 from ..hub.folders import TargetError, write_errors
 from ..hub.model_identity import model_identity
 from ..hub.ready_model import Backend
@@ -97,7 +97,7 @@ def predict_dataset(
     state = process_state()
     reporter = (reporter or QuietReporter()) if state.is_main_process else QuietReporter()
     target = Path(output).expanduser()
-    path, skip_bad = locate(folder), on_bad_image == "skip"
+    path, skip_bad = locate_model(folder, backend), on_bad_image == "skip"
     task = task_of(path)
     tiled = tile_options(task, tiling)
     if mirrored:

@@ -9,6 +9,7 @@ from ..data.argument_names import argument, renamed, stated
 from ..data.table_identity import rows_identity
 from ..data.text.json_text import json_text
 from ..hub.checkpoints import locate
+from ..hub.exported.forms import locate_model
 from ..hub.folders import new_folder
 from ..hub.model_identity import model_identity
 from ..hub.ready_model import Backend
@@ -88,7 +89,7 @@ def evaluate(
     tiling = tiling_of(tiles, tile_overlap, tile_merge, tiles_only)
     accelerator = new_accelerator()
     reporter = (reporter or QuietReporter()) if accelerator.is_main_process else QuietReporter()
-    path = locate(folder)
+    path = locate_model(folder, backend)
     task = task_of(path)
     tiled = tile_options(task, tiling)
     if mirrored:

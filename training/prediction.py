@@ -13,7 +13,7 @@ from ..data.images import BadImageError
 from ..data.pixels.named_images import find_images, read_image
 from ..data.sources import DataError
 from ..data.text.terminal_text import visible
-from ..hub.checkpoints import locate
+from ..hub.exported.forms import locate_model
 from ..hub.ready_model import Backend
 from .loading_ahead import loaded_ahead
 from .tasks.mirroring import mirrored_model
@@ -117,7 +117,7 @@ def predict_stream(
     names = find_images([images] if isinstance(images, str | Path) else images)
     if not names:
         raise DataError("there are no images: name files, folders or URLs")
-    path, skip_bad = locate(folder), on_bad_image == "skip"
+    path, skip_bad = locate_model(folder, backend), on_bad_image == "skip"
     task = task_of(path)
     tiled = tile_options(task, tiling)
     if mirrored:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from ...hub.exported.exported_model import ExportedModel
 from ...hub.exported.forms import BackendError
@@ -37,19 +38,24 @@ def measure_parity(
             wanted = graph(batch)
         whole = exported(pixel_values=batch)
         names = [name for name in graph.outputs if name in whole][: len(wanted)]
-        for name, reference in zip(names, wanted, strict=True):
-            found = whole[name]
-            if not bool(torch.isfinite(found).all()):
+        for name in names:
+            if not bool(torch.isfinite(whole[name]).all()):
                 raise BackendError(
                     f"the exported {name} are infinite or not a number: its numbers exceed the range of {precision}"
                 )
+        values = in_order(wanted, [whole[name] for name in names], names)
+        for name, reference, found in zip(names, wanted, values, strict=True):
             scale = max(1.0, float(reference.abs().max()))
             difference = float((found - reference).abs().max()) / scale
             differences[name] = max(differences.get(name, 0.0), difference)
     repeated = pixels[0][:1].expand(BATCH, -1, -1, -1).contiguous()
     alone, batched = exported(pixel_values=repeated[:1]), exported(pixel_values=repeated)
+    names = list(alone)
+    reference = [alone[name].expand(BATCH, *alone[name].shape[1:]) for name in names]
+    values = in_order(reference, [batched[name] for name in names], names)
     differences["batch"] = max(
-        float((batched[name] - alone[name]).abs().max()) / max(1.0, float(alone[name].abs().max())) for name in alone
+        float((found - one).abs().max()) / max(1.0, float(one.abs().max()))
+        for found, one in zip(values, reference, strict=True)
     )
     limit, worst = LARGEST.get(precision), max(differences, key=lambda name: differences[name])
     if limit is not None and differences[worst] > limit:
@@ -60,4 +66,23 @@ def measure_parity(
     return differences
 
 
-__all__ = ["BATCH", "LARGEST", "measure_parity"]
+def in_order(
+    wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor], names: Sequence[str]
+) -> Sequence[torch.Tensor]:
+    """Outputs with a detector's queries, image by image, in the order of the reference's; others as they are.
+
+    RT-DETR and its relatives choose queries by their scores, and rounding changes the order of nearly equal ones.
+
+    Args:
+        wanted: Outputs of the reference, of a detector each (B, Q, ...).
+        found: Outputs to put in order, of the same shapes.
+        names: Names of the outputs.
+    """
+    if "pred_boxes" not in names or any(one.shape != other.shape for one, other in zip(wanted, found, strict=True)):
+        return found
+    distances = torch.cdist(torch.cat(list(wanted), dim=-1), torch.cat(list(found), dim=-1), p=1.0)  # (B, Q, Q)
+    order = torch.stack([torch.from_numpy(linear_sum_assignment(one.numpy())[1]) for one in distances])  # (B, Q)
+    return [torch.take_along_dim(value, order[:, :, None], dim=1) for value in found]
+
+
+__all__ = ["BATCH", "LARGEST", "in_order", "measure_parity"]

@@ -9,6 +9,7 @@ and a file should give the same answers wherever it runs.
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from ...hub.exported.forms import BackendError, Form
 from .graphs import Traced
-from .writers import openvino_model, quiet_converters, write_onnx
+from .writers import needs_two_files, openvino_model, quiet_converters, write_onnx
 
 GROUPS = 4  # consecutive parts of the network whose layers are left in fp32 together
 
@@ -80,7 +81,10 @@ class Quantizer:
         write_onnx(self.traced, raw)
         # folds constants and infers shapes, without which some products are not found; the symbolic inference of
         # ONNX Runtime does not know every operation of the newest opset
-        quant_pre_process(str(raw), str(self.float_file), skip_symbolic_shape=True)
+        quant_pre_process(
+            str(raw), str(self.float_file), skip_symbolic_shape=True,
+            save_as_external_data=needs_two_files(self.traced), external_data_location=f"{self.float_file.name}.data",
+        )  # fmt: skip
 
     def _layers(self) -> list[str]:
         """Names of the products with weights, in the order of the computation."""
@@ -107,7 +111,7 @@ class Quantizer:
 
         quantize_static(
             str(self.float_file), str(file), _Reader(self.pixels), quant_format=QuantFormat.QDQ, per_channel=True,
-            reduce_range=True,
+            reduce_range=True, use_external_data_format=needs_two_files(self.traced),
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             op_types_to_quantize=["MatMul", "Gemm", "Conv"], nodes_to_exclude=list(left),
             extra_options={"MatMulConstBOnly": True, "ActivationSymmetric": False},
@@ -154,9 +158,22 @@ def _has_weights(node: Any) -> bool:
     return str(source.get_type_name()) == "Constant"
 
 
+@dataclass(frozen=True)
+class Refused:
+    """int8 file that did not pass.
+
+    Args:
+        left: Names of the layers that were in fp32.
+        reason: Why it did not pass.
+    """
+
+    left: list[str]
+    reason: str
+
+
 def quantize_within(
-    quantizer: Quantizer, file: Path, good: Callable[[Path], bool], error: Callable[[Path], float]
-) -> list[str]:
+    quantizer: Quantizer, file: Path, fault: Callable[[Path], str | None], error: Callable[[Path], float]
+) -> tuple[list[str], list[Refused]]:
     """Writes the int8 file with the fewest layers in fp32 that passes, of a bounded number of choices.
 
     The choices: all layers in int8; the first and the last in fp32; besides, of four consecutive parts of the network
@@ -165,23 +182,30 @@ def quantize_within(
     Args:
         quantizer: Quantizer of the graph.
         file: File to write.
-        good: Whether a file passes.
+        fault: Why a file does not pass; None if it does.
         error: Distance of a file's answers from the source's.
 
     Returns:
-        Names of the layers that were left in fp32.
+        Names of the layers that were left in fp32, and the choices that did not pass, in their order.
 
     Raises:
-        BackendError: No choice passes.
+        BackendError: No choice passes; the message says what was tried.
     """
     layers = quantizer.layers
     if not layers:
         raise BackendError("the graph has no products with weights to compute in int8")
-    ends = [layers[0], layers[-1]]
-    for left in ([], ends):
+    refused: list[Refused] = []
+
+    def passes(left: list[str]) -> bool:
         quantizer.write(file, left)
-        if good(file):
-            return left
+        if (reason := fault(file)) is not None:
+            refused.append(Refused(left, reason))
+        return reason is None
+
+    ends = list(dict.fromkeys([layers[0], layers[-1]]))
+    for left in ([], ends):
+        if passes(left):
+            return left, refused
     size = -(-len(layers) // GROUPS)
     groups = [layers[first : first + size] for first in range(0, len(layers), size)]
     errors = []
@@ -191,14 +215,26 @@ def quantize_within(
         errors.append(error(trial))
     left = ends
     for number in sorted(range(len(groups)), key=lambda place: errors[place])[: len(groups) - 1]:
-        left = [*left, *groups[number]]
-        quantizer.write(file, list(dict.fromkeys(left)))
-        if good(file):
-            return list(dict.fromkeys(left))
+        left = list(dict.fromkeys([*left, *groups[number]]))
+        if passes(left):
+            return left, refused
+    tried = "; ".join(f"{_places(choice.left, layers)} in fp32, {choice.reason}" for choice in refused)
     raise BackendError(
-        f"int8 loses too much accuracy with these calibration images, even with {len(dict.fromkeys(left))} of "
-        f"{len(layers)} layers in fp32"
+        f"int8 loses too much accuracy with these calibration images, even with {len(left)} of {len(layers)} layers in "
+        f"fp32: {tried}"
     )
 
 
-__all__ = ["GROUPS", "Quantizer", "quantize_within"]
+def _places(left: Sequence[str], layers: Sequence[str]) -> str:
+    """Numbers of some layers, such as "layers 1, 20 to 38, 74"; layers are counted from 1."""
+    runs: list[list[int]] = []
+    for place in sorted(layers.index(name) + 1 for name in left):
+        if runs and place == runs[-1][-1] + 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    texts = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    return f"layers {', '.join(texts)}" if texts else "no layer"
+
+
+__all__ = ["GROUPS", "Quantizer", "Refused", "quantize_within"]

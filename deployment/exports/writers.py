@@ -55,15 +55,22 @@ def write_onnx(traced: Traced, file: Path, half: bool = False) -> None:
         output_names=traced.outputs, verbose=False,
     )  # fmt: skip
     assert program is not None
-    size = sum(tensor.numel() * tensor.element_size() for tensor in traced.program.state_dict.values())
-    program.save(file, external_data=size > LARGEST_IN_ONE_FILE)
+    program.save(file, external_data=needs_two_files(traced))
     if half:
         import onnx
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         # pixels and outputs stay fp32; LayerNorm sums in fp16 would overflow
         kept = ["LayerNormalization", "Resize", "Softmax"]
-        onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True, op_block_list=kept), file)
+        model, beside = convert_float_to_float16(str(file), keep_io_types=True, op_block_list=kept), f"{file.name}.data"
+        (file.parent / beside).unlink(missing_ok=True)
+        onnx.save(model, file, save_as_external_data=needs_two_files(traced), location=beside)
+
+
+def needs_two_files(traced: Traced) -> bool:
+    """Whether the weights of a graph are too large for one ONNX file."""
+    weights = traced.program.state_dict.values()
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights) > LARGEST_IN_ONE_FILE
 
 
 def write_openvino(traced: Traced, file: Path, half: bool = False) -> None:
@@ -113,6 +120,7 @@ quiet_converters = _quiet
 __all__ = [
     "OPSET",
     "check_converter",
+    "needs_two_files",
     "openvino_model",
     "quiet_converters",
     "write_form",

@@ -14,7 +14,15 @@ from ...configuration.model_task import DETECTION, model_task
 from ...data.whole_files import write_whole
 from ...hub.checkpoints import read_config
 from ...hub.exported.exported_model import ExportedModel
-from ...hub.exported.forms import RECORD, Form, check_files, file_hash, read_records, record_text
+from ...hub.exported.forms import (
+    RECORD,
+    Form,
+    changed_weights,
+    check_files,
+    file_hash,
+    read_records,
+    record_text,
+)
 from ...hub.exported.sessions import open_session
 from ...hub.inference_loading import load_for_inference, load_processor
 from ...hub.ready_model import ReadyModel
@@ -149,7 +157,8 @@ def _exported_folder(candidate: Candidate, form: Form, folder: Path, work: Path,
     if form.name in read_records(own):
         return own
     record = read_records(folder).get(form.name)
-    if record is not None and record.get("token_merging", 0) == candidate.token_merging:
+    same = record is not None and record.get("token_merging", 0) == candidate.token_merging
+    if record is not None and same and changed_weights(folder, record) is None:
         return folder
     if form.precision == "int8" and calibration.pixels is None:
         from ..exporting import export  # which imports evaluation, and would slow the start of every measurement

@@ -53,12 +53,13 @@ def write_quantized(
             found |= named_answers(model(pixel_values=image[None]), number)
         return compared_answers(reference, found, several, int(config.num_labels))
 
-    def good(file: Path) -> bool:
-        return time.monotonic() > until or compared(file).reason is None
+    def fault(file: Path) -> str | None:
+        reason: str | None = None if time.monotonic() > until else compared(file).reason
+        return reason
 
     file = own / form.file
     with Quantizer(traced, form, [image[None] for image in pixels]) as quantizer:
-        left = quantize_within(quantizer, file, good, lambda trial: compared(trial).difference)
+        left, _ = quantize_within(quantizer, file, fault, lambda trial: compared(trial).difference)
         record["int8"] = {
             "calibration_images": len(pixels), "calibrated_on": "the given images",
             "layers": len(quantizer.layers), "layers_in_fp32": left,

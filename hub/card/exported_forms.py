@@ -5,13 +5,15 @@ from typing import Any
 
 from ...data.text.markdown_text import Markdown
 from ..exported.exported_model import BOXES
-from ..exported.forms import check_files, form_of, read_records
+from ..exported.forms import changed_weights, check_files, form_of, read_records
 
 _MEASURES = {"accuracy": "accuracy", "mean_average_precision": "mean average precision", "map_50": "mAP at IoU 0.50"}
 
 
 def exported_facts(folder: Path) -> dict[str, Any] | None:
-    """Values of the card's part on exported forms; None where nothing was exported.
+    """Values of the card's part on exported forms; None where nothing was exported from the folder's weights.
+
+    Forms of other weights, which a run had before it was trained further, are left out.
 
     Args:
         folder: Folder of a run.
@@ -19,7 +21,8 @@ def exported_facts(folder: Path) -> dict[str, Any] | None:
     Raises:
         BackendError: A form's file is missing or was changed since it was measured.
     """
-    records = {name: check_files(folder, form_of(name)) for name in read_records(folder)}
+    current = [name for name, entry in read_records(folder).items() if changed_weights(folder, entry) is None]
+    records = {name: check_files(folder, form_of(name)) for name in current}
     if not records:
         return None
     measured = [record["accuracy"] for record in records.values() if record.get("accuracy")]

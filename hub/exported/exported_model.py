@@ -10,9 +10,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
 from ...configuration.model_task import CLASSIFICATION, DETECTION, model_task
-from ..checkpoints import locate
 from ..inference_loading import load_processor
-from .forms import BackendError, check_files, choose_form
+from .forms import BackendError, check_files, choose_form, locate_model
 from .raw_pixels import RawBoxPixels, RawPixels
 from .sessions import Session, open_session
 
@@ -120,7 +119,7 @@ def load_exported(source: str | Path, backend: str | None = None, revision: str 
     Raises:
         BackendError: There is no such form, its files were changed, or its runtime is missing.
     """
-    folder = locate(source, revision)
+    folder = locate_model(source, backend, revision)
     form = choose_form(folder, backend)
     if form is None and backend is None:
         raise BackendError(f"{source} has weights beside exported forms, or none: name the form to load as the backend")

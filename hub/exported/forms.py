@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...data.text.json_text import json_text
-from ..checkpoints import CheckpointError, read_json
+from ..checkpoints import CheckpointError, locate, read_json
 
 RECORD = "export.json"
 SOURCE = "torch"  # name of the weights themselves, in place of a form's
@@ -139,11 +139,50 @@ def choose_form(folder: Path, backend: str | None) -> Form | None:
     return form_of(next(iter(records)))
 
 
+def locate_model(
+    source: str | Path, backend: Any = None, revision: str | None = None, token: str | None = None
+) -> Path:
+    """Local folder or file of a source, with the files of the exported form that is to run.
+
+    Of a Hub id `locate` downloads configuration and weights; the files of one form are added to them here.
+
+    Args:
+        source: Path, Hub id, or short name of a known model.
+        backend: Name of a form, "torch", None as for `choose_form`, or a loaded model, which needs no files.
+        revision: Branch, tag or commit on the Hub.
+        token: Access token of the Hub; None uses the token of the login.
+
+    Raises:
+        BackendError: The form is not there, or there are several and none was named.
+        CheckpointError: As for `locate`.
+    """
+    path = locate(source, revision, token)
+    if not isinstance(backend, str | None) or not path.is_dir() or Path(source).expanduser().exists():
+        return path
+    form = choose_form(path, backend)
+    return path if form is None else locate(source, revision, token, more=form.files)
+
+
+def changed_weights(folder: Path, entry: Mapping[str, Any]) -> str | None:
+    """Name of a weight file of a folder that is not the one that a form was exported from; None if there is none.
+
+    Args:
+        folder: Folder of the model.
+        entry: Entry of the form in `export.json`; `weights` holds the hashes of the files that lay beside it.
+    """
+    weights = entry.get("weights")
+    for name, wanted in weights.items() if isinstance(weights, dict) else ():
+        file = folder / Path(name).name
+        if file.is_file() and file_hash(file) != wanted:
+            return file.name
+    return None
+
+
 def check_files(folder: Path, form: Form) -> dict[str, Any]:
     """Returns a form's entry of `export.json`, after a check that its files are those that were exported.
 
     Raises:
-        BackendError: A file is missing or was changed since.
+        BackendError: A file is missing or was changed since, or the weights beside it were.
     """
     entry = read_records(folder)[form.name]
     hashes = entry.get("files")
@@ -156,6 +195,11 @@ def check_files(folder: Path, form: Form) -> dict[str, Any]:
             raise BackendError(f"{folder / name} is missing, which {RECORD} lists; export the model again")
         if file_hash(folder / name) != wanted:
             raise BackendError(f"{folder / name} was changed since it was exported and checked; export the model again")
+    if (other := changed_weights(folder, entry)) is not None:
+        raise BackendError(
+            f"{folder / form.file} was exported from other weights than those in {folder / other}; export the model "
+            "again"
+        )
     return entry
 
 
@@ -178,11 +222,13 @@ __all__ = [
     "SOURCE",
     "BackendError",
     "Form",
+    "changed_weights",
     "check_files",
     "check_installed",
     "choose_form",
     "file_hash",
     "form_of",
+    "locate_model",
     "read_records",
     "record_text",
 ]

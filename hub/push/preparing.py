@@ -1,5 +1,6 @@
 """Files of a publication: those of the folder, of a converted model and of an inference endpoint, and the card."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from safetensors import SafetensorError
 from ...data.argument_names import argument
 from ..card.header import RESULTS
 from ..checkpoints import INDEX, WEIGHTS, read_config
+from ..exported.forms import RECORD, record_text
 from ..inference_loading import PROCESSOR
 from . import endpoint_handler
 from .cards import Cards
@@ -77,12 +79,13 @@ def _as_native(files: list[PublishFile], native: Path, folder: Path) -> list[Pub
     The image processor stays the folder's own; the configuration of a timm model states the preprocessing itself.
     """
     taken = {*_OF_THE_MODEL, PROCESSOR} if "architecture" in read_config(folder) else {*_OF_THE_MODEL}
+    forms = [_without_weights(file) for file in files if file.path == RECORD and file.sent]
     model = [
         file if file.path.endswith(".safetensors") else replace(file, content=file.read())
         for file in select_files(native)
         if file.path in taken
     ]
-    names = {file.path for file in model}
+    names = {file.path for file in (*model, *forms)}
     rest = [
         replace(file, sent=False, why="not needed by transformers' own class")
         if file.sent and (file.path in _OF_THE_MODEL or file.why in (CODE, "part of the weights"))
@@ -90,7 +93,15 @@ def _as_native(files: list[PublishFile], native: Path, folder: Path) -> list[Pub
         for file in files
         if file.path not in names
     ]
-    return sorted(model + rest, key=lambda file: file.path)
+    return sorted([*model, *forms, *rest], key=lambda file: file.path)
+
+
+def _without_weights(record: PublishFile) -> PublishFile:
+    """`export.json` without the hashes of the weights beside it, which are replaced by those of the converted model."""
+    forms = json.loads(record.read())["forms"]
+    kept = {name: {key: value for key, value in entry.items() if key != "weights"} for name, entry in forms.items()}
+    content = record_text(kept).encode()
+    return replace(record, size=len(content), content=content)
 
 
 __all__ = ["prepare"]

@@ -112,6 +112,22 @@ def test_int8_is_calibrated_measured_and_recorded(run_folder, form):
     assert record["bytes"] < half or form.format == "openvino"  # a tiny OpenVINO file is mostly its description
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_weights_beyond_one_file_lie_beside_it(run_folder, tmp_path, monkeypatch, precision):
+    """A protobuf, which an ONNX file is, holds at most 2 GiB; here the limit is lowered."""
+    monkeypatch.setattr(writers, "LARGEST_IN_ONE_FILE", 0)
+    options = {"data": None, "calibration_images": 2, "max_drop": 100} if precision == "int8" else {}
+    made = export(run_folder, "onnx", precision=precision, output=tmp_path / "large", **options)
+    file, beside = (tmp_path / "large" / name for name in made.form.files)
+    assert set(made.record["files"]) == set(made.form.files)
+    assert made.record["bytes"] == file.stat().st_size + beside.stat().st_size
+    pixels = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = vithub.load(run_folder).eval()(pixels).logits
+    found = vithub.load_exported(tmp_path / "large")(pixel_values=pixels).logits
+    torch.testing.assert_close(found, wanted, atol=0.05 if precision == "fp16" else 2.0, rtol=0)
+
+
 def test_a_graph_with_merged_tokens_computes_what_the_merging_model_computes(run_folder, detector_run, tmp_path):
     made = export(run_folder, FAST, output=tmp_path / "merged", token_merging=2)
     assert made.record["token_merging"] == 2
@@ -135,6 +151,8 @@ def test_a_folder_of_its_own_holds_all_that_the_file_needs(run_folder, digit_fol
     exported = vithub.load_exported(tmp_path / "apart")
     assert exported.config.id2label == vithub.load(run_folder).config.id2label
     assert vithub.evaluate(tmp_path / "apart", digit_folders)["images"] == 400
+    with pytest.raises(BackendError, match="holds exported forms and no weights"):
+        export(tmp_path / "apart", FAST, output=tmp_path / "again")
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
@@ -262,7 +280,9 @@ def test_numbers_beyond_fp16_are_noticed(run_folder, tmp_path, monkeypatch):
 def test_calibration_on_noise_is_refused_by_the_accuracy_that_it_costs(run_folder, tmp_path, monkeypatch):
     noise = [torch.randn(1, 3, 12, 12) * 1e-3 + 50 for _ in range(2)]
     monkeypatch.setattr(exporting.Gate, "calibration_pixels", _calibrated(noise))
-    with pytest.raises(BackendError, match=r"int8 loses too much accuracy .* layers in fp32"):
+    with pytest.raises(
+        BackendError, match=r"int8 loses .* in fp32: no layer in fp32, .* points of accuracy less; layers 1, "
+    ):
         export(run_folder, "onnx", precision="int8", output=tmp_path / "bad", max_drop=0.5)
     assert not list(tmp_path.iterdir())
 
@@ -280,6 +300,14 @@ def test_the_gate_refuses_by_accuracy_what_parity_cannot_judge(run_folder, digit
     monkeypatch.setattr(exporting, "write_form", damaged(swap_labels))
     with pytest.raises(BackendError, match=r"reaches accuracy .* where the model reaches .* nothing was kept"):
         export(run_folder, FAST, output=tmp_path / "bad", data=str(digit_folders))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_gate_refuses_a_detectors_file_by_its_boxes(exported_detector, detector_data, monkeypatch, tmp_path):
+    monkeypatch.setattr(exporting, "measure_parity", lambda *arguments: {"logits": 0.0, "batch": 0.0})
+    monkeypatch.setattr(exporting, "write_form", damaged(swap_labels))
+    with pytest.raises(BackendError, match=r"reaches map_50 .* where the model reaches .* nothing was kept"):
+        export(exported_detector, FAST, output=tmp_path / "bad", data=detector_data)
     assert not list(tmp_path.iterdir())
 
 

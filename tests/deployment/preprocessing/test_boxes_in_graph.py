@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from patience import LONG
 from sklearn.datasets import load_sample_images
-from tiny_detectors import tiny_detector, tiny_processor
+from tiny_detectors import FIELDS, tiny_detector, tiny_processor
 from transformers import (
     AutoImageProcessor,
     AutoModelForObjectDetection,
@@ -41,6 +42,7 @@ PROCESSORS = {
     "rt-detr": RTDetrImageProcessor(size={"height": 20, "width": 30}),
     "yolos": YolosImageProcessor(size={"shortest_edge": 64, "longest_edge": 160}),
 }
+OTHERS = sorted(set(FIELDS) - {"rt_detr"})
 
 
 @pytest.fixture(scope="module", params=PROCESSORS)
@@ -141,17 +143,22 @@ def ours(detector_run, detector_data, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory):
-    """A detector of transformers whose classes are independent, with a file with preprocessing."""
-    folder = tmp_path_factory.mktemp("detectors") / "conditional_detr"
-    tiny_detector("conditional_detr").save_pretrained(folder)
-    tiny_processor("conditional_detr").save_pretrained(folder)
+def detector(request, randomised, tmp_path_factory):
+    """Folder of a detector, ours or of a model type of transformers, with a file with preprocessing, and its entry.
+
+    With the weights that it starts with, RT-DETR would choose its queries among equal scores.
+    """
+    if request.param == "ours":
+        return request.getfixturevalue("ours")
+    folder = tmp_path_factory.mktemp("detectors") / request.param
+    randomised(tiny_detector(request.param)).save_pretrained(folder)
+    tiny_processor(request.param).save_pretrained(folder)
     return folder, export(folder, "onnx", with_preprocessing=True).record
 
 
-@pytest.mark.parametrize("whose", ["ours", "theirs"])
-def test_the_boxes_of_raw_pixels_are_those_of_the_pipeline(request, whose):
-    folder, record = request.getfixturevalue(whose)
+@pytest.mark.parametrize("detector", ["ours", "rt_detr", *(OTHERS if LONG else ())], indirect=True)
+def test_the_boxes_of_raw_pixels_are_those_of_the_pipeline(detector):
+    folder, record = detector
     assert record["outputs"] == ["boxes", "scores", "labels", "logits", "pred_boxes"]
     processor = AutoImageProcessor.from_pretrained(folder)
     model = AutoModelForObjectDetection.from_pretrained(folder).eval()
