@@ -211,16 +211,16 @@ def main() -> None:
                 files.append(photos / f"{split}-{row:04}.jpg")
                 files[-1].write_bytes(content)
         names = [str(file) for file in files]
-        begun = time.perf_counter()
-        chosen = vithub.optimize(
-            model, images=names[:: max(1, len(names) // 64)], seconds=arguments.seconds, expected_images=10_000,
-            int8=arguments.int8, data=arguments.data if arguments.int8 else None,
-        )  # fmt: skip
-        assert chosen.optimization.kept is not None
-        result["choice"] = {"seconds": time.perf_counter() - begun, "lines": chosen.optimization.lines()}
-        print("\n".join(chosen.optimization.lines()), file=sys.stderr)
-        del chosen
         if "folder" in arguments.parts:
+            begun = time.perf_counter()
+            chosen = vithub.optimize(
+                model, images=names[:: max(1, len(names) // 64)], seconds=arguments.seconds, expected_images=10_000,
+                int8=arguments.int8, data=arguments.data if arguments.int8 else None,
+            )  # fmt: skip
+            assert chosen.optimization.kept is not None
+            result["choice"] = {"seconds": time.perf_counter() - begun, "lines": chosen.optimization.lines()}
+            print("\n".join(chosen.optimization.lines()), file=sys.stderr)
+            del chosen
             result["folder"] = measured_folder(str(model), names, arguments.rounds, arguments.images, arguments.int8)
             save(result, arguments.output)
         if "merging" in arguments.parts:
