@@ -19,7 +19,6 @@ from .runtime.loading_processes import named_deaths
 from .runtime.processes import new_accelerator
 from .runtime.progress import QuietReporter, Reporter
 from .tasks.evaluation import default_workers, evaluate_split
-from .tasks.mirroring import mirrored_model
 from .tasks.partial_counts import partial_counts
 from .tasks.registry import task_of
 from .tasks.tiling import Tiles, tile_options, tiling_of
@@ -93,7 +92,7 @@ def evaluate(
     task = task_of(path)
     tiled = tile_options(task, tiling)
     if mirrored:
-        backend = mirrored_model(task, path, backend)
+        backend = task.open_mirrored(path, backend)
     with way_past_bad_images(on_bad_image, task.skipping(own_data=data is None)):
         skip_bad = on_bad_image == "skip"
         saved = task.open_evaluation(path, str(folder), data, split, label_column, skip_bad, backend, **tiled)

@@ -16,7 +16,6 @@ from ..data.text.terminal_text import visible
 from ..hub.exported.forms import locate_model
 from ..hub.ready_model import Backend
 from .loading_ahead import loaded_ahead
-from .tasks.mirroring import mirrored_model
 from .tasks.registry import task_of
 from .tasks.tiling import Tiles, tile_options, tiling_of
 
@@ -121,7 +120,7 @@ def predict_stream(
     task = task_of(path)
     tiled = tile_options(task, tiling)
     if mirrored:
-        backend = mirrored_model(task, path, backend)
+        backend = task.open_mirrored(path, backend)
     model = task.open_images(
         path, top=top, batch_size=batch_size, threshold=threshold, output=output, backend=backend,
         **tiled,

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from ...data.argument_names import stated
 from ...data.seeding import derived_seed
 from ...data.splits import SplitTables
-from ...hub.ready_model import Backend
+from ...hub.ready_model import Backend, ReadyModel
 from ..optim.optimizers import build_optimizer
 from ..optim.schedules import Schedule, build_schedule
 from ..recipe.recipe import Recipe
@@ -317,8 +317,7 @@ class Task(Protocol):
     """Task: builds training runs from recipes, and opens saved models for evaluation and prediction."""
 
     name: str  # value of a recipe's `task`
-    # A task with `takes_tiles = True` also takes `tiling: Tiling | None` wherever it opens a model; see `tile_options`.
-    # One with `open_mirrored(path, backend)` can answer from mirror images too; see `mirrored_model`.
+    takes_tiles: bool  # whether it takes `tiling: Tiling | None` wherever it opens a model; see `tile_options`
 
     def default_preset(self, model: str) -> str:
         """Returns the name of the preset for a model that is given without one."""
@@ -366,6 +365,13 @@ class Task(Protocol):
     def result_table(self, result: dict[str, Any]) -> Table:
         """Formats the result of an evaluation for a terminal."""
 
+    def open_mirrored(self, path: Path, backend: Backend) -> ReadyModel:
+        """Opens a saved model, or a form of it, that answers from an image and its mirror image.
+
+        Raises:
+            ValueError: A model for this task cannot do so; see `refuse_mirrored`.
+        """
+
     def open_images(
         self,
         path: Path,
@@ -391,10 +397,4 @@ class Task(Protocol):
         """Opens a saved model for a data set; raises `ValueError` for an option without effect on this task."""
 
 
-__all__ = [
-    "DatasetPredictor",
-    "ImagePredictor",
-    "SavedEvaluation",
-    "Task",
-    "TrainingTask",
-]
+__all__ = ["DatasetPredictor", "ImagePredictor", "SavedEvaluation", "Task", "TrainingTask"]

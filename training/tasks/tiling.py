@@ -145,7 +145,7 @@ def tile_options(task: Any, tiling: Tiling | None) -> dict[str, Any]:
     """
     if tiling is None:
         return {}
-    if not getattr(task, "takes_tiles", False):
+    if not task.takes_tiles:
         raise ValueError(
             f"{argument('tiles')} {tiling.size} has no effect on a model for {task.name}: only detectors look at "
             "pictures in tiles"

@@ -14,6 +14,7 @@ from vithub.data.row_images import RowImages
 from vithub.hub.card.kinds import CardKind, register_card_kind
 from vithub.modeling.modeling_vit import HubViTForImageClassification
 from vithub.training.recipe.run_data import reported_split
+from vithub.training.tasks.mirroring import refuse_mirrored
 from vithub.training.tasks.registry import register_task
 from vithub.training.tasks.task import TrainingTask
 from vithub.training.tasks.train_batches import TableBatches, table_order
@@ -114,6 +115,7 @@ class BrightnessTask(TrainingTask):
 
 class Brightness:
     name = "brightness"
+    takes_tiles = False
 
     def default_preset(self, model):
         return "from-scratch-small"
@@ -142,6 +144,9 @@ class Brightness:
 
     def result_table(self, result):
         return Table(title=f"closeness {result['metrics']['closeness']:.3f}")
+
+    def open_mirrored(self, path, backend):
+        refuse_mirrored(self.name)
 
     def open_images(self, path, *, top, batch_size, threshold, output, backend=None):
         model, transform = _saved(path)

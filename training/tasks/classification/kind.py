@@ -22,6 +22,7 @@ class Classification:
     """Task of assigning one label, or any number of labels, to each image; implements `Task`."""
 
     name = "classification"
+    takes_tiles = False
 
     def default_preset(self, model: str) -> str:
         """Returns the name of the preset for a model that is given without one."""

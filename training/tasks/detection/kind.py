@@ -1,7 +1,7 @@
 """Object detection as an entry of the task registry."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.table import Table
 
@@ -9,6 +9,7 @@ from ....data.argument_names import argument
 from ....hub.ready_model import Backend
 from ...recipe.model_names import DETECTOR_FROM_SCRATCH
 from ...recipe.recipe import Recipe
+from ..mirroring import refuse_mirrored
 from ..options import refuse_without_effect
 from ..tiling import Tiling
 from .building import build_detection
@@ -58,6 +59,10 @@ class Detection:
     def result_table(self, result: dict[str, Any]) -> Table:
         """Formats the result of an evaluation for a terminal."""
         return detection_table(result)
+
+    def open_mirrored(self, path: Path, backend: Backend) -> NoReturn:  # noqa: ARG002
+        """Raises a `ValueError`: a detector does not average over mirror images."""
+        refuse_mirrored(self.name)
 
     def open_images(
         self,

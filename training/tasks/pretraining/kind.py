@@ -7,6 +7,7 @@ from rich.table import Table
 
 from ....hub.ready_model import Backend
 from ...recipe.recipe import Recipe
+from ..mirroring import refuse_mirrored
 from .building import build_pretraining
 from .task import PretrainingTask
 
@@ -26,6 +27,7 @@ class Pretraining:
     """Task of training a backbone on images without labels; implements `Task`."""
 
     name = "pretraining"
+    takes_tiles = False
 
     def default_preset(self, model: str) -> str:  # noqa: ARG002
         """Returns the preset for finetuning a backbone that is given without one."""
@@ -57,6 +59,10 @@ class Pretraining:
         table = Table(title=f"{result['split']}: {result['images']} images")
         table.add_row(*(f"{name.replace('_', ' ')} {value:.4g}" for name, value in result["metrics"].items()))
         return table
+
+    def open_mirrored(self, path: Path, backend: Backend) -> NoReturn:  # noqa: ARG002
+        """Raises a `ValueError`: a backbone gives no answers that could be averaged."""
+        refuse_mirrored(self.name)
 
     def open_images(
         self,

@@ -55,3 +55,9 @@ def test_an_evaluation_says_that_it_is_mirrored(finished_run, digit_folders, tmp
 def test_a_detector_has_no_mirrored_answers(detector_run, photo):
     with pytest.raises(ValueError, match="mirrored=True has no effect on a model for detection"):
         vithub.predict(detector_run.folder, photo / "one.png", mirrored=True)
+
+
+def test_a_backbone_has_no_mirrored_answers(tiny, photo, tmp_path):
+    vithub.HubViTModel(tiny()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="mirrored=True has no effect on a model for pretraining"):
+        vithub.predict(tmp_path, photo / "one.png", mirrored=True)
