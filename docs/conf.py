@@ -8,8 +8,10 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "site"))
 
+import address
 import links
 import mathematics
 import reference
@@ -55,6 +57,12 @@ add_module_names = False
 
 html_theme = "furo"
 html_title = f"vithub {release}"
+if address.is_known(address.repository()):  # buttons that show a page's source
+    html_theme_options = {
+        "source_repository": f"https://github.com/{address.repository()}",
+        "source_branch": "main",
+        "source_directory": "docs/",
+    }
 html_static_path = ["site/static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"

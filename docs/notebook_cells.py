@@ -7,6 +7,7 @@ page. Notebook and pages hold what running them gave.
 import base64
 import os
 import re
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-# The repository on GitHub, which badges, notebooks and examples/finetune_job.py name. pyproject.toml states no address:
-# put it here and there once it is known.
-REPOSITORY = "OWNER/vithub"
+sys.path.insert(0, str(Path(__file__).parent))
+
+from address import repository
+
+REPOSITORY = repository()  # on GitHub, as badges and the cell that installs the package name it
 STARTUP = 3600  # seconds until a kernel that does not start is given up, however busy the machine is
 _MARK = re.compile(r"^# %%(?P<text> \[markdown\])?$")
 
