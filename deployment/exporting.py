@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ..configuration.model_task import CLASSIFICATION, model_task
 from ..data.argument_names import argument
 from ..data.whole_files import whole_file, write_whole
 from ..hub.any_model import load_any_model
+from ..hub.calibration import calibration_to_export
 from ..hub.card.model_card import CARD, write_card
 from ..hub.checkpoints import locate
 from ..hub.exported.exported_model import ExportedModel
@@ -153,6 +155,9 @@ def export(
         work = Path(folder)
         record = _write_checked(work, form, source, processor, gate, dynamic_size, calibration_images)
         merged = {"token_merging": token_merging} if token_merging else {}
+        calibration = None
+        if model_task(source) == CLASSIFICATION:
+            calibration = record["calibration"] = calibration_to_export(path, precision, token_merging)
         record = {**_origin(model, path), **merged, **record}
         if target is None:
             record["weights"] = {file.name: file_hash(file) for file in sorted(path.glob("*.safetensors"))}
@@ -167,7 +172,9 @@ def export(
             _add(work, staging, form, record)
             if runtime is not None:
                 title = Path(model).name
-                record["web"] = write_web(staging, form, source, processor, title=title, runtime=runtime)
+                record["web"] = write_web(
+                    staging, form, source, processor, title=title, runtime=runtime, calibration=calibration
+                )
                 write_whole(staging / RECORD, record_text({form.name: record}))
         return Export(Path(target).expanduser(), form, record)
 

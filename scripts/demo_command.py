@@ -32,7 +32,7 @@ def demo(
         raise typer.BadParameter("--backend is for a page that is served here; a Space runs the weights")
     from vithub.data.pixels.named_images import find_images
     from vithub.hub.any_model import load_any_model
-    from vithub.hub.calibration import read_calibration
+    from vithub.hub.calibration import calibration_of
     from vithub.interpretability.demo.model import DemoModel
     from vithub.interpretability.demo.page import build_page, serve_page
 
@@ -47,6 +47,6 @@ def demo(
     for source in models:
         say(f"loading {source}", err=True)
         model, processor = load_any_model(source, backend=backend)
-        loaded.append(DemoModel(Path(source).name or source, model, processor, read_calibration(source)))
+        loaded.append(DemoModel(Path(source).name or source, model, processor, calibration_of(model, source)))
     page = build_page(loaded, pictures)
     serve_page(page, host, port, open_browser=open_browser, announce=say)

@@ -125,6 +125,9 @@ def main() -> None:
             found = classify(PIL.Image.open(io.BytesIO(row["image"]["bytes"])))
             wanted[files[-1].name] = {entry["label"]: entry["score"] for entry in found}
         vithub.export(options.model, "onnx", web=True, web_runtime=options.web_packages, output=folder)
+        about = json.loads((folder / "page.json").read_text())  # without a temperature, which `pipeline` does not know
+        about["calibration"] = {"temperature": None, "why_not": "left out"}
+        (folder / "page.json").write_text(json.dumps(about))
         names = json.loads((folder / "config.json").read_text())["id2label"]
         labels = [names[str(number)] for number in range(len(names))]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

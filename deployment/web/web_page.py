@@ -43,6 +43,7 @@ def write_web(
     *,
     title: str,
     runtime: Mapping[str, bytes],
+    calibration: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Adds a page to a folder with an exported classifier or detector, and configurations that transformers.js reads.
 
@@ -53,6 +54,7 @@ def write_web(
         processor: Its image processor.
         title: Name of the model, shown on the page.
         runtime: Content of the runtime's files by name, as `find_runtime` returns it.
+        calibration: A classifier's entry `calibration` of `export.json`, by whose temperature the page divides logits.
 
     Returns:
         How the preprocessing in the graph differs from the image processor; see `preprocess_in_graph`.
@@ -87,6 +89,7 @@ def write_web(
         "model": form.file,
         "bytes": file.stat().st_size,
         "precision": form.precision,
+        "calibration": calibration,
         "preprocessing": PREPROCESSING,
         "reading": READING if detects else None,
         "runtime_bytes": sum(len(content) for name, content in runtime.items() if name.startswith("ort")),

@@ -93,8 +93,7 @@ class DemoModel:
         model: Classifier, detector or backbone that `explain` supports.
         image_processor: Image processor of the model.
         calibration: Temperature by which a classifier's logits are divided, with the split and the number of images
-            that it was fitted on, as `read_calibration` returns it; None leaves the probabilities as they are. It holds
-            for the weights, so that an exported form is left as it is too.
+            that it was fitted on, as `calibration_of` returns it; None leaves the probabilities as they are.
 
     Raises:
         NotApplicableError: The model is an exported backbone, of which nothing could be shown.
@@ -105,7 +104,7 @@ class DemoModel:
     ) -> None:
         self.name, self.image_processor = name, image_processor
         self.model: Any = model.eval()
-        self.calibration = None if self.unexplained or self.multi_label else calibration
+        self.calibration = calibration
         if self.unexplained and model_task(model) is None:
             raise NotApplicableError(f"{name} is an exported backbone, which has neither answers nor maps to show")
 
@@ -136,7 +135,9 @@ class DemoModel:
         if self.is_detector or not self.has_head:
             return ""
         if self.calibration is None:
-            return "These probabilities are not calibrated: no temperature was measured for this model."
+            stated = self.model.record.get("calibration") if self.unexplained else None
+            reason = (stated or {}).get("why_not", "no temperature was measured for this model")
+            return f"These probabilities are not calibrated: {reason}."
         return (
             f"These probabilities are calibrated: temperature {self.temperature:.2f}, fitted on the "
             f"{self.calibration['images']} images of the {self.calibration['fitted_on']} split."
@@ -197,8 +198,8 @@ class DemoModel:
             return Seen(pixels, picture)
         if self.is_detector:
             return Seen(pixels, picture, detections=self._detections(logits, output.pred_boxes))
-        scores = logits[0].float()
-        scores = scores.sigmoid() if self.multi_label else (scores / self.temperature).softmax(-1)
+        scaled = logits[0].float() / self.temperature
+        scores = scaled.sigmoid() if self.multi_label else scaled.softmax(-1)
         names = self.model.config.id2label
         order = scores.argsort(descending=True).tolist()
         return Seen(pixels, picture, [(str(names[index]), float(scores[index])) for index in order])

@@ -26,7 +26,7 @@ _APP = '''"""The page of `vithub demo {names}`."""
 from pathlib import Path
 
 from vithub.hub.any_model import load_any_model
-from vithub.hub.calibration import read_calibration
+from vithub.hub.calibration import calibration_of
 from vithub.interpretability.demo.model import DemoModel
 from vithub.interpretability.demo.page import build_page, serve_page
 
@@ -37,7 +37,8 @@ HERE = Path(__file__).parent
 def load(source):
     """A model beside this file, or one of the Hub."""
     path = HERE / source if (HERE / source).is_dir() else source
-    return DemoModel(Path(source).name, *load_any_model(path), read_calibration(path))
+    model, processor = load_any_model(path)
+    return DemoModel(Path(source).name, model, processor, calibration_of(model, path))
 
 
 page = build_page([load(source) for source in MODELS], sorted((HERE / "examples").glob("*")))

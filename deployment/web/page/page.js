@@ -11,6 +11,14 @@ const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module
 worker.onmessage = ({ data }) => receive[data.kind](data);
 worker.onerror = (event) => receive.failed({ reason: event.message || "the runtime could not be loaded" });
 
+function probabilities() {
+  if (about.reading) return "";
+  const { temperature, images, fitted_on, why_not } = about.calibration;
+  if (!temperature) return `The probabilities are not calibrated: ${why_not}. `;
+  const where = `fitted on the ${images} images of the ${fitted_on} split`;
+  return `The probabilities are calibrated: temperature ${temperature.toFixed(2)}, ${where}. `;
+}
+
 const receive = {
   about({ about: found }) {
     about = found;
@@ -18,7 +26,7 @@ const receive = {
     document.body.dataset.task = about.reading ? "detection" : "classification";
     find("title").textContent = about.title;
     const sizes = `Downloads: model ${megabytes(about.bytes)} (${about.precision}), runtime ${megabytes(about.runtime_bytes)}.`;
-    find("about").textContent = `${about.labels.length} classes. ${sizes}`;
+    find("about").textContent = `${about.labels.length} classes. ${probabilities()}${sizes}`;
     find("progress-label").textContent = `Loading the model, ${megabytes(about.bytes)}`;
   },
   progress({ received }) {

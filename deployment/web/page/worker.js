@@ -60,7 +60,8 @@ async function pixelsOf(file) {
   }
 }
 
-function probabilities(logits) {
+function probabilities(values) {
+  const logits = values.map((value) => value / (about.calibration?.temperature ?? 1));
   if (about.multi_label) return Array.from(logits, (value) => 1 / (1 + Math.exp(-value)));
   const largest = logits.reduce((one, other) => Math.max(one, other), -Infinity);
   const powers = Array.from(logits, (value) => Math.exp(value - largest));

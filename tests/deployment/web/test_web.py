@@ -22,6 +22,7 @@ from web_visit import Visit, vithub_image
 import vithub
 
 LABELS = {0: "rose", 1: "<b>tulip</b>", 2: "daisy"}
+CALIBRATION = {"temperature": 1.6, "fitted_on": "validation", "images": 90}
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,7 @@ def classifier(tmp_path_factory):
     )  # fmt: skip
     vithub.HubDeiTForImageClassification(config).save_pretrained(folder)
     build_image_processor((32, 32)).save_pretrained(folder)
+    (folder / "metrics.json").write_text(json.dumps({"calibration": CALIBRATION}))
     return folder
 
 
@@ -46,12 +48,18 @@ def page_folder(classifier, runtime, tmp_path_factory):
 
 
 def compared(model_folder, answers, files):
-    """Share of equal decisions of the page and of `pipeline`, and the largest difference of a probability."""
+    """Share of equal decisions of the page and of `pipeline`, and the largest difference of a probability.
+
+    The page divides the logits by the temperature, which raises the probabilities to the power of its inverse.
+    """
     model, processor = vithub.load(model_folder).eval(), AutoImageProcessor.from_pretrained(model_folder)
     classify = pipeline("image-classification", model=model, image_processor=processor, top_k=None)
     same, differences = [], []
     for file in files:
-        wanted = {entry["label"]: entry["score"] for entry in classify(vithub_image(file))}
+        powers = {
+            entry["label"]: entry["score"] ** (1 / CALIBRATION["temperature"]) for entry in classify(vithub_image(file))
+        }
+        wanted = {label: power / sum(powers.values()) for label, power in powers.items()}
         found = answers[file.name]
         same.append(found["label"] == max(wanted, key=wanted.get))
         scores = json.loads(found["scores"])
@@ -75,6 +83,7 @@ def test_the_page_answers_as_the_pipeline_and_asks_nobody_else(browser, page_fol
         assert all((page_folder / path.lstrip("/")).exists() for path in visit.asked if path.startswith("/"))
         text = visit.page.inner_text("main")
         assert f"{(page_folder / 'onnx' / 'model.onnx').stat().st_size / 1e6:.1f} MB" in text
+        assert "calibrated: temperature 1.60, fitted on the 90 images of the validation split" in text
         assert "640 x 427 pixels" in text
         assert "427 x 640 pixels" in text  # turned as its EXIF data says
         assert all(float(answer["seconds"]) > 0 for answer in answers.values() if "label" in answer)

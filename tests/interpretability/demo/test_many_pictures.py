@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 from html.parser import HTMLParser
 
@@ -12,6 +13,8 @@ import torch
 from PIL import Image
 from vithub.data.image_processing import build_image_processor
 from vithub.data.intervals import share_interval
+from vithub.hub.any_model import load_any_model
+from vithub.hub.calibration import calibration_of
 from vithub.interpretability.demo import photos as demo_photos
 from vithub.interpretability.demo.answers import agreement, answer_all, answers_json
 from vithub.interpretability.demo.cards import MAX_CARDS, cards_html
@@ -155,9 +158,31 @@ def test_probabilities_are_those_after_temperature_scaling(tiny, files):
         assert [score for _, score in shown.look(photo).scores] == pytest.approx(expected, abs=1e-6)
     assert "not calibrated" in plain.about_probabilities
     assert "temperature 2.50, fitted on the 90 images of the validation split" in scaled.about_probabilities
-    several = model("several", tiny, 0, calibration=CALIBRATION)
-    several.model.config.problem_type = "multi_label_classification"
-    assert DemoModel("several", several.model, several.image_processor, CALIBRATION).calibration is None
+    scaled.model.config.problem_type = "multi_label_classification"
+    expected = sorted((1 / (1 + math.exp(-logit / 2.5)) for logit in logits.tolist()), reverse=True)
+    assert [score for _, score in scaled.look(photo).scores] == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_exported_form_is_calibrated_as_its_record_states(tiny, files, tmp_path):
+    """Its probabilities are softmax(logits / T) of the logits that ONNX Runtime computes."""
+    shown = model("weights", tiny, 0)
+    shown.model.save_pretrained(tmp_path / "model")
+    shown.image_processor.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "metrics.json").write_text(json.dumps({"calibration": CALIBRATION}))
+    vithub.export(tmp_path / "model", "onnx", output=tmp_path / "scaled")
+    vithub.export(tmp_path / "model", "onnx", output=tmp_path / "merged", token_merging=1)
+    pages = {}
+    for name in ("scaled", "merged"):
+        form, processor = load_any_model(tmp_path / name)
+        pages[name] = DemoModel(name, form, processor, calibration_of(form, tmp_path / name))
+        seen = pages[name].look(read_photo(files[0]))
+        exponents = [math.exp(v / (2.5 if name == "scaled" else 1)) for v in form(seen.pixel_values).logits[0].tolist()]
+        expected = sorted((value / sum(exponents) for value in exponents), reverse=True)
+        assert [score for _, score in seen.scores] == pytest.approx(expected, abs=1e-6)
+    assert "temperature 2.50, fitted on the 90 images" in pages["scaled"].about_probabilities
+    assert "not calibrated: the temperature is that of the weights, and token merging" in (
+        pages["merged"].about_probabilities
+    )
 
 
 def test_what_is_saved_is_what_is_shown(tiny, files):

@@ -16,6 +16,7 @@ from .calibration import CalibrationBins
 from .f1_scores import class_rows, macro_f1
 from .reporting import measurements, save_plots
 from .single_label import check_finite
+from .temperature import SigmoidTemperatureSums
 
 # Logits beyond 20 (probabilities within 2e-9 of 0 or 1) are counted as 20. A bin is 0.005 wide, and 0 is a bin edge.
 REACH, BINS = 20.0, 8192
@@ -44,6 +45,7 @@ class MultiLabelMetrics:
     Attributes:
         headline: Key in `compute` by which two models are compared.
         confusion: None, since a multi-label classifier has no confusion matrix.
+        temperature: Sums from which temperature scaling is fitted.
     """
 
     headline = "mean_average_precision"
@@ -61,11 +63,17 @@ class MultiLabelMetrics:
         self.group_images = torch.zeros(GROUPS, 2, dtype=torch.int64)  # all images, and those with every label right
         self.loss_sum = torch.zeros(1, dtype=torch.float64)
         self.calibration = CalibrationBins()
+        self.temperature = SigmoidTemperatureSums()
 
     @property
     def images(self) -> int:
         """Number of counted images."""
         return int(self.group_images[:, 0].sum())
+
+    @property
+    def decisions(self) -> int:
+        """Number of decisions whose mean the loss is: one per image and label."""
+        return self.images * self.num_labels
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Adds a batch: logits (B, L) and labels (B, L), each 0 or 1.
@@ -94,6 +102,7 @@ class MultiLabelMetrics:
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, present.double(), reduction="none")
         self.loss_sum += rounded(loss).sum()
         self.calibration.update(logits.abs().sigmoid(), right)
+        self.temperature.update(logits, labels)
 
     def _keep_logits(self, logits: torch.Tensor, present: torch.Tensor, place: torch.Tensor) -> None:
         room = place < len(self.scores)
@@ -247,11 +256,12 @@ class MultiLabelMetrics:
             self.marks,
             self.loss_sum,
             self.calibration.sums,
+            self.temperature.sums,
         ) = (tensor.detach().cpu() for tensor in tensors)
 
     def _tensors(self) -> tuple[torch.Tensor, ...]:
         counted = (self.histogram, self.group_histogram, self.group_decisions, self.group_images)
-        return (*counted, self.scores, self.marks, self.loss_sum, self.calibration.sums)
+        return (*counted, self.scores, self.marks, self.loss_sum, self.calibration.sums, self.temperature.sums)
 
     def _decisions(self) -> np.ndarray:
         """Returns true positives, positives and predictions per label, (3, L)."""

@@ -48,6 +48,11 @@ class ClassificationMetrics:
         """Number of counted images."""
         return int(self.confusion.sum())
 
+    @property
+    def decisions(self) -> int:
+        """Number of decisions whose mean the loss is: one per image."""
+        return self.images
+
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Adds a batch: logits (B, C) and class indices (B,).
 

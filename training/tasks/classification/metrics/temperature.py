@@ -1,7 +1,8 @@
 """Temperature scaling of a classifier's logits (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2).
 
-The temperature T > 0 minimises the mean negative log-likelihood of softmax(logits / T) on held-out images. As a
-function of 1 / T it is convex, so that values and slopes at a few points locate the minimum, and no logits are kept.
+The temperature T > 0 minimises the mean negative log-likelihood on held-out images: of softmax(logits / T) where an
+image has one label, and of sigmoid(logits / T) for each label where it has any number. As a function of 1 / T it is
+convex, so that values and slopes at a few points locate the minimum, and no logits are kept.
 """
 
 import math
@@ -56,10 +57,15 @@ class TemperatureSums:
         place = inside[0] if inside else down / (down - up)
         return 1 / (low + place * step)
 
-    def loss(self, temperature: float, images: int) -> float | None:
-        """Mean negative log-likelihood at a temperature; None if it lies outside 1/20 to 20 or there are no images."""
+    def loss(self, temperature: float, decisions: int) -> float | None:
+        """Mean negative log-likelihood at a temperature; None if it lies outside 1/20 to 20 or nothing was counted.
+
+        Args:
+            temperature: Number T by which the logits are divided.
+            decisions: Number of decisions that were added: one per image, or one per image and label.
+        """
         inverse = 1 / temperature
-        if images == 0 or not float(INVERSES[0]) <= inverse <= float(INVERSES[-1]):
+        if decisions == 0 or not float(INVERSES[0]) <= inverse <= float(INVERSES[-1]):
             return None
         point = min(int(torch.searchsorted(INVERSES, inverse, right=True)) - 1, _POINTS - 2)
         low, high, (left, right), (down, up) = self._between(point)
@@ -70,7 +76,7 @@ class TemperatureSums:
             + (3 * t**2 - 2 * t**3) * right
             + (t**3 - t**2) * step * up
         )
-        return value / images if math.isfinite(value) else None
+        return value / decisions if math.isfinite(value) else None
 
     def _between(self, point: int) -> tuple[float, float, tuple[float, float], tuple[float, float]]:
         """Two neighbouring values of 1 / T, and the losses and the slopes there."""
@@ -81,4 +87,16 @@ class TemperatureSums:
         return low, high, (left, right), (down, up)
 
 
-__all__ = ["INVERSES", "TemperatureSums"]
+class SigmoidTemperatureSums(TemperatureSums):
+    """Sums of a multi-label classifier: one temperature for all its yes-or-no decisions, one per image and label."""
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Adds a batch: finite logits (B, L) and labels (B, L), each 0 or 1."""
+        logits = logits.double()
+        towards = torch.where(labels == 1, logits, -logits)  # (B, L), above 0 where the decision is right
+        for point, inverse in enumerate(INVERSES.tolist()):
+            self.sums[0, point] += rounded(-torch.nn.functional.logsigmoid(inverse * towards)).sum()
+            self.sums[1, point] += rounded(-towards * (-inverse * towards).sigmoid()).sum()
+
+
+__all__ = ["INVERSES", "SigmoidTemperatureSums", "TemperatureSums"]

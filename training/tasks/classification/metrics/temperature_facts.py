@@ -3,32 +3,31 @@
 from collections.abc import Mapping
 from typing import Any
 
+from .multi_label import MultiLabelMetrics
 from .single_label import ClassificationMetrics
 
 FITTED_ON = "validation"  # training and the reported split have no part in the fit
 
 
-def calibration_facts(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+def calibration_facts(metrics: Mapping[str, ClassificationMetrics | MultiLabelMetrics]) -> dict[str, Any]:
     """Temperature fitted on the validation split, and the mean loss of each split before and after the scaling.
 
     Args:
         metrics: Counts of the published model by split, "validation" among them.
 
     Returns:
-        `temperature` (None if none from 1/20 to 20 is best), `fitted_on`, `images` and `loss` by split; None if an
-        image has any number of labels, to which temperature scaling is not applied.
+        `temperature` (None if none from 1/20 to 20 is best), `fitted_on`, `images` and `loss` by split, as a mean over
+        the images, or over images and labels where an image has any number of labels.
     """
     counts = metrics[FITTED_ON]
-    if not isinstance(counts, ClassificationMetrics):
-        return None
     temperature = counts.temperature.fitted()
-    facts = {"temperature": temperature, "fitted_on": FITTED_ON, "images": counts.images}
+    facts: dict[str, Any] = {"temperature": temperature, "fitted_on": FITTED_ON, "images": counts.images}
     if temperature is None:
         return facts
     losses = {
         name: {
-            "before": found.temperature.loss(1.0, found.images),
-            "after": found.temperature.loss(temperature, found.images),
+            "before": found.temperature.loss(1.0, found.decisions),
+            "after": found.temperature.loss(temperature, found.decisions),
         }
         for name, found in metrics.items()
     }
