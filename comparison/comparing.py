@@ -91,7 +91,9 @@ class Comparison:
         try:
             return cls(content["contestants"], [_section(part) for part in content["sections"]], content["about"])
         except (KeyError, TypeError, IndexError) as error:
-            raise CheckpointError(f"{path} is no report of a comparison: {error!r}") from error
+            raise CheckpointError(
+                f"{path} is no report that `vithub compare` wrote, or damaged: {_lacking(error)}"
+            ) from error
 
 
 def compare(
@@ -246,11 +248,14 @@ def _checked(sections: Sequence[str] | None, data: Any, output: str | Path | Non
         raise ValueError(f"there is no section {', '.join(unknown)}{of_task}; there are {', '.join(known)}")
     wanted = [name for name in known if name in sections]
     if not wanted:
-        raise ValueError(f"name one section or more of {', '.join(known)}")
+        raise ValueError(f"{argument('sections')} must be one or more of {', '.join(known)}, got none")
     if data is None and wanted != ["cost"]:
-        raise DataError(f"the sections {', '.join(name for name in wanted if name != 'cost')} need data")
+        needing = ", ".join(name for name in wanted if name != "cost")
+        raise DataError(
+            f"the sections {needing} need {argument('data')}, images with labels to judge on; cost does not"
+        )
     if "data" in wanted and output is None:
-        raise ValueError("the section data needs an output folder for its trainings")
+        raise ValueError(f"the section data needs {argument('output')}, a folder for its trainings")
     return wanted
 
 
@@ -268,7 +273,7 @@ def _open(folder: Path, about: dict[str, Any], resume: bool) -> None:
     same = {name: value for name, value in about.items() if name != "sections"}
     if file.is_file():
         if not resume:
-            raise TargetError(f"{folder} holds a comparison already; name another folder, or resume it")
+            raise TargetError(f"{folder} holds a comparison already; name another folder, or give {argument('resume')}")
         before = read_json(file)
         if changed := [
             f"{name} {before.get(name)!r}, not {same[name]!r}" for name in same if before.get(name) != same[name]
@@ -297,7 +302,12 @@ def _kept_section(file: Path) -> Section:
     try:
         return _section(content)
     except (KeyError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{file} holds no section: {error!r}; remove it to measure again") from error
+        raise CheckpointError(f"{file} holds no section: {_lacking(error)}; remove it to measure again") from error
+
+
+def _lacking(error: Exception) -> str:
+    """Names the field that a file lacks."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _section(content: dict[str, Any]) -> Section:

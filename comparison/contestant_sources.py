@@ -10,6 +10,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -94,7 +95,7 @@ def load_contestants(sources: Sequence[str | Path], load: Callable[..., Any] | N
         ValueError: There are no sources, or two were given the same name.
     """
     if not sources:
-        raise ValueError("there is nothing to compare: name one model or more")
+        raise ValueError("there is nothing to compare: name one model or more, such as runs/photos or timm:resnet50")
     found: list[Any] = []
     for text in sources:
         name, source = named_source(text)
@@ -102,7 +103,7 @@ def load_contestants(sources: Sequence[str | Path], load: Callable[..., Any] | N
         taken = {other.name for other in found}
         if contestant.name in taken:
             if name is not None:
-                raise ValueError(f"two models are named {name!r}")
+                raise ValueError(f"two models are named {name!r}: give each a name of its own, as NAME=MODEL")
             free = (f"{contestant.name}-{number}" for number in range(2, len(sources) + 2))
             contestant = copy.copy(contestant)
             object.__setattr__(contestant, "name", next(other for other in free if other not in taken))
@@ -126,9 +127,17 @@ def _from_folder(source: str, name: str) -> Contestant:
     )  # fmt: skip
 
 
+def _near(name: str, known: Sequence[str]) -> str:
+    """Suggests the known names that a misspelt one may mean; empty where there is none."""
+    near = get_close_matches(name, known)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
 def _from_timm(source: str, name: str, architecture: str, weights: str | None) -> Contestant:
     if not timm.is_model(architecture):
-        raise CheckpointError(f"{source}: timm has no architecture {architecture!r}")
+        raise CheckpointError(
+            f"{source}: timm has no architecture {architecture!r}{_near(architecture, timm.list_models())}"
+        )
     state = _state(weights)
     classes = {"num_classes": _rows(state)} if state else {}
     with seeded(0):
@@ -143,8 +152,8 @@ def _from_timm(source: str, name: str, architecture: str, weights: str | None) -
 
 
 def _from_torchvision(source: str, name: str, architecture: str, weights: str | None) -> Contestant:
-    if architecture not in torchvision.models.list_models(module=torchvision.models):
-        raise CheckpointError(f"{source}: torchvision has no classifier {architecture!r}")
+    if architecture not in (known := torchvision.models.list_models(module=torchvision.models)):
+        raise CheckpointError(f"{source}: torchvision has no classifier {architecture!r}{_near(architecture, known)}")
     published = torchvision.models.get_model_weights(architecture).DEFAULT
     state = _state(weights)
     classes = {"num_classes": _rows(state)} if state else {}

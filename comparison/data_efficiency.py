@@ -78,11 +78,12 @@ class GridSettings:
 
     def __post_init__(self) -> None:
         if unknown := set(self.architectures) - set(ARCHITECTURES):
-            raise ValueError(f"architectures must be of {', '.join(ARCHITECTURES)}, got {', '.join(sorted(unknown))}")
+            named = ", ".join(sorted(map(str, unknown)))
+            raise ValueError(f"`architectures` must be among {', '.join(ARCHITECTURES)}, got {named}")
         if "DeiT" in self.architectures and "CNN" not in self.architectures:
-            raise ValueError("the DeiT is taught by the CNN: name both")
+            raise ValueError(f"`architectures` with DeiT must name CNN too, its teacher, got {self.architectures}")
         if not all(0 < fraction <= 1 for fraction in self.fractions):
-            raise ValueError(f"fractions must lie in (0, 1], got {self.fractions}")
+            raise ValueError(f"`fractions` must be above 0 and at most 1, got {self.fractions}")
         if self.image_size < 16 or self.image_size & (self.image_size - 1):
             raise ValueError(f"`image_size` must be a power of two from 16, got {self.image_size}")
         if self.precision not in ("auto", "fp32", "bf16"):
@@ -273,7 +274,10 @@ def _tables(cell: Cell, images: ImageData, settings: GridSettings) -> DatasetDic
     them.
     """
     if images.test is None:
-        raise DataError(f"{images.name} has no test split")
+        raise DataError(
+            f"{images.name} has no test split, on which the section data judges its trainings: add one, or leave the "
+            "section out"
+        )
     rows, whole = _rows(images, settings, cell)
     train: Dataset = images.train.select(repeated(rows, max(whole, settings.batch_size)))
     test = images.test.shuffle(seed=0).select(range(min(settings.test_images or len(images.test), len(images.test))))

@@ -15,6 +15,7 @@ from ..data.images import decode_image
 from ..data.labelled.tables import read_labelled_tables
 from ..data.seeding import derived_generator
 from ..data.sources import DataError
+from ..data.splits import check_split
 from .contestants import Contestant
 from .feature_maps import feature_map
 
@@ -61,8 +62,7 @@ def draw_images(data: Any, count: int | None, seed: int, split: str | None = Non
     """
     found = read_labelled_tables(data)
     split = split or ("test" if "test" in found.tables else list(found.tables)[-1])
-    if split not in found.tables:
-        raise DataError(f"there is no split {split!r}; there are {', '.join(found.tables)}")
+    check_split(split, found.tables, found.name)
     if found.labels.multi_label:
         raise DataError(f"an image of {found.name} has any number of labels; a comparison needs one each")
     table = found.tables[split]

@@ -73,6 +73,14 @@ def check_number_of_patches(image_hw: tuple[int, int], patch_hw: tuple[int, int]
         )
 
 
+def nearest_sizes(image_hw: tuple[int, int], patch_hw: tuple[int, int]) -> str:
+    """Names the image sizes in whole patches next below and above one that is not, such as "98 or 112"."""
+    pairs = tuple(zip(image_hw, patch_hw, strict=True))
+    below = tuple(max(side // patch, 1) * patch for side, patch in pairs)
+    above = tuple(-(-side // patch) * patch for side, patch in pairs)
+    return " or ".join(str(size[0] if size[0] == size[1] else size) for size in dict.fromkeys((below, above)))
+
+
 def check_positive_int(config: Any, *names: str, minimum: int = 1) -> None:
     """Checks that each named field is an integer of at least `minimum`."""
     for name in names:
@@ -159,4 +167,5 @@ __all__ = [
     "check_number_of_patches",
     "check_positive_float",
     "check_positive_int",
+    "nearest_sizes",
 ]

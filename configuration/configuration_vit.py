@@ -18,6 +18,7 @@ from .config_checks import (
     check_number_of_patches,
     check_positive_float,
     check_positive_int,
+    nearest_sizes,
 )
 
 # B, L and H from table 1 of the ViT paper; Ti and S from DeiT (https://arxiv.org/abs/2012.12877).
@@ -224,7 +225,8 @@ class HubViTConfig(BackboneStages, HubConfig):
         (height, width), (patch_height, patch_width) = self.image_hw, self.patch_hw
         if height % patch_height or width % patch_width:
             raise ValueError(
-                f"`image_size` must be a multiple of `patch_size`, got {self.image_size!r} and {self.patch_size!r}"
+                f"`image_size` must be a multiple of `patch_size`, got {self.image_size!r} and {self.patch_size!r}; "
+                f"take {nearest_sizes(self.image_hw, self.patch_hw)}"
             )
         check_number_of_patches(self.image_hw, self.patch_hw)
         if "cls" in self.pool and not self.use_cls_token:

@@ -55,6 +55,15 @@ def stated_field(name: str, value: Any) -> str:
     return f"values={{{name!r}: {value!r}}}" if _TYPED.get() is None else f"--set {name}={value}"
 
 
+def column_argument(name: str) -> str:
+    """Argument of a data set, such as `label_column`, as a caller would set it: an option where the command has it.
+
+    On the command line of a training without such an option `--set data.label_column=NAME`.
+    """
+    typed = _TYPED.get()
+    return argument(name) if typed is None or name in typed else stated_field(f"data.{name}", "NAME")
+
+
 def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorator that accepts arguments by their old names too, each with a `FutureWarning` that states the new name.
 
@@ -81,4 +90,4 @@ def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-__all__ = ["argument", "renamed", "stated", "stated_field", "typed_as"]
+__all__ = ["argument", "column_argument", "renamed", "stated", "stated_field", "typed_as"]

@@ -23,7 +23,7 @@ from datasets import (
 from datasets.exceptions import DatasetsError
 from datasets.utils import are_progress_bars_disabled
 
-from .argument_names import argument
+from .argument_names import argument, column_argument
 from .digits import digits_dataset
 from .image_files import ImageFiles, ignored_notes, ignored_text, images_below
 from .images import EXTENSIONS, real_path, shown_path, stored_path
@@ -104,7 +104,10 @@ def _read_parquet_folder(folder: Path) -> RawSplits:
 def _read_table(file: Path) -> RawSplits:
     kinds = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
     if file.suffix not in kinds:
-        raise DataError(f"{file} must be a .csv, .tsv or .parquet file, got {file.suffix!r}")
+        raise DataError(
+            f"{file} is no data set: give a folder with one folder of images per class, or a .csv, .tsv or .parquet "
+            f"file, got {file.suffix or 'a file without an extension'}"
+        )
     options = {"sep": "\t"} if file.suffix == ".tsv" else {}
     tables = read_local(file, kinds[file.suffix], data_files={"train": str(file)}, **options)
     return RawSplits(dict(tables), shown_path(file.name), file.parent)
@@ -147,15 +150,33 @@ def class_folders(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """
     below = _subfolders(folder)
     if not below:
-        raise DataError(f"{folder} holds neither Parquet files nor one folder of images per class")
+        raise DataError(f"{folder} holds neither Parquet files nor one folder of images per class{_instead(folder)}")
     known = {name for names in SPLIT_NAMES.values() for name in names}
     if not any(path.name.lower() in known for path in below):
         return {"all": folder}, [path.name for path in below]
     splits = [path for path in below if path.name.lower() in known]
     if others := [path.name for path in below if path not in splits]:
-        raise DataError(f"{folder} mixes folders of splits ({[s.name for s in splits]}) and others ({others})")
+        raise DataError(
+            f"{folder} mixes folders of splits ({[s.name for s in splits]}) and others ({others}): put the folders of "
+            f"classes into those of the splits, as {splits[0].name}/{others[0]}, or move the others away"
+        )
     names = sorted({path.name for split in splits for path in _subfolders(split)})
     return {split.name.lower(): split for split in splits}, names
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without folders holds, and what to do with it."""
+    if (folder / "config.json").is_file():
+        return ": it holds a model, and wanted here are images"
+    found = images_below(folder, deep=False)
+    if found.files:
+        count = f"{len(found.files)} {'image' if len(found.files) == 1 else 'images'}"
+        return f": it holds {count} directly; move those of each class into a folder with the name of the class"
+    if tables := sorted(file.name for file in folder.glob("*.[ct]sv")):
+        return f": it holds {tables[0]}; to read a table of images and labels, name the file itself"
+    if found.ignored:
+        return f": it holds only {ignored_text(found.ignored)}; an image is {', '.join(sorted(EXTENSIONS))}"
+    return ": it is empty"
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -252,7 +273,7 @@ def _find_column(table: Dataset, named: str | None, what: str, usual: tuple[str,
     by_name = [name for name in usual if name in (typed or table.column_names)]
     if by_name:
         return by_name[0]
-    raise DataError(f"no {what} column was found among: {columns}; name it with `{what}_column`")
+    raise DataError(f"no {what} column was found among: {columns}; name it with {column_argument(f'{what}_column')}")
 
 
 def encoded_images(table: Dataset, column: str, folder: Path | None) -> Dataset:

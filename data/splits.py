@@ -1,15 +1,17 @@
 """Training, validation and test splits of a data set, found by name or drawn at random by a seed."""
 
+import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from .argument_names import argument, stated_field
+from .argument_names import argument, column_argument, stated_field
 from .sources import SPLIT_NAMES, DataError
 
+logger = logging.getLogger("vithub")
 Table = TypeVar("Table")
 
 
@@ -85,6 +87,37 @@ def find_splits(tables: Mapping[str, Table], named: Mapping[str, str | None]) ->
     return found
 
 
+def without_unlabelled(tables: Mapping[str, Dataset], column: str) -> tuple[dict[str, Dataset], list[str]]:
+    """Leaves out a test split whose labels were never published: each is missing, or -1; a note and a warning say so.
+
+    Args:
+        tables: Table of each split.
+        column: Name of the label column.
+    """
+    notes: list[str] = []
+    kept = dict(tables)
+    for name, table in tables.items():
+        if len(tables) == 1 or name.lower() not in SPLIT_NAMES["test"] or column not in table.column_names:
+            continue
+        if len(table) and all(value is None or value == -1 for value in table[column]):
+            notes.append(f"the {name} split has no labels (all of its {len(table)} are missing or -1) and is left out")
+            logger.warning("%s", notes[-1])
+            del kept[name]
+    return kept, notes
+
+
+def check_split(split: str, splits: Collection[str], data: str) -> None:
+    """Raises a `DataError` if a data set has no such split.
+
+    Args:
+        split: Name of the split that was asked for.
+        splits: Names of the splits that there are.
+        data: Name of the data set, for the message.
+    """
+    if split not in splits:
+        raise DataError(f"there is no split {split!r} in {data}; {argument('split')} must be {' or '.join(splits)}")
+
+
 def complete_splits(
     tables: Mapping[str, Dataset],
     classes: Callable[[Dataset], Sequence[int]],
@@ -113,9 +146,10 @@ def complete_splits(
     draw_test = "test" not in tables and fractions[1] > 0
     validation_fraction, test_fraction = fractions[0], fractions[1] if draw_test else 0.0
     if not 0 < validation_fraction < 1 or not 0 <= test_fraction < 1 or validation_fraction + test_fraction >= 1:
+        fields = " and ".join(column_argument(f"{role}_fraction") for role in ("validation", "test"))
         raise DataError(
-            f"`validation_fraction` and `test_fraction` must be fractions that leave something to train on, got "
-            f"{validation_fraction} and {test_fraction}"
+            f"{fields} must be shares of the images, above 0 for validation and below 1 together, got "
+            f"{validation_fraction:g} and {test_fraction:g}"
         )
     table = tables["train"]
     validation, test, train = stratified_parts(classes(table), (validation_fraction, test_fraction), seed)
@@ -161,4 +195,12 @@ def stratified_parts(classes: Sequence[int], fractions: Sequence[float], seed: i
     return [np.sort(np.concatenate(part)) if part else np.empty(0, dtype=np.int64) for part in parts]
 
 
-__all__ = ["SplitTables", "complete_splits", "find_splits", "split_role", "stratified_parts"]
+__all__ = [
+    "SplitTables",
+    "check_split",
+    "complete_splits",
+    "find_splits",
+    "split_role",
+    "stratified_parts",
+    "without_unlabelled",
+]

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from ..configuration.config_base import FORMAT_FIELD, check_format
 from ..data.text.terminal_text import visible
 from .known_models import known_source, near_name
+from .missing_models import without_config
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -106,7 +107,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.is_file():
         return Checkpoint(str(path), read_weight_file(path), {}, folder=None)
     if not (path / "config.json").is_file():
-        raise CheckpointError(f"{path} holds no config.json")
+        raise CheckpointError(without_config(path))
     config = read_config(path)
     processor_file = path / "preprocessor_config.json"
     return Checkpoint(
@@ -226,7 +227,7 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
             f"{folder} holds weights only as a pickle ({', '.join(pickled)}), which can run code when read; "
             f"convert them to {WEIGHTS} first"
         )
-    raise CheckpointError(f"{folder} holds no {WEIGHTS}")
+    raise CheckpointError(f"{folder} holds no {WEIGHTS}, the weights that belong to its config.json")
 
 
 def read_weight_file(file: Path) -> dict[str, torch.Tensor]:

@@ -128,7 +128,10 @@ def load_processor(folder: Path) -> Any:
     elif "architecture" in read_config(folder):  # timm states the preprocessing in config.json
         file = folder / "config.json"
     else:
-        raise CheckpointError(f"{folder} holds no {PROCESSOR}, which says how an image becomes pixels")
+        raise CheckpointError(
+            f"{folder} holds no {PROCESSOR}, which says how an image becomes pixels: copy that of the checkpoint which "
+            "the model was made from into the folder"
+        )
     try:
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         pixels = processor(Image.new("RGB", (64, 48), (128, 64, 32)), return_tensors="pt")["pixel_values"]
@@ -182,7 +185,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / shard for shard in sorted(set(read_index(folder).values()))]
     pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
     more = f"; {', '.join(pickled)} can run code when read, convert it to {WEIGHTS} first" if pickled else ""
-    raise CheckpointError(f"{folder} holds no {WEIGHTS}{more}")
+    raise CheckpointError(f"{folder} holds no {WEIGHTS}, the weights that belong to its config.json{more}")
 
 
 def first_line(error: BaseException) -> str:

@@ -129,4 +129,7 @@ def assignments(texts: list[str], option: str = "--set") -> dict[str, Any]:
             values[name.strip()] = read_yaml(value)
         except yaml.YAMLError as error:
             raise typer.BadParameter(f"{option} {name}: {value!r} is no YAML value") from error
+        found = values[name.strip()]
+        if isinstance(found, dict) and any(":" in str(key) and found[key] is None for key in found):
+            raise typer.BadParameter(f"{option} {name}: a space must follow each colon, as in {{a: 1}}, got {value!r}")
     return values

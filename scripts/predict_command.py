@@ -65,7 +65,8 @@ def predict(
 ) -> None:
     """Predicts the labels of images, or the boxes in them; writes those of a whole data set to files."""
     if (data is None) == (not images) or (data is not None and output is None):
-        raise typer.BadParameter("give images, or --data with --output")
+        given = f"both images and --data {data}" if images and data else f"--data {data} alone" if data else "no images"
+        raise typer.BadParameter(f"give images, or --data with --output, got {given} for the model {folder}")
     if data is not None and top is not None:
         raise typer.BadParameter("--top goes with images, not with --data, whose probabilities are all written")
     check_on_bad_image(on_bad_image)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.argument_names import argument, renamed, stated
-from ..data.sources import DataError
+from ..data.splits import check_split
 from ..data.table_identity import rows_identity
 from ..data.text.json_text import json_text
 from ..data.whole_files import write_whole
@@ -23,7 +23,6 @@ from .runtime.loading_processes import named_deaths
 from .runtime.processes import process_state
 from .runtime.progress import QuietReporter, Reporter
 from .tasks.evaluation import default_workers
-from .tasks.mirroring import mirrored_model
 from .tasks.registry import task_of
 from .tasks.tiling import Tiles, tile_options, tiling_of
 
@@ -101,15 +100,14 @@ def predict_dataset(
     task = task_of(path)
     tiled = tile_options(task, tiling)
     if mirrored:
-        backend = mirrored_model(task, path, backend)
+        backend = task.open_mirrored(path, backend)
     predictor = task.open_dataset(
         path, data, embeddings=embeddings, threshold=threshold, skip_bad=skip_bad, backend=backend,
         **tiled,
     )  # fmt: skip
     tables = predictor.splits
     split = split or ("test" if "test" in tables else list(tables)[-1])
-    if split not in tables:
-        raise DataError(f"there is no split {split!r}; there are {', '.join(tables)}")
+    check_split(split, tables, predictor.data)
     about = {
         "model": str(folder), "data": predictor.data, "split": split, "images": len(tables[split]),
         "rows_per_file": rows_per_file, **predictor.about, **({"mirrored": True} if mirrored else {}),

@@ -16,6 +16,7 @@ from ...data.boxes.loading import load_box_data
 from ...data.boxes.tables import ImageBoxes
 from ...data.seeding import derived_generator
 from ...data.sources import DataError
+from ...data.splits import check_split
 from ...training.tasks.detection.detections import Detections
 from ...training.tasks.detection.evaluation import BoxEvaluator
 from ...training.tasks.detection.loading import load_detector, read_outputs
@@ -160,12 +161,14 @@ def draw_box_images(data: Any, count: int, seed: int, split: str | None, runner:
     """
     found = load_box_data(data)
     split = split or found.reported
-    if split not in found.splits:
-        raise DataError(f"there is no split {split!r}; there are {', '.join(found.splits)}")
+    check_split(split, found.splits, found.name)
     table = found.splits[split]
     chosen = table.select(derived_generator(seed, 0).permutation(len(table))[:count])
     if not any(chosen["boxes"]):
-        raise DataError(f"no image of split {split!r} that was drawn has a box: there is nothing to find")
+        raise DataError(
+            f"none of the {len(chosen)} images drawn from split {split!r} of {found.name} has a box, so that there is "
+            f"nothing to find; take more images, or a split with boxes"
+        )
     return BoxSample(found.name, split, chosen, found.classes.names, len(table), runner)
 
 

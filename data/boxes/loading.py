@@ -77,7 +77,10 @@ def load_box_data(
         raise DataError(f"{raw.name}: {error}") from error
     notes = [*raw.notes, *_notes(checked, repair), *about_draw]
     if not any(tables["train"]["boxes"]):
-        raise DataError(f"no training image of {raw.name} has a box")
+        raise DataError(
+            f"no training image of {raw.name} has a box, from which a detector learns: {len(tables['train'])} have "
+            "none; `vithub check-data` shows what was found"
+        )
     kind = "a column of objects" if raw.kind == "objects" else raw.kind
     return BoxData(
         raw.name, box_classes(checked), tables["train"], tables["validation"], tables.get("test"), notes,

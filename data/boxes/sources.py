@@ -58,8 +58,8 @@ def _read_folder(folder: Path) -> RawBoxes | None:
     if is_yolo_folder(folder):
         return read_yolo(folder)
     raise NoBoxesError(
-        f"{folder} holds no boxes: neither COCO's .json, Pascal VOC's .xml, YOLO's folders `images` and `labels`, nor "
-        "Parquet files"
+        f"{folder} holds no boxes, from which a detector learns: neither COCO's .json, Pascal VOC's .xml, YOLO's "
+        "folders `images` and `labels`, nor Parquet files; photos with a label each are for a classifier"
     )
 
 

@@ -21,7 +21,7 @@ from ..sources import (
     find_label_column,
     read_source,
 )
-from ..splits import split_role
+from ..splits import split_role, without_unlabelled
 from ..streaming.tables import open_streams
 
 AT_ONCE = 64  # rows that are held in memory at a time
@@ -201,14 +201,18 @@ def _of_tables(raw: RawSplits, kind: str, image_column: str | None, label_column
     label = find_label_column(first, label_column, image)
     feature = first.features[label]
     inner = feature.feature if isinstance(feature, List) else feature
-    splits = {}
-    for name, table in raw.tables.items():
+    splits: dict[str, PhotoSplit] = {}
+    tables, notes = raw.tables, list(raw.notes)
+    if not isinstance(first, IterableDataset):
+        tables, unlabelled = without_unlabelled(tables, label)
+        notes += unlabelled
+    for name, table in tables.items():
         for column in (image, label):
             if column not in (table.features or {}):
                 raise DataError(f"split {name!r} of {raw.name} has no column {column!r}, which the others have")
         splits[name] = _table_split(table, image, label, raw.folder)
     classes = tuple(inner.names) if isinstance(inner, ClassLabel) else None
-    return Photos(raw.name, kind, splits, classes, isinstance(feature, List), list(raw.notes))
+    return Photos(raw.name, kind, splits, classes, isinstance(feature, List), notes)
 
 
 def _table_split(table: Any, image: str, label: str, folder: Path | None) -> PhotoSplit:

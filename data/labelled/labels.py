@@ -43,7 +43,10 @@ def find_labels(tables: dict[str, Dataset], column: str) -> LabelSet:
         raise DataError(f"column {column!r} must hold class labels, whole numbers or names, got {feature}")
     if len(names) < 2:
         found = f"only the class {names[0]!r}" if names else "no class"
-        raise DataError(f"column {column!r} has {found}; classification needs two or more")
+        raise DataError(
+            f"the data has {found} (column {column!r}), and a classifier needs two or more: a folder of images for "
+            "each, or as many different values in the column"
+        )
     return LabelSet(names, multi_label)
 
 

@@ -1,5 +1,6 @@
 """Loading of data sets of labelled images for training: three splits, numbered labels, encoded images."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,8 +8,10 @@ from datasets import Dataset
 
 from ..columns import IMAGE, LABEL
 from ..sources import DataError, encoded_images, find_image_column, find_label_column, read_source
-from ..splits import SplitTables, complete_splits, find_splits
-from .labels import LabelSet, find_labels, label_counts, numbered
+from ..splits import SplitTables, complete_splits, find_splits, without_unlabelled
+from .labels import LabelSet, find_labels, label_counts, numbered, shown_names
+
+logger = logging.getLogger("vithub")
 
 
 @dataclass
@@ -67,13 +70,16 @@ def read_labelled_tables(
     image_column = find_image_column(first, image_column)
     label_column = find_label_column(first, label_column, image_column)
     named = {"train": train_split, "validation": validation_split, "test": test_split}
-    found = find_splits(raw.tables, named)
+    found, notes = find_splits(raw.tables, named), list(raw.notes)
+    if test_split is None:
+        found, unlabelled = without_unlabelled(found, label_column)
+        notes += unlabelled
     labels = find_labels(found, label_column)
     tables: dict[str, Dataset] = {}
     for role, table in found.items():
         encoded = encoded_images(numbered(table, label_column, labels, role), image_column, raw.folder)
         tables[role] = _columns(encoded, image_column, label_column)
-    return LabelledTables(raw.name, labels, tables, raw.notes)
+    return LabelledTables(raw.name, labels, tables, notes)
 
 
 def read_image_tables(
@@ -115,6 +121,9 @@ def load_image_data(
     drawn = frozenset(tables.keys() - read.tables.keys())
     data = ImageData(read.name, labels, tables["train"], tables["validation"], tables.get("test"), notes, drawn)
     _check_classes(data)
+    if unmeasured := _unmeasured(data):
+        logger.warning("%s", unmeasured)
+        notes.append(unmeasured)
     return data
 
 
@@ -136,7 +145,29 @@ def _check_classes(data: ImageData) -> None:
     counts = label_counts(data.train, LABEL, data.labels)
     if empty := [name for name, count in zip(data.labels.names, counts, strict=True) if count == 0]:
         shown = ", ".join(empty[:12])
-        raise DataError(f"no training image has the class{'' if len(empty) == 1 else 'es'} {shown}")
+        what, it = ("class", "it") if len(empty) == 1 else ("classes", "them")
+        raise DataError(
+            f"no training image has the {what} {shown}, which {data.name} names: add training images of {it}, or "
+            f"remove {it} from the labels and from the other splits"
+        )
+
+
+def _unmeasured(data: ImageData) -> str | None:
+    """Note about the classes that have no image in a split for evaluation, and so no part in its figures."""
+    train = label_counts(data.train, LABEL, data.labels)
+    for split in ("test", "validation"):
+        if split not in data.splits:
+            continue
+        counts = label_counts(data.splits[split], LABEL, data.labels)
+        classes = zip(data.labels.names, train, counts, strict=True)
+        lacking = [f"{name} (trained on {trained})" for name, trained, count in classes if not count]
+        if lacking:
+            more = "give each 3 images or more" if split in data.drawn else "add images of each to it"
+            return (
+                f"the {split} split has no image of {shown_names(lacking)}, so that its figures do not tell whether "
+                f"such images are recognised; {more}"
+            )
+    return None
 
 
 __all__ = [

@@ -34,7 +34,7 @@ def find_images(images: Sequence[str | Path]) -> list[str]:
         elif path.is_file():
             found.append(str(path))
         else:
-            raise DataError(f"there is no image at {image}")
+            raise DataError(f"there is no image at {image}: no such file or folder")
     return found
 
 

@@ -195,7 +195,7 @@ def _held_out(table: IterableDataset, count: int, features: Features, name: str)
     except (DatasetsError, OSError, ValueError, tarfile.TarError) as error:
         raise DataError(f"{name} cannot be read: {error.__cause__ or error}") from error
     if not rows:
-        raise DataError("a split to hold out holds no images")
+        raise DataError(f"{name}: a split to hold out for the evaluation holds no images")
     return Dataset.from_list(rows, features=features)
 
 

@@ -12,6 +12,7 @@ from ...configuration.configuration_vit import HubViTConfig
 from ...modeling.modeling_detr import HubDetrForObjectDetection, HubDetrModel
 from .detr_keys import from_original_names, from_transformers_names, to_transformers_names
 from .key_tables import KeyMismatchError
+from .model_classes import refuse_unknown_field
 from .transformers_configs import InexpressibleError
 
 DETR_FAMILY = "detr"
@@ -168,8 +169,7 @@ def _loaded(
 ) -> PreTrainedModel:
     attention = fields.pop("attn_implementation", None)
     for field_name, value in fields.items():
-        if not hasattr(config, field_name):
-            raise ValueError(f"`{field_name}` is no field of {type(config).__name__}")
+        refuse_unknown_field(config, field_name)
         setattr(config, field_name, value)
     config.check()
     if task not in _CLASSES:

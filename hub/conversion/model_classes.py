@@ -1,5 +1,6 @@
 """Tasks of this package's models, and the model classes by configuration class and task."""
 
+from difflib import get_close_matches
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -55,4 +56,12 @@ def model_class_for(config_class: type[PreTrainedConfig], task: str) -> type[Pre
     return MODELS[config_class][task]
 
 
-__all__ = ["CONFIG_CLASSES", "FEATURE_MAPS", "MODELS", "TASKS", "head_of", "model_class_for"]
+def refuse_unknown_field(config: PreTrainedConfig, name: str) -> None:
+    """Raises a `ValueError` for a name that is no field of a configuration; it suggests the one that may be meant."""
+    if not hasattr(config, name):
+        near = get_close_matches(name, vars(config))
+        meant = f"; did you mean `{near[0]}`?" if near else f"; fields are {', '.join(sorted(config.to_diff_dict()))}"
+        raise ValueError(f"`{name}` is no field of {type(config).__name__}{meant}")
+
+
+__all__ = ["CONFIG_CLASSES", "FEATURE_MAPS", "MODELS", "TASKS", "head_of", "model_class_for", "refuse_unknown_field"]

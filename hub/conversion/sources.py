@@ -34,7 +34,7 @@ from .converted import Conversion
 from .detr_checkpoints import DETR_FAMILY, OTHER_AUXILIARY, detr_from_original, detr_from_transformers, is_original_detr
 from .detr_parity import check_detr_parity
 from .key_tables import KeyMismatchError, to_ours, without_prefix
-from .model_classes import CONFIG_CLASSES, FEATURE_MAPS, head_of, model_class_for
+from .model_classes import CONFIG_CLASSES, FEATURE_MAPS, head_of, model_class_for, refuse_unknown_field
 from .original_deit import config_from_original
 from .parity import check_parity
 from .references import native_reference, timm_reference
@@ -255,7 +255,10 @@ def _from_original(checkpoint: Checkpoint, task: str | None, fields: dict[str, A
         config = config_from_original(checkpoint.state)
     except ValueError as error:
         stated = "" if checkpoint.folder is None else "/config.json names no model type, and without one"
-        raise CheckpointError(f"{checkpoint.name}{stated}: {error}") from error
+        whole = ""
+        if checkpoint.folder is None and Path(checkpoint.name).with_name("config.json").is_file():
+            whole = f"; config.json lies beside the file: name the folder, {Path(checkpoint.name).parent}"
+        raise CheckpointError(f"{checkpoint.name}{stated}: {error}{whole}") from error
     built = _build(config, checkpoint.state, "timm", "image-classification", task, checkpoint.name, fields)
     built.family = "deit-original"
     built.image_processor = default_processor(config)
@@ -279,8 +282,7 @@ def _build(
     wanted = task or own_task
     attention = fields.pop("attn_implementation", None)
     for field_name, value in fields.items():
-        if not hasattr(config, field_name):
-            raise ValueError(f"`{field_name}` is no field of {type(config).__name__}")
+        refuse_unknown_field(config, field_name)
         setattr(config, field_name, value)
     config.check()
     model_class = model_class_for(type(config), wanted)

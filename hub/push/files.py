@@ -18,6 +18,7 @@ from ..checkpoints import (
     read_json,
 )
 from ..exported.forms import RECORD, check_files, form_of, read_records
+from ..missing_models import without_config
 
 # Purpose of the files of a published model, by pattern; the first pattern that matches applies.
 _BELONGS = {
@@ -181,9 +182,9 @@ def check_model_folder(folder: Path) -> set[str]:
         CheckpointError: A file is missing, damaged or a link out of the folder; the message names it.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder")
+        raise CheckpointError(f"{folder} is no folder; name the folder of a run or of a saved model")
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} holds no config.json, so it is no model that could be published")
+        raise CheckpointError(without_config(folder))
     config = read_config(folder)
     several = (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file()
     names = sorted(set(read_index(folder).values())) if several else [WEIGHTS]

@@ -60,7 +60,8 @@ def verify_folder(folder: Path, source: str, key: Path | None = None) -> Verific
     result = Verification(source)
     if not (folder / MANIFEST).is_file():
         raise CheckpointError(
-            f"{source} holds no {MANIFEST}: it was published by an older version, or the file was removed"
+            f"{source} holds no {MANIFEST}: name what `vithub publish` sent, a Hub id or a downloaded copy; a model "
+            "published by an older version has none"
         )
     content = (folder / MANIFEST).read_bytes()
     _check_signature(result, folder, content, key)

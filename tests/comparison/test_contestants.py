@@ -144,13 +144,13 @@ def test_random_weights_are_the_same_each_time_and_imagenets_labels_known():
 
 
 def test_what_cannot_be_compared_is_named(folders):
-    with pytest.raises(CheckpointError, match="timm has no architecture 'resnet5000'"):
+    with pytest.raises(CheckpointError, match=r"timm has no architecture 'resnet5000'; did you mean .*resnet50"):
         load_contestant("timm:resnet5000")
     with pytest.raises(CheckpointError, match="torchvision has no classifier 'fasterrcnn_resnet50_fpn'"):
         load_contestant("torchvision:fasterrcnn_resnet50_fpn")
     with pytest.raises(CheckpointError, match=r"must be a \.safetensors file or 'random', got 'weights\.pth'"):
         load_contestant("timm:test_vit@weights.pth")
-    with pytest.raises(ValueError, match="two models are named 'a'"):
+    with pytest.raises(ValueError, match="two models are named 'a': give each a name of its own, as NAME=MODEL"):
         load_contestants([f"a={folders['vit']}", f"a={folders['resnet']}"])
     with pytest.raises(ValueError, match="there is nothing to compare"):
         load_contestants([])

@@ -155,6 +155,15 @@ def test_as_many_patches_as_no_transformer_sees_are_refused():
         HubViTConfig(image_size=1024, patch_size=1)
 
 
+@pytest.mark.parametrize(
+    ("image_size", "told"),
+    [(100, "got 100 and 14; take 98 or 112"), ((28, 100), r"take \(28, 98\) or \(28, 112\)"), (5, "take 14$")],
+)
+def test_sizes_that_patches_divide_are_named(image_size, told):
+    with pytest.raises(ValueError, match=f"`image_size` must be a multiple of `patch_size`, .*{told}"):
+        HubViTConfig(image_size=image_size, patch_size=14)
+
+
 def test_the_largest_model_published_is_a_configuration():
     config = HubViTConfig(
         hidden_size=6144, num_hidden_layers=48, num_attention_heads=48, intermediate_size=24576, patch_size=14

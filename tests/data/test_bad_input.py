@@ -43,15 +43,39 @@ def evaluated(data, split="train"):
 
 def test_a_folder_of_images_without_classes_is_told(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "1.png")
-    with pytest.raises(DataError, match="neither Parquet files nor one folder of images per class"):
+    told = "neither Parquet files nor one folder of images per class: it holds 1 image directly; move those of"
+    with pytest.raises(DataError, match=told):
         load_image_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("labels.csv", "it holds labels.csv; to read a table of images and labels, name the file itself"),
+        ("notes.txt", r"it holds only 1 \.txt; an image is .*\.png"),
+        ("config.json", "it holds a model, and wanted here are images"),
+        (None, "it is empty"),
+    ],
+)
+def test_what_a_folder_without_classes_holds_is_told(name, told, tmp_path):
+    if name is not None:
+        (tmp_path / name).write_text("image,label\n")
+    with pytest.raises(DataError, match=f"one folder of images per class: {told}"):
+        load_image_data(tmp_path)
+
+
+def test_an_image_is_no_data_set(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "1.png")
+    told = r"1\.png is no data set: give a folder with one folder of images per class, or a .csv, .* got \.png"
+    with pytest.raises(DataError, match=told):
+        load_image_data(tmp_path / "1.png")
 
 
 def test_a_single_class_folder_is_told(class_folders):
     for file in (class_folders / "dog").iterdir():
         file.unlink()
     (class_folders / "dog").rmdir()
-    with pytest.raises(DataError, match=r"only the class 'cat'; classification needs two or more"):
+    with pytest.raises(DataError, match=r"only the class 'cat' \(column 'label'\), and a classifier needs two or more"):
         load_image_data(class_folders)
 
 

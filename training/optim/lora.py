@@ -47,7 +47,13 @@ class Adapters:
         targets = settings.targets or default_targets(model)
         names = [name for name, _ in model.named_modules()]
         if not any(name.split(".")[-1] in targets or name in targets for name in names):
-            raise RecipeError(f"lora.targets: {type(model).__name__} has no layers named {', '.join(targets)}")
+            layers = dict.fromkeys(
+                name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)
+            )
+            raise RecipeError(
+                f"lora.targets: {type(model).__name__} has no layers named {', '.join(targets)}; its linear layers are "
+                f"{', '.join(layers)}"
+            )
         self.heads = sorted({name.rpartition(".")[0] for name, _ in model.named_parameters() if is_head(name)})
         self.config: Any = LoraConfig(
             r=settings.rank or 0, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=list(targets)
@@ -97,7 +103,10 @@ def default_targets(model: nn.Module) -> list[str]:
         return ["q_proj", "v_proj"]
     family = getattr(getattr(model, "config", None), "model_type", None)
     if family not in TARGETS:
-        raise RecipeError(f"lora.targets: must be given for {type(model).__name__}; known are {', '.join(TARGETS)}")
+        raise RecipeError(
+            f"lora.targets: must list the layers of {type(model).__name__} to adapt, such as [q_proj, v_proj]; known "
+            f"are those of {', '.join(TARGETS)}"
+        )
     return TARGETS[family]
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader
 
+from ...data.argument_names import stated
 from ...data.pixels.cache import SHARE, PixelCache, available_memory
 from ...data.samplers import AspectGroupedOrder, BalancedOrder, EpochMicroBatches, MicroBatches, TrainingOrder
 from ...data.streaming.images import StreamedImages, collate_streamed
@@ -134,7 +135,7 @@ class StreamedBatches:
         """
         if self.places and len(self.places) != processes:
             raise RecipeError(
-                f"data.streaming: the run to resume had {len(self.places)} processes, this one has {processes}"
+                f"data.streaming: must be resumed by the {len(self.places)} processes that the run had, got {processes}"
             )
         stream = ShuffledStream(self.table, self.recipe.seed, self.recipe.data.shuffle_buffer, process, processes)
         place = StreamPlace(**self.places[process]) if self.places else None
@@ -150,7 +151,7 @@ class StreamedBatches:
             RecipeError: Always.
         """
         del process, processes
-        raise RecipeError("data.streaming: only with the front end of Accelerate")
+        raise RecipeError(f"data.streaming: needs {stated(front_end='accelerate')}, got the front end trainer")
 
     def planned_steps(self, settings: TrainingSettings) -> int:
         """Returns the settings' `max_steps`, which a recipe with a stream must give."""

@@ -44,7 +44,8 @@ def read_table(source: RawSplits, objects_column: str | None = None, image_colum
         found = find_objects(table, objects_column)
         if found is None:
             raise NoBoxesError(
-                f"split {name!r} of {source.name} has no column of objects with boxes ({', '.join(BOXES)})"
+                f"split {name!r} of {source.name} has no column of objects with boxes ({', '.join(BOXES)}) among its "
+                f"columns: {', '.join(table.column_names)}"
             )
         column, fields = found
         class_field = _first(CLASSES, fields)

@@ -164,6 +164,10 @@ def test_labels_that_are_missing_or_unknown_are_found_where_training_refuses_the
     faults = found(table([0, 1, None, -1, 0], names))
     assert faults["missing label"] == (1, "row 2")
     assert found(table(["rose", " ", None, "tulip"], Value("string")))["missing label"] == (2, "row 1")
+    split = DatasetDict(train=table([0, 1] * 3, names), test=table([-1, None], names))
+    report = vithub.check_data(split)  # as a training does
+    assert not {"missing label", "unknown label"} & {fault["kind"] for fault in report.faults()}
+    assert any("the test split has no labels (all of its 2" in note for note in report.to_dict()["notes"])
     several = table([[0, 1], [], [1], [0]], List(names))
     assert "missing label" not in found(several)
     assert {row["name"]: row["images"]["train"] for row in vithub.check_data(several).classes()} == {

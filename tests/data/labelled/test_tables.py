@@ -149,8 +149,8 @@ def test_a_set_to_evaluate_on_is_not_cut(class_folders):
         ),
         (lambda: table([0.5, 1.5] * 5, feature=Value("float32")), {}, "must hold class labels, whole numbers or names"),
         (lambda: table([0, 1]), {}, "2 images are too few"),
-        (lambda: table([0, 1] * 5), {"validation_fraction": 0.6, "test_fraction": 0.5}, "got 0.6 and 0.5"),
-        (lambda: Dataset.from_dict({"x": [1]}), {}, "no image column was found among: x"),
+        (lambda: table([0, 1] * 5), {"validation_fraction": 0.6, "test_fraction": 0.5}, "together, got 0.6 and 0.5"),
+        (lambda: Dataset.from_dict({"x": [1]}), {}, "no image column was found among: x; name it with `image_column`"),
     ],
 )
 def test_what_is_wrong_with_a_data_set_is_named(source, options, message):
@@ -179,7 +179,8 @@ def test_an_empty_folder_and_a_mixture_are_named(tmp_path, class_folders):
     with pytest.raises(DataError, match="neither Parquet files nor one folder"):
         load_image_data(tmp_path / "empty")
     save_image(class_folders / "train" / "cat" / "1.png")
-    with pytest.raises(DataError, match=r"mixes folders of splits \(\['train'\]\) and others"):
+    told = r"mixes folders of splits \(\['train'\]\) and others \(\['cat', 'dog'\]\): put .* as train/cat, or move"
+    with pytest.raises(DataError, match=told):
         load_image_data(class_folders)
 
 
@@ -187,8 +188,40 @@ def test_a_label_that_only_the_test_split_has_is_part_of_the_set():
     tables = DatasetDict(
         train=table(["a", "b"] * 5, feature=Value("string")), test=table(["c"], feature=Value("string"))
     )
-    with pytest.raises(DataError, match="no training image has the class c"):
+    told = "no training image has the class c, which a DatasetDict in memory names: add training images of it, or re"
+    with pytest.raises(DataError, match=told):
         load_image_data(tables)
+
+
+@pytest.mark.parametrize("missing", [-1, None])
+def test_a_test_split_without_labels_is_left_out_and_told(missing, caplog):
+    tables = DatasetDict(train=table([0, 1] * 10), validation=table([0, 1]), test=table([missing] * 3))
+    data = load_image_data(tables)
+    assert (data.reported, set(data.sizes)) == ("validation", {"train", "validation"})
+    told = "the test split has no labels (all of its 3 are missing or -1) and is left out"
+    assert told in data.notes
+    assert told in caplog.text
+    with pytest.raises(DataError, match="row 0 of split 'test'"):  # named, it must have them
+        load_image_data(tables, test_split="test")
+    with pytest.raises(DataError, match="row 1 of split 'test'"):  # some labels missing is a fault
+        load_image_data(tables | {"test": table([0, missing])})
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_class_of_which_no_image_is_measured_is_told(own, caplog):
+    """One image goes to the training; the figures then say nothing about the class."""
+    labels = [0, 1] * 10 + [2]
+    given = {"train": table(labels, names=["cat", "dog", "eel"])}
+    given |= {"validation": table([0, 1], names=["cat", "dog", "eel"])} if own else {}
+    data = load_image_data(DatasetDict(given))
+    split, advice = ("validation", "add images of each to it") if own else ("test", "give each 3 images or more")
+    assert 2 not in data.splits[split]["label"]
+    (note,) = [note for note in data.notes if "eel" in note]
+    assert note == (
+        f"the {split} split has no image of eel (trained on 1), so that its figures do not tell whether such images "
+        f"are recognised; {advice}"
+    )
+    assert note in caplog.text
 
 
 @given(

@@ -88,5 +88,5 @@ def test_what_a_stream_needs_is_said(values, message):
 
 
 def test_the_trainer_front_end_refuses_a_stream(train, shards, tmp_path):
-    with pytest.raises(RecipeError, match=r"data.streaming: only with the front end of Accelerate"):
+    with pytest.raises(RecipeError, match=r"data.streaming: needs front_end="):
         train(tmp_path / "run", STREAM, data=shards, front_end="trainer")

@@ -9,6 +9,7 @@ from ....hub.checkpoints import CheckpointError, locate
 from ....hub.exported.exported_model import load_exported
 from ....hub.exported.forms import choose_form
 from ....hub.inference_loading import load_for_inference, load_processor
+from ....hub.missing_models import without_config
 from ....hub.ready_model import Backend, HeldModel, ReadyModel, ready_for
 
 
@@ -28,7 +29,7 @@ def load_classifier(source: str | Path, revision: str | None = None, backend: Ba
         return backend, backend.image_processor
     path = locate(source, revision)
     if not path.is_dir() or not (path / "config.json").is_file():
-        raise CheckpointError(f"{source} holds no config.json; name the folder of a run or of a saved classifier")
+        raise CheckpointError(without_config(path))
     if isinstance(backend, ReadyModel):
         return ready_for(path, backend)
     if (form := choose_form(path, backend)) is not None:

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from rich.table import Table
 from rich.text import Text
 
 from ....data.labelled.dataset import EvaluationTransform, LabelledImages
+from ....data.labelled.labels import shown_names
 from ....data.labelled.tables import LabelledTables, load_image_data, read_labelled_tables
 from ....data.sources import DataError
+from ....data.splits import check_split
 from ....data.text.terminal_text import visible
 from ....hub.inference_loading import run_model
 from ....hub.ready_model import Backend
@@ -58,7 +59,10 @@ class SavedClassifier:
         self.multi_label = self.found.labels.multi_label
         if self.multi_label != (self.model.config.problem_type == "multi_label_classification"):
             one, other = ("any number of labels", "one") if self.multi_label else ("one label", "any number")
-            raise DataError(f"an image of {self.data} has {one}, the model gives {other}")
+            raise DataError(
+                f"an image of {self.data} has {one}, and the model {name} gives {other}: name data of the kind that it "
+                "was trained on"
+            )
         self.order = label_order(self.found.labels.names, self.model.config.id2label, only_these=self.multi_label)
 
     def evaluator(self, device: torch.device) -> LabelEvaluator:
@@ -106,14 +110,8 @@ def _tables(path: Path, data: Any, split: str | None, label_column: str | None) 
         images = load_image_data(settings.source, **settings.reading() | column)
         found = LabelledTables(images.name, images.labels, images.splits)
         split = split or reported_split(path)
-    check_split(split, found.tables)
+    check_split(split, found.tables, found.name)
     return found, split
-
-
-def check_split(split: str, tables: dict[str, Dataset]) -> None:
-    """Raises a `DataError` if there is no such split."""
-    if split not in tables:
-        raise DataError(f"there is no split {split!r}; there are {', '.join(tables)}")
 
 
 def label_order(
@@ -133,8 +131,8 @@ def label_order(
     known = {name: number for number, name in id2label.items()}
     if unknown := [name for name in names if name not in known]:
         raise DataError(
-            f"{model} does not know the label{'' if len(unknown) == 1 else 's'} {', '.join(unknown[:12])}; it knows "
-            f"{', '.join(list(known)[:12])}"
+            f"{model} does not know the label{'' if len(unknown) == 1 else 's'} {shown_names(unknown)}; it knows "
+            f"{shown_names(list(known))}. Name data with these labels, or finetune the model on this data first"
         )
     own = [known[name] for name in names]
     return own if only_these else own + [number for number in id2label if number not in set(own)]
@@ -173,4 +171,4 @@ def classifier_table(result: dict[str, Any]) -> Table:
     return table
 
 
-__all__ = ["SavedClassifier", "check_split", "classifier_table", "label_order"]
+__all__ = ["SavedClassifier", "classifier_table", "label_order"]

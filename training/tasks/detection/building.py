@@ -12,6 +12,7 @@ from ...recipe.effects import check_data_effects
 from ...recipe.presets import preset, preset_names
 from ...recipe.recipe import Recipe, RecipeError
 from ..train_batches import table_order
+from .metrics import require_evaluator
 from .model_source import build_detector
 from .task import DetectionTask
 from .third_party_losses import loss_of, queries_of
@@ -25,7 +26,13 @@ def build_detection(recipe: Recipe, source: Any, processes: int = 1) -> Detectio
         recipe: Recipe of the run.
         source: Recipe's data source, or a data set in memory.
         processes: Number of training processes.
+
+    Raises:
+        DataError: The data cannot be used.
+        EvaluatorMissingError: No package that computes COCO's figures is installed.
+        RecipeError: A setting does not fit the data or the model.
     """
+    require_evaluator()
     images = load_box_data(source, **recipe.data.reading_boxes())
     check_data_effects(recipe, images.drawn)
     check_readable(images.splits, recipe.data.on_bad_image, recipe.data.max_bad_share)

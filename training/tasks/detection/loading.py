@@ -11,6 +11,7 @@ from ....hub.checkpoints import CheckpointError, locate, read_config
 from ....hub.exported.exported_model import load_exported
 from ....hub.exported.forms import choose_form
 from ....hub.inference_loading import PROCESSOR, load_for_inference, load_processor
+from ....hub.missing_models import without_config
 from ....hub.ready_model import Backend, HeldModel, ReadyModel, ready_for
 from ....modeling.detector_output import MOST_FOUND, found_objects
 from .detections import Detections
@@ -35,8 +36,10 @@ def load_detector(source: str | Path, revision: str | None = None, backend: Back
     if isinstance(backend, HeldModel):
         return backend, backend.image_processor
     path = locate(source, revision)
-    if not (path / "config.json").is_file() or model_task(read_config(path)) != DETECTION:
-        raise CheckpointError(f"{source} holds no config.json of an object detector; name the folder of a run")
+    if not (path / "config.json").is_file():
+        raise CheckpointError(without_config(path))
+    if (task := model_task(read_config(path))) != DETECTION:
+        raise CheckpointError(f"{source} must be an object detector, and its config.json is of a model for {task}")
     if isinstance(backend, ReadyModel):
         return ready_for(path, backend)
     if (form := choose_form(path, backend)) is not None:

@@ -260,6 +260,11 @@ def coco_metrics(pairs: Sequence[tuple[Detections, ImageBoxes]], num_labels: int
     return CocoMetrics(np.asarray(evaluation.stats, dtype=np.float64)[:12], precision, recall)
 
 
+def require_evaluator() -> None:
+    """Raises an `EvaluatorMissingError` where no package computes COCO's figures: before a training, not after it."""
+    _evaluator()
+
+
 def _evaluator() -> tuple[Any, Any, dict[str, Any]]:
     try:
         from faster_coco_eval import COCO, COCOeval_faster
@@ -289,4 +294,11 @@ def _mean(values: np.ndarray) -> float | None:
     return float(known.mean()) if known.size else None
 
 
-__all__ = ["COCO_METRICS", "CocoMetrics", "DetectionMetrics", "EvaluatorMissingError", "coco_metrics"]
+__all__ = [
+    "COCO_METRICS",
+    "CocoMetrics",
+    "DetectionMetrics",
+    "EvaluatorMissingError",
+    "coco_metrics",
+    "require_evaluator",
+]

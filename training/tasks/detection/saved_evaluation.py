@@ -13,6 +13,7 @@ from ....data.boxes.loading import load_box_data
 from ....data.boxes.tables import BoxClasses
 from ....data.images import decode_image
 from ....data.sources import DataError
+from ....data.splits import check_split
 from ....data.text.terminal_text import visible
 from ....hub.ready_model import Backend
 from ...recipe.run_data import run_data
@@ -23,7 +24,7 @@ from .coco_results import coco_results, save_coco_results
 from .error_kinds import DetectionErrors, count_errors
 from .evaluation import BoxEvaluator
 from .loading import load_detector
-from .metrics import DetectionMetrics
+from .metrics import DetectionMetrics, require_evaluator
 from .plots import save_detections, save_error_kinds, save_precision_recall
 from .tiles.pictures import TiledEvaluator, TiledImages, images_for
 
@@ -59,11 +60,11 @@ class SavedDetector:
         tiling: Tiling | None = None,
     ) -> None:
         self.skip_bad, self.tiling = skip_bad, tiling
+        require_evaluator()
         self.model, self.processor = load_detector(path, backend=backend)
         boxes = load_box_data(**_source(path, data, skip_bad, label_column))
         self.split = split or boxes.reported
-        if self.split not in boxes.splits:
-            raise DataError(f"there is no split {self.split!r}; there are {', '.join(boxes.splits)}")
+        check_split(self.split, boxes.splits, boxes.name)
         self.data, self.classes = boxes.name, boxes.classes
         self.to_data = class_numbers(boxes.classes.names, self.model.config.id2label)
         self.rows = boxes.splits[self.split]

@@ -210,7 +210,9 @@ def test_folders_without_a_detector_are_told(tmp_path):
     with pytest.raises(CheckpointError):
         load_detector(tmp_path / "nothing")
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["HubViTForImageClassification"]}))
-    with pytest.raises(CheckpointError, match=r"no config\.json of an object detector"):
+    with pytest.raises(
+        CheckpointError, match=r"must be an object detector, and its config\.json is of .* classification"
+    ):
         load_detector(tmp_path)
     assert task_of(tmp_path).name == "classification"
     (tmp_path / "config.json").write_text("{")

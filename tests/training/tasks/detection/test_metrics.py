@@ -2,6 +2,7 @@ import contextlib
 import copy
 import io
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from vithub.data.boxes.tables import ImageBoxes
+from vithub.training.tasks.detection.building import build_detection
 from vithub.training.tasks.detection.detections import RECALLS, Detections, intersection_over_union
 from vithub.training.tasks.detection.error_kinds import best_threshold, count_errors, match_boxes
 from vithub.training.tasks.detection.metrics import (
@@ -19,6 +21,7 @@ from vithub.training.tasks.detection.metrics import (
     EvaluatorMissingError,
     coco_metrics,
 )
+from vithub.training.tasks.detection.saved_evaluation import SavedDetector
 
 
 def truth(boxes=(), classes=(), crowd=None, area=None, image_id="1", size=(200, 200)):
@@ -147,6 +150,10 @@ def test_many_boxes_and_both_evaluators_agree(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(EvaluatorMissingError, match="pip install 'vithub\\[detection\\]'"):
         coco_metrics(pairs, 3)
+    with pytest.raises(EvaluatorMissingError):  # before the data is read and anything is trained
+        build_detection(None, "gone")
+    with pytest.raises(EvaluatorMissingError):
+        SavedDetector(Path("gone"), None, None, None, False)
 
 
 def test_perfect_boxes_score_1_whatever_the_source_called_them():

@@ -3,17 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .multi_label import MultiLabelMetrics
-from .single_label import ClassificationMetrics
-
 FITTED_ON = "validation"  # training and the reported split have no part in the fit
 
 
-def calibration_facts(metrics: Mapping[str, ClassificationMetrics | MultiLabelMetrics]) -> dict[str, Any]:
+def calibration_facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Temperature fitted on the validation split, and the mean loss of each split before and after the scaling.
 
     Args:
-        metrics: Counts of the published model by split, "validation" among them.
+        metrics: Counts of the published model by split, "validation" among them, of one label per image or any number.
 
     Returns:
         `temperature` (None if none from 1/20 to 20 is best), `fitted_on`, `images` and `loss` by split, as a mean over
