@@ -148,6 +148,8 @@ def class_folders(folder: Path) -> tuple[dict[str, Path], list[str]]:
     Raises:
         DataError: The folder has no folders, or folders of splits beside others.
     """
+    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+        raise DataError(f"{folder} is the folder of a model, and wanted here is one with a folder of images per class")
     below = _subfolders(folder)
     if not below:
         raise DataError(f"{folder} holds neither Parquet files nor one folder of images per class{_instead(folder)}")
@@ -166,8 +168,6 @@ def class_folders(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 def _instead(folder: Path) -> str:
     """What a folder without folders holds, and what to do with it."""
-    if (folder / "config.json").is_file():
-        return ": it holds a model, and wanted here are images"
     found = images_below(folder, deep=False)
     if found.files:
         count = f"{len(found.files)} {'image' if len(found.files) == 1 else 'images'}"

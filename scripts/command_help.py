@@ -2,6 +2,7 @@
 
 import textwrap
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -96,10 +97,15 @@ class Command(TyperCommand):
         return " ".join((self.help or "").split("\n\n")[0].split())
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parses options and arguments; the error for an unknown option suggests the nearest one."""
+        """Parses options and arguments; errors suggest the nearest option to an unknown one, and name a wrong value."""
+        typed = list(args)
         try:
             return super().parse_args(ctx, args)
         except _UsageError as error:
+            names = getattr(getattr(error, "param", None), "opts", ())
+            value = next((after for name, after in pairwise(typed) if name in names), None)
+            if value is not None and value not in error.message:
+                error.message += f", got {value!r}"
             unknown = getattr(error, "option_name", None)
             if isinstance(unknown, str) and hasattr(error, "possibilities"):
                 error.possibilities = self.nearest(unknown, ctx) or error.possibilities

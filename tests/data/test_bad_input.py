@@ -53,7 +53,6 @@ def test_a_folder_of_images_without_classes_is_told(tmp_path):
     [
         ("labels.csv", "it holds labels.csv; to read a table of images and labels, name the file itself"),
         ("notes.txt", r"it holds only 1 \.txt; an image is .*\.png"),
-        ("config.json", "it holds a model, and wanted here are images"),
         (None, "it is empty"),
     ],
 )
@@ -61,6 +60,14 @@ def test_what_a_folder_without_classes_holds_is_told(name, told, tmp_path):
     if name is not None:
         (tmp_path / name).write_text("image,label\n")
     with pytest.raises(DataError, match=f"one folder of images per class: {told}"):
+        load_image_data(tmp_path)
+
+
+def test_a_model_is_no_data_set(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(DataError, match="is the folder of a model, and wanted here is one with a folder of images per"):
         load_image_data(tmp_path)
 
 

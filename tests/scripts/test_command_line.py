@@ -152,6 +152,7 @@ def test_the_package_installs_the_command():
         (["finetune", "--epochs", "many"], "--epochs"),
         (["finetune", "--set", "training.lr"], "NAME=VALUE.*training.lr"),
         (["finetune", "--set", "training.lr=[1"], r"training\.lr.*no YAML"),
+        (["export", "run", "--max-drop", "-1"], "--max-drop.*got '-1'|-1 is not in the range"),
         (["finetune", "--set", "model.fields={a:1}"], r"a space must follow each colon, .* got '{a:1}'"),
         (["finetune", "--set", "training.rl=1"], "no recipe field 'training.rl'; did you mean training.lr"),
         (["finetune", "--set", "training.lr=-1"], r"training\.lr: .*greater than 0, got -1"),
