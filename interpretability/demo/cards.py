@@ -24,7 +24,8 @@ background:var(--block-background-fill);overflow-wrap:anywhere;display:flex;flex
 .vithub-cards img{width:100%;height:9rem;object-fit:contain;margin:0}
 .vithub-cards dl{margin:0}
 .vithub-cards dt{font-size:.8rem;opacity:.85}.vithub-cards dd{margin:0 0 .3rem;font-weight:600}
-.vithub-summary{margin:.4rem 0}.vithub-differ{overflow-wrap:anywhere;padding-left:1.2rem}
+.vithub-summary{margin:.4rem 0}.vithub-differ{overflow-wrap:anywhere;padding:0;list-style:none}
+.vithub-differ>li{margin:.3rem 0}.vithub-differ span{display:inline-block}
 .vithub-save{display:flex;flex-wrap:wrap;gap:.6rem;margin:.4rem 0}
 .vithub-button{display:inline-block;padding:.45rem .8rem;border:1px solid var(--border-color-primary);\
 border-radius:6px;background:var(--button-secondary-background-fill);color:var(--button-secondary-text-color);\
@@ -73,7 +74,7 @@ def _agreement(models: Sequence[DemoModel], answered: Sequence[Answered], found:
     numbers = {id(one): number for number, one in enumerate(answered)}
     items = "".join(
         f"<li>{_button(numbers[id(one)], one.name, one.name)} "
-        f"{' or '.join(html_text(answer.text) for answer in one.answers)}</li>"
+        f"<span>{' or '.join(html_text(answer.text) for answer in one.answers)}</span></li>"
         for one in found.differing
     )
     return f'{line}<p>They differ on:</p><ul class="vithub-differ">{items}</ul>'
