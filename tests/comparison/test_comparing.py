@@ -122,11 +122,11 @@ def test_cost_needs_no_data_and_everything_else_does(tmp_path):
     assert "Latency of one image, cnn against vit: " in text
     assert found.save(tmp_path / "cost") == tmp_path / "cost"
     assert (tmp_path / "cost/pictures/cost.png").stat().st_size > 10_000
-    with pytest.raises(DataError, match="the sections translation need data"):
+    with pytest.raises(DataError, match="the sections translation need `data`, images with labels"):
         compare([CNN], sections=("cost", "translation"))
     with pytest.raises(ValueError, match="there is no section speed; there are cost, translation"):
         compare([CNN], sections=("speed",))
-    with pytest.raises(ValueError, match="the section data needs an output folder"):
+    with pytest.raises(ValueError, match="the section data needs `output`, a folder"):
         compare([], "digits", sections=("data",))
 
 

@@ -55,11 +55,11 @@ def test_the_teacher_is_trained_before_its_student():
 
 
 def test_settings_that_cannot_be_trained_are_refused():
-    with pytest.raises(ValueError, match="the DeiT is taught by the CNN: name both"):
+    with pytest.raises(ValueError, match=r"`architectures` with DeiT must name CNN too, its teacher, got \('DeiT',\)"):
         GridSettings(architectures=("DeiT",))
     with pytest.raises(ValueError, match="a power of two from 16, got 48"):
         GridSettings(image_size=48)
-    with pytest.raises(ValueError, match=r"fractions must lie in \(0, 1\]"):
+    with pytest.raises(ValueError, match="`fractions` must be above 0 and at most 1"):
         GridSettings(fractions=(0.5, 2))
     with pytest.raises(ValueError, match="`precision` must be auto, fp32 or bf16, got 'fp64'"):
         GridSettings(precision="fp64")

@@ -142,7 +142,7 @@ def test_models_and_options_that_do_not_belong_together_are_told(
         compare([detector], detector_data, sections=["robustness"])
     with pytest.raises(ValueError, match="there is no section coco; there are cost, translation"):
         compare(["timm:test_vit@random"], sections=["coco"])
-    with pytest.raises(DataError, match="the sections coco need data"):
+    with pytest.raises(DataError, match="the sections coco need `data`, images with labels"):
         compare([detector], sections=["coco"])
     assert run(lambda: app(["compare", detector, "--sections", "cost", "--grid", "epochs=1"])) == 1
     assert "--grid has no effect on detectors" in capsys.readouterr().err
