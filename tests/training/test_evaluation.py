@@ -102,7 +102,7 @@ def test_results_are_written_to_a_new_folder_and_nowhere_else(finished_run, test
 def test_a_split_can_be_chosen(finished_run):
     train = vithub.evaluate(finished_run.folder, split="train")
     assert (train["split"], train["images"]) == ("train", 280)
-    with pytest.raises(DataError, match="no split 'final'; there are train, validation, test"):
+    with pytest.raises(DataError, match="no split 'final' in digits; `split` must be train or validation or test"):
         vithub.evaluate(finished_run.folder, split="final")
 
 
