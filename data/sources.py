@@ -167,7 +167,7 @@ def class_folders(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def _instead(folder: Path) -> str:
-    """What a folder without folders holds, and what to do with it."""
+    """Ending of an error about a folder without class folders: what it holds in their place, and what to do."""
     found = images_below(folder, deep=False)
     if found.files:
         count = f"{len(found.files)} {'image' if len(found.files) == 1 else 'images'}"

@@ -72,7 +72,7 @@ def trace(model: Any, processor: Any, dynamic_size: bool = False) -> Traced:
     graph = Graph(model.eval().float())
     detects = model_task(model) == DETECTION
     made = made_size(processor) if detects else None
-    fixed = not dynamic_size if made or not detects else False
+    fixed = not dynamic_size and (not detects or made is not None)
     if dynamic_size and not detects and not isinstance(model, HubViTPreTrainedModel):
         raise BackendError(
             f"{type(model).__name__} takes one image size: only a ViT or DeiT of this package resamples its position "
@@ -95,7 +95,10 @@ def trace(model: Any, processor: Any, dynamic_size: bool = False) -> Traced:
 
 
 def _remove_assertions(program: Any) -> None:
-    """Removes the checks of values from a program, for which neither ONNX nor OpenVINO has an operation."""
+    """Removes the checks of values from a program, for which neither ONNX nor OpenVINO has an operation.
+
+    torch (2.14) has no public names for these operations.
+    """
     operations = torch.ops.aten
     checks = (operations._assert_async.default, operations._assert_async.msg, operations._assert_scalar.default)
     graph = program.graph_module.graph

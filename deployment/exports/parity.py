@@ -69,7 +69,7 @@ def measure_parity(
 def in_order(
     wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor], names: Sequence[str]
 ) -> Sequence[torch.Tensor]:
-    """Outputs with a detector's queries, image by image, in the order of the reference's; others as they are.
+    """Puts a detector's queries of each image into the order of the reference's; returns other outputs as they are.
 
     RT-DETR and its relatives choose queries by their scores, and rounding changes the order of nearly equal ones.
 

@@ -68,7 +68,7 @@ def write_onnx(traced: Traced, file: Path, half: bool = False) -> None:
 
 
 def needs_two_files(traced: Traced) -> bool:
-    """Whether the weights of a graph are too large for one ONNX file."""
+    """Returns True if a graph's weights exceed `LARGEST_IN_ONE_FILE` bytes and lie beside the ONNX file."""
     weights = traced.program.state_dict.values()
     return sum(tensor.numel() * tensor.element_size() for tensor in weights) > LARGEST_IN_ONE_FILE
 

@@ -144,7 +144,7 @@ def deepened(text: str) -> str:
 
 
 def fits(before: Any, after: Any, *, missing: bool = False, least: float = 0) -> bool:
-    """Whether damaged data is still valid by its types, so that no reader can tell that it was changed.
+    """Returns True if damaged data has the types of the undamaged, so that no reader can tell that it was changed.
 
     Args:
         before: Undamaged plain data, without negative numbers.

@@ -215,7 +215,7 @@ def _tree(content: bytes) -> Any:
 
 
 def _same_tree(before: Any, after: Any) -> bool:
-    """Whether an XML tree has the elements of the undamaged one, but for the number of objects and plausible texts."""
+    """Returns True if an XML tree differs from the undamaged one in plausible texts and the number of objects only."""
     if before[0] != after[0] or not fits(before[1], after[1]) or (after[1] == "") != (before[1] == ""):
         return False
     children = [[child for child in tree[2:] if child[0] != "object"] for tree in (before, after)]
@@ -236,7 +236,7 @@ def _yolo_line(draws: random.Random, content: bytes) -> bytes:
 
 
 def _yolo_means(content: bytes, boxes: Any) -> bool:
-    """Whether boxes equal those of `stock.SCENES`; those of the second image are read from `labels/train/1.txt`."""
+    """Returns True if boxes equal those of `stock.SCENES`, the second image's as `labels/train/1.txt` has them."""
     wanted = []
     for scene, ((width, height), objects) in enumerate(stock.SCENES):
         if scene != 1:

@@ -1,4 +1,4 @@
-"""What is said of a path that holds no model, in the words of every command that takes one."""
+"""Errors for a path that holds no model: each command that takes one names what is there and what to name instead."""
 
 import re
 

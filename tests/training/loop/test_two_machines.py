@@ -170,14 +170,14 @@ class Answering:
 
     Args:
         name: "evaluate" or "predict".
-        arguments: Of the command, without its output.
+        arguments: Words of the command line after the command's name, without `--output`.
     """
 
     def __init__(self, name, *arguments):
         self.name, self.arguments = name, [*COMMAND, name, *arguments, "--workers", "0"]
 
     def begun(self, output):
-        """Whether the second machine is in the middle of its share."""
+        """Returns True once the second machine has written a first part of its answers."""
         counts = output.with_name(f".{output.name}.partial") / "counts-001.safetensors"
         return (counts if self.name == "evaluate" else output / "part-000001.parquet").exists()
 
